@@ -1,0 +1,397 @@
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use bulkhead_network::Protocol;
+use bulkhead_spec::{Digest, Id, IdRange, Name, Reference, Timestamp, image};
+use serde::{Deserialize, Serialize};
+
+/// A request to create a container: the wire's, with every type checked and image defaults merged
+/// in by the engine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CreateContainer {
+    /// `None` draws one (`brave_bell`).
+    pub name: Option<Name>,
+    /// As the user wrote it.
+    pub image: String,
+    pub config: ContainerConfig,
+    pub host: HostConfig,
+}
+
+/// Docker's `Config`: what is the same wherever the container runs. `None` takes the image's.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerConfig {
+    pub hostname: String,
+    pub domainname: String,
+    pub user: String,
+    pub attach_stdin: bool,
+    pub attach_stdout: bool,
+    pub attach_stderr: bool,
+    pub tty: bool,
+    pub open_stdin: bool,
+    pub stdin_once: bool,
+    pub env: Vec<String>,
+    pub cmd: Option<Vec<String>>,
+    /// `Some(vec![])` clears the image's.
+    pub entrypoint: Option<Vec<String>>,
+    pub working_dir: String,
+    pub labels: BTreeMap<String, String>,
+    /// `80/tcp`
+    pub exposed_ports: Vec<(u16, Protocol)>,
+    pub volumes: Vec<String>,
+    pub stop_signal: Option<String>,
+    pub stop_timeout: Option<i64>,
+    pub healthcheck: Option<image::Healthcheck>,
+    pub network_disabled: bool,
+}
+
+/// Docker's `HostConfig`, the part that Bulkhead acts on.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostConfig {
+    /// `host:container[:options]` or `volume:container[:options]`
+    pub binds: Vec<String>,
+    pub mounts: Vec<MountRequest>,
+    /// target → options
+    pub tmpfs: BTreeMap<String, String>,
+    /// `default`, `bridge`, `none`, `host`, `container:NAME`
+    pub network_mode: String,
+    pub pid_mode: String,
+    pub ipc_mode: String,
+    pub uts_mode: String,
+    /// `""` private by default, `host`
+    pub userns_mode: String,
+    pub cgroupns_mode: String,
+    pub port_bindings: Vec<PortBinding>,
+    pub publish_all_ports: bool,
+    /// `container[:alias]`
+    pub links: Vec<String>,
+    pub extra_hosts: Vec<String>,
+    pub dns: Vec<String>,
+    pub dns_search: Vec<String>,
+    pub dns_options: Vec<String>,
+    pub restart_policy: RestartPolicy,
+    pub auto_remove: bool,
+    pub privileged: bool,
+    pub readonly_rootfs: bool,
+    pub init: Option<bool>,
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    pub security_opt: Vec<String>,
+    pub group_add: Vec<String>,
+    pub sysctls: BTreeMap<String, String>,
+    pub devices: Vec<DeviceRequest>,
+    pub ulimits: Vec<(String, i64, i64)>,
+    pub oom_score_adj: i64,
+    pub shm_size: u64,
+    pub log_driver: String,
+    pub log_options: BTreeMap<String, String>,
+    /// Bytes; 0 is unlimited.
+    pub memory: u64,
+    pub memory_reservation: u64,
+    /// Bytes of memory and swap together; -1 is unlimited, 0 twice the memory.
+    pub memory_swap: i64,
+    /// Relative weight, 1024 by default; 0 leaves it.
+    pub cpu_shares: u64,
+    /// Billionths of a CPU.
+    pub nano_cpus: u64,
+    pub cpu_period: u64,
+    pub cpu_quota: i64,
+    pub cpuset_cpus: String,
+    pub cpuset_mems: String,
+    /// `None`: Bulkhead's 4,096; 0 or less: unlimited.
+    pub pids_limit: Option<i64>,
+    pub cgroup_parent: String,
+    /// The request's own JSON, so that inspect echoes what this type does not have.
+    pub echo: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountRequest {
+    pub kind: MountType,
+    /// Host path or volume name; empty for tmpfs and anonymous volumes.
+    pub source: String,
+    pub target: String,
+    pub readonly: bool,
+    /// tmpfs: bytes, 0 for half the memory.
+    pub tmpfs_size: u64,
+    pub tmpfs_mode: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountType {
+    Bind,
+    Volume,
+    Tmpfs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortBinding {
+    pub container_port: u16,
+    pub protocol: Protocol,
+    /// Unspecified means all.
+    pub host_address: Ipv4Addr,
+    /// 0 draws one from the ephemeral range.
+    pub host_port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRequest {
+    pub host: String,
+    pub container: String,
+    pub permissions: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartPolicy {
+    /// `no`, `on-failure`, `always`, `unless-stopped`; empty is `no`.
+    pub name: String,
+    pub maximum_retries: u32,
+}
+
+/// A container as it is now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Container {
+    pub id: Id,
+    pub name: Name,
+    pub created: Timestamp,
+    /// As the user wrote it, and what it meant then.
+    pub image: String,
+    pub image_id: Digest,
+    /// Image defaults merged in.
+    pub config: ContainerConfig,
+    pub host: HostConfig,
+    /// The program that runs: entrypoint and command joined.
+    pub arguments: Vec<String>,
+    pub id_range: Option<IdRange>,
+    pub state: State,
+    pub restart_count: u32,
+    pub network: NetworkPlace,
+    pub mounts: Vec<MountPoint>,
+    pub log_path: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    pub status: Status,
+    /// The host's pid, 0 when it does not run.
+    pub pid: u32,
+    pub exit_code: u8,
+    pub error: String,
+    pub oom_killed: bool,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    pub paused: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    #[default]
+    Created,
+    Running,
+    Paused,
+    Restarting,
+    Removing,
+    Exited,
+    Dead,
+}
+
+/// Where the container stands in the network; empty strings and `None` while it does not run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkPlace {
+    /// `bridge`, `host`, `none`, `container:ID`
+    pub mode: String,
+    pub network_id: Option<Id>,
+    pub endpoint_id: Option<Id>,
+    pub gateway: Option<Ipv4Addr>,
+    pub address: Option<Ipv4Addr>,
+    pub prefix: u8,
+    pub mac: Option<[u8; 6]>,
+    /// With the host ports that were really taken.
+    pub ports: Vec<PortBinding>,
+    pub sandbox_key: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountPoint {
+    pub kind: MountType,
+    pub name: Option<String>,
+    pub source: String,
+    pub target: String,
+    pub readonly: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Started {
+    Now,
+    Already,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    Now,
+    Already,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitCondition {
+    NotRunning,
+    NextExit,
+    Removed,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Streams {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    /// Send what is in the log before what comes.
+    pub logs: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct LogQuery {
+    pub stdout: bool,
+    pub stderr: bool,
+    pub follow: bool,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+    /// The last N lines; `None` is all.
+    pub tail: Option<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    pub stream: Stream,
+    pub at: Timestamp,
+    /// With its newline, if it had one.
+    pub text: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Stats {
+    pub memory_usage: u64,
+    pub memory_limit: u64,
+    pub memory_inactive_file: u64,
+    pub cpu_total: u64,
+    pub cpu_system: u64,
+    pub online_cpus: u32,
+    pub pids: u64,
+    pub pids_limit: u64,
+    /// interface → (received bytes, packets, sent bytes, packets)
+    pub networks: BTreeMap<String, (u64, u64, u64, u64)>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct CreateExec {
+    pub cmd: Vec<String>,
+    pub env: Vec<String>,
+    pub user: String,
+    pub working_dir: String,
+    pub tty: bool,
+    pub attach_stdin: bool,
+    pub attach_stdout: bool,
+    pub attach_stderr: bool,
+    pub privileged: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct ExecView {
+    pub id: Id,
+    pub container: Id,
+    pub running: bool,
+    pub exit_code: Option<u8>,
+    pub pid: u32,
+    pub create: CreateExec,
+}
+
+#[derive(Debug, Clone)]
+pub struct Image {
+    pub id: Digest,
+    pub manifest: Digest,
+    /// `nginx:latest` …
+    pub tags: Vec<Reference>,
+    /// `nginx@sha256:…` for what was pulled or pushed.
+    pub digests: Vec<Reference>,
+    pub config: image::ImageConfig,
+    /// Bytes of the unpacked layers.
+    pub size: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RemovedImage {
+    Untagged(String),
+    Deleted(Digest),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NetworkView {
+    pub id: Id,
+    pub name: String,
+    pub driver: String,
+    pub created: Timestamp,
+    /// Address and prefix of the network, and its gateway.
+    pub subnet: Option<(Ipv4Addr, u8, Ipv4Addr)>,
+    pub internal: bool,
+    /// container → (name, endpoint, mac, address)
+    pub containers: BTreeMap<Id, (String, Id, [u8; 6], Ipv4Addr)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    pub name: String,
+    pub created: Timestamp,
+    pub mountpoint: String,
+    pub labels: BTreeMap<String, String>,
+    pub anonymous: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Info {
+    pub id: String,
+    pub containers: usize,
+    pub running: usize,
+    pub paused: usize,
+    pub stopped: usize,
+    pub images: usize,
+    pub memory: u64,
+    pub cpus: usize,
+    pub kernel: String,
+    pub operating_system: String,
+    pub hostname: String,
+    pub cgroup_version: String,
+    pub data: String,
+}
+
+/// Something that happened, as `docker events` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// `container`, `image`, `network`, `volume`
+    pub kind: String,
+    /// `create`, `start`, `die`, `destroy`, `pull`, …
+    pub action: String,
+    pub actor: String,
+    pub attributes: BTreeMap<String, String>,
+    pub at: Timestamp,
+}
+
+/// One RUN of a build.
+#[derive(Debug, Clone)]
+pub struct Step {
+    pub arguments: Vec<String>,
+    pub environment: Vec<String>,
+    pub working_directory: String,
+    pub user: String,
+    pub network: String,
+    pub extra_hosts: Vec<String>,
+    /// Diff ids, lowest first.
+    pub layers: Vec<Digest>,
+}

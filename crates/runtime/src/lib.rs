@@ -1,0 +1,10 @@
+//! From a resolved container specification to a running process: the plan, cgroups, seccomp.
+//!
+//! [`ContainerSpec`] and [`ProcessSpec`] say what is wanted, [`Plan`] is the same as a list of
+//! kernel steps: plain bytes plus file descriptors that a child walks after `clone3`, without
+//! allocating, locking or logging. The warden is the one that forks.
+#![forbid(unsafe_code)]
+
+mod spec;
+
+pub use spec::*;

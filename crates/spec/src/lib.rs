@@ -1,0 +1,19 @@
+//! Names, digests, sizes and OCI types that every layer of Bulkhead shares.
+//!
+//! Nothing here talks to the kernel, the disk or the network: these are the values that the other
+//! crates pass to each other, valid from birth (a constructor may fail, a method may not).
+#![forbid(unsafe_code)]
+
+mod digest;
+mod id;
+mod id_range;
+pub mod image;
+mod reference;
+mod size;
+
+pub use digest::{Digest, Hasher, InvalidDigest};
+pub use id::{Id, InvalidId, InvalidName, Name};
+pub use id_range::IdRange;
+pub use jiff::Timestamp;
+pub use reference::{DEFAULT_DOMAIN, InvalidReference, Reference};
+pub use size::{InvalidSize, decimal_size, parse_size};

@@ -1,0 +1,6 @@
+//! The kernel: the only crate with `unsafe`.
+//!
+//! What rustix has is used from rustix directly; this crate adds the calls it lacks, the one path
+//! layer, and nothing that knows what a container is.
+
+pub mod testing;

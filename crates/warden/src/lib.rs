@@ -1,0 +1,11 @@
+//! The warden: the one small process that is the parent of every container.
+//!
+//! It forks, reaps, writes the logs and the exit records, and holds the ttys. It is synchronous
+//! and single-threaded, outlives the engine, and is never restarted while containers run.
+#![forbid(unsafe_code)]
+
+mod client;
+mod protocol;
+
+pub use client::{Client, Created, WardenError};
+pub use protocol::*;
