@@ -3,4 +3,5 @@
 //! What rustix has is used from rustix directly; this crate adds the calls it lacks, the one path
 //! layer, and nothing that knows what a container is.
 
+pub mod path;
 pub mod testing;

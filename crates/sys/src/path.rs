@@ -1,0 +1,161 @@
+//! The one path layer: every host path that a stranger had a hand in is resolved here.
+//!
+//! A path from an image, a container, a build context or a request is walked by openat2(2) below a
+//! directory descriptor with `RESOLVE_IN_ROOT`: `..` and symbolic links, absolute ones too, stay
+//! inside it, whoever races with us. What comes back is a descriptor, and the next step uses that
+//! descriptor instead of the path.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+mod remove;
+
+pub use remove::remove_tree;
+
+/// Opens `path` as if `root` were `/`.
+///
+/// `O_CLOEXEC` is always added; `mode` counts only when `flags` create something, and the umask
+/// applies. Links of the kind of `/proc/self/exe` are refused with `ELOOP`. Errors are those of
+/// openat2(2), except that `EAGAIN` (a rename or mount raced with the walk) is tried again.
+pub fn open(root: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+    resolve(root, path, flags, mode, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+}
+
+/// Opens an absolute path of the host that the administrator has named, such as the source of a
+/// bind mount. Symbolic links are followed, those of the kind of `/proc/self/exe` are not.
+pub fn open_host(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    if !path.is_absolute() {
+        let message = format!("{} is not an absolute path", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    resolve(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+}
+
+/// Makes the directory `path` below `root` with whatever is missing on the way, and opens it
+/// (`O_PATH`).
+///
+/// New directories get `mode` (the umask applies) and the caller's ids. A link that leads nowhere
+/// is followed inside `root`, and what it points to is made: images have `/var/run -> /run`
+/// without a `/run`.
+pub fn create_dir_all(root: BorrowedFd<'_>, path: &Path, mode: Mode) -> io::Result<OwnedFd> {
+    const LINKS: u32 = 40; // as many as the kernel follows in one path, path_resolution(7)
+    create_through(root, path, mode, LINKS)
+}
+
+/// Opens the directory that holds `path`'s last component, and returns that component.
+///
+/// Slashes at the end are ignored. A path that ends in `.` or `..`, or has no component at all,
+/// names no entry of a directory and is refused with `EINVAL`. Missing directories are made with
+/// mode 755 if `create_missing`.
+pub fn open_parent(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    create_missing: bool,
+) -> io::Result<(OwnedFd, OsString)> {
+    let bytes = path.as_os_str().as_bytes();
+    let end = bytes.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
+    let start = bytes[..end].iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+    let name = &bytes[start..end];
+    if matches!(name, b"" | b"." | b"..") {
+        return Err(Errno::INVAL.into());
+    }
+    let parent = match &bytes[..start] {
+        b"" => Path::new("."),
+        directories => Path::new(OsStr::from_bytes(directories)),
+    };
+    let parent = if create_missing {
+        create_dir_all(root, parent, Mode::from_raw_mode(0o755))?
+    } else {
+        open(root, parent, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?
+    };
+    Ok((parent, OsStr::from_bytes(name).to_owned()))
+}
+
+fn create_through(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    mode: Mode,
+    links: u32,
+) -> io::Result<OwnedFd> {
+    let directory = |path: &Path| open(root, path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty());
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.is_empty() {
+        return Err(Errno::NOENT.into());
+    }
+    match directory(path) {
+        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
+        other => return other,
+    }
+    // Each prefix is resolved from the root again: a kept descriptor would not see `..` right.
+    let mut prefix = PathBuf::from(".");
+    let mut at = directory(&prefix)?;
+    for component in bytes.split(|&byte| byte == b'/').filter(|part| !part.is_empty()) {
+        let name = OsStr::from_bytes(component);
+        let holder = prefix.clone();
+        prefix.push(name);
+        at = match directory(&prefix) {
+            Ok(found) => found,
+            Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {
+                match rustix::fs::mkdirat(&at, name, mode) {
+                    Ok(()) => directory(&prefix)?,
+                    Err(Errno::EXIST) => follow(root, &at, &holder, name, mode, links)?,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(at)
+}
+
+/// Something named `name` came to be since it was missing, or it is a link to nowhere.
+fn follow(
+    root: BorrowedFd<'_>,
+    at: &OwnedFd,
+    holder: &Path,
+    name: &OsStr,
+    mode: Mode,
+    links: u32,
+) -> io::Result<OwnedFd> {
+    let Some(links) = links.checked_sub(1) else { return Err(Errno::LOOP.into()) };
+    match rustix::fs::readlinkat(at, name, Vec::new()) {
+        // `join` drops `holder` when the target is absolute, which then is relative to the root
+        Ok(target) => {
+            let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+            create_through(root, &holder.join(target), mode, links)
+        }
+        Err(Errno::INVAL) => {
+            open(root, &holder.join(name), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn resolve(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+    mode: Mode,
+    resolve: ResolveFlags,
+) -> io::Result<OwnedFd> {
+    // Whoever renames in a loop could keep us here for ever; libpathrs gives up at 128 as well.
+    const ATTEMPTS: u32 = 128;
+    let creates = flags.intersects(OFlags::CREATE) || flags.contains(OFlags::TMPFILE);
+    let mode = if creates { mode } else { Mode::empty() }; // openat2(2): EINVAL otherwise
+    let mut attempt = 0;
+    loop {
+        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, mode, resolve) {
+            Err(Errno::AGAIN | Errno::INTR) if attempt < ATTEMPTS => attempt += 1,
+            other => return Ok(other?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
