@@ -8,34 +8,18 @@
 
 mod container;
 mod error;
+mod options;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use bulkhead_image::{Content, Credentials, Progress, RegistryOptions, StoredImage};
+use bulkhead_image::{Content, Credentials, Progress, StoredImage};
 use bulkhead_spec::{Digest, Id, Reference, Timestamp, image};
 
 pub use container::*;
 pub use error::{Class, EngineError};
-
-/// Where the engine lives and what it was told.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// `/var/lib/bulkhead`
-    pub data: PathBuf,
-    /// `/run/bulkhead`
-    pub run: PathBuf,
-    /// This program, to start the warden with.
-    pub program: PathBuf,
-    pub bridge: String,
-    /// The default bridge's address and prefix; `None` picks a free one from 172.17.0.0/16 on.
-    pub bridge_address: Option<(std::net::Ipv4Addr, u8)>,
-    /// The first host id that containers' user namespaces may use.
-    pub first_id: u32,
-    pub registries: RegistryOptions,
-}
+pub use options::Options;
 
 /// One engine on one data directory. Cheap to share: put it in an [`Arc`].
 #[derive(Debug)]

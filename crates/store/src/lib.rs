@@ -3,79 +3,11 @@
 //! Keys are byte strings in order, values are bytes with the revision that wrote them, changes
 //! happen in transactions that compare first, and a watch continues from a revision.
 #![forbid(unsafe_code)]
-#![allow(clippy::todo, unused_variables)]
 
-use std::path::Path;
-use std::sync::Arc;
+mod embedded;
+mod record;
+mod store;
 
-/// Counts committed transactions; grows by one with each that changes anything.
-pub type Revision = u64;
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    pub key: String,
-    pub value: Vec<u8>,
-    /// The transaction that last wrote it.
-    pub modified: Revision,
-}
-
-/// What must hold for a transaction to happen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Compare {
-    Absent(String),
-    Exists(String),
-    /// The key was last written by this revision.
-    Unchanged(String, Revision),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Write {
-    Put(String, Vec<u8>),
-    Delete(String),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    pub revision: Revision,
-    pub key: String,
-    /// `None`: deleted.
-    pub value: Option<Vec<u8>>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error("the store {0} is used by another process; stop that one first")]
-    InUse(String),
-    #[error("the store: {0}")]
-    Database(String),
-    #[error("the record {key} is damaged: {cause}")]
-    Damaged { key: String, cause: serde_json::Error },
-    /// A comparison did not hold: somebody else changed the key first.
-    #[error("the record was changed by somebody else")]
-    Conflict,
-}
-
-/// Blocking, but short: memory for reads, one fsync for a transaction.
-pub trait Store: Send + Sync + std::fmt::Debug {
-    fn read(&self, key: &str) -> Result<Option<Entry>, StoreError>;
-
-    /// Every entry whose key starts with `prefix`, in key order.
-    fn range(&self, prefix: &str) -> Result<Vec<Entry>, StoreError>;
-
-    /// All or nothing, on disk when it returns.
-    fn commit(&self, compare: &[Compare], writes: &[Write]) -> Result<Revision, StoreError>;
-
-    /// Changes of keys under `prefix` from now on. A watcher that falls far behind sees its
-    /// channel end and must read again.
-    fn watch(&self, prefix: &str) -> tokio::sync::broadcast::Receiver<Arc<Vec<Change>>>;
-}
-
-/// The store of one machine, in one file.
-#[derive(Debug)]
-pub struct Embedded {}
-
-impl Embedded {
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        todo!()
-    }
-}
+pub use embedded::Embedded;
+pub use record::{load, load_all, put};
+pub use store::{Change, Compare, Entry, Revision, Store, StoreError, Write};

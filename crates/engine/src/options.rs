@@ -1,0 +1,42 @@
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use bulkhead_image::RegistryOptions;
+
+/// Where the engine lives and what it was told.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `/var/lib/bulkhead`
+    pub data: PathBuf,
+    /// `/run/bulkhead`
+    pub run: PathBuf,
+    /// This program, to start the warden with.
+    pub program: PathBuf,
+    pub bridge: String,
+    /// The default bridge's address and prefix; `None` picks a free one from 172.17.0.0/16 on.
+    pub bridge_address: Option<(Ipv4Addr, u8)>,
+    /// The first host id that containers' user namespaces may use.
+    pub first_id: u32,
+    /// The cgroup below which all containers are, at the root of each hierarchy. Whatever is in it
+    /// and belongs to no container is removed when the engine opens.
+    pub cgroup_parent: String,
+    pub registries: RegistryOptions,
+}
+
+impl Options {
+    /// The engine of a whole machine; `program` starts the warden.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self {
+            data: "/var/lib/bulkhead".into(),
+            run: "/run/bulkhead".into(),
+            program: program.into(),
+            bridge: "bulkhead0".to_owned(),
+            bridge_address: None,
+            // Above the 65,536 that /etc/subuid usually gives each of a few thousand users, and
+            // with room for 16,000 containers below 2^31 (some tools read ids as signed).
+            first_id: 1_000_000_000,
+            cgroup_parent: "bulkhead".to_owned(),
+            registries: RegistryOptions::default(),
+        }
+    }
+}

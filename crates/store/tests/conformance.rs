@@ -1,0 +1,148 @@
+//! What every store must do, and what the embedded one must survive.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use bulkhead_store::{Compare, Embedded, Store, StoreError, Write, load, load_all, put};
+use tokio::sync::broadcast::error::TryRecvError;
+
+fn conformance(store: &dyn Store) {
+    let text = |text: &str| text.as_bytes().to_vec();
+    assert_eq!(store.read("a").unwrap(), None);
+    assert_eq!(store.commit(&[], &[Write::Delete("a".into())]).unwrap(), 0, "nothing changed");
+
+    let mut all = store.watch("");
+    let mut letters = store.watch("a/");
+    let first = store
+        .commit(
+            &[Compare::Absent("a/1".into())],
+            &[Write::Put("a/1".into(), text("one")), Write::Put("b".into(), text("b"))],
+        )
+        .unwrap();
+    assert_eq!(first, 1);
+    assert!(matches!(
+        store.commit(
+            &[Compare::Absent("a/1".into())],
+            &[Write::Put("a/2".into(), text("must not appear"))]
+        ),
+        Err(StoreError::Conflict)
+    ));
+    assert_eq!(store.read("a/2").unwrap(), None, "all or nothing");
+    let second = store
+        .commit(
+            &[Compare::Unchanged("a/1".into(), first), Compare::Exists("b".into())],
+            &[
+                Write::Put("a/1".into(), text("two")),
+                Write::Put("a/0".into(), text("zero")),
+                Write::Delete("b".into()),
+            ],
+        )
+        .unwrap();
+    assert_eq!(second, 2);
+    assert!(matches!(
+        store.commit(&[Compare::Unchanged("a/1".into(), first)], &[Write::Delete("a/1".into())]),
+        Err(StoreError::Conflict)
+    ));
+
+    let keys: Vec<String> = store.range("a/").unwrap().into_iter().map(|e| e.key).collect();
+    assert_eq!(keys, ["a/0", "a/1"]);
+    let entry = store.read("a/1").unwrap().unwrap();
+    assert_eq!((entry.value.as_slice(), entry.modified), (b"two".as_slice(), second));
+
+    assert_eq!(all.try_recv().unwrap().len(), 2);
+    assert_eq!(all.try_recv().unwrap().len(), 3);
+    let seen = letters.try_recv().unwrap();
+    assert_eq!((seen[0].key.as_str(), seen[0].value.as_deref()), ("a/1", Some(b"one".as_slice())));
+    assert_eq!(letters.try_recv().unwrap().len(), 2);
+    assert_eq!(letters.try_recv().unwrap_err(), TryRecvError::Empty);
+}
+
+#[test]
+fn the_embedded_store_conforms() {
+    let directory = tempfile::tempdir().unwrap();
+    conformance(&Embedded::open(&directory.path().join("store")).unwrap());
+}
+
+#[test]
+fn records_and_revisions_survive_a_reopening() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let store = Embedded::open(&path).unwrap();
+    store.commit(&[], &[put("n/1", &1_u32), put("n/2", &2_u32)]).unwrap();
+    store.commit(&[], &[put("n/2", &22_u32)]).unwrap();
+    drop(store);
+    let store = Embedded::open(&path).unwrap();
+    assert_eq!(
+        load_all::<u32>(&store, "n/").unwrap(),
+        [("n/1".to_owned(), 1), ("n/2".to_owned(), 22)]
+    );
+    assert_eq!(store.commit(&[Compare::Unchanged("n/2".into(), 2)], &[put("n/3", &3)]).unwrap(), 3);
+    assert!(matches!(
+        load::<String>(&store, "n/1"),
+        Err(StoreError::Damaged { key, .. }) if key == "n/1"
+    ));
+}
+
+#[test]
+fn a_second_opener_is_told_that_the_store_is_in_use() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let store = Embedded::open(&path).unwrap();
+    let error = Embedded::open(&path).unwrap_err();
+    assert!(matches!(error, StoreError::InUse(_)), "{error}");
+    assert!(error.to_string().contains("stop that one first"));
+    drop(store);
+    Embedded::open(&path).unwrap();
+}
+
+const WRITER: &str = "BULKHEAD_TEST_STORE_WRITER";
+
+/// Not a test by itself: the child of the one below, which writes until it is killed.
+#[test]
+fn writer() {
+    let Some(path) = std::env::var_os(WRITER) else { return };
+    let store = Embedded::open(path.as_ref()).unwrap();
+    for count in 0_u64.. {
+        store
+            .commit(&[], &[put(format!("k/{:03}", count % 100), &count), put("last", &count)])
+            .unwrap();
+        println!("\ncommitted {count}");
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_kill_9() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    for round in 1..=3_u64 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "writer", "--nocapture"])
+            .env(WRITER, &path)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut acknowledged = None;
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        while acknowledged < Some(40 * round) {
+            let line = lines.next().expect("the writer goes on").unwrap();
+            if let Some(count) = line.strip_prefix("committed ") {
+                acknowledged = Some(count.parse().unwrap());
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for line in lines.map_while(Result::ok) {
+            if let Some(count) = line.strip_prefix("committed ") {
+                acknowledged = count.parse().ok().or(acknowledged);
+            }
+        }
+        let store = Embedded::open(&path).unwrap();
+        let last: u64 = load(&store, "last").unwrap().unwrap();
+        let acknowledged = acknowledged.unwrap();
+        assert!(
+            last == acknowledged || last == acknowledged + 1,
+            "{acknowledged} was acknowledged, {last} was found"
+        );
+    }
+}
