@@ -5,6 +5,7 @@
 //! allocating, locking or logging. The warden is the one that forks.
 #![forbid(unsafe_code)]
 
+pub mod capabilities;
 mod spec;
 
 pub use spec::*;
