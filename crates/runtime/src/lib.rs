@@ -7,5 +7,6 @@
 
 pub mod capabilities;
 mod spec;
+pub mod user;
 
 pub use spec::*;
