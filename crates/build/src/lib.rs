@@ -2,7 +2,10 @@
 //!
 //! Running a step is the engine's work, behind [`Executor`]; this crate decides what runs.
 #![forbid(unsafe_code)]
-#![allow(clippy::todo, unused_variables)]
+#![allow(clippy::todo, unused_variables, dead_code, unused_imports)]
+
+mod expand;
+mod parse;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
