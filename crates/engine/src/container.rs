@@ -395,3 +395,28 @@ pub struct Step {
     /// Diff ids, lowest first.
     pub layers: Vec<Digest>,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A container that was never started, for tests of pure functions.
+    pub(crate) fn container(name: &str) -> Container {
+        Container {
+            id: Id::random(),
+            name: name.parse().expect("a valid name"),
+            created: Timestamp::UNIX_EPOCH,
+            image: "busybox".to_owned(),
+            image_id: Digest::of(b"image"),
+            config: ContainerConfig::default(),
+            host: HostConfig::default(),
+            arguments: vec!["sh".to_owned()],
+            id_range: None,
+            state: State::default(),
+            restart_count: 0,
+            network: NetworkPlace::default(),
+            mounts: Vec::new(),
+            log_path: String::new(),
+        }
+    }
+}

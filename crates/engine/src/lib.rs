@@ -8,7 +8,17 @@
 
 mod container;
 mod error;
+mod hosts;
+mod links;
+mod log_reader;
+mod merge;
+mod mounts;
+mod names;
 mod options;
+mod pool;
+mod ports;
+mod restart;
+mod signals;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;

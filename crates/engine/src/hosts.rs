@@ -1,0 +1,152 @@
+//! The files that tell a container who it is and where names are answered.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::{EngineError, HostConfig};
+
+/// One line of `/etc/hosts`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostLine {
+    pub address: String,
+    pub names: Vec<String>,
+}
+
+/// `/etc/hosts` of a container: the usual names, what was asked for, its own name last.
+pub(crate) fn hosts_file(lines: &[HostLine], own: Option<(Ipv4Addr, &str, &str)>) -> String {
+    let mut text = String::from(
+        "127.0.0.1\tlocalhost\n\
+         ::1\tlocalhost ip6-localhost ip6-loopback\n\
+         fe00::\tip6-localnet\n\
+         ff00::\tip6-mcastprefix\n\
+         ff02::1\tip6-allnodes\n\
+         ff02::2\tip6-allrouters\n",
+    );
+    for line in lines {
+        let _ = writeln!(text, "{}\t{}", line.address, line.names.join(" "));
+    }
+    if let Some((address, hostname, domain)) = own {
+        let _ = match domain {
+            "" => writeln!(text, "{address}\t{hostname}"),
+            _ => writeln!(text, "{address}\t{hostname}.{domain} {hostname}"),
+        };
+    }
+    text
+}
+
+/// Reads `--add-host name:address` (or `name=address`); `host-gateway` is this host as the
+/// container sees it.
+pub(crate) fn extra_host(text: &str, host_gateway: Ipv4Addr) -> Result<HostLine, EngineError> {
+    let invalid = || EngineError::invalid(format!("bad format for add-host: \"{text}\""));
+    let (name, address) =
+        text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(invalid)?;
+    if name.is_empty() || name.contains(char::is_whitespace) {
+        return Err(invalid());
+    }
+    let address = match address.trim_start_matches('[').trim_end_matches(']') {
+        "host-gateway" => IpAddr::V4(host_gateway),
+        other => other.parse().map_err(|_| {
+            EngineError::invalid(format!("invalid IP address in add-host: \"{address}\""))
+        })?,
+    };
+    Ok(HostLine { address: address.to_string(), names: vec![name.to_owned()] })
+}
+
+/// `/etc/resolv.conf` of a container with a network of its own, made from the host's.
+///
+/// Servers on a loopback address are the host's own and cannot be reached from inside; if none is
+/// left, two public ones are used, as Docker does (moby: libnetwork/internal/resolvconf).
+pub(crate) fn resolv_conf(host_file: &str, config: &HostConfig) -> String {
+    let values = |keyword: &str| -> Vec<String> {
+        host_file
+            .lines()
+            .filter_map(|line| {
+                let mut words = line.split_whitespace();
+                (words.next()? == keyword).then(|| words.map(str::to_owned).collect::<Vec<_>>())
+            })
+            .flatten()
+            .collect()
+    };
+    let mut servers = config.dns.clone();
+    if servers.is_empty() {
+        servers = values("nameserver");
+        servers.retain(|server| {
+            let address = server.split('%').next().unwrap_or(server);
+            address.parse::<IpAddr>().is_ok_and(|address| !address.is_loopback())
+        });
+    }
+    if servers.is_empty() {
+        servers = vec!["8.8.8.8".to_owned(), "8.8.4.4".to_owned()];
+    }
+    let or_host = |own: &[String], keyword| {
+        if own.is_empty() { values(keyword) } else { own.to_vec() }
+    };
+    let mut search = or_host(&config.dns_search, "search");
+    search.retain(|domain| domain != ".");
+    let options = or_host(&config.dns_options, "options");
+    let mut text = String::new();
+    for server in servers {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    if !search.is_empty() {
+        let _ = writeln!(text, "search {}", search.join(" "));
+    }
+    if !options.is_empty() {
+        let _ = writeln!(text, "options {}", options.join(" "));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_name_links_and_extra_hosts_are_written() {
+        let gateway = Ipv4Addr::new(172, 17, 0, 1);
+        let lines = [
+            extra_host("db:10.0.0.9", gateway).unwrap(),
+            extra_host("six=::2", gateway).unwrap(),
+            extra_host("up:host-gateway", gateway).unwrap(),
+            HostLine {
+                address: "172.17.0.3".into(),
+                names: vec!["web".into(), "0123".into(), "ecs-web-1".into()],
+            },
+        ];
+        let text = hosts_file(&lines, Some((Ipv4Addr::new(172, 17, 0, 2), "box", "lan")));
+        for line in [
+            "127.0.0.1\tlocalhost",
+            "10.0.0.9\tdb",
+            "::2\tsix",
+            "172.17.0.1\tup",
+            "172.17.0.3\tweb 0123 ecs-web-1",
+            "172.17.0.2\tbox.lan box",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} is missing in\n{text}");
+        }
+        for wrong in ["db", "db:", "db:x", ":1.1.1.1", "a b:1.1.1.1"] {
+            assert!(extra_host(wrong, gateway).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn loopback_servers_of_the_host_are_left_out() {
+        let host = "# c\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nnameserver ::1\n\
+                    search a.example b.example\noptions edns0\n";
+        assert_eq!(
+            resolv_conf(host, &HostConfig::default()),
+            "nameserver 10.0.0.2\nsearch a.example b.example\noptions edns0\n"
+        );
+        assert_eq!(
+            resolv_conf("nameserver 127.0.0.1\n", &HostConfig::default()),
+            "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
+        );
+        let own = HostConfig {
+            dns: vec!["1.2.3.4".into()],
+            dns_search: vec![".".into()],
+            dns_options: vec!["ndots:2".into()],
+            ..HostConfig::default()
+        };
+        assert_eq!(resolv_conf(host, &own), "nameserver 1.2.3.4\noptions ndots:2\n");
+    }
+}

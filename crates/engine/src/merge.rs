@@ -1,0 +1,194 @@
+//! What a container inherits from its image.
+
+use std::collections::BTreeSet;
+
+use bulkhead_network::Protocol;
+use bulkhead_spec::image;
+
+use crate::{ContainerConfig, EngineError};
+
+/// The search path of an image that sets none (moby: pkg/system/path_unix.go).
+pub(crate) const DEFAULT_PATH: &str =
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Fills `config` from the image's, by Docker's rules (moby: runconfig `Merge`).
+pub(crate) fn merge(config: &mut ContainerConfig, image: &image::Config) {
+    if config.user.is_empty() {
+        config.user.clone_from(&image.user);
+    }
+    if config.working_dir.is_empty() {
+        config.working_dir.clone_from(&image.working_dir);
+    }
+    if config.stop_signal.as_deref().unwrap_or_default().is_empty() {
+        config.stop_signal.clone_from(&image.stop_signal);
+    }
+    if config.entrypoint.as_ref().is_none_or(Vec::is_empty) {
+        if config.cmd.as_ref().is_none_or(Vec::is_empty) {
+            config.cmd.clone_from(&image.cmd);
+        }
+        if config.entrypoint.is_none() {
+            config.entrypoint.clone_from(&image.entrypoint);
+        }
+    }
+    merge_environment(&mut config.env, image.env.as_deref().unwrap_or_default());
+    for (key, value) in image.labels.iter().flatten() {
+        config.labels.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    for port in image.exposed_ports.iter().flat_map(|ports| ports.keys()) {
+        config.exposed_ports.extend(parse_port(port));
+    }
+    let ports: BTreeSet<(u16, bool)> =
+        config.exposed_ports.iter().map(|(port, kind)| (*port, *kind == Protocol::Udp)).collect();
+    config.exposed_ports = ports
+        .into_iter()
+        .map(|(port, udp)| (port, if udp { Protocol::Udp } else { Protocol::Tcp }))
+        .collect();
+    for volume in image.volumes.iter().flat_map(|volumes| volumes.keys()) {
+        if !config.volumes.contains(volume) {
+            config.volumes.push(volume.clone());
+        }
+    }
+    if config.healthcheck.as_ref().is_none_or(|check| check.test.is_empty()) {
+        config.healthcheck.clone_from(&image.healthcheck);
+    }
+}
+
+/// The program and its arguments: entrypoint and command joined. An entrypoint of one empty word
+/// is how clients take the image's away (`--entrypoint ""`).
+pub(crate) fn arguments(config: &ContainerConfig) -> Result<Vec<String>, EngineError> {
+    let entrypoint = config.entrypoint.as_deref().unwrap_or_default();
+    let entrypoint = if entrypoint == [""] { &[] } else { entrypoint };
+    let command = config.cmd.as_deref().unwrap_or_default();
+    let arguments: Vec<String> = entrypoint.iter().chain(command).cloned().collect();
+    if arguments.is_empty() {
+        return Err(EngineError::invalid("no command specified"));
+    }
+    Ok(arguments)
+}
+
+/// The image's variables that the user did not set come after the user's; a bare `NAME` of the
+/// user's takes the variable away.
+fn merge_environment(environment: &mut Vec<String>, image: &[String]) {
+    for variable in image {
+        let name = variable_name(variable);
+        if !environment.iter().any(|own| variable_name(own) == name) {
+            environment.push(variable.clone());
+        }
+    }
+}
+
+pub(crate) fn variable_name(variable: &str) -> &str {
+    variable.split_once('=').map_or(variable, |(name, _)| name)
+}
+
+/// What the process sees: defaults, then links, each replaced where the configuration sets it.
+pub(crate) fn environment(config: &ContainerConfig, links: Vec<String>) -> Vec<String> {
+    let mut all = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={}", config.hostname)];
+    if config.tty {
+        all.push("TERM=xterm".to_owned());
+    }
+    all.extend(links);
+    replace(&mut all, &config.env);
+    all
+}
+
+/// Sets each of `variables` in `environment`, in place where it is there already.
+pub(crate) fn replace(environment: &mut Vec<String>, variables: &[String]) {
+    for variable in variables {
+        let name = variable_name(variable);
+        let place = environment.iter().position(|own| variable_name(own) == name);
+        match (place, variable.contains('=')) {
+            (Some(place), true) => environment[place].clone_from(variable),
+            (None, true) => environment.push(variable.clone()),
+            (Some(place), false) => drop(environment.remove(place)),
+            (None, false) => {}
+        }
+    }
+}
+
+/// `80`, `80/tcp`, `8000-8002/udp`; anything else is no port and exposes nothing.
+fn parse_port(text: &str) -> Vec<(u16, Protocol)> {
+    let (ports, protocol) = match text.split_once('/') {
+        None => (text, Protocol::Tcp),
+        Some((ports, protocol)) if protocol.eq_ignore_ascii_case("tcp") => (ports, Protocol::Tcp),
+        Some((ports, protocol)) if protocol.eq_ignore_ascii_case("udp") => (ports, Protocol::Udp),
+        Some(_) => return Vec::new(),
+    };
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    match (first.parse::<u16>(), last.parse::<u16>()) {
+        (Ok(first), Ok(last)) => (first..=last).map(|port| (port, protocol)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Option<Vec<String>> {
+        Some(words.iter().map(|word| (*word).to_owned()).collect())
+    }
+
+    #[test]
+    fn entrypoint_and_command_follow_dockers_table() {
+        type Words<'a> = Option<&'a [&'a str]>;
+        // image entrypoint, image cmd, user entrypoint, user cmd → what runs
+        let table: [(Words<'_>, Words<'_>, Words<'_>, Words<'_>, Words<'_>); 8] = [
+            (Some(&["e"]), Some(&["c"]), None, None, Some(&["e", "c"])),
+            (Some(&["e"]), Some(&["c"]), None, Some(&["x"]), Some(&["e", "x"])),
+            (Some(&["e"]), Some(&["c"]), Some(&["y"]), None, Some(&["y"])),
+            (Some(&["e"]), Some(&["c"]), Some(&["y"]), Some(&["x"]), Some(&["y", "x"])),
+            (Some(&["e"]), Some(&["c"]), Some(&[""]), Some(&["x"]), Some(&["x"])),
+            (Some(&["e"]), Some(&["c"]), Some(&[]), None, Some(&["c"])),
+            (None, Some(&["c"]), None, None, Some(&["c"])),
+            (None, None, None, None, None),
+        ];
+        for (entrypoint, cmd, own_entrypoint, own_cmd, runs) in table {
+            let image = image::Config {
+                entrypoint: entrypoint.and_then(words),
+                cmd: cmd.and_then(words),
+                ..image::Config::default()
+            };
+            let mut config = ContainerConfig {
+                entrypoint: own_entrypoint.and_then(words),
+                cmd: own_cmd.and_then(words),
+                ..ContainerConfig::default()
+            };
+            merge(&mut config, &image);
+            assert_eq!(arguments(&config).ok(), runs.and_then(words), "{config:?}");
+        }
+    }
+
+    #[test]
+    fn the_user_wins_and_sets_are_joined() {
+        let image: image::Config = serde_json::from_str(
+            r#"{"User":"www","WorkingDir":"/srv","Env":["PATH=/bin","A=image","GONE=1"],
+                "Labels":{"a":"image","b":"image"},"ExposedPorts":{"80/tcp":{},"53/udp":{}},
+                "Volumes":{"/data":{}},"StopSignal":"SIGQUIT"}"#,
+        )
+        .unwrap();
+        let mut config = ContainerConfig {
+            env: vec!["A=user".into(), "GONE".into()],
+            labels: [("a".to_owned(), "user".to_owned())].into(),
+            exposed_ports: vec![(80, Protocol::Tcp), (8080, Protocol::Tcp)],
+            hostname: "h".into(),
+            tty: true,
+            ..ContainerConfig::default()
+        };
+        merge(&mut config, &image);
+        assert_eq!((config.user.as_str(), config.working_dir.as_str()), ("www", "/srv"));
+        assert_eq!(config.env, ["A=user", "GONE", "PATH=/bin"]);
+        assert_eq!(config.labels["a"], "user");
+        assert_eq!(config.labels["b"], "image");
+        assert_eq!(
+            config.exposed_ports,
+            [(53, Protocol::Udp), (80, Protocol::Tcp), (8080, Protocol::Tcp)]
+        );
+        assert_eq!(config.volumes, ["/data"]);
+        assert_eq!(config.stop_signal.as_deref(), Some("SIGQUIT"));
+        assert_eq!(
+            environment(&config, vec!["DB_NAME=/x/db".into()]),
+            ["PATH=/bin", "HOSTNAME=h", "TERM=xterm", "DB_NAME=/x/db", "A=user"]
+        );
+    }
+}
