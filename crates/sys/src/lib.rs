@@ -5,3 +5,6 @@
 
 pub mod path;
 pub mod testing;
+mod unshare;
+
+pub use unshare::unshare;

@@ -1,0 +1,35 @@
+//! What can go wrong, in one sentence each.
+
+use std::io;
+
+/// Errors say which message the kernel refused, on which object.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    #[error("{what}: {cause}")]
+    Kernel { what: String, cause: io::Error },
+    #[error("interface {0} does not exist")]
+    NoSuchLink(String),
+    #[error("network namespace {0:?} does not exist; `bulkhead netns ls` lists the names")]
+    NoSuchNamespace(String),
+    #[error("network namespace {0:?} exists already; delete it first or choose another name")]
+    NamespaceExists(String),
+    #[error(
+        "invalid network namespace name {0:?}: it must be one path component of at most 255 bytes"
+    )]
+    InvalidNamespaceName(String),
+    #[error(
+        "bridge {0} is full: the kernel allows 1023 interfaces on one; use another network for \
+         further containers"
+    )]
+    BridgeFull(String),
+    #[error("invalid interface name {0:?}: it must be 1 to 15 bytes without slash, colon or space")]
+    InvalidLinkName(String),
+}
+
+impl NetworkError {
+    /// Wraps a refusal of the kernel; `what` names the act and its object.
+    pub(crate) fn kernel(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |cause| Self::Kernel { what, cause }
+    }
+}

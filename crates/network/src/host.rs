@@ -1,0 +1,310 @@
+//! The host's network namespace, and what is done in it for containers.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard};
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::LinkMessage;
+use rustix::io::Errno;
+
+use crate::rtnetlink::Rtnetlink;
+use crate::survey::Survey;
+use crate::{Bridge, Endpoint, NetworkError, PublishedPort, link, netns};
+
+/// The kernel's links, addresses and nftables in the network namespace of the calling thread when
+/// it was opened. All methods block for well under a millisecond to a few milliseconds.
+#[derive(Debug)]
+pub struct Host {
+    netns: OwnedFd,
+    /// The kernel changes links under one lock (RTNL), so a second socket would gain nothing.
+    route: Mutex<Rtnetlink>,
+}
+
+impl Host {
+    pub fn open() -> Result<Self, NetworkError> {
+        let what = "open a netlink socket";
+        Ok(Self {
+            netns: netns::own().map_err(NetworkError::kernel("open the own network namespace"))?,
+            route: Mutex::new(Rtnetlink::open().map_err(NetworkError::kernel(what))?),
+        })
+    }
+
+    /// Makes the bridge, its address, forwarding and the base nftables rules; changes nothing the
+    /// second time.
+    ///
+    /// As Docker does, this sets `net.ipv4.ip_forward` for the whole network namespace.
+    pub fn ensure_bridge(&self, bridge: &Bridge) -> Result<(), NetworkError> {
+        link::check_name(&bridge.name)?;
+        let failed = || NetworkError::kernel(format!("make bridge {}", bridge.name));
+        let mut route = self.route();
+        let index = match index_of(&mut route, &bridge.name)? {
+            Some(index) => index,
+            None => {
+                route.change_all(vec![link::new_bridge(bridge)]).map_err(failed())?;
+                index_of(&mut route, &bridge.name)?
+                    .ok_or_else(|| NetworkError::NoSuchLink(bridge.name.clone()))?
+            }
+        };
+        // before it is up, so that it never has a link-local address nor hears an advertisement
+        ignore_absent_ipv6(&mut route, link::indexed(index)).map_err(failed())?;
+        self.write_settings(bridge)?;
+        route
+            .change_all(vec![
+                link::set_bridge(index, bridge),
+                link::new_address(index, bridge.gateway, bridge.prefix),
+            ])
+            .map_err(failed())
+    }
+
+    /// Removes the bridge; one that is gone already is no error.
+    pub fn remove_bridge(&self, name: &str) -> Result<(), NetworkError> {
+        self.delete_link(name)
+    }
+
+    /// Brings `lo` up, makes the veth pair with one end in `netns`, and sets address and route.
+    ///
+    /// A second network's default route is not set: the first one's stays, as with Docker. An
+    /// internal network has none.
+    pub fn plug(
+        &self,
+        netns: BorrowedFd<'_>,
+        bridge: &Bridge,
+        endpoint: &Endpoint,
+    ) -> Result<(), NetworkError> {
+        link::check_name(&endpoint.host_link)?;
+        link::check_name(&endpoint.interface)?;
+        let plugged = self
+            .plug_host_end(netns, bridge, endpoint)
+            .and_then(|()| configure(netns, bridge, endpoint));
+        if plugged.is_err() {
+            // the first error is the one to tell; a pair that was never made is no second one
+            let _ = self.unplug(&endpoint.host_link);
+        }
+        plugged
+    }
+
+    fn plug_host_end(
+        &self,
+        netns: BorrowedFd<'_>,
+        bridge: &Bridge,
+        endpoint: &Endpoint,
+    ) -> Result<(), NetworkError> {
+        let mut route = self.route();
+        let index = index_of(&mut route, &bridge.name)?
+            .ok_or_else(|| NetworkError::NoSuchLink(bridge.name.clone()))?;
+        let answers = route
+            .change(vec![
+                link::new_pair(endpoint, index, bridge.mtu, netns),
+                link::no_link_local(link::named(&endpoint.host_link)),
+                link::up(link::named(&endpoint.host_link)),
+            ])
+            .map_err(NetworkError::kernel(format!("plug {}", endpoint.host_link)))?;
+        for (step, answer) in answers.into_iter().enumerate() {
+            match answer {
+                Err(error) if error.raw_os_error() == Some(Errno::XFULL.raw_os_error()) => {
+                    return Err(NetworkError::BridgeFull(bridge.name.clone()));
+                }
+                Err(error) if step == 1 && is_absent_ipv6(&error) => {}
+                Err(error) => {
+                    let what = format!("plug {} into {}", endpoint.host_link, bridge.name);
+                    return Err(NetworkError::kernel(what)(error));
+                }
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Only brings `lo` up (`--network none`).
+    pub fn loopback_up(&self, netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
+        netns::inside(netns, || {
+            Rtnetlink::open()?.change_all(vec![link::up(link::indexed(link::LOOPBACK))])
+        })
+        .map_err(NetworkError::kernel("bring the container's loopback up"))
+    }
+
+    /// Removes the host's end (and so the pair); one that is gone already is no error.
+    pub fn unplug(&self, host_link: &str) -> Result<(), NetworkError> {
+        self.delete_link(host_link)
+    }
+
+    pub fn publish(&self, _ports: &[PublishedPort]) -> Result<(), NetworkError> {
+        Ok(())
+    }
+
+    pub fn unpublish(&self, _ports: &[PublishedPort]) -> Result<(), NetworkError> {
+        Ok(())
+    }
+
+    /// Makes the kernel hold exactly these endpoints and ports: what an engine that crashed left
+    /// behind is removed, what a flush of the ruleset lost is put back.
+    ///
+    /// A link is known as ours by what it is, not by a record: a bridge by its hardware address
+    /// that is made from its IPv4 address, an endpoint as a veth on such a bridge. Containers whose
+    /// link is gone are not plugged again, because that takes their network namespace.
+    pub fn reconcile(
+        &self,
+        bridges: &[(Bridge, Vec<Endpoint>)],
+        _ports: &[PublishedPort],
+    ) -> Result<(), NetworkError> {
+        for (bridge, _) in bridges {
+            self.ensure_bridge(bridge)?;
+        }
+        self.delete_strays(bridges)
+    }
+
+    fn delete_strays(&self, bridges: &[(Bridge, Vec<Endpoint>)]) -> Result<(), NetworkError> {
+        let mut route = self.route();
+        let survey = survey(&mut route)?;
+        let wanted = |name: &str| {
+            bridges.iter().any(|(bridge, endpoints)| {
+                bridge.name == name || endpoints.iter().any(|each| each.host_link == name)
+            })
+        };
+        let strays = survey.own_links().into_iter().filter(|name| !wanted(name));
+        let deletions: Vec<_> = strays.map(link::delete).collect();
+        let answers =
+            route.change(deletions).map_err(NetworkError::kernel("remove stale interfaces"))?;
+        // all of them are tried before the first refusal is told
+        for answer in answers {
+            unless_absent(answer).map_err(NetworkError::kernel("remove a stale interface"))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the nftables tables and everything else of ours but links.
+    pub fn tear_down(&self) -> Result<(), NetworkError> {
+        Ok(())
+    }
+
+    /// Addresses of this host's interfaces, without loopback, link-local and our own bridges'; the
+    /// default route's first.
+    pub fn addresses(&self) -> Result<Vec<Ipv4Addr>, NetworkError> {
+        Ok(survey(&mut self.route())?.addresses())
+    }
+
+    /// The MTU of the interface that holds the default route, 1500 if there is none.
+    pub fn default_mtu(&self) -> Result<u32, NetworkError> {
+        Ok(survey(&mut self.route())?.default_mtu().unwrap_or(1500))
+    }
+
+    /// Whether a route of this host overlaps `subnet`/`prefix`, so that a pool can avoid it.
+    pub fn overlaps(&self, subnet: Ipv4Addr, prefix: u8) -> Result<bool, NetworkError> {
+        Ok(survey(&mut self.route())?.overlaps(subnet, prefix))
+    }
+
+    fn delete_link(&self, name: &str) -> Result<(), NetworkError> {
+        link::check_name(name)?;
+        let failed = NetworkError::kernel(format!("remove interface {name}"));
+        unless_absent(self.route().change_all(vec![link::delete(name)])).map_err(failed)
+    }
+
+    /// Sets what only files in /proc/sys can set. They are those of the network namespace of the
+    /// thread that opens them, and this may be any thread.
+    fn write_settings(&self, bridge: &Bridge) -> Result<(), NetworkError> {
+        let advertisements = format!("/proc/sys/net/ipv6/conf/{}/accept_ra", bridge.name);
+        netns::inside(self.netns.as_fd(), || {
+            set("/proc/sys/net/ipv4/ip_forward", "1")?;
+            match set(&advertisements, "0") {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()), // no IPv6 here
+                other => other,
+            }
+        })
+        .map_err(NetworkError::kernel("write net.ipv4.ip_forward and accept_ra below /proc/sys"))
+    }
+
+    fn route(&self) -> MutexGuard<'_, Rtnetlink> {
+        // a socket that another thread left in the middle of a request stays usable, because
+        // answers are told apart by their sequence numbers
+        self.route.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Sets up the container's side, in one datagram once the interface's index is known.
+fn configure(
+    netns: BorrowedFd<'_>,
+    bridge: &Bridge,
+    endpoint: &Endpoint,
+) -> Result<(), NetworkError> {
+    let set_up = || {
+        let mut route = Rtnetlink::open()?;
+        let index = match route.one(RouteNetlinkMessage::GetLink(link::named(&endpoint.interface)))
+        {
+            Ok(RouteNetlinkMessage::NewLink(link)) => link.header.index,
+            Ok(_) => return Err(io::Error::from(io::ErrorKind::InvalidData)),
+            Err(error) => return Err(error),
+        };
+        let answers = route.change(vec![
+            link::up(link::indexed(link::LOOPBACK)),
+            link::no_link_local(link::indexed(index)),
+            link::up(link::indexed(index)),
+            link::new_address(index, endpoint.address, bridge.prefix),
+        ])?;
+        for (step, answer) in answers.into_iter().enumerate() {
+            match answer {
+                Err(error) if step == 1 && is_absent_ipv6(&error) => {}
+                other => other?,
+            }
+        }
+        if bridge.internal {
+            return Ok(());
+        }
+        match route.change_all(vec![link::default_route(index, bridge.gateway)]) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            other => other,
+        }
+    };
+    netns::inside(netns, set_up).map_err(NetworkError::kernel(format!(
+        "configure {} with {} in the container's network namespace",
+        endpoint.interface, endpoint.address
+    )))
+}
+
+fn set(file: &str, value: &str) -> io::Result<()> {
+    // many hosts mount /proc/sys read-only in containers: a value that is right needs no write
+    if std::fs::read_to_string(file)?.trim_end() == value {
+        return Ok(());
+    }
+    std::fs::write(file, value)
+}
+
+fn survey(route: &mut Rtnetlink) -> Result<Survey, NetworkError> {
+    Survey::take(route).map_err(NetworkError::kernel("list links, addresses and routes"))
+}
+
+fn index_of(route: &mut Rtnetlink, name: &str) -> Result<Option<u32>, NetworkError> {
+    match route.one(RouteNetlinkMessage::GetLink(link::named(name))) {
+        Ok(RouteNetlinkMessage::NewLink(link)) => Ok(Some(link.header.index)),
+        Ok(_) => Ok(None),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(NetworkError::kernel(format!("look up interface {name}"))(error)),
+    }
+}
+
+fn ignore_absent_ipv6(route: &mut Rtnetlink, link: LinkMessage) -> io::Result<()> {
+    match route.change_all(vec![link::no_link_local(link)]) {
+        Err(error) if is_absent_ipv6(&error) => Ok(()),
+        other => other,
+    }
+}
+
+/// How the kernel refuses an AF_INET6 setting: without IPv6 at all (`validate_linkmsg`), or on a
+/// link whose MTU is below IPv6's least, 1280.
+fn is_absent_ipv6(error: &io::Error) -> bool {
+    [Errno::AFNOSUPPORT, Errno::INVAL]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::NODEV.raw_os_error())
+}
+
+fn unless_absent(answer: io::Result<()>) -> io::Result<()> {
+    match answer {
+        Err(error) if is_absent(&error) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,234 @@
+//! Network namespaces with names, in `/var/run/netns`, shared with iproute2's `ip netns`.
+//!
+//! A name is a file onto which the namespace is bind-mounted, ip-netns(8); so either program sees,
+//! enters and deletes what the other made. A name is one path component, resolved below the
+//! directory's descriptor and never through a symbolic link.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use bulkhead_sys::unshare;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, ResolveFlags, flock, openat2};
+use rustix::io::Errno;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
+    mount_bind, mount_bind_recursive, mount_change, move_mount, open_tree, unmount,
+};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+use crate::rtnetlink::Rtnetlink;
+use crate::{NetworkError, netns};
+
+/// Makes an empty network namespace called `name`, its loopback down.
+pub fn add(name: &str) -> Result<(), NetworkError> {
+    check(name)?;
+    let failed = NetworkError::kernel("make a network namespace");
+    let unshared = || {
+        unshare(UnshareFlags::NEWNET)?;
+        netns::own()
+    };
+    let fresh = std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .spawn_scoped(scope, unshared)?
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+    .map_err(failed)?;
+    attach(name, fresh.as_fd())
+}
+
+/// Removes the name; the namespace lives on while a process or a descriptor holds it.
+pub fn delete(name: &str) -> Result<(), NetworkError> {
+    check(name)?;
+    let directory = match directory() {
+        Err(error) if error == Errno::NOENT => return Err(missing(name)),
+        other => other.map_err(kernel("open", name))?,
+    };
+    // EINVAL: a file without a mount, which `ip netns add` leaves if it is killed half-way
+    match unmount(below(name), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Ok(()) | Err(Errno::INVAL) => {}
+        Err(Errno::NOENT) => return Err(missing(name)),
+        Err(error) => return Err(kernel("unmount", name)(error)),
+    }
+    match rustix::fs::unlinkat(&directory, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(kernel("remove the file of", name)(error)),
+    }
+}
+
+/// Names, sorted, with the nsid that `ip netns list` shows, if there is one.
+pub fn list() -> Result<Vec<(String, Option<i32>)>, NetworkError> {
+    let failed = || NetworkError::kernel(format!("list {DIRECTORY}"));
+    let directory = match directory() {
+        Err(Errno::NOENT) => return Ok(Vec::new()),
+        other => other.map_err(|error| failed()(error.into()))?,
+    };
+    let mut names = Vec::new();
+    for entry in Dir::read_from(&directory).map_err(|error| failed()(error.into()))? {
+        let entry = entry.map_err(|error| failed()(error.into()))?;
+        match entry.file_name().to_str() {
+            Ok("." | "..") | Err(_) => {}
+            Ok(name) => names.push(name.to_owned()),
+        }
+    }
+    names.sort();
+    let mut route = Rtnetlink::open().map_err(failed())?;
+    Ok(names
+        .into_iter()
+        .map(|name| {
+            let nsid = open(&name).ok().and_then(|netns| nsid(&mut route, netns.as_fd()));
+            (name, nsid)
+        })
+        .collect())
+}
+
+/// The namespace called `name`.
+pub fn open(name: &str) -> Result<OwnedFd, NetworkError> {
+    check(name)?;
+    let opened = directory().and_then(|directory| {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        openat2(&directory, name, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+    });
+    match opened {
+        Err(Errno::NOENT) => Err(missing(name)),
+        other => other.map_err(kernel("open", name)),
+    }
+}
+
+/// Gives the namespace `netns` (a container's) a name, as `ip netns attach` does.
+pub fn attach(name: &str, netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
+    check(name)?;
+    let directory = share_directory().map_err(kernel("prepare the directory of", name))?;
+    let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(&directory, name, flags, Mode::empty()) {
+        Err(Errno::EXIST) => return Err(NetworkError::NamespaceExists(name.to_owned())),
+        other => other.map_err(kernel("create the file of", name))?,
+    };
+    let mounted = open_tree(
+        netns,
+        "",
+        OpenTreeFlags::AT_EMPTY_PATH
+            | OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )
+    .and_then(|tree| {
+        let flags =
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(&tree, "", &file, "", flags)
+    });
+    mounted.map_err(|error| {
+        // the first error is the one to tell
+        let _ = rustix::fs::unlinkat(&directory, name, AtFlags::empty());
+        kernel("mount", name)(error)
+    })
+}
+
+/// Moves the calling thread into the namespace with its own `/sys`, as `ip netns exec` does
+/// (and `/etc/netns/NAME` files bound over `/etc`). Only for a process about to exec.
+pub fn enter(name: &str) -> Result<(), NetworkError> {
+    let netns = open(name)?;
+    let failed = || NetworkError::kernel(format!("enter network namespace {name:?}"));
+    let entered = || -> io::Result<()> {
+        move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
+        unshare(UnshareFlags::NEWNS)?;
+        // slave: what the host mounts later is still seen, what is mounted here stays here
+        mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+        // /sys/class/net shows the namespace of whoever mounted it
+        let flags = match unmount("/sys", UnmountFlags::DETACH) {
+            Ok(()) | Err(Errno::INVAL) => MountFlags::empty(),
+            Err(error) => return Err(error.into()),
+        };
+        mount(name, "/sys", "sysfs", flags, None)?;
+        bind_etc(name)
+    };
+    entered().map_err(failed())
+}
+
+/// Binds each `/etc/netns/NAME/FILE` over `/etc/FILE`, where there is one. The names come from the
+/// administrator's own directory.
+fn bind_etc(name: &str) -> io::Result<()> {
+    let entries = match std::fs::read_dir(Path::new("/etc/netns").join(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let target = Path::new("/etc").join(entry.file_name());
+        if target.exists() {
+            mount_bind(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}
+
+fn directory() -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(DIRECTORY, flags, Mode::empty())
+}
+
+/// Makes the directory, and makes it a shared mount, as iproute2 does: a name that is deleted goes
+/// in every mount namespace that has copied it, which otherwise would keep the network namespace
+/// alive. Under the lock that iproute2 takes on the directory for the same purpose.
+fn share_directory() -> io::Result<OwnedFd> {
+    match std::fs::create_dir(DIRECTORY) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let lock = directory()?;
+    flock(&lock, FlockOperation::LockExclusive)?;
+    let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+    match mount_change(DIRECTORY, shared) {
+        Ok(()) => {}
+        // not a mount point yet
+        Err(Errno::INVAL) => {
+            mount_bind_recursive(DIRECTORY, DIRECTORY)?;
+            mount_change(DIRECTORY, shared)?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    // opened again: the first descriptor may be of the directory below the mount
+    Ok(directory()?)
+}
+
+/// The number by which the calling thread's network namespace knows `netns`, RTM_GETNSID.
+fn nsid(route: &mut Rtnetlink, netns: BorrowedFd<'_>) -> Option<i32> {
+    use std::os::fd::AsRawFd;
+    let mut request = NsidMessage::default();
+    request.attributes.push(NsidAttribute::Fd(netns.as_raw_fd().cast_unsigned()));
+    match route.one(RouteNetlinkMessage::GetNsId(request)) {
+        Ok(RouteNetlinkMessage::NewNsId(answer)) => {
+            answer.attributes.into_iter().find_map(|attribute| match attribute {
+                NsidAttribute::Id(id) if id >= 0 => Some(id),
+                _ => None,
+            })
+        }
+        _ => None,
+    }
+}
+
+fn check(name: &str) -> Result<(), NetworkError> {
+    let valid = (1..=255).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && !name.bytes().any(|byte| byte == b'/' || byte == 0);
+    if valid { Ok(()) } else { Err(NetworkError::InvalidNamespaceName(name.to_owned())) }
+}
+
+/// umount2(2) has no form that takes a descriptor; `name` was checked to be one component.
+fn below(name: &str) -> String {
+    format!("{DIRECTORY}/{name}")
+}
+
+fn missing(name: &str) -> NetworkError {
+    NetworkError::NoSuchNamespace(name.to_owned())
+}
+
+fn kernel<E: Into<io::Error>>(act: &str, name: &str) -> impl FnOnce(E) -> NetworkError {
+    let what = format!("{act} network namespace {name:?}");
+    move |error: E| NetworkError::Kernel { what, cause: error.into() }
+}
+
+const DIRECTORY: &str = "/var/run/netns";

@@ -1,0 +1,47 @@
+//! What the engine asks for, as plain data.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+/// A bridge that containers are plugged into.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bridge {
+    /// Interface name, at most 15 bytes, such as `bulkhead0`.
+    pub name: String,
+    /// The bridge's own address, which is the containers' default route.
+    pub gateway: Ipv4Addr,
+    pub prefix: u8,
+    pub mtu: u32,
+    /// No way out of the host (Docker's `--internal`).
+    pub internal: bool,
+}
+
+/// One container's place on a bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The host's end of the veth pair, at most 15 bytes; names the endpoint.
+    pub host_link: String,
+    /// The name inside, `eth0`.
+    pub interface: String,
+    pub address: Ipv4Addr,
+    pub mac: [u8; 6],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// A host port that leads to a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PublishedPort {
+    pub protocol: Protocol,
+    /// `0.0.0.0` means every address of the host.
+    pub host_address: Ipv4Addr,
+    pub host_port: u16,
+    pub container_address: Ipv4Addr,
+    pub container_port: u16,
+}

@@ -1,0 +1,198 @@
+//! Network namespaces that live as long as the test, and code that runs in them.
+#![allow(dead_code)] // each test file uses its part
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bulkhead_network::{Bridge, Endpoint, Host, Protocol, PublishedPort};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+/// Long enough for a busy machine to answer, and only waited for where nothing must come.
+pub const ANSWER: Duration = Duration::from_secs(10);
+pub const SILENCE: Duration = Duration::from_millis(300);
+
+/// A network namespace of its own, gone when dropped.
+#[derive(Debug)]
+pub struct Namespace(pub OwnedFd);
+
+impl Namespace {
+    pub fn new() -> Self {
+        let made = std::thread::spawn(|| {
+            bulkhead_sys::unshare(UnshareFlags::NEWNET).expect("a network namespace");
+            File::open("/proc/thread-self/ns/net").unwrap().into()
+        });
+        Self(made.join().unwrap())
+    }
+
+    /// Runs `act` in the namespace.
+    pub fn run<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network))
+                    .unwrap();
+                act()
+            });
+            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Answers one connection on `port` of every address with the peer's address.
+    pub fn serve(&self, port: u16) -> Server {
+        let listener = self.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
+        Server::start(listener)
+    }
+
+    /// Connects and returns what the server said: the address it saw.
+    pub fn fetch(&self, address: Ipv4Addr, port: u16) -> std::io::Result<Ipv4Addr> {
+        self.fetch_within(address, port, ANSWER)
+    }
+
+    /// Whether a connection gets no answer, and no refusal either: its packets are dropped.
+    pub fn is_dropped(&self, address: Ipv4Addr, port: u16) -> bool {
+        let answer = self.fetch_within(address, port, SILENCE);
+        matches!(answer, Err(error) if error.kind() == std::io::ErrorKind::TimedOut)
+    }
+
+    fn fetch_within(
+        &self,
+        address: Ipv4Addr,
+        port: u16,
+        patience: Duration,
+    ) -> std::io::Result<Ipv4Addr> {
+        self.run(|| {
+            let to = SocketAddr::V4(SocketAddrV4::new(address, port));
+            let mut stream = TcpStream::connect_timeout(&to, patience)?;
+            stream.set_read_timeout(Some(ANSWER))?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            answer.parse().map_err(std::io::Error::other)
+        })
+    }
+
+    /// Runs a program in the namespace and returns what it printed.
+    pub fn command(&self, program: &str, arguments: &[&str]) -> String {
+        self.run(|| {
+            let output = std::process::Command::new(program).args(arguments).output().unwrap();
+            assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        })
+    }
+}
+
+/// A listener that answers every connection until it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    stop: Arc<AtomicBool>,
+    listener: TcpListener,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(listener: TcpListener) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (accepting, stopped) = (listener.try_clone().unwrap(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            while let Ok((mut stream, peer)) = accepting.accept() {
+                if stopped.load(Ordering::SeqCst) {
+                    break;
+                }
+                let _ = write!(stream, "{}", peer.ip());
+            }
+        });
+        Self { stop, listener, thread: Some(thread) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // shutdown(2) of a listening socket wakes accept(2) with EINVAL
+        rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both).unwrap();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+/// A host in a namespace of its own, with a bridge.
+#[derive(Debug)]
+pub struct TestHost {
+    pub namespace: Namespace,
+    pub host: Host,
+}
+
+impl TestHost {
+    pub fn new() -> Self {
+        let namespace = Namespace::new();
+        let host = namespace.run(|| Host::open().unwrap());
+        host.loopback_up(namespace.0.as_fd()).unwrap();
+        Self { namespace, host }
+    }
+
+    /// Plugs a new container into `bridge` as its `number`th address.
+    pub fn container(&self, bridge: &Bridge, number: u8) -> (Namespace, Endpoint) {
+        let namespace = Namespace::new();
+        let endpoint = endpoint(bridge, number);
+        self.host.plug(namespace.0.as_fd(), bridge, &endpoint).unwrap();
+        (namespace, endpoint)
+    }
+
+    /// Connects another host to this one: it has 192.0.2.2, this host's `eth0` has 192.0.2.1 and
+    /// its default route there. The other host's own rules are taken away.
+    pub fn outside(&self) -> TestHost {
+        let outside = Self::new();
+        let lan = Bridge {
+            name: "lan0".to_owned(),
+            gateway: OUTSIDE,
+            prefix: 24,
+            mtu: 1500,
+            internal: false,
+        };
+        outside.host.ensure_bridge(&lan).unwrap();
+        let uplink = Endpoint {
+            host_link: "uplink".to_owned(),
+            interface: "eth0".to_owned(),
+            address: HOST_OUTSIDE,
+            mac: [0x02, 0x42, 192, 0, 2, 1],
+        };
+        outside.host.plug(self.namespace.0.as_fd(), &lan, &uplink).unwrap();
+        outside.host.tear_down().unwrap();
+        outside
+    }
+}
+
+pub const HOST_OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+pub fn bridge(name: &str, third: u8) -> Bridge {
+    Bridge {
+        name: name.to_owned(),
+        gateway: Ipv4Addr::new(10, 77, third, 1),
+        prefix: 24,
+        mtu: 1500,
+        internal: false,
+    }
+}
+
+pub fn endpoint(bridge: &Bridge, number: u8) -> Endpoint {
+    let [a, b, c, _] = bridge.gateway.octets();
+    Endpoint {
+        host_link: format!("bh{c}.{number}"),
+        interface: "eth0".to_owned(),
+        address: Ipv4Addr::new(a, b, c, number),
+        mac: [0x02, 0x42, a, b, c, number],
+    }
+}
+
+pub fn tcp(host_address: Ipv4Addr, host_port: u16, to: Ipv4Addr, port: u16) -> PublishedPort {
+    PublishedPort {
+        protocol: Protocol::Tcp,
+        host_address,
+        host_port,
+        container_address: to,
+        container_port: port,
+    }
+}
