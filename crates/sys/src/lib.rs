@@ -3,8 +3,22 @@
 //! What rustix has is used from rustix directly; this crate adds the calls it lacks, the one path
 //! layer, and nothing that knows what a container is.
 
+pub mod mount;
 pub mod path;
+pub mod process;
+pub mod seccomp;
+pub mod signal;
 pub mod testing;
 mod unshare;
 
 pub use unshare::unshare;
+
+use rustix::io::Errno;
+
+fn check(result: libc::c_int) -> Result<(), Errno> {
+    check_value(result.into()).map(drop)
+}
+
+fn check_value(result: libc::c_long) -> Result<libc::c_long, Errno> {
+    if result < 0 { Err(process::last_error()) } else { Ok(result) }
+}

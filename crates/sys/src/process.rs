@@ -1,0 +1,253 @@
+//! Making processes and turning them into others: clone3(2), setns(2), execve(2), identities.
+
+use std::ffi::{CStr, CString, c_char};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::io::Errno;
+
+use crate::{check, check_value};
+
+pub use libc::{
+    CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER,
+    CLONE_NEWUTS, CLONE_PARENT,
+};
+
+/// `CLONE_NEWTIME`; clone3(2) takes it, clone(2) has no room for it.
+pub const CLONE_NEWTIME: i32 = 0x80;
+
+/// A child that [`clone3`] made.
+#[derive(Debug)]
+pub struct Child {
+    /// In the caller's pid namespace.
+    pub pid: u32,
+    pub pidfd: OwnedFd,
+}
+
+/// Makes a child in the new namespaces of `flags` (`CLONE_NEW…`, `CLONE_PARENT`) and runs `child`
+/// in it; what `child` returns is the exit status.
+///
+/// With `cgroup`, a directory of cgroup v2, the child is born in it (`CLONE_INTO_CGROUP`). It has a
+/// copy of the memory, as after fork(2): where the caller has other threads, `child` must not
+/// allocate or take locks, or it may wait for ever. Errors are clone3(2)'s.
+pub fn clone3(
+    flags: i32,
+    cgroup: Option<BorrowedFd<'_>>,
+    child: impl FnOnce() -> i32,
+) -> Result<Child, Errno> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    const ALLOWED: i32 = CLONE_NEWCGROUP
+        | CLONE_NEWIPC
+        | CLONE_NEWNET
+        | CLONE_NEWNS
+        | CLONE_NEWPID
+        | CLONE_NEWUSER
+        | CLONE_NEWUTS
+        | CLONE_NEWTIME
+        | CLONE_PARENT;
+    if flags & !ALLOWED != 0 {
+        return Err(Errno::INVAL);
+    }
+    let mut pidfd: RawFd = -1;
+    // SAFETY: all-zero bytes are a valid `clone_args`, a struct of integers.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = flags as u64 | libc::CLONE_PIDFD as u64;
+    arguments.pidfd = &raw mut pidfd as u64;
+    // EINVAL with CLONE_PARENT, where the caller's own is used
+    if flags & CLONE_PARENT == 0 {
+        arguments.exit_signal = libc::SIGCHLD as u64;
+    }
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: `arguments` and `pidfd` live across the call. Neither CLONE_VM nor a stack is passed
+    // (flags were checked above), so the child returns here on its own copy of this stack, and
+    // nothing it does can touch the caller's memory.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const arguments,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    match check_value(pid)? {
+        0 => {
+            // a panic must not unwind into the caller's copy of the stack
+            let _bomb = ExitOnDrop;
+            exit_now(child())
+        }
+        pid => Ok(Child {
+            pid: pid as u32,
+            // SAFETY: the kernel has stored a new descriptor there, since CLONE_PIDFD was given
+            // and the call succeeded; nothing else knows of it.
+            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        }),
+    }
+}
+
+struct ExitOnDrop;
+
+impl Drop for ExitOnDrop {
+    fn drop(&mut self) {
+        exit_now(70) // EX_SOFTWARE of sysexits.h
+    }
+}
+
+/// Ends the process without running exit handlers (`_exit(2)`).
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(status) }
+}
+
+/// Moves this thread into namespaces: `fd` is one of `/proc/PID/ns/…` or a pidfd (setns(2)).
+pub fn setns(fd: BorrowedFd<'_>, kinds: i32) -> Result<(), Errno> {
+    // SAFETY: setns(2) takes no pointers; `fd` is open for the time of the borrow.
+    check(unsafe { libc::setns(fd.as_raw_fd(), kinds) })
+}
+
+/// A list of strings in the form that execve(2) wants, made before the fork.
+pub struct Arguments {
+    strings: Vec<CString>,
+    /// Into `strings`, whose heap buffers do not move, and a null pointer at the end.
+    pointers: Vec<*const c_char>,
+}
+
+impl Arguments {
+    pub fn new(strings: Vec<CString>) -> Self {
+        let mut pointers: Vec<_> = strings.iter().map(|string| string.as_ptr()).collect();
+        pointers.push(std::ptr::null());
+        Self { strings, pointers }
+    }
+
+    /// Adds one at the end.
+    pub fn push(&mut self, string: CString) {
+        *self.pointers.last_mut().expect("new() ends the list with a null pointer") =
+            string.as_ptr();
+        self.pointers.push(std::ptr::null());
+        self.strings.push(string);
+    }
+
+    pub fn strings(&self) -> &[CString] {
+        &self.strings
+    }
+}
+
+impl std::fmt::Debug for Arguments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.strings.fmt(f)
+    }
+}
+
+/// Replaces the process; returns only when that failed.
+pub fn execve(program: &CStr, arguments: &Arguments, environment: &Arguments) -> Errno {
+    // SAFETY: `program` ends with a zero byte, and an `Arguments` holds pointers to strings that it
+    // owns and a null pointer at the end.
+    unsafe {
+        libc::execve(program.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr());
+    }
+    last_error()
+}
+
+/// Marks every descriptor from `first` on close-on-exec (close_range(2), Linux 5.11).
+pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
+    const CLOSE_RANGE_CLOEXEC: u32 = 4;
+    // SAFETY: close_range(2) takes no pointers, and with this flag closes nothing now.
+    check_value(unsafe {
+        libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC)
+    })
+    .map(drop)
+}
+
+/// Closes every descriptor from `first` on.
+///
+/// For a process that owns none of them any more, such as one that has just started or that will
+/// only wait; an `OwnedFd` that is dropped later closes somebody else's descriptor.
+pub fn close_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: close_range(2) takes no pointers. That no owner is left is the documented duty of the
+    // caller; a breach closes a wrong descriptor but touches no memory.
+    check_value(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+}
+
+/// Becomes `uid` and `gid` for good, with these supplementary groups; only this thread.
+pub fn set_identity(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Errno> {
+    // SAFETY: the pointer and the length are those of a slice that lives across the call.
+    check_value(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+    // SAFETY: setresgid(2) takes no pointers.
+    check_value(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    // SAFETY: setresuid(2) takes no pointers.
+    check_value(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// Takes capability `bit` out of the bounding set; `EINVAL` beyond the kernel's last one.
+pub fn drop_from_bounding_set(bit: u32) -> Result<(), Errno> {
+    // SAFETY: PR_CAPBSET_DROP takes one integer.
+    check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, bit as libc::c_ulong, 0, 0, 0) })
+}
+
+/// Replaces the session keyring, which is inherited otherwise, by an empty one of its own
+/// (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`).
+pub fn new_session_keyring() -> Result<(), Errno> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring, keyctl_join_session_keyring(3).
+    let key = unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<c_char>())
+    };
+    check_value(key).map(drop)
+}
+
+pub(crate) fn last_error() -> Errno {
+    Errno::from_raw_os_error(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+    use super::*;
+
+    fn status(child: &Child) -> i32 {
+        let ended = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED);
+        ended.unwrap().unwrap().exit_status().unwrap()
+    }
+
+    #[test]
+    fn a_child_is_pid_1_in_its_own_namespaces() {
+        let child = clone3(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWTIME, None, || {
+            rustix::process::getpid().as_raw_nonzero().get() + 41
+        });
+        assert_eq!(status(&child.unwrap()), 42);
+        assert_eq!(clone3(libc::CLONE_VM, None, || 0).unwrap_err(), Errno::INVAL);
+    }
+
+    #[test]
+    fn a_panic_ends_the_child_only() {
+        let child = clone3(0, None, || std::panic::resume_unwind(Box::new(()))).unwrap();
+        assert_eq!(status(&child), 70);
+    }
+
+    #[test]
+    fn exec_passes_arguments_and_closes_descriptors() {
+        let (mut read, mut write) = std::io::pipe().unwrap();
+        let words = |words: &[&str]| {
+            Arguments::new(words.iter().map(|word| CString::new(*word).unwrap()).collect())
+        };
+        let arguments = words(&["sh", "-c", "echo $0 $NAME; ls /proc/self/fd | wc -l", "zero"]);
+        let mut environment = words(&["PATH=/bin"]);
+        environment.push(c"NAME=value".into());
+        let child = clone3(0, None, || {
+            rustix::stdio::dup2_stdout(&write).unwrap();
+            rustix::io::fcntl_setfd(&write, rustix::io::FdFlags::empty()).unwrap();
+            close_on_exec_from(3).unwrap();
+            execve(c"/bin/sh", &arguments, &environment).raw_os_error()
+        });
+        write.flush().unwrap();
+        drop(write);
+        let mut text = String::new();
+        read.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "zero value\n4\n", "0, 1, 2 and the directory itself");
+        assert_eq!(status(&child.unwrap()), 0);
+    }
+}

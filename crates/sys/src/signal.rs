@@ -1,0 +1,89 @@
+//! The signal state of a process that has one thread.
+
+use rustix::io::Errno;
+
+use crate::{check, process::last_error};
+
+/// A signal that [`wait`] took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    pub number: i32,
+    /// The kernel sent it, not a process: `Ctrl-C` at the terminal, for example.
+    pub from_kernel: bool,
+}
+
+/// `SIGCHLD`.
+pub const CHILD: i32 = libc::SIGCHLD;
+
+/// Blocks every signal that can be blocked, and takes back whatever was ignored, which children
+/// would inherit through exec.
+pub fn block_all() -> Result<(), Errno> {
+    for number in 1..=64 {
+        // SAFETY: SIG_DFL installs no code; numbers that cannot be changed give EINVAL.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    set_mask(true)
+}
+
+/// Lets every signal through again.
+pub fn unblock_all() -> Result<(), Errno> {
+    set_mask(false)
+}
+
+/// Waits for the next signal; they must be blocked (sigwaitinfo(2)).
+pub fn wait() -> Result<Taken, Errno> {
+    // SAFETY: all-zero bytes are a valid siginfo_t, a struct of integers.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let all = set(true);
+    // SAFETY: both pointers are to locals that live across the call.
+    let number = unsafe { libc::sigwaitinfo(&raw const all, &raw mut info) };
+    if number < 0 {
+        return Err(last_error());
+    }
+    Ok(Taken { number, from_kernel: info.si_code == libc::SI_KERNEL })
+}
+
+/// Sends `number` to a child that has not been waited for, so that its pid is still its own.
+pub fn send_to_child(pid: u32, number: i32) -> Result<(), Errno> {
+    // SAFETY: kill(2) takes no pointers.
+    check(unsafe { libc::kill(pid as libc::pid_t, number) })
+}
+
+/// Reaps one ended child, whichever: (pid, wait status); `None` if none has ended.
+pub fn reap_any() -> Result<Option<(u32, i32)>, Errno> {
+    let mut status = 0;
+    // SAFETY: `status` lives across the call.
+    match unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } {
+        -1 => Err(last_error()),
+        0 => Ok(None),
+        pid => Ok(Some((pid as u32, status))),
+    }
+}
+
+/// The exit status that a shell reports for a wait status: 128 + the number for a signal.
+pub fn exit_code(wait_status: i32) -> i32 {
+    if libc::WIFSIGNALED(wait_status) {
+        128 + libc::WTERMSIG(wait_status)
+    } else {
+        libc::WEXITSTATUS(wait_status)
+    }
+}
+
+fn set(full: bool) -> libc::sigset_t {
+    // SAFETY: all-zero bytes are a valid sigset_t, and both calls only write to it.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        if full {
+            libc::sigfillset(&raw mut set);
+        } else {
+            libc::sigemptyset(&raw mut set);
+        }
+        set
+    }
+}
+
+fn set_mask(full: bool) -> Result<(), Errno> {
+    let set = set(full);
+    // SAFETY: `set` lives across the call; the old mask is not asked for.
+    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) })
+}
