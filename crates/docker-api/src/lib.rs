@@ -1,1 +1,72 @@
-//! placeholder
+//! Docker's Engine API over HTTP, for the unmodified docker CLI, docker-py, bollard and Compose.
+//!
+//! Requests become the engine's types once, at the edge, with every default filled in; answers have
+//! the shape that Docker 28 gives them (API 1.24 to 1.51). What Docker's API has no word for is
+//! below `/bulkhead/`. Facts about the protocol come from moby v28.5.2 and from a real dockerd.
+#![forbid(unsafe_code)]
+// json! recurses once for every few tokens, and `docker info` has many.
+#![recursion_limit = "512"]
+
+mod auth;
+mod clock;
+mod container;
+mod error;
+mod events;
+mod extension;
+mod filters;
+mod hijack;
+mod image;
+mod lines;
+mod network;
+mod request;
+mod server;
+mod swarm;
+mod system;
+mod version;
+mod volume;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use bulkhead_engine::Engine;
+use tokio::sync::watch;
+
+use crate::error::ApiError;
+
+pub use server::{listen, serve};
+
+/// What every handler needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    engine: Arc<Engine>,
+    shutdown: watch::Sender<bool>,
+}
+
+/// The whole API over `engine`. `shutdown` becomes true when a client asks the program to end.
+pub fn router(engine: Arc<Engine>, shutdown: watch::Sender<bool>) -> Router {
+    let routes = Router::new()
+        .merge(system::routes())
+        .merge(container::routes())
+        .merge(image::routes())
+        .merge(network::routes())
+        .merge(volume::routes())
+        .merge(swarm::routes())
+        .merge(extension::routes())
+        .route("/auth", axum::routing::post(auth::log_in))
+        .with_state(Api { engine, shutdown });
+    with_versions(routes)
+}
+
+/// Serves `routes` with and without a version before the path, and adds what needs no engine.
+fn with_versions(routes: Router) -> Router {
+    let routes = routes
+        .route("/_ping", get(system::ping).head(system::ping))
+        .fallback(async || ApiError::page_not_found())
+        .method_not_allowed_fallback(async || ApiError::page_not_found());
+    // The path is rewritten before the routes are looked at, so they are a service below.
+    Router::new().fallback_service(routes).layer(axum::middleware::from_fn(version::layer))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,43 @@
+//! `/containers` and `/exec`.
+
+pub(crate) mod create;
+mod exec;
+mod host_config;
+mod lifecycle;
+pub(crate) mod list;
+mod stats;
+mod streams;
+mod view;
+
+use axum::Router;
+use axum::routing::{delete, get, post};
+
+use crate::Api;
+
+pub(crate) use view::mac;
+
+pub(crate) fn routes() -> Router<Api> {
+    Router::new()
+        .route("/containers/create", post(create::create))
+        .route("/containers/json", get(list::list))
+        .route("/containers/prune", post(lifecycle::prune))
+        .route("/containers/{id}", delete(lifecycle::remove))
+        .route("/containers/{id}/json", get(lifecycle::inspect))
+        .route("/containers/{id}/start", post(lifecycle::start))
+        .route("/containers/{id}/stop", post(lifecycle::stop))
+        .route("/containers/{id}/restart", post(lifecycle::restart))
+        .route("/containers/{id}/kill", post(lifecycle::kill))
+        .route("/containers/{id}/pause", post(lifecycle::pause))
+        .route("/containers/{id}/unpause", post(lifecycle::unpause))
+        .route("/containers/{id}/rename", post(lifecycle::rename))
+        .route("/containers/{id}/resize", post(lifecycle::resize))
+        .route("/containers/{id}/top", get(lifecycle::top))
+        .route("/containers/{id}/wait", post(streams::wait))
+        .route("/containers/{id}/attach", post(streams::attach))
+        .route("/containers/{id}/logs", get(streams::logs))
+        .route("/containers/{id}/stats", get(stats::stats))
+        .route("/containers/{id}/exec", post(exec::create))
+        .route("/exec/{id}/start", post(exec::start))
+        .route("/exec/{id}/resize", post(exec::resize))
+        .route("/exec/{id}/json", get(exec::inspect))
+}

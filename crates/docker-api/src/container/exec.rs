@@ -1,0 +1,125 @@
+use axum::extract::{FromRequest, Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use bulkhead_engine::CreateExec;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::create::Words;
+use super::lifecycle;
+use crate::Api;
+use crate::error::{Answer, ApiError};
+use crate::hijack::Hijack;
+use crate::request::{Json, Query};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct CreateBody {
+    cmd: Option<Words>,
+    env: Vec<String>,
+    user: String,
+    working_dir: String,
+    tty: bool,
+    attach_stdin: bool,
+    attach_stdout: bool,
+    attach_stderr: bool,
+    privileged: bool,
+}
+
+impl TryFrom<CreateBody> for CreateExec {
+    type Error = ApiError;
+
+    fn try_from(body: CreateBody) -> Result<Self, ApiError> {
+        let cmd: Vec<String> = body.cmd.map(Into::into).unwrap_or_default();
+        if cmd.is_empty() {
+            return Err(ApiError::invalid("No exec command specified"));
+        }
+        Ok(Self {
+            cmd,
+            env: body.env,
+            user: body.user,
+            working_dir: body.working_dir,
+            tty: body.tty,
+            attach_stdin: body.attach_stdin,
+            attach_stdout: body.attach_stdout,
+            attach_stderr: body.attach_stderr,
+            privileged: body.privileged,
+        })
+    }
+}
+
+/// `POST /containers/{id}/exec`
+pub(crate) async fn create(
+    State(api): State<Api>,
+    Path(container): Path<String>,
+    Json(body): Json<CreateBody>,
+) -> Answer {
+    let id = api.engine.exec_create(&container, body.try_into()?).await?;
+    Ok((StatusCode::CREATED, axum::Json(json!({ "Id": id }))).into_response())
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct StartBody {
+    detach: bool,
+    /// Rows and columns.
+    console_size: Option<(u16, u16)>,
+}
+
+/// `POST /exec/{id}/start`: the body is read before the connection is taken over.
+pub(crate) async fn start(
+    State(api): State<Api>,
+    Path(exec): Path<String>,
+    mut request: Request,
+) -> Answer<Response> {
+    let hijack = Hijack::of(&mut request);
+    let Json(body) = Json::<StartBody>::from_request(request, &()).await?;
+    let view = api.engine.exec(&exec)?;
+    let size = body.console_size.unwrap_or_default();
+    match api.engine.exec_start(&exec, body.detach, size).await? {
+        Some(stream) => hijack.answer(stream, view.create.tty),
+        None => Ok(StatusCode::OK.into_response()),
+    }
+}
+
+pub(crate) async fn resize(
+    State(api): State<Api>,
+    Path(exec): Path<String>,
+    query: Query,
+) -> Answer<StatusCode> {
+    if let Some((rows, columns)) = lifecycle::size(&query)? {
+        api.engine.exec_resize(&exec, rows, columns).await?;
+    }
+    Ok(StatusCode::OK)
+}
+
+pub(crate) async fn inspect(
+    State(api): State<Api>,
+    Path(exec): Path<String>,
+) -> Answer<axum::Json<Value>> {
+    let exec = api.engine.exec(&exec)?;
+    let create = &exec.create;
+    let (program, arguments) = match create.cmd.split_first() {
+        Some((program, arguments)) => (program.as_str(), arguments),
+        None => ("", &[][..]),
+    };
+    Ok(axum::Json(json!({
+        "ID": exec.id,
+        "Running": exec.running,
+        "ExitCode": exec.exit_code,
+        "ProcessConfig": {
+            "tty": create.tty,
+            "entrypoint": program,
+            "arguments": arguments,
+            "privileged": create.privileged,
+            "user": create.user,
+        },
+        "OpenStdin": create.attach_stdin,
+        "OpenStderr": create.attach_stderr,
+        "OpenStdout": create.attach_stdout,
+        "CanRemove": !exec.running && exec.exit_code.is_some(),
+        "ContainerID": exec.container,
+        "DetachKeys": "",
+        "Pid": exec.pid,
+    })))
+}

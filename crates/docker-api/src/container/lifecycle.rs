@@ -1,0 +1,163 @@
+//! The verbs that change a container's state.
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use bulkhead_engine::{Container, EngineError, Started, Status, Stopped};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::Api;
+use crate::error::{Answer, ApiError};
+use crate::filters::Filters;
+use crate::request::{Query, timestamp};
+
+pub(crate) async fn inspect(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+) -> Answer<axum::Json<Value>> {
+    let container = api.engine.container(&name)?;
+    let data = api.engine.options().data.display().to_string();
+    Ok(axum::Json(super::view::inspect(&container, &data)))
+}
+
+pub(crate) async fn start(State(api): State<Api>, Path(name): Path<String>) -> Answer<StatusCode> {
+    Ok(match api.engine.start(&name).await? {
+        Started::Now => StatusCode::NO_CONTENT,
+        Started::Already => StatusCode::NOT_MODIFIED,
+    })
+}
+
+pub(crate) async fn stop(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Answer<StatusCode> {
+    let timeout = query.number("t")?;
+    let signal = query.value("signal").filter(|signal| !signal.is_empty());
+    Ok(match api.engine.stop(&name, timeout, signal).await? {
+        Stopped::Now => StatusCode::NO_CONTENT,
+        Stopped::Already => StatusCode::NOT_MODIFIED,
+    })
+}
+
+pub(crate) async fn restart(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Answer<StatusCode> {
+    api.engine.restart(&name, query.number("t")?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn kill(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Answer<StatusCode> {
+    let signal = query.value("signal").filter(|signal| !signal.is_empty()).unwrap_or("KILL");
+    api.engine.kill(&name, signal).await.map_err(|error| {
+        // Docker says whose verb failed, once.
+        let message = match error.message.strip_prefix("cannot kill container") {
+            Some(_) => error.message,
+            None => format!("cannot kill container: {name}: {}", error.message),
+        };
+        EngineError::new(error.class, message)
+    })?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn pause(State(api): State<Api>, Path(name): Path<String>) -> Answer<StatusCode> {
+    api.engine.pause(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn unpause(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+) -> Answer<StatusCode> {
+    api.engine.unpause(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn rename(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Answer<StatusCode> {
+    let new = query.text("name");
+    let new = new.strip_prefix('/').unwrap_or(new);
+    if new.is_empty() {
+        return Err(ApiError::invalid("Neither old nor new names may be empty"));
+    }
+    api.engine.rename(&name, new).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn remove(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Answer<StatusCode> {
+    if query.flag("link") {
+        return Err(ApiError::unsupported(
+            "removing a link is not supported; remove the container",
+        ));
+    }
+    api.engine.remove(&name, query.flag("force"), query.flag("v")).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `h` and `w` of 0 change nothing: the CLI sends them before it knows its terminal.
+pub(crate) async fn resize(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Answer<StatusCode> {
+    if let Some((rows, columns)) = size(&query)? {
+        api.engine.resize(&name, rows, columns).await?;
+    }
+    Ok(StatusCode::OK)
+}
+
+pub(crate) fn size(query: &Query) -> Result<Option<(u16, u16)>, ApiError> {
+    let (rows, columns) = (query.number("h")?.unwrap_or(0), query.number("w")?.unwrap_or(0));
+    Ok((rows != 0 && columns != 0).then_some((rows, columns)))
+}
+
+pub(crate) async fn top(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+) -> Answer<axum::Json<Value>> {
+    let (titles, processes) = api.engine.top(&name).await?;
+    Ok(axum::Json(json!({ "Processes": processes, "Titles": titles })))
+}
+
+/// `POST /containers/prune`: removes every container that does not run.
+pub(crate) async fn prune(State(api): State<Api>, query: Query) -> Answer<Response> {
+    let filters = Filters::from_query(&query, &["until", "label", "label!"])?;
+    let until = match filters.values("until") {
+        [] => None,
+        [text] => Some(
+            timestamp(text)
+                .ok_or_else(|| ApiError::invalid(format!("invalid filter 'until={text}'")))?,
+        ),
+        _ => return Err(ApiError::invalid("more than one until filter specified")),
+    };
+    let unused = |container: &Container| {
+        matches!(container.state.status, Status::Created | Status::Exited | Status::Dead)
+            && until.is_none_or(|until| container.created < until)
+            && filters.labels(&container.config.labels)
+    };
+    let mut deleted = Vec::new();
+    for container in api.engine.containers().into_iter().filter(unused) {
+        let id = container.id.to_string();
+        // One that was started or removed meanwhile is no reason to stop.
+        match api.engine.remove(&id, false, false).await {
+            Ok(()) => deleted.push(id),
+            Err(error) => tracing::info!(container = id, "not pruned: {error}"),
+        }
+    }
+    let deleted = if deleted.is_empty() { Value::Null } else { json!(deleted) };
+    let body = json!({ "ContainersDeleted": deleted, "SpaceReclaimed": 0 });
+    Ok(axum::Json(body).into_response())
+}

@@ -1,0 +1,130 @@
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::IntoResponse;
+use bulkhead_engine::{Container, Stats, Status};
+use bulkhead_spec::Timestamp;
+use serde_json::{Value, json};
+
+use crate::Api;
+use crate::clock;
+use crate::error::{Answer, ApiError};
+use crate::lines;
+use crate::request::Query;
+
+/// How far two samples are apart.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// `GET /containers/{id}/stats`: a line a second; with `stream=0` one sample with the one a second
+/// before it; with `one-shot` too, one sample at once.
+pub(crate) async fn stats(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Answer {
+    let stream = query.flag_or("stream", true);
+    if stream && query.flag("one-shot") {
+        return Err(ApiError::invalid("cannot have stream=true and one-shot=true"));
+    }
+    let container = api.engine.container(&name)?;
+    if !stream {
+        let mut before = None;
+        if !query.flag("one-shot") && runs(&container) {
+            before = Some(Sample::take(&api, &container).await?);
+            tokio::time::sleep(PERIOD).await;
+        }
+        let now = Sample::take(&api, &container).await?;
+        return Ok(axum::Json(view(&container, before.as_ref(), &now)).into_response());
+    }
+    let first = Sample::take(&api, &container).await?;
+    let state = (api, container, None, Some(first));
+    let samples = futures_util::stream::unfold(state, |(api, container, before, now)| async move {
+        let now = match now {
+            Some(now) => now,
+            None => {
+                tokio::time::sleep(PERIOD).await;
+                // The stream ends when the container is gone.
+                let container = api.engine.container(&container.id.to_string()).ok()?;
+                Sample::take(&api, &container).await.ok()?
+            }
+        };
+        let line = lines::encode(&view(&container, before.as_ref(), &now));
+        Some((Ok::<_, Infallible>(line), (api, container, Some(now), None)))
+    });
+    Ok(lines::body(Body::from_stream(samples)))
+}
+
+fn runs(container: &Container) -> bool {
+    matches!(container.state.status, Status::Running | Status::Paused)
+}
+
+struct Sample {
+    at: Option<Timestamp>,
+    stats: Stats,
+}
+
+impl Sample {
+    /// A container that does not run shows zeros, and no time.
+    async fn take(api: &Api, container: &Container) -> Result<Self, ApiError> {
+        if !runs(container) {
+            return Ok(Self { at: None, stats: Stats::default() });
+        }
+        let stats = api.engine.stats(&container.id.to_string()).await?;
+        Ok(Self { at: Some(Timestamp::now()), stats })
+    }
+}
+
+fn view(container: &Container, before: Option<&Sample>, now: &Sample) -> Value {
+    let zero = Stats::default();
+    let earlier = before.map_or(&zero, |sample| &sample.stats);
+    let stats = &now.stats;
+    let mut view = json!({
+        "name": format!("/{}", container.name),
+        "id": container.id,
+        "read": clock::rfc3339(now.at),
+        "preread": clock::rfc3339(before.and_then(|sample| sample.at)),
+        "pids_stats": { "current": stats.pids, "limit": stats.pids_limit },
+        "blkio_stats": {
+            "io_service_bytes_recursive": null, "io_serviced_recursive": null,
+            "io_queue_recursive": null, "io_service_time_recursive": null,
+            "io_wait_time_recursive": null, "io_merged_recursive": null,
+            "io_time_recursive": null, "sectors_recursive": null,
+        },
+        "num_procs": 0,
+        "storage_stats": {},
+        "cpu_stats": cpu(stats),
+        "precpu_stats": cpu(earlier),
+        "memory_stats": {
+            "usage": stats.memory_usage,
+            "limit": stats.memory_limit,
+            "stats": { "inactive_file": stats.memory_inactive_file },
+        },
+    });
+    if !stats.networks.is_empty() {
+        let networks =
+            stats.networks.iter().map(|(name, (received, in_packets, sent, packets))| {
+                let counters = json!({
+                    "rx_bytes": received, "rx_packets": in_packets, "rx_errors": 0, "rx_dropped": 0,
+                    "tx_bytes": sent, "tx_packets": packets, "tx_errors": 0, "tx_dropped": 0,
+                });
+                (name.clone(), counters)
+            });
+        view["networks"] = Value::Object(networks.collect());
+    }
+    view
+}
+
+fn cpu(stats: &Stats) -> Value {
+    json!({
+        "cpu_usage": {
+            "total_usage": stats.cpu_total,
+            "usage_in_kernelmode": 0,
+            "usage_in_usermode": 0,
+        },
+        "system_cpu_usage": stats.cpu_system,
+        "online_cpus": stats.online_cpus,
+        "throttling_data": { "periods": 0, "throttled_periods": 0, "throttled_time": 0 },
+    })
+}

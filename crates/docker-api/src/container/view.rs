@@ -1,0 +1,325 @@
+//! A container as `GET /containers/{id}/json` and the parts it shares with the list show it.
+
+use std::collections::BTreeMap;
+
+use bulkhead_engine::{Container, ContainerConfig, MountPoint, MountType, NetworkPlace, Status};
+use serde_json::{Map, Value, json};
+
+use super::create::port_name;
+use super::host_config;
+use crate::clock::rfc3339;
+
+/// Docker's `ContainerJSON`.
+pub(crate) fn inspect(container: &Container, data: &str) -> Value {
+    let state = &container.state;
+    let running = matches!(state.status, Status::Running | Status::Paused | Status::Restarting);
+    let directory = format!("{data}/containers/{}", container.id);
+    let (path, arguments) = match container.arguments.split_first() {
+        Some((path, arguments)) => (path.as_str(), arguments),
+        None => ("", &[][..]),
+    };
+    json!({
+        "Id": container.id,
+        "Created": container.created.to_string(),
+        "Path": path,
+        "Args": arguments,
+        "State": {
+            "Status": state.status,
+            "Running": running,
+            "Paused": state.status == Status::Paused || state.paused,
+            "Restarting": state.status == Status::Restarting,
+            "OOMKilled": state.oom_killed,
+            "Dead": state.status == Status::Dead,
+            "Pid": state.pid,
+            "ExitCode": state.exit_code,
+            "Error": state.error,
+            "StartedAt": rfc3339(state.started_at),
+            "FinishedAt": rfc3339(state.finished_at),
+        },
+        "Image": container.image_id.to_string(),
+        "ResolvConfPath": format!("{directory}/resolv.conf"),
+        "HostnamePath": format!("{directory}/hostname"),
+        "HostsPath": format!("{directory}/hosts"),
+        "LogPath": container.log_path,
+        "Name": format!("/{}", container.name),
+        "RestartCount": container.restart_count,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": null,
+        "HostConfig": host_config::view(container),
+        "GraphDriver": {
+            "Data": {
+                "ID": container.id,
+                "UpperDir": format!("{directory}/upper"),
+                "WorkDir": format!("{directory}/work"),
+            },
+            "Name": "overlay2",
+        },
+        "Mounts": mounts(&container.mounts),
+        "Config": config(container),
+        "NetworkSettings": network_settings(container),
+    })
+}
+
+/// Docker's `Config`: the request's, the image's defaults merged in.
+fn config(container: &Container) -> Value {
+    let config = &container.config;
+    let mut view = json!({
+        "Hostname": config.hostname,
+        "Domainname": config.domainname,
+        "User": config.user,
+        "AttachStdin": config.attach_stdin,
+        "AttachStdout": config.attach_stdout,
+        "AttachStderr": config.attach_stderr,
+        "Tty": config.tty,
+        "OpenStdin": config.open_stdin,
+        "StdinOnce": config.stdin_once,
+        "Env": config.env,
+        "Cmd": config.cmd,
+        "Image": container.image,
+        "Volumes": set(&config.volumes),
+        "WorkingDir": config.working_dir,
+        "Entrypoint": config.entrypoint,
+        "OnBuild": null,
+        "Labels": config.labels,
+    });
+    // These are left out, not null, when there are none.
+    let optional = [
+        ("ExposedPorts", exposed_ports(config)),
+        ("StopSignal", json!(config.stop_signal)),
+        ("StopTimeout", json!(config.stop_timeout)),
+        ("Healthcheck", json!(config.healthcheck)),
+        ("NetworkDisabled", if config.network_disabled { json!(true) } else { Value::Null }),
+    ];
+    for (member, value) in optional {
+        if !value.is_null() {
+            view[member] = value;
+        }
+    }
+    view
+}
+
+fn exposed_ports(config: &ContainerConfig) -> Value {
+    let names: Vec<String> =
+        config.exposed_ports.iter().map(|(port, protocol)| port_name(*port, *protocol)).collect();
+    set(&names)
+}
+
+/// A set as Go has it: `{"a": {}}`, null when empty.
+fn set(names: &[String]) -> Value {
+    if names.is_empty() {
+        return Value::Null;
+    }
+    Value::Object(names.iter().map(|name| (name.clone(), json!({}))).collect())
+}
+
+pub(crate) fn mounts(mounts: &[MountPoint]) -> Value {
+    let view = mounts.iter().filter(|mount| mount.kind != MountType::Tmpfs).map(|mount| {
+        let mut view = json!({
+            "Type": mount.kind,
+            "Source": mount.source,
+            "Destination": mount.target,
+            "Mode": "",
+            "RW": !mount.readonly,
+            "Propagation": if mount.kind == MountType::Bind { "rprivate" } else { "" },
+        });
+        if mount.kind == MountType::Volume {
+            view["Name"] = json!(mount.name);
+            view["Driver"] = json!("local");
+            view["Mode"] = json!("z");
+        }
+        view
+    });
+    Value::Array(view.collect())
+}
+
+fn network_settings(container: &Container) -> Value {
+    let place = &container.network;
+    let endpoint = endpoint(place);
+    json!({
+        "Bridge": "",
+        "SandboxID": place.sandbox_key.rsplit('/').next().unwrap_or_default(),
+        "SandboxKey": place.sandbox_key,
+        "Ports": ports(container),
+        "HairpinMode": false,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": null,
+        "SecondaryIPv6Addresses": null,
+        "EndpointID": endpoint["EndpointID"],
+        "Gateway": endpoint["Gateway"],
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPAddress": endpoint["IPAddress"],
+        "IPPrefixLen": endpoint["IPPrefixLen"],
+        "IPv6Gateway": "",
+        "MacAddress": endpoint["MacAddress"],
+        "Networks": networks(container),
+    })
+}
+
+/// Network name → endpoint; empty for a container that shares another's network.
+pub(crate) fn networks(container: &Container) -> Value {
+    let mode = match container.network.mode.as_str() {
+        "" | "default" => "bridge",
+        mode => mode,
+    };
+    if mode.starts_with("container:") {
+        return json!({});
+    }
+    json!({ mode: endpoint(&container.network) })
+}
+
+fn endpoint(place: &NetworkPlace) -> Value {
+    let address = |address: Option<std::net::Ipv4Addr>| {
+        address.map(|address| address.to_string()).unwrap_or_default()
+    };
+    json!({
+        "IPAMConfig": null,
+        "Links": null,
+        "Aliases": null,
+        "MacAddress": place.mac.map(mac).unwrap_or_default(),
+        "DriverOpts": null,
+        "GwPriority": 0,
+        "NetworkID": place.network_id.map(|id| id.to_string()).unwrap_or_default(),
+        "EndpointID": place.endpoint_id.map(|id| id.to_string()).unwrap_or_default(),
+        "Gateway": address(place.gateway),
+        "IPAddress": address(place.address),
+        "IPPrefixLen": if place.address.is_some() { place.prefix } else { 0 },
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": null,
+    })
+}
+
+/// `02:42:ac:11:00:02`
+pub(crate) fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// The published ports of a running container, null for those that are only exposed; empty for
+/// one that does not run.
+fn ports(container: &Container) -> Value {
+    let place = &container.network;
+    if place.sandbox_key.is_empty() && place.address.is_none() {
+        return json!({});
+    }
+    let mut ports: BTreeMap<(u16, &str), (String, Value)> = BTreeMap::new();
+    for (port, protocol) in &container.config.exposed_ports {
+        let name = port_name(*port, *protocol);
+        ports.insert((*port, protocol_name(*protocol)), (name, Value::Null));
+    }
+    for binding in &place.ports {
+        let name = port_name(binding.container_port, binding.protocol);
+        let key = (binding.container_port, protocol_name(binding.protocol));
+        let (_, list) = ports.entry(key).or_insert_with(|| (name, Value::Null));
+        if list.is_null() {
+            *list = json!([]);
+        }
+        if let Value::Array(list) = list {
+            list.push(json!({
+                "HostIp": binding.host_address.to_string(),
+                "HostPort": binding.host_port.to_string(),
+            }));
+        }
+    }
+    Value::Object(ports.into_values().collect::<Map<_, _>>())
+}
+
+pub(crate) fn protocol_name(protocol: bulkhead_network::Protocol) -> &'static str {
+    match protocol {
+        bulkhead_network::Protocol::Tcp => "tcp",
+        bulkhead_network::Protocol::Udp => "udp",
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::net::Ipv4Addr;
+
+    use bulkhead_engine::{HostConfig, PortBinding, State};
+    use bulkhead_network::Protocol;
+    use bulkhead_spec::{Digest, Id};
+
+    use super::*;
+
+    /// A container that runs with one published port and one that is only exposed.
+    pub(crate) fn example() -> Container {
+        let id: Id = "ab".repeat(32).parse().expect("64 digits");
+        let binding = PortBinding {
+            container_port: 80,
+            protocol: Protocol::Tcp,
+            host_address: Ipv4Addr::UNSPECIFIED,
+            host_port: 8080,
+        };
+        Container {
+            id,
+            name: "web".parse().expect("a name"),
+            created: "2026-11-23T19:27:56.5Z".parse().expect("a time"),
+            image: "busybox".to_owned(),
+            image_id: Digest::of(b"image"),
+            config: ContainerConfig {
+                hostname: id.short(),
+                cmd: Some(vec!["sleep".to_owned(), "1".to_owned()]),
+                exposed_ports: vec![(80, Protocol::Tcp), (53, Protocol::Udp)],
+                labels: [("a".to_owned(), "b".to_owned())].into(),
+                ..Default::default()
+            },
+            host: HostConfig { port_bindings: vec![binding], ..Default::default() },
+            arguments: vec!["sleep".to_owned(), "1".to_owned()],
+            id_range: None,
+            state: State { status: Status::Running, pid: 7, ..Default::default() },
+            restart_count: 0,
+            network: NetworkPlace {
+                mode: "bridge".to_owned(),
+                address: Some(Ipv4Addr::new(172, 17, 0, 2)),
+                gateway: Some(Ipv4Addr::new(172, 17, 0, 1)),
+                prefix: 16,
+                mac: Some([2, 0x42, 0xac, 17, 0, 2]),
+                ports: vec![binding],
+                ..Default::default()
+            },
+            mounts: vec![],
+            log_path: String::new(),
+        }
+    }
+
+    #[test]
+    fn inspect_has_dockers_shape() {
+        let view = inspect(&example(), "/var/lib/bulkhead");
+        for (pointer, value) in [
+            ("/Name", json!("/web")),
+            ("/Path", json!("sleep")),
+            ("/Args", json!(["1"])),
+            ("/Created", json!("2026-11-23T19:27:56.5Z")),
+            ("/State/Running", json!(true)),
+            ("/State/Status", json!("running")),
+            ("/State/FinishedAt", json!("0001-01-01T00:00:00Z")),
+            ("/HostConfig/NetworkMode", json!("bridge")),
+            ("/HostConfig/PortBindings/80~1tcp/0/HostPort", json!("8080")),
+            ("/HostConfig/RestartPolicy/Name", json!("no")),
+            ("/HostConfig/Binds", Value::Null),
+            ("/Config/ExposedPorts/53~1udp", json!({})),
+            ("/Config/Volumes", Value::Null),
+            ("/NetworkSettings/Ports/80~1tcp/0/HostIp", json!("0.0.0.0")),
+            ("/NetworkSettings/Ports/53~1udp", Value::Null),
+            ("/NetworkSettings/IPAddress", json!("172.17.0.2")),
+            ("/NetworkSettings/Networks/bridge/MacAddress", json!("02:42:ac:11:00:02")),
+            ("/Mounts", json!([])),
+        ] {
+            assert_eq!(view.pointer(pointer), Some(&value), "{pointer}");
+        }
+        assert!(view.pointer("/Config/StopSignal").is_none());
+    }
+
+    #[test]
+    fn a_container_that_does_not_run_has_no_ports() {
+        let mut container = example();
+        container.network = NetworkPlace { mode: "bridge".to_owned(), ..Default::default() };
+        assert_eq!(inspect(&container, "")["NetworkSettings"]["Ports"], json!({}));
+    }
+}

@@ -1,0 +1,70 @@
+use axum::response::{IntoResponse, Response};
+use bulkhead_engine::{Class, EngineError};
+use http::StatusCode;
+
+/// An answer that is a refusal: a status and the sentence that clients show.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct ApiError {
+    pub(crate) status: StatusCode,
+    pub(crate) message: String,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, message)
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
+    /// What any path or method that the API does not have answers (moby: api/server/server.go).
+    pub(crate) fn page_not_found() -> Self {
+        Self::not_found("page not found")
+    }
+}
+
+/// The one table from an error's class to its HTTP status (moby: api/server/httpstatus/status.go).
+fn status(class: Class) -> StatusCode {
+    match class {
+        Class::NotFound => StatusCode::NOT_FOUND,
+        Class::Invalid => StatusCode::BAD_REQUEST,
+        Class::Conflict => StatusCode::CONFLICT,
+        Class::Denied => StatusCode::FORBIDDEN,
+        Class::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Class::Unsupported => StatusCode::NOT_IMPLEMENTED,
+        Class::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        Self::new(status(error.class), error.message)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if self.status.is_server_error() && self.status != StatusCode::NOT_IMPLEMENTED {
+            tracing::warn!(status = self.status.as_u16(), "{}", self.message);
+        }
+        let body = serde_json::json!({ "message": self.message });
+        (self.status, axum::Json(body)).into_response()
+    }
+}
+
+/// What a handler gives back.
+pub(crate) type Answer<T = Response> = Result<T, ApiError>;

@@ -1,0 +1,314 @@
+//! `/images`
+
+mod changes;
+mod transfer;
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bulkhead_engine::{Container, Image, RemovedImage};
+use bulkhead_spec::{Reference, Timestamp};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::Api;
+use crate::clock::NEVER;
+use crate::error::{Answer, ApiError};
+use crate::filters::Filters;
+use crate::request::{Query, timestamp};
+
+/// Names hold slashes, so everything below `/images` but the list is told apart by its last word.
+pub(crate) fn routes() -> Router<Api> {
+    Router::new()
+        .route("/images/json", get(list))
+        .route("/images/{*rest}", axum::routing::any(route))
+        .route("/distribution/{*rest}", get(transfer::distribution))
+}
+
+async fn route(
+    State(api): State<Api>,
+    Path(rest): Path<String>,
+    request: Request,
+) -> Answer<Response> {
+    let (mut parts, body) = request.into_parts();
+    let query = Query::from_request_parts(&mut parts, &()).await?;
+    let request = Request::from_parts(parts, body);
+    let method = request.method().clone();
+    match (&method, rest.as_str(), rest.rsplit_once('/')) {
+        (&Method::POST, "create", _) => transfer::create(api, query, request).await,
+        (&Method::POST, "prune", _) => prune(api, query).await,
+        (&Method::GET, "search", _) => Ok(axum::Json(json!([])).into_response()),
+        (&Method::POST, "load", _)
+        | (&Method::GET, "get", _)
+        | (&Method::GET, _, Some((_, "get"))) => Err(ApiError::unsupported(
+            "saving and loading image archives is not supported yet; push and pull through a \
+                 registry",
+        )),
+        (&Method::GET, _, Some((name, "json"))) => inspect(api, name),
+        (&Method::GET, _, Some((name, "history"))) => history(api, name),
+        (&Method::POST, _, Some((name, "tag"))) => tag(api, name, query),
+        (&Method::POST, _, Some((name, "push"))) => {
+            transfer::push(api, name, query, request.headers()).await
+        }
+        (&Method::DELETE, name, _) => remove(api, name, query).await,
+        _ => Err(ApiError::page_not_found()),
+    }
+}
+
+async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>> {
+    let known = ["before", "dangling", "label", "label!", "reference", "since", "until"];
+    let filters = Filters::from_query(&query, &known)?;
+    let dangling = filters.boolean("dangling")?;
+    let created_of = |name: &str| -> Result<Option<Timestamp>, ApiError> {
+        match filters.values(name) {
+            [] => Ok(None),
+            [image, ..] => Ok(created(&api.engine.image(image)?)),
+        }
+    };
+    let (before, since) = (created_of("before")?, created_of("since")?);
+    let until = filters.values("until").first().and_then(|text| timestamp(text));
+    let containers = api.engine.containers();
+    let shown = api.engine.images()?.into_iter().filter(|image| {
+        let made = created(image);
+        dangling.is_none_or(|dangling| dangling == image.tags.is_empty())
+            && filters.labels(image.config.config.labels.as_ref().unwrap_or(&BTreeMap::new()))
+            && before.is_none_or(|before| made < Some(before))
+            && since.is_none_or(|since| made > Some(since))
+            && until.is_none_or(|until| made < Some(until))
+            && filters.any("reference", |pattern| {
+                image.tags.iter().chain(&image.digests).any(|tag| is_reference(pattern, tag))
+            })
+    });
+    let mut shown: Vec<Image> = shown.collect();
+    shown.sort_by_key(|image| std::cmp::Reverse(created(image)));
+    Ok(axum::Json(shown.iter().map(|image| summary(image, &containers)).collect()))
+}
+
+/// Whether a `reference` filter means this name: with or without the tag, `*` within a component.
+fn is_reference(pattern: &str, reference: &Reference) -> bool {
+    let names = [reference.familiar(), reference.familiar_name(), reference.to_string()];
+    names.iter().any(|name| glob(pattern.as_bytes(), name.as_bytes()))
+}
+
+/// Go's path.Match without character classes: `*` and `?` do not cross a slash.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    match (pattern.split_first(), text.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => {
+            glob(rest, text)
+                || text.split_first().is_some_and(|(c, text)| *c != b'/' && glob(pattern, text))
+        }
+        (Some((b'?', rest)), Some((c, text))) => *c != b'/' && glob(rest, text),
+        (Some((p, rest)), Some((c, text))) => p == c && glob(rest, text),
+        _ => false,
+    }
+}
+
+fn created(image: &Image) -> Option<Timestamp> {
+    image.config.created.as_deref().and_then(timestamp)
+}
+
+fn familiar(references: &[Reference]) -> Vec<String> {
+    references.iter().map(Reference::familiar).collect()
+}
+
+/// One image as the list shows it; `system df` too.
+pub(crate) fn summary(image: &Image, containers: &[Container]) -> Value {
+    json!({
+        "Containers": containers.iter().filter(|c| c.image_id == image.id).count(),
+        "Created": created(image).map_or(0, |time| time.as_second()),
+        "Id": image.id,
+        "Labels": image.config.config.labels,
+        "ParentId": "",
+        "RepoDigests": familiar(&image.digests),
+        "RepoTags": familiar(&image.tags),
+        "SharedSize": -1,
+        "Size": image.size,
+    })
+}
+
+fn inspect(api: Api, name: &str) -> Answer<Response> {
+    let image = api.engine.image(name)?;
+    Ok(axum::Json(view(&image, &api.engine.options().data.display().to_string())).into_response())
+}
+
+fn view(image: &Image, data: &str) -> Value {
+    let config = &image.config;
+    let top = config.rootfs.diff_ids.last();
+    let mut view = json!({
+        "Id": image.id,
+        "RepoTags": familiar(&image.tags),
+        "RepoDigests": familiar(&image.digests),
+        "Parent": "",
+        "Comment": config.history.last().map_or("", |step| step.comment.as_str()),
+        "Created": config.created.as_deref().unwrap_or(NEVER),
+        "DockerVersion": "",
+        "Author": config.author,
+        "Config": config_view(image),
+        "Architecture": config.architecture,
+        "Os": config.os,
+        "Size": image.size,
+        "GraphDriver": {
+            "Data": {
+                "UpperDir": top.map(|top| format!("{data}/layers/{}", top.hex())).unwrap_or_default(),
+            },
+            "Name": "overlay2",
+        },
+        "RootFS": { "Type": "layers", "Layers": config.rootfs.diff_ids },
+        "Metadata": { "LastTagTime": NEVER },
+    });
+    if let Some(variant) = &config.variant {
+        view["Variant"] = json!(variant);
+    }
+    view
+}
+
+/// The image's `Config`, with the members that Docker always shows.
+fn config_view(image: &Image) -> Value {
+    let config = &image.config.config;
+    let mut view = json!({
+        "Cmd": config.cmd,
+        "Entrypoint": config.entrypoint,
+        "Env": config.env,
+        "Labels": config.labels,
+        "OnBuild": config.on_build,
+        "User": config.user,
+        "Volumes": config.volumes,
+        "WorkingDir": config.working_dir,
+    });
+    let optional = [
+        ("ExposedPorts", json!(config.exposed_ports)),
+        ("Healthcheck", json!(config.healthcheck)),
+        ("Shell", json!(config.shell)),
+        ("StopSignal", json!(config.stop_signal)),
+    ];
+    for (member, value) in optional {
+        if !value.is_null() {
+            view[member] = value;
+        }
+    }
+    view
+}
+
+/// `GET /images/{name}/history`: newest first; only the top has the image's id.
+fn history(api: Api, name: &str) -> Answer<Response> {
+    let image = api.engine.image(name)?;
+    let content = api.engine.content();
+    let mut layers = image.config.rootfs.diff_ids.iter();
+    let mut steps: Vec<Value> = Vec::new();
+    for step in &image.config.history {
+        let layer = if step.empty_layer { None } else { layers.next() };
+        steps.push(json!({
+            "Comment": step.comment,
+            "Created": step.created.as_deref().and_then(timestamp).map_or(0, |t| t.as_second()),
+            "CreatedBy": step.created_by,
+            "Id": "<missing>",
+            "Size": layer.and_then(|layer| content.layer_size(*layer).ok()).unwrap_or(0),
+            "Tags": null,
+        }));
+    }
+    if let Some(top) = steps.last_mut() {
+        top["Id"] = json!(image.id);
+        if !image.tags.is_empty() {
+            top["Tags"] = json!(familiar(&image.tags));
+        }
+    }
+    steps.reverse();
+    Ok(axum::Json(steps).into_response())
+}
+
+fn tag(api: Api, name: &str, query: Query) -> Answer<Response> {
+    let reference = named(query.text("repo"), query.text("tag"))?;
+    api.engine.tag(name, &reference)?;
+    Ok(StatusCode::CREATED.into_response())
+}
+
+/// A repository and a tag or digest apart, as the API has them.
+pub(crate) fn named(repository: &str, version: &str) -> Result<Reference, ApiError> {
+    let text = match version {
+        "" => repository.to_owned(),
+        digest if digest.contains(':') => format!("{repository}@{digest}"),
+        tag => format!("{repository}:{tag}"),
+    };
+    text.parse().map_err(|_| ApiError::invalid(format!("invalid reference format: {text}")))
+}
+
+async fn remove(api: Api, name: &str, query: Query) -> Answer<Response> {
+    let removed = api.engine.remove_image(name, query.flag("force")).await?;
+    Ok(axum::Json(removed_view(&removed)).into_response())
+}
+
+fn removed_view(removed: &[RemovedImage]) -> Vec<Value> {
+    let view = removed.iter().map(|removed| match removed {
+        RemovedImage::Untagged(name) => json!({ "Untagged": name }),
+        RemovedImage::Deleted(id) => json!({ "Deleted": id }),
+    });
+    view.collect()
+}
+
+/// Removes images without a name, or with `dangling=false` all that no container uses.
+async fn prune(api: Api, query: Query) -> Answer<Response> {
+    let filters = Filters::from_query(&query, &["dangling", "label", "label!", "until"])?;
+    let only_dangling = filters.boolean("dangling")?.unwrap_or(true);
+    let until = filters.values("until").first().and_then(|text| timestamp(text));
+    let containers = api.engine.containers();
+    let mut deleted = Vec::new();
+    let mut reclaimed = 0;
+    for image in api.engine.images()? {
+        let used = containers.iter().any(|container| container.image_id == image.id);
+        let labels = image.config.config.labels.clone().unwrap_or_default();
+        let chosen = !used
+            && (!only_dangling || image.tags.is_empty())
+            && filters.labels(&labels)
+            && until.is_none_or(|until| created(&image) < Some(until));
+        if !chosen {
+            continue;
+        }
+        match api.engine.remove_image(&image.id.to_string(), true).await {
+            Ok(removed) => {
+                deleted.extend(removed_view(&removed));
+                reclaimed += image.size;
+            }
+            Err(error) => tracing::info!(image = %image.id, "not pruned: {error}"),
+        }
+    }
+    let deleted = if deleted.is_empty() { Value::Null } else { json!(deleted) };
+    Ok(axum::Json(json!({ "ImagesDeleted": deleted, "SpaceReclaimed": reclaimed })).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reference_filters_match_names() {
+        let reference: Reference = "127.0.0.1:5000/team/web:1".parse().expect("a reference");
+        for (pattern, found) in [
+            ("127.0.0.1:5000/team/web", true),
+            ("127.0.0.1:5000/team/web:1", true),
+            ("127.0.0.1:5000/team/*", true),
+            ("127.0.0.1:5000/*", false),
+            ("*/*/web:?", true),
+            ("web", false),
+        ] {
+            assert_eq!(is_reference(pattern, &reference), found, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn names_are_put_together() {
+        let digest = bulkhead_spec::Digest::of(b"x").to_string();
+        for (repository, version, text) in [
+            ("web", "", "docker.io/library/web:latest".to_owned()),
+            ("web", "1", "docker.io/library/web:1".to_owned()),
+            ("a/web:2", "", "docker.io/a/web:2".to_owned()),
+            ("web", &digest, format!("docker.io/library/web@{digest}")),
+        ] {
+            assert_eq!(named(repository, version).expect(repository).to_string(), text);
+        }
+        assert!(named("UPPER", "").is_err());
+    }
+}

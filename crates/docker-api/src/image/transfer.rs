@@ -1,0 +1,246 @@
+//! Images that come and go: pull, import, push.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use axum::body::BodyDataStream;
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use bulkhead_image::Progress;
+use bulkhead_spec::{Reference, image};
+use futures_util::TryStreamExt;
+use http::HeaderMap;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio_util::io::StreamReader;
+
+use super::{changes, named};
+use crate::Api;
+use crate::auth;
+use crate::error::{Answer, ApiError};
+use crate::lines::{self, Lines};
+use crate::request::Query;
+
+/// `POST /images/create`: a pull, or an import of the body.
+pub(crate) async fn create(api: Api, query: Query, request: Request) -> Answer<Response> {
+    if let Some(source) = query.value("fromSrc").filter(|source| !source.is_empty()) {
+        if source != "-" {
+            return Err(ApiError::unsupported(
+                "importing from an address is not supported; fetch the archive and send it",
+            ));
+        }
+        return import(api, query, request).await;
+    }
+    let name = query.text("fromImage");
+    if name.is_empty() {
+        return Err(ApiError::invalid("invalid reference format: fromImage is missing"));
+    }
+    check_platform(query.text("platform"))?;
+    let reference = named(name, query.text("tag"))?;
+    let credentials = auth::registry_auth(request.headers())?;
+    lines::answer(|lines| async move {
+        let before = api.engine.image(&reference.to_string()).ok().map(|image| image.id);
+        let gate = Gate::new(&lines, &reference);
+        let image = api.engine.pull(&reference, credentials, gate.progress()).await?;
+        gate.open();
+        let pinned =
+            image.digests.iter().find(|digest| digest.familiar_name() == reference.familiar_name());
+        if let Some(digest) = pinned.and_then(Reference::digest).or(Some(image.manifest)) {
+            lines.send(json!({ "status": format!("Digest: {digest}") }));
+        }
+        let status = if before == Some(image.id) {
+            format!("Status: Image is up to date for {}", reference.familiar())
+        } else {
+            format!("Status: Downloaded newer image for {}", reference.familiar())
+        };
+        lines.send(json!({ "status": status }));
+        Ok(())
+    })
+    .await
+}
+
+/// Holds the first line of a pull back until the registry has answered, so that a name which it
+/// does not have is a 404 and not a line.
+#[derive(Clone)]
+struct Gate {
+    lines: Lines,
+    opened: Arc<std::sync::Once>,
+    first: Value,
+}
+
+impl Gate {
+    fn new(lines: &Lines, reference: &Reference) -> Self {
+        let first = json!({
+            "status": format!("Pulling from {}", reference.path()),
+            "id": reference.version(),
+        });
+        Self { lines: lines.clone(), opened: Arc::new(std::sync::Once::new()), first }
+    }
+
+    fn open(&self) {
+        self.opened.call_once(|| self.lines.send(self.first.clone()));
+    }
+
+    fn progress(&self) -> Arc<dyn Fn(Progress) + Send + Sync> {
+        let gate = self.clone();
+        Arc::new(move |progress| {
+            gate.open();
+            gate.lines.progress(progress);
+        })
+    }
+}
+
+/// A platform in Docker's words (`linux/amd64`) must be this machine's.
+pub(crate) fn check_platform(text: &str) -> Result<(), ApiError> {
+    let host = image::Platform::host();
+    let mut words = text.split('/');
+    let os = words.next().unwrap_or_default();
+    let architecture = words.next().unwrap_or_default();
+    let fits = |word: &str, own: &str| word.is_empty() || word == own;
+    if text.starts_with('{') || (fits(os, &host.os) && fits(architecture, &host.architecture)) {
+        return Ok(());
+    }
+    Err(ApiError::invalid(format!(
+        "platform {text} is not this machine's ({}/{}), and others are not supported",
+        host.os, host.architecture
+    )))
+}
+
+/// Makes an image from the tar archive in the body.
+async fn import(api: Api, query: Query, request: Request) -> Answer<Response> {
+    let references = match query.text("repo") {
+        "" => vec![],
+        repository => vec![named(repository, query.text("tag"))?],
+    };
+    let mut config = image::Config::default();
+    for change in query.all("changes") {
+        changes::apply(&mut config, change)?;
+    }
+    let message = match query.text("message") {
+        "" => "Imported from -".to_owned(),
+        message => message.to_owned(),
+    };
+    let body = request.into_body().into_data_stream();
+    lines::answer(|lines| async move {
+        let (tar, feed) = feed(body)?;
+        let image = api.engine.import(tar, &references, config, &message).await;
+        // The archive's own fault explains the import's better than "unexpected end of file".
+        let fed = feed.await.map_err(|panic| ApiError::internal(panic.to_string()))?;
+        let image = match (image, fed) {
+            (Ok(image), _) => image,
+            (Err(_), Err(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                return Err(ApiError::invalid(format!("the archive could not be read: {error}")));
+            }
+            (Err(error), _) => return Err(error.into()),
+        };
+        lines.send(json!({ "status": image.id }));
+        Ok(())
+    })
+    .await
+}
+
+/// A descriptor from which the body can be read by a thread that blocks, and the task that feeds it.
+pub(crate) fn feed(
+    body: BodyDataStream,
+) -> Result<(OwnedFd, tokio::task::JoinHandle<std::io::Result<()>>), ApiError> {
+    let (reading, writing) = std::os::unix::net::UnixStream::pair()
+        .map_err(|error| ApiError::internal(format!("socketpair: {error}")))?;
+    let task = tokio::spawn(async move {
+        writing.set_nonblocking(true)?;
+        let mut writing = UnixStream::from_std(writing)?;
+        let mut body = StreamReader::new(body.map_err(std::io::Error::other));
+        tokio::io::copy(&mut body, &mut writing).await?;
+        writing.shutdown().await
+    });
+    Ok((reading.into(), task))
+}
+
+/// `POST /images/{name}/push`: one tag, or without one every tag of the repository.
+pub(crate) async fn push(
+    api: Api,
+    name: &str,
+    query: Query,
+    headers: &HeaderMap,
+) -> Answer<Response> {
+    let credentials = auth::registry_auth(headers)?;
+    let references = match query.text("tag") {
+        "" => every_tag(&api, name)?,
+        tag => vec![named(name, tag)?],
+    };
+    // An image that is not here is an answer's status, and no line.
+    for reference in &references {
+        api.engine.image(&reference.to_string()).map_err(|_| {
+            let name = reference.familiar_name();
+            ApiError::not_found(format!("An image does not exist locally with the tag: {name}"))
+        })?;
+    }
+    lines::answer(|lines| async move {
+        for reference in references {
+            let repository = format!("{}/{}", reference.domain(), reference.path());
+            let status = format!("The push refers to repository [{repository}]");
+            lines.send(json!({ "status": status }));
+            let to = lines.clone();
+            let progress = Arc::new(move |progress| to.progress(progress));
+            let (digest, size) = api.engine.push(&reference, credentials.clone(), progress).await?;
+            let tag = reference.version();
+            lines.send(json!({ "status": format!("{tag}: digest: {digest} size: {size}") }));
+            let aux = json!({ "Tag": tag, "Digest": digest, "Size": size });
+            lines.send(json!({ "progressDetail": {}, "aux": aux }));
+        }
+        Ok(())
+    })
+    .await
+}
+
+fn every_tag(api: &Api, name: &str) -> Result<Vec<Reference>, ApiError> {
+    let repository = named(name, "")?;
+    let same =
+        |tag: &Reference| tag.domain() == repository.domain() && tag.path() == repository.path();
+    let tags: Vec<Reference> =
+        api.engine.images()?.into_iter().flat_map(|image| image.tags).filter(same).collect();
+    if tags.is_empty() {
+        let name = repository.familiar_name();
+        return Err(ApiError::not_found(format!(
+            "An image does not exist locally with the tag: {name}"
+        )));
+    }
+    Ok(tags)
+}
+
+/// `GET /distribution/{name}/json`: what the registry has under a name.
+pub(crate) async fn distribution(
+    State(api): State<Api>,
+    Path(rest): Path<String>,
+    headers: HeaderMap,
+) -> Answer<axum::Json<Value>> {
+    let name = rest.strip_suffix("/json").ok_or_else(ApiError::page_not_found)?;
+    let reference = named(name, "")?;
+    let credentials = auth::registry_auth(&headers)?;
+    let descriptor = api.engine.resolve(&reference, credentials).await?;
+    let platform = descriptor.platform.clone().unwrap_or_else(image::Platform::host);
+    Ok(axum::Json(json!({
+        "Descriptor": {
+            "mediaType": descriptor.media_type,
+            "digest": descriptor.digest,
+            "size": descriptor.size,
+        },
+        "Platforms": [platform],
+    })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_platforms_are_refused() {
+        let host = image::Platform::host();
+        for text in ["", "linux", &format!("linux/{}", host.architecture)] {
+            assert!(check_platform(text).is_ok(), "{text}");
+        }
+        for text in ["windows", "linux/s390x"] {
+            assert!(check_platform(text).is_err(), "{text}");
+        }
+    }
+}

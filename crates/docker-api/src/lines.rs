@@ -1,0 +1,135 @@
+//! Answers that go on: one JSON object a line while something happens (pull, push, build, events).
+
+use std::convert::Infallible;
+use std::future::Future;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use bulkhead_image::Progress;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+use crate::error::{Answer, ApiError};
+
+/// Where the lines of an answer go. Sending never blocks; a client that left is not noticed.
+#[derive(Debug, Clone)]
+pub(crate) struct Lines(mpsc::UnboundedSender<Value>);
+
+impl Lines {
+    pub(crate) fn send(&self, line: Value) {
+        // The client may have left; what it asked for goes on without it.
+        let _ = self.0.send(line);
+    }
+
+    pub(crate) fn progress(&self, progress: Progress) {
+        let mut line = json!({ "status": progress.status });
+        if let Some(current) = progress.current {
+            let mut detail = json!({ "current": current });
+            if let Some(total) = progress.total {
+                detail["total"] = json!(total);
+            }
+            line["progressDetail"] = detail;
+        } else if !progress.id.is_empty() {
+            line["progressDetail"] = json!({});
+        }
+        if !progress.id.is_empty() {
+            line["id"] = json!(progress.id);
+        }
+        self.send(line);
+    }
+}
+
+/// Runs `work` and answers with the lines it sends.
+///
+/// An error before the first line is the answer's status; after it, the last line, as in Docker
+/// (moby: pkg/streamformatter).
+pub(crate) async fn answer<Work, Done>(work: Work) -> Answer
+where
+    Work: FnOnce(Lines) -> Done,
+    Done: Future<Output = Result<(), ApiError>> + Send + 'static,
+{
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let work = work(Lines(sender.clone()));
+    let work = tokio::spawn(work);
+    let last = async move {
+        match work.await {
+            Ok(done) => done,
+            Err(panic) => {
+                Err(ApiError::internal(format!("the request could not be finished: {panic}")))
+            }
+        }
+    };
+    let mut last = Box::pin(last);
+    drop(sender);
+    let first = receiver.recv().await;
+    if first.is_none() {
+        last.await?;
+        return Ok(body(Body::empty()));
+    }
+    let lines = futures_util::stream::iter(first).chain(UnboundedReceiverStream::new(receiver));
+    let end = futures_util::stream::once(async move { last.as_mut().await })
+        .filter_map(|done| async move { done.err().map(|error| error_line(&error)) });
+    let stream = lines.chain(end).map(|line| Ok::<_, Infallible>(encode(&line)));
+    Ok(body(Body::from_stream(stream)))
+}
+
+pub(crate) fn body(body: Body) -> Response {
+    ([(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+pub(crate) fn encode(line: &Value) -> Bytes {
+    let mut text = line.to_string();
+    text.push_str("\r\n");
+    Bytes::from(text)
+}
+
+fn error_line(error: &ApiError) -> Value {
+    json!({ "errorDetail": { "message": error.message }, "error": error.message })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    async fn text(response: Response) -> String {
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("a body");
+        String::from_utf8(bytes.to_vec()).expect("text")
+    }
+
+    #[tokio::test]
+    async fn an_early_error_is_a_status_and_a_late_one_a_line() {
+        let early = answer(|_| async { Err(ApiError::not_found("no such thing")) }).await;
+        assert_eq!(early.expect_err("an error").status, StatusCode::NOT_FOUND);
+        let late = answer(|lines| async move {
+            lines.send(json!({ "status": "a" }));
+            Err(ApiError::internal("broke"))
+        });
+        assert_eq!(
+            text(late.await.expect("a stream")).await,
+            "{\"status\":\"a\"}\r\n{\"errorDetail\":{\"message\":\"broke\"},\"error\":\"broke\"}\r\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn progress_has_dockers_members() {
+        let lines = answer(|lines| async move {
+            lines.progress(Progress {
+                id: "abc".to_owned(),
+                status: "Downloading".to_owned(),
+                current: Some(1),
+                total: Some(2),
+            });
+            Ok(())
+        });
+        assert_eq!(
+            text(lines.await.expect("a stream")).await,
+            "{\"status\":\"Downloading\",\"progressDetail\":{\"current\":1,\"total\":2},\"id\":\"abc\"}\r\n"
+        );
+    }
+}

@@ -1,0 +1,195 @@
+//! Reading what clients send: JSON bodies and query parameters, with Go's rules for both.
+
+use std::collections::HashMap;
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use bulkhead_spec::Timestamp;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::error::ApiError;
+
+/// The largest JSON body that is read; a create request with thousands of labels stays far below.
+const LIMIT: usize = 4 << 20;
+
+/// A JSON body. `null` means the same as a member that is missing, as Go's decoder has it.
+#[derive(Debug)]
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_owned();
+        let bytes = axum::body::to_bytes(request.into_body(), LIMIT).await.map_err(|error| {
+            ApiError::invalid(format!("the request's body cannot be read: {error}"))
+        })?;
+        if bytes.is_empty() {
+            return decode(Value::Object(Default::default())).map(Self);
+        }
+        if kind != "application/json" {
+            return Err(ApiError::invalid(format!(
+                "unsupported Content-Type header ({kind}): must be 'application/json'"
+            )));
+        }
+        let value = serde_json::from_slice(&bytes).map_err(|error| invalid_json(&error))?;
+        decode(value).map(Self)
+    }
+}
+
+/// Turns a document into a type, nulls left out.
+pub(crate) fn decode<T: DeserializeOwned>(mut value: Value) -> Result<T, ApiError> {
+    remove_nulls(&mut value);
+    serde_json::from_value(value).map_err(|error| invalid_json(&error))
+}
+
+fn invalid_json(error: &serde_json::Error) -> ApiError {
+    ApiError::invalid(format!("invalid JSON: {error}"))
+}
+
+fn remove_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(remove_nulls);
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(remove_nulls),
+        _ => {}
+    }
+}
+
+/// The parameters after the `?`, each with all the values it was given.
+#[derive(Debug, Default)]
+pub(crate) struct Query(HashMap<String, Vec<String>>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Self::parse(parts.uri.query().unwrap_or_default())
+    }
+}
+
+impl Query {
+    pub(crate) fn parse(text: &str) -> Result<Self, ApiError> {
+        let pairs: Vec<(String, String)> = serde_urlencoded_pairs(text)?;
+        let mut values: HashMap<String, Vec<String>> = HashMap::new();
+        for (name, value) in pairs {
+            values.entry(name).or_default().push(value);
+        }
+        Ok(Self(values))
+    }
+
+    /// The first value, if the parameter was given at all.
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        self.0.get(name).and_then(|values| values.first()).map(String::as_str)
+    }
+
+    /// The first value, empty when there is none.
+    pub(crate) fn text(&self, name: &str) -> &str {
+        self.value(name).unwrap_or_default()
+    }
+
+    pub(crate) fn all(&self, name: &str) -> &[String] {
+        self.0.get(name).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Everything but ``, `0`, `no`, `false` and `none` is true (moby: httputils/form.go).
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.flag_or(name, false)
+    }
+
+    pub(crate) fn flag_or(&self, name: &str, default: bool) -> bool {
+        match self.value(name) {
+            None => default,
+            Some(text) => !matches!(
+                text.trim().to_ascii_lowercase().as_str(),
+                "" | "0" | "no" | "false" | "none"
+            ),
+        }
+    }
+
+    /// A number, `None` when the parameter is missing or empty.
+    pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, ApiError> {
+        match self.text(name) {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(|_| {
+                ApiError::invalid(format!("invalid value for {name}: {text:?} is not a number"))
+            }),
+        }
+    }
+
+    /// A point in time: seconds since the epoch with an optional fraction, or RFC 3339.
+    pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
+        match self.text(name) {
+            "" => Ok(None),
+            text => timestamp(text).map(Some).ok_or_else(|| {
+                ApiError::invalid(format!("invalid value for {name}: {text:?} is not a time"))
+            }),
+        }
+    }
+
+    /// A JSON document, or `None` when the parameter is missing or empty.
+    pub(crate) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ApiError> {
+        match self.text(name) {
+            "" => Ok(None),
+            text => serde_json::from_str(text).map(Some).map_err(|error| {
+                ApiError::invalid(format!(
+                    "invalid value for {name}: it is not valid JSON: {error}"
+                ))
+            }),
+        }
+    }
+}
+
+fn serde_urlencoded_pairs(text: &str) -> Result<Vec<(String, String)>, ApiError> {
+    let uri = format!("/?{text}").parse().map_err(|_| ApiError::invalid("invalid query"))?;
+    axum::extract::Query::try_from_uri(&uri)
+        .map(|axum::extract::Query(pairs)| pairs)
+        .map_err(|error| ApiError::invalid(error.to_string()))
+}
+
+/// `1795462134`, `1795462134.000000001` or `2026-11-23T19:28:54Z`.
+pub(crate) fn timestamp(text: &str) -> Option<Timestamp> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Some(time);
+    }
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if fraction.is_empty() || fraction.len() > 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let nanoseconds: i32 = format!("{fraction:0<9}").parse().ok()?;
+    Timestamp::new(seconds.parse().ok()?, nanoseconds).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_read_like_docker() {
+        let query = Query::parse("a=1&b=0&c=False&d=&e=true&f=None&g=yes&t=x&t=y%2Fz").expect("q");
+        let flags: Vec<bool> =
+            "abcdefgh".chars().map(|name| query.flag(&name.to_string())).collect();
+        assert_eq!(flags, [true, false, false, false, true, false, true, false]);
+        assert_eq!(query.all("t"), ["x", "y/z"]);
+    }
+
+    #[test]
+    fn times_have_two_forms() {
+        for (text, nanoseconds) in [
+            ("0", 0),
+            ("1.5", 1_500_000_000),
+            ("1795462134.000000001", 1_795_462_134_000_000_001),
+            ("1970-01-01T00:00:02Z", 2_000_000_000),
+        ] {
+            assert_eq!(timestamp(text).map(|t| t.as_nanosecond()), Some(nanoseconds), "{text}");
+        }
+        for wrong in ["x", "1.", "1.x", "1.0000000001", "99999999999999999"] {
+            assert_eq!(timestamp(wrong), None, "{wrong}");
+        }
+    }
+}

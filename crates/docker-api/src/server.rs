@@ -1,0 +1,128 @@
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+
+/// How long a client may take to send a request's headers.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long requests under way may go on once `stop` says so.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Serves `router` on `listener` until `stop` becomes true or its sender is gone.
+///
+/// The loop is our own because hijacked streams need what `axum::serve` does not set: a client that
+/// shuts its sending side down after the request (the docker CLI does when stdin is not attached)
+/// keeps its connection.
+pub async fn serve(
+    listener: UnixListener,
+    router: axum::Router,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().half_close(true).timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let graceful = GracefulShutdown::new();
+    // Also when the sender is gone: whoever could have stopped the server has ended.
+    let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+    tokio::pin!(stopped);
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of descriptors or a client that left already: neither ends the server.
+                    tracing::warn!("accept on the API socket: {error}");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = &mut stopped => break,
+        };
+        spawn_connection(&server, &graceful, stream, router.clone());
+    }
+    drop(listener);
+    // Streams that never end (`docker events`, `logs -f`) are cut after the time is over.
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
+    Ok(())
+}
+
+fn spawn_connection(
+    server: &auto::Builder<TokioExecutor>,
+    graceful: &GracefulShutdown,
+    stream: UnixStream,
+    router: axum::Router,
+) {
+    let service = TowerToHyperService::new(router);
+    let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let connection = graceful.watch(connection.into_owned());
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!("API connection: {error}");
+        }
+    });
+}
+
+/// Binds the socket at `path` for its owner and one group: mode 0660 from the moment it exists.
+///
+/// The group is `group`, or else `docker` or `bulkhead` if /etc/group has one of them. What a
+/// server that was killed left at `path` is replaced; anything but a socket there is an error.
+///
+/// Not to be called while other threads make files: umask(2) is the process's.
+pub fn listen(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(metadata) => {
+            let message = format!(
+                "{} is in the way of the API socket (mode {:o}); remove it",
+                path.display(),
+                metadata.mode()
+            );
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o117));
+    let bound = UnixListener::bind(path);
+    rustix::process::umask(before);
+    let listener = bound?;
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let wanted = group.map_or(vec!["docker", "bulkhead"], |group| vec![group]);
+    match wanted.iter().find_map(|name| group_id(&groups, name)) {
+        Some(id) => std::os::unix::fs::chown(path, None, Some(id))?,
+        None if group.is_some() => {
+            let message = format!("group {:?} is not in /etc/group", wanted[0]);
+            return Err(io::Error::new(io::ErrorKind::NotFound, message));
+        }
+        None => {}
+    }
+    Ok(listener)
+}
+
+/// Finds a group in the text of group(5).
+fn group_id(groups: &str, name: &str) -> Option<u32> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_found_by_their_name() {
+        let groups = "root:x:0:\ndocker2:x:9:\ndocker:x:998:ann,bob\n";
+        assert_eq!(group_id(groups, "docker"), Some(998));
+        assert_eq!(group_id(groups, "root"), Some(0));
+        assert_eq!(group_id(groups, "bulkhead"), None);
+    }
+}

@@ -1,0 +1,186 @@
+//! What the engine says of itself: ping, version, info, disk usage.
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bulkhead_spec::Timestamp;
+use bulkhead_spec::image::Platform;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, PRAGMA};
+use http::{HeaderName, Method};
+use serde_json::{Value, json};
+
+use crate::Api;
+use crate::error::Answer;
+use crate::{container, events, image, version, volume};
+
+pub(crate) fn routes() -> Router<Api> {
+    Router::new()
+        .route("/version", get(version_answer))
+        .route("/info", get(info))
+        .route("/events", get(events::events))
+        .route("/system/df", get(disk_usage))
+}
+
+/// `GET` and `HEAD /_ping`, with which every command of the CLI begins.
+pub(crate) async fn ping(method: Method) -> Response {
+    let headers = [
+        (CACHE_CONTROL, "no-cache, no-store, must-revalidate"),
+        (PRAGMA, "no-cache"),
+        (CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (HeaderName::from_static("swarm"), "inactive"),
+    ];
+    if method == Method::HEAD {
+        return (headers, [(CONTENT_LENGTH, "0")]).into_response();
+    }
+    (headers, "OK").into_response()
+}
+
+async fn version_answer(State(api): State<Api>) -> axum::Json<Value> {
+    axum::Json(version_view(&api.engine.info().kernel))
+}
+
+fn version_view(kernel: &str) -> Value {
+    let release = env!("CARGO_PKG_VERSION");
+    let architecture = Platform::host().architecture;
+    json!({
+        "Platform": { "Name": "Bulkhead" },
+        "Components": [{
+            "Name": "Engine",
+            "Version": release,
+            "Details": {
+                "ApiVersion": version::MAXIMUM.to_string(),
+                "MinAPIVersion": version::MINIMUM.to_string(),
+                "Os": "linux",
+                "Arch": architecture,
+                "KernelVersion": kernel,
+                "Experimental": "false",
+                "GitCommit": "",
+                "GoVersion": "",
+                "BuildTime": "",
+            },
+        }],
+        "Version": release,
+        "ApiVersion": version::MAXIMUM.to_string(),
+        "MinAPIVersion": version::MINIMUM.to_string(),
+        "GitCommit": "",
+        "GoVersion": "",
+        "Os": "linux",
+        "Arch": architecture,
+        "KernelVersion": kernel,
+        "BuildTime": "",
+    })
+}
+
+async fn info(State(api): State<Api>) -> axum::Json<Value> {
+    let info = api.engine.info();
+    let registries = &api.engine.options().registries;
+    let cgroups = if info.cgroup_version == "2" { "2" } else { "1" };
+    axum::Json(json!({
+        "ID": info.id,
+        "Containers": info.containers,
+        "ContainersRunning": info.running,
+        "ContainersPaused": info.paused,
+        "ContainersStopped": info.stopped,
+        "Images": info.images,
+        "Driver": "overlay2",
+        "DriverStatus": [["Supports d_type", "true"], ["ID-mapped layers", "true"]],
+        "Plugins": {
+            "Volume": ["local"],
+            "Network": ["bridge", "host", "null"],
+            "Authorization": null,
+            "Log": ["json-file", "none"],
+        },
+        "MemoryLimit": true,
+        "SwapLimit": true,
+        "CpuCfsPeriod": true,
+        "CpuCfsQuota": true,
+        "CPUShares": true,
+        "CPUSet": true,
+        "PidsLimit": true,
+        "IPv4Forwarding": true,
+        "Debug": false,
+        "NFd": 0,
+        "OomKillDisable": false,
+        "NGoroutines": 0,
+        "SystemTime": Timestamp::now().to_string(),
+        "LoggingDriver": "json-file",
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": cgroups,
+        "NEventsListener": 0,
+        "KernelVersion": info.kernel,
+        "OperatingSystem": info.operating_system,
+        "OSVersion": "",
+        "OSType": "linux",
+        "Architecture": std::env::consts::ARCH,
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": {
+            "IndexConfigs": {
+                "docker.io": {
+                    "Mirrors": registries.registry_mirrors,
+                    "Name": "docker.io",
+                    "Official": true,
+                    "Secure": true,
+                },
+            },
+            "InsecureRegistryCIDRs": ["127.0.0.0/8"],
+            "Mirrors": registries.registry_mirrors,
+        },
+        "NCPU": info.cpus,
+        "MemTotal": info.memory,
+        "GenericResources": null,
+        "DockerRootDir": info.data,
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
+        "Name": info.hostname,
+        "Labels": [],
+        "ExperimentalBuild": false,
+        "ServerVersion": env!("CARGO_PKG_VERSION"),
+        "Runtimes": { "bulkhead": { "path": "bulkhead" } },
+        "DefaultRuntime": "bulkhead",
+        "Swarm": {
+            "NodeID": "",
+            "NodeAddr": "",
+            "LocalNodeState": "inactive",
+            "ControlAvailable": false,
+            "Error": "",
+            "RemoteManagers": null,
+        },
+        "LiveRestoreEnabled": true,
+        "Isolation": "",
+        "InitBinary": "",
+        "ContainerdCommit": { "ID": "" },
+        "RuncCommit": { "ID": "" },
+        "InitCommit": { "ID": "" },
+        "SecurityOptions": ["name=seccomp,profile=builtin", "name=userns", "name=cgroupns"],
+        "FirewallBackend": { "Driver": "nftables" },
+        "CDISpecDirs": [],
+        "Warnings": null,
+    }))
+}
+
+/// `GET /system/df`. Layers that images share are counted with each of them.
+async fn disk_usage(State(api): State<Api>) -> Answer<axum::Json<Value>> {
+    let images = api.engine.images()?;
+    let containers = api.engine.containers();
+    let now = Timestamp::now();
+    let layers: std::collections::BTreeSet<_> =
+        images.iter().flat_map(|image| image.config.rootfs.diff_ids.iter().copied()).collect();
+    let content = api.engine.content();
+    let layers_size: u64 = layers.into_iter().filter_map(|id| content.layer_size(id).ok()).sum();
+    let containers_view: Vec<Value> =
+        containers.iter().map(|one| container::list::summary(&api, one, now)).collect();
+    Ok(axum::Json(json!({
+        "LayersSize": layers_size,
+        "Images": images.iter().map(|one| image::summary(one, &containers)).collect::<Vec<_>>(),
+        "Containers": containers_view,
+        "Volumes": api
+            .engine
+            .volumes()
+            .iter()
+            .map(|one| volume::with_usage(one, &containers))
+            .collect::<Vec<_>>(),
+        "BuildCache": [],
+    })))
+}

@@ -1,0 +1,129 @@
+//! `/volumes`
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bulkhead_engine::{Container, Volume};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::Api;
+use crate::error::{Answer, ApiError};
+use crate::filters::{Filters, matches_pattern};
+use crate::request::{Json, Query};
+
+pub(crate) fn routes() -> Router<Api> {
+    Router::new()
+        .route("/volumes", get(list))
+        .route("/volumes/create", post(create))
+        .route("/volumes/prune", post(prune))
+        .route("/volumes/{name}", get(inspect).delete(remove))
+}
+
+async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>> {
+    let filters = Filters::from_query(&query, &["dangling", "driver", "label", "label!", "name"])?;
+    let dangling = filters.boolean("dangling")?;
+    let containers = api.engine.containers();
+    let volumes = api.engine.volumes();
+    let shown = volumes.iter().filter(|volume| {
+        filters.any("name", |name| matches_pattern(name, &volume.name))
+            && filters.any("driver", |driver| driver == "local")
+            && filters.labels(&volume.labels)
+            && dangling.is_none_or(|dangling| dangling == (users(volume, &containers) == 0))
+    });
+    let shown: Vec<Value> = shown.map(view).collect();
+    Ok(axum::Json(json!({ "Volumes": shown, "Warnings": null })))
+}
+
+async fn inspect(State(api): State<Api>, Path(name): Path<String>) -> Answer<axum::Json<Value>> {
+    let volumes = api.engine.volumes();
+    match volumes.iter().find(|volume| volume.name == name) {
+        Some(volume) => Ok(axum::Json(view(volume))),
+        None => Err(ApiError::not_found(format!("get {name}: no such volume"))),
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct CreateBody {
+    name: String,
+    driver: String,
+    driver_opts: BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
+}
+
+async fn create(State(api): State<Api>, Json(body): Json<CreateBody>) -> Answer<Response> {
+    if !matches!(body.driver.as_str(), "" | "local") {
+        return Err(ApiError::not_found(format!(
+            "error looking up volume plugin {}: plugin {:?} not found; the only driver is local",
+            body.driver, body.driver
+        )));
+    }
+    if !body.driver_opts.is_empty() {
+        return Err(ApiError::unsupported(
+            "options of the local volume driver are not supported; leave DriverOpts out",
+        ));
+    }
+    let name = Some(body.name.as_str()).filter(|name| !name.is_empty());
+    let volume = api.engine.create_volume(name, body.labels).await?;
+    Ok((StatusCode::CREATED, axum::Json(view(&volume))).into_response())
+}
+
+async fn remove(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Answer<StatusCode> {
+    api.engine.remove_volume(&name, query.flag("force")).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Removes what no container uses: anonymous volumes, and with the filter `all` named ones too.
+async fn prune(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>> {
+    let filters = Filters::from_query(&query, &["all", "label", "label!"])?;
+    let all = filters.boolean("all")?.unwrap_or(false);
+    let containers = api.engine.containers();
+    let mut deleted = Vec::new();
+    for volume in api.engine.volumes() {
+        let unused = users(&volume, &containers) == 0 && (all || volume.anonymous);
+        if unused && filters.labels(&volume.labels) {
+            match api.engine.remove_volume(&volume.name, false).await {
+                Ok(()) => deleted.push(volume.name),
+                Err(error) => tracing::info!(volume = volume.name, "not pruned: {error}"),
+            }
+        }
+    }
+    Ok(axum::Json(json!({ "VolumesDeleted": deleted, "SpaceReclaimed": 0 })))
+}
+
+/// How many containers, running or not, have the volume.
+fn users(volume: &Volume, containers: &[Container]) -> usize {
+    let uses = |container: &&Container| {
+        container.mounts.iter().any(|mount| mount.name.as_deref() == Some(&volume.name))
+    };
+    containers.iter().filter(uses).count()
+}
+
+fn view(volume: &Volume) -> Value {
+    let labels = if volume.labels.is_empty() { Value::Null } else { json!(volume.labels) };
+    json!({
+        "CreatedAt": volume.created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        "Driver": "local",
+        "Labels": labels,
+        "Mountpoint": volume.mountpoint,
+        "Name": volume.name,
+        "Options": null,
+        "Scope": "local",
+    })
+}
+
+/// As `system df` shows it; -1 is Docker's "not known".
+pub(crate) fn with_usage(volume: &Volume, containers: &[Container]) -> Value {
+    let mut view = view(volume);
+    view["UsageData"] = json!({ "RefCount": users(volume, containers), "Size": -1 });
+    view
+}
