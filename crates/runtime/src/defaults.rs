@@ -31,7 +31,7 @@ pub fn mounts(privileged: bool, shm_size: u64) -> Vec<Mount> {
     let tmpfs = |options: &[String]| MountKind::Tmpfs { options: options.to_vec() };
     vec![
         closed("/proc", MountKind::Proc),
-        // programs are run from /dev/shm and devices opened in /dev, so neither flag here
+        // device nodes are bind-mounted below it; Docker leaves it executable
         Mount {
             nodev: false,
             noexec: false,

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capabilities;
+pub mod cgroup;
 pub mod defaults;
 mod spec;
 pub mod user;

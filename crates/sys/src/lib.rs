@@ -3,6 +3,7 @@
 //! What rustix has is used from rustix directly; this crate adds the calls it lacks, the one path
 //! layer, and nothing that knows what a container is.
 
+pub mod bpf;
 pub mod mount;
 pub mod path;
 pub mod process;

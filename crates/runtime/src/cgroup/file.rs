@@ -1,0 +1,75 @@
+//! Reading and writing the kernel's files below a cgroup's directory descriptor.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
+
+use super::CgroupError;
+
+/// An open directory, and the path by which a person knows it (for messages only).
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub fd: OwnedFd,
+    pub path: String,
+}
+
+impl Directory {
+    /// Opens a directory below this one; `path` is relative. Links and `..` never lead out.
+    pub fn open(&self, path: &str) -> Result<Self, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let fd = openat2(&self.fd, path, flags, Mode::empty(), resolve)?;
+        Ok(Self { fd, path: self.file(path) })
+    }
+
+    pub fn file(&self, name: &str) -> String {
+        format!("{}/{name}", self.path)
+    }
+}
+
+pub(super) fn write(directory: &Directory, name: &str, value: &str) -> Result<(), CgroupError> {
+    try_write(directory, name, value).map_err(|errno| CgroupError::Write {
+        value: value.to_owned(),
+        file: directory.file(name),
+        cause: errno.into(),
+    })
+}
+
+pub(super) fn try_write(directory: &Directory, name: &str, value: &str) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(&directory.fd, name, flags, Mode::empty())?;
+    // one write is one setting: the kernel takes it whole or refuses it
+    rustix::io::write(&file, value.as_bytes()).map(|_| ())
+}
+
+pub(super) fn read(directory: &Directory, name: &str) -> Result<String, CgroupError> {
+    try_read(directory, name)
+        .map_err(|cause| CgroupError::Read { file: directory.file(name), cause })
+}
+
+pub(super) fn try_read(directory: &Directory, name: &str) -> io::Result<String> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(&directory.fd, name, flags, Mode::empty())?;
+    let mut text = String::new();
+    io::Read::read_to_string(&mut std::fs::File::from(file), &mut text)?;
+    Ok(text)
+}
+
+/// Reads a file of one number; `max` is `None`.
+pub(super) fn read_number(directory: &Directory, name: &str) -> Result<Option<u64>, CgroupError> {
+    let text = read(directory, name)?;
+    match text.trim() {
+        "max" => Ok(None),
+        number => number.parse().map(Some).map_err(|_| CgroupError::Unexpected {
+            file: directory.file(name),
+            text: number.to_owned(),
+        }),
+    }
+}
+
+/// Finds `key VALUE` in a file of such lines.
+pub(super) fn field(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}

@@ -1,0 +1,262 @@
+//! Where the host has its cgroups: pure v1, pure v2, or both ("hybrid").
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{CWD, Mode as FileMode, OFlags, openat};
+
+use super::CgroupError;
+use super::file::{self, Directory};
+
+/// How the host's cgroups are mounted, as text: what can be known without touching the kernel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Layout {
+    pub v1: Vec<V1Mount>,
+    /// Where cgroup2 is mounted.
+    pub v2: Option<String>,
+}
+
+/// One v1 hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct V1Mount {
+    pub mount_point: String,
+    /// Kernel names, such as `cpu` and `cpuacct`; `name=systemd` for one without controllers.
+    pub controllers: Vec<String>,
+}
+
+impl Layout {
+    /// Reads `/proc/self/mountinfo` and `/proc/self/cgroup` (proc_pid_mountinfo(5), cgroups(7)).
+    ///
+    /// A mount that a later one hides is left out, and of several mounts of one hierarchy the one
+    /// whose root is nearest the hierarchy's root counts (a container sees bind mounts of others').
+    pub fn parse(mountinfo: &str, cgroup: &str) -> Self {
+        let mounts: Vec<MountLine<'_>> = mountinfo.lines().filter_map(MountLine::parse).collect();
+        let known: Vec<Vec<&str>> = cgroup
+            .lines()
+            .filter_map(|line| Some(line.split(':').nth(1)?.split(',').collect()))
+            .collect();
+        let mut layout = Self::default();
+        let mut visible: Vec<&MountLine<'_>> = mounts
+            .iter()
+            .enumerate()
+            .filter(|(index, mount)| !mounts[index + 1..].iter().any(|later| later.hides(mount)))
+            .map(|(_, mount)| mount)
+            .collect();
+        visible.sort_by_key(|mount| mount.root.len());
+        for mount in visible {
+            match mount.file_system {
+                "cgroup2" if layout.v2.is_none() => layout.v2 = Some(mount.mount_point.clone()),
+                "cgroup" => {
+                    let options: Vec<&str> = mount.super_options.split(',').collect();
+                    // /proc/self/cgroup names a hierarchy's controllers; the options of the mount
+                    // hold them among others ("rw", "xattr", "release_agent=…")
+                    let Some(names) =
+                        known.iter().find(|names| names.iter().all(|name| options.contains(name)))
+                    else {
+                        continue;
+                    };
+                    let controllers: Vec<String> = names.iter().map(ToString::to_string).collect();
+                    if !layout.v1.iter().any(|it| it.controllers == controllers) {
+                        let mount_point = mount.mount_point.clone();
+                        layout.v1.push(V1Mount { mount_point, controllers });
+                    }
+                }
+                _ => {}
+            }
+        }
+        layout.v1.sort_by(|a, b| a.controllers.cmp(&b.controllers));
+        layout
+    }
+
+    pub fn mode(&self) -> Mode {
+        let v1_controllers =
+            self.v1.iter().flat_map(|it| &it.controllers).any(|it| !it.starts_with("name="));
+        match (v1_controllers, &self.v2) {
+            (true, None) => Mode::V1,
+            (true, Some(_)) => Mode::Hybrid,
+            (false, _) => Mode::V2,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    V1,
+    /// The controllers are v1's, and a cgroup2 mount beside them has few or none.
+    Hybrid,
+    V2,
+}
+
+struct MountLine<'a> {
+    root: &'a str,
+    mount_point: String,
+    file_system: &'a str,
+    super_options: &'a str,
+}
+
+impl<'a> MountLine<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (left, right) = line.split_once(" - ")?;
+        let mut left = left.split(' ').skip(3);
+        let (root, mount_point) = (left.next()?, unescape(left.next()?));
+        let mut right = right.split(' ');
+        let (file_system, super_options) = (right.next()?, right.nth(1).unwrap_or_default());
+        Some(Self { root, mount_point, file_system, super_options })
+    }
+
+    fn hides(&self, earlier: &Self) -> bool {
+        earlier
+            .mount_point
+            .strip_prefix(&self.mount_point)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || self.mount_point == "/")
+    }
+}
+
+/// Undoes the octal escapes of mountinfo: space, tab, newline and backslash.
+fn unescape(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (escape, plain)| text.replace(escape, plain))
+}
+
+/// The host's cgroup hierarchies, opened.
+#[derive(Debug)]
+pub struct Hierarchies {
+    mode: Mode,
+    pub(super) all: Vec<Hierarchy>,
+}
+
+#[derive(Debug)]
+pub(super) struct Hierarchy {
+    pub root: Directory,
+    pub version: Version,
+    /// v1: those mounted here. v2: those in `cgroup.controllers` at the root.
+    pub controllers: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    V1,
+    V2,
+}
+
+impl Hierarchies {
+    /// Finds and opens what is mounted; costs a few reads, so once per process is enough.
+    pub fn detect() -> Result<Self, CgroupError> {
+        let read = |path: &str| {
+            std::fs::read_to_string(path)
+                .map_err(|cause| CgroupError::Read { file: path.to_owned(), cause })
+        };
+        Self::open(&Layout::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?))
+    }
+
+    pub(super) fn open(layout: &Layout) -> Result<Self, CgroupError> {
+        let mut all = Vec::new();
+        for mount in &layout.v1 {
+            let controllers = mount.controllers.clone();
+            all.push(Hierarchy {
+                root: root(&mount.mount_point)?,
+                version: Version::V1,
+                controllers,
+            });
+        }
+        if let Some(mount_point) = &layout.v2 {
+            let root = root(mount_point)?;
+            let controllers = file::read(&root, "cgroup.controllers")?;
+            let controllers = controllers.split_whitespace().map(str::to_owned).collect();
+            all.push(Hierarchy { root, version: Version::V2, controllers });
+        }
+        if all.is_empty() {
+            return Err(CgroupError::NotMounted);
+        }
+        Ok(Self { mode: layout.mode(), all })
+    }
+
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether a controller (`memory`, `cpu`, `pids` …) can be used, in whichever version.
+    ///
+    /// Device control is always to be had where v2 is: as a program, not a controller.
+    pub fn has(&self, controller: &str) -> bool {
+        self.all.iter().any(|it| it.controllers.iter().any(|name| name == controller))
+    }
+}
+
+fn root(mount_point: &str) -> Result<Directory, CgroupError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd: OwnedFd = openat(CWD, mount_point, flags, FileMode::empty())
+        .map_err(|errno| CgroupError::Open { file: mount_point.to_owned(), cause: errno.into() })?;
+    Ok(Directory { fd, path: mount_point.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID_MOUNTS: &str = "\
+22 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,release_agent=/lib/x,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate
+";
+
+    fn v1(mount_point: &str, controllers: &[&str]) -> V1Mount {
+        let controllers = controllers.iter().map(|it| (*it).to_owned()).collect();
+        V1Mount { mount_point: mount_point.to_owned(), controllers }
+    }
+
+    #[test]
+    fn the_three_layouts_are_told_apart() {
+        let cgroup = "9:name=systemd:/\n4:memory:/x\n2:cpu,cpuacct:/\n0::/\n";
+        let hybrid = Layout::parse(HYBRID_MOUNTS, cgroup);
+        let controllers = vec![
+            v1("/sys/fs/cgroup/cpu,cpuacct", &["cpu", "cpuacct"]),
+            v1("/sys/fs/cgroup/memory", &["memory"]),
+            v1("/sys/fs/cgroup/systemd", &["name=systemd"]),
+        ];
+        assert_eq!(hybrid.v1, controllers);
+        assert_eq!(hybrid.v2.as_deref(), Some("/sys/fs/cgroup/unified"));
+        assert_eq!(hybrid.mode(), Mode::Hybrid);
+
+        let without_v2 = HYBRID_MOUNTS.replace("cgroup2", "bpf");
+        let v1 = Layout::parse(&without_v2, cgroup);
+        assert_eq!((v1.v1.len(), &v1.v2, v1.mode()), (3, &None, Mode::V1));
+
+        let mounts = "30 23 0:26 / /sys/fs/cgroup ro,nosuid shared:4 - cgroup2 cgroup2 rw\n";
+        let v2 = Layout::parse(mounts, "0::/user.slice\n");
+        assert_eq!((v2.v1.len(), v2.mode()), (0, Mode::V2));
+        assert_eq!(v2.v2.as_deref(), Some("/sys/fs/cgroup"));
+
+        // a host whose only v1 hierarchy is systemd's own
+        let mounts =
+            "30 23 0:26 / /a rw - cgroup2 c rw\n31 23 0:2 / /b rw - cgroup c rw,name=systemd\n";
+        assert_eq!(Layout::parse(mounts, "1:name=systemd:/\n0::/\n").mode(), Mode::V2);
+    }
+
+    #[test]
+    fn hidden_and_foreign_mounts_do_not_count() {
+        let covered = format!("{HYBRID_MOUNTS}50 23 0:38 / /sys/fs/cgroup rw - cgroup2 c rw\n");
+        let layout = Layout::parse(&covered, "4:memory:/\n0::/\n");
+        assert_eq!(layout.v2.as_deref(), Some("/sys/fs/cgroup"));
+        assert_eq!(layout.v1, []);
+
+        let bound = "\
+1 1 0:1 /other /bound rw - cgroup c rw,memory
+2 1 0:1 / /with\\040space rw - cgroup c rw,memory
+3 1 0:9 / /gone rw - cgroup c rw,blkio
+";
+        assert_eq!(Layout::parse(bound, "4:memory:/\n").v1, [v1("/with space", &["memory"])]);
+        for text in ["", "x", " - ", "1 2 3", "1 2 3 / /a - cgroup2", "1 - cgroup"] {
+            assert_eq!(Layout::parse(text, "a:b\n::\n").v1, []);
+        }
+    }
+
+    #[test]
+    fn no_cgroups_is_one_sentence() {
+        let error = Hierarchies::open(&Layout::default()).unwrap_err().to_string();
+        assert!(error.starts_with("no cgroup hierarchy is mounted"), "{error}");
+    }
+}
