@@ -1,1 +1,67 @@
-fn main() {}
+//! `bulkhead`: an OCI runtime, a Docker-compatible engine, an ECS-compatible scheduler and their
+//! console in one program.
+//!
+//! The warden is dispatched before the command line is parsed: it is started by other parts of
+//! Bulkhead, often, and has to be small.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod client;
+mod commands;
+mod credentials;
+mod failure;
+mod host;
+mod table;
+mod template;
+mod terminal;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    if arguments.get(1).is_some_and(|name| name == "warden") {
+        return warden(&arguments[2..]);
+    }
+    let cli = cli::Cli::parse();
+    let finished = match cli.command {
+        cli::Command::Up(arguments) => up::run(arguments),
+        command => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Failure::from)
+            .and_then(|runtime| runtime.block_on(commands::run(&cli.global, command))),
+    };
+    match finished {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("bulkhead: {}", failure.message.trim_end());
+            }
+            ExitCode::from(failure.exit_code)
+        }
+    }
+}
+
+/// `bulkhead warden --socket PATH`: not for people; the engine starts it.
+fn warden(arguments: &[std::ffi::OsString]) -> ExitCode {
+    let [flag, socket] = arguments else {
+        eprintln!("usage: bulkhead warden --socket PATH (the engine starts it; see `bulkhead up`)");
+        return ExitCode::FAILURE;
+    };
+    if flag != "--socket" {
+        eprintln!("usage: bulkhead warden --socket PATH");
+        return ExitCode::FAILURE;
+    }
+    match bulkhead_warden::serve(std::path::Path::new(socket)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(cause) => {
+            eprintln!("bulkhead warden: {cause}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The command line. Names, short flags and meanings are Docker's wherever Docker has them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::netns::NetnsCommand;
+use crate::commands::run::RunArguments;
+use crate::up::UpArguments;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "bulkhead",
+    version,
+    about,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Isolates processes, runs containers, and schedules tasks.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The engine's socket: a path, or unix://PATH
+    #[arg(
+        short = 'H',
+        long,
+        global = true,
+        env = "BULKHEAD_HOST",
+        default_value = "unix:///run/bulkhead/docker.sock"
+    )]
+    pub host: String,
+}
+
+impl Global {
+    pub fn socket(&self) -> PathBuf {
+        PathBuf::from(self.host.strip_prefix("unix://").unwrap_or(&self.host))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start engine, control plane, agent, registry and console on this machine
+    Up(UpArguments),
+    /// Stop every container and remove what Bulkhead has set up on this machine
+    Down {
+        /// Remove images, volumes, the registry and the cluster's records too
+        #[arg(long)]
+        purge: bool,
+        #[arg(long, default_value = "/var/lib/bulkhead")]
+        data: PathBuf,
+        #[arg(long, default_value = "/run/bulkhead")]
+        run: PathBuf,
+    },
+    /// Show the access key and the password that `up` made
+    Credentials {
+        #[arg(long, default_value = "/var/lib/bulkhead")]
+        data: PathBuf,
+        /// `table`, `json`, or `env` (to be evaluated by a shell for the AWS CLI)
+        #[arg(long, default_value = "table")]
+        format: String,
+    },
+    /// Create and run a new container from an image
+    Run(Box<RunArguments>),
+    /// Create a new container
+    Create(Box<RunArguments>),
+    /// Start one or more stopped containers
+    Start {
+        /// Attach output and wait
+        #[arg(short, long)]
+        attach: bool,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Stop one or more running containers
+    Stop {
+        /// Seconds to wait before killing
+        #[arg(short, long, alias = "timeout", allow_hyphen_values = true)]
+        time: Option<i64>,
+        #[arg(short, long)]
+        signal: Option<String>,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Restart one or more containers
+    Restart {
+        #[arg(short, long, alias = "timeout", allow_hyphen_values = true)]
+        time: Option<i64>,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Kill one or more running containers
+    Kill {
+        #[arg(short, long, default_value = "KILL")]
+        signal: String,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Freeze all processes of one or more containers
+    Pause {
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Thaw all processes of one or more containers
+    Unpause {
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Block until containers stop, then print their exit codes
+    Wait {
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Remove one or more containers
+    Rm {
+        #[arg(short, long)]
+        force: bool,
+        #[arg(short, long)]
+        volumes: bool,
+        #[arg(required = true)]
+        containers: Vec<String>,
+    },
+    /// Rename a container
+    Rename { container: String, name: String },
+    /// List containers
+    Ps {
+        #[arg(short, long)]
+        all: bool,
+        #[arg(short, long)]
+        quiet: bool,
+        #[arg(long)]
+        no_trunc: bool,
+        #[arg(short, long)]
+        filter: Vec<String>,
+        /// A Go template, or `json`
+        #[arg(long)]
+        format: Option<String>,
+        #[arg(short = 'n', long, allow_hyphen_values = true)]
+        last: Option<i64>,
+        #[arg(short, long)]
+        latest: bool,
+    },
+    /// Show low-level information on containers or images
+    Inspect {
+        /// A Go template, or `json`
+        #[arg(short, long)]
+        format: Option<String>,
+        #[arg(long = "type")]
+        kind: Option<String>,
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Fetch the logs of a container
+    Logs {
+        #[arg(short, long)]
+        follow: bool,
+        #[arg(short = 'n', long, default_value = "all")]
+        tail: String,
+        #[arg(short, long)]
+        timestamps: bool,
+        #[arg(long)]
+        since: Option<String>,
+        container: String,
+    },
+    /// Run a command in a running container
+    Exec(crate::commands::run::ExecArguments),
+    /// Attach to a running container
+    Attach { container: String },
+    /// Display the running processes of a container
+    Top { container: String },
+    /// Show resource usage of running containers, once
+    Stats { containers: Vec<String> },
+    /// List images
+    #[command(alias = "image-ls")]
+    Images {
+        #[arg(short, long)]
+        all: bool,
+        #[arg(short, long)]
+        quiet: bool,
+        #[arg(long)]
+        no_trunc: bool,
+        #[arg(long)]
+        format: Option<String>,
+    },
+    /// Build an image from a Dockerfile
+    Build(crate::commands::build::BuildArguments),
+    /// Make an image from a tar file (`-` is stdin)
+    Import {
+        /// Apply a Dockerfile instruction, such as `CMD ["sh"]`
+        #[arg(short, long)]
+        change: Vec<String>,
+        #[arg(short, long, default_value = "")]
+        message: String,
+        file: String,
+        reference: Option<String>,
+    },
+    /// Download an image from a registry
+    Pull {
+        #[arg(short, long)]
+        quiet: bool,
+        image: String,
+    },
+    /// Upload an image to a registry
+    Push {
+        #[arg(short, long)]
+        quiet: bool,
+        image: String,
+    },
+    /// Give an image one more name
+    Tag { image: String, name: String },
+    /// Remove one or more images
+    Rmi {
+        #[arg(short, long)]
+        force: bool,
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Show the history of an image
+    History { image: String },
+    /// Log in to a registry
+    Login {
+        #[arg(short, long)]
+        username: Option<String>,
+        #[arg(short, long)]
+        password: Option<String>,
+        #[arg(long)]
+        password_stdin: bool,
+        #[arg(default_value = "127.0.0.1:5000")]
+        server: String,
+    },
+    /// Log out from a registry
+    Logout {
+        #[arg(default_value = "127.0.0.1:5000")]
+        server: String,
+    },
+    /// List networks
+    Networks {
+        #[arg(long)]
+        format: Option<String>,
+    },
+    /// List volumes
+    Volumes {
+        #[arg(long)]
+        format: Option<String>,
+    },
+    /// Manage named network namespaces, shared with `ip netns`
+    #[command(subcommand)]
+    Netns(NetnsCommand),
+    /// Show what happens, as it happens
+    Events {
+        #[arg(long)]
+        since: Option<String>,
+        #[arg(long)]
+        until: Option<String>,
+        #[arg(short, long)]
+        filter: Vec<String>,
+        #[arg(long)]
+        format: Option<String>,
+    },
+    /// Show what the engine knows of itself and this machine
+    Info {
+        #[arg(short, long)]
+        format: Option<String>,
+    },
+    /// Show the versions of client and engine
+    Version {
+        #[arg(short, long)]
+        format: Option<String>,
+    },
+    /// Print a completion script for a shell
+    Completion { shell: clap_complete::Shell },
+}

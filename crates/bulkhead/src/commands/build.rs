@@ -1,0 +1,248 @@
+//! `bulkhead build`: sends the context as a tar stream and shows the steps.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+use tokio_util::io::{ReaderStream, SyncIoBridge};
+
+use super::images;
+use crate::client::{Client, each_json, encode};
+use crate::failure::Failure;
+
+#[derive(Debug, Args)]
+pub struct BuildArguments {
+    /// The image's name, and a tag: name:tag (repeatable)
+    #[arg(short, long)]
+    pub tag: Vec<String>,
+    /// The Dockerfile (default: Dockerfile in the context)
+    #[arg(short, long)]
+    pub file: Option<PathBuf>,
+    #[arg(long)]
+    pub build_arg: Vec<String>,
+    /// Another meaning for a name in FROM and COPY --from: NAME=docker-image://REFERENCE
+    #[arg(long)]
+    pub build_context: Vec<String>,
+    #[arg(long)]
+    pub label: Vec<String>,
+    #[arg(long)]
+    pub target: Option<String>,
+    #[arg(long)]
+    pub network: Option<String>,
+    #[arg(long)]
+    pub add_host: Vec<String>,
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Always try to pull a newer base image
+    #[arg(long)]
+    pub pull: bool,
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// A directory, or - for a Dockerfile on stdin
+    pub context: PathBuf,
+}
+
+pub async fn build(client: &Client, arguments: BuildArguments) -> Result<(), Failure> {
+    let (mut query, dockerfile) = query(&arguments)?;
+    query.push(("dockerfile", dockerfile.in_context.clone()));
+    let query: Vec<String> =
+        query.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
+    let path = format!("/build?{}", query.join("&"));
+
+    let (writer, reader) = tokio::io::duplex(1 << 20);
+    let context = arguments.context.clone();
+    let sending =
+        tokio::task::spawn_blocking(move || send(&context, &dockerfile, SyncIoBridge::new(writer)));
+    let response = client
+        .upload(
+            &path,
+            Some(&images::all_authorizations()),
+            ReaderStream::with_capacity(reader, 256 * 1024),
+        )
+        .await;
+    let sent = sending.await.map_err(|cause| Failure::new(cause.to_string()))?;
+    let response = match (response, sent) {
+        // The engine's refusal says more than the broken pipe it caused.
+        (Err(failure), _) => return Err(failure),
+        (Ok(_), Err(failure)) => return Err(failure),
+        (Ok(response), Ok(())) => response,
+    };
+    let mut id = String::new();
+    each_json(response, |line| {
+        images::failed(&line)?;
+        if let Some(text) = line["stream"].as_str().filter(|_| !arguments.quiet) {
+            print!("{text}");
+            std::io::stdout().flush()?;
+        } else if let Some(status) = line["status"]
+            .as_str()
+            .filter(|_| !arguments.quiet && line["progressDetail"]["current"].is_null())
+        {
+            match line["id"].as_str().filter(|id| !id.is_empty()) {
+                Some(id) => println!("{id}: {status}"),
+                None => println!("{status}"),
+            }
+        }
+        if let Some(found) = line["aux"]["ID"].as_str() {
+            found.clone_into(&mut id);
+        }
+        Ok(())
+    })
+    .await?;
+    if arguments.quiet {
+        println!("{id}");
+    }
+    Ok(())
+}
+
+/// Where the Dockerfile is, and what the engine will find it as.
+#[derive(Debug, Clone)]
+struct Dockerfile {
+    in_context: String,
+    /// It lies outside the context, and is sent along under `in_context`.
+    outside: Option<PathBuf>,
+}
+
+fn query(arguments: &BuildArguments) -> Result<(Vec<(&'static str, String)>, Dockerfile), Failure> {
+    let mut query = Vec::new();
+    query.extend(arguments.tag.iter().map(|tag| ("t", tag.clone())));
+    query.push((
+        "buildargs",
+        values(&arguments.build_arg, |name| std::env::var(name).ok()).to_string(),
+    ));
+    query.push(("labels", values(&arguments.label, |_| Some(String::new())).to_string()));
+    query.push(("buildcontexts", contexts(&arguments.build_context)?.to_string()));
+    query.extend(arguments.target.iter().map(|target| ("target", target.clone())));
+    query.extend(arguments.network.iter().map(|network| ("networkmode", network.clone())));
+    query.extend(arguments.add_host.iter().map(|host| ("extrahosts", host.clone())));
+    query.push(("nocache", u8::from(arguments.no_cache).to_string()));
+    query.push(("pull", u8::from(arguments.pull).to_string()));
+    query.push(("rm", "1".to_owned()));
+    let dockerfile = match &arguments.file {
+        None => Dockerfile { in_context: "Dockerfile".to_owned(), outside: None },
+        Some(file) => {
+            let inside = std::path::absolute(file)
+                .ok()
+                .zip(std::path::absolute(&arguments.context).ok())
+                .and_then(|(file, context)| file.strip_prefix(context).ok().map(Path::to_owned));
+            match inside {
+                Some(inside) => {
+                    Dockerfile { in_context: inside.to_string_lossy().into_owned(), outside: None }
+                }
+                None => Dockerfile {
+                    in_context: ".bulkhead.Dockerfile".to_owned(),
+                    outside: Some(file.clone()),
+                },
+            }
+        }
+    };
+    Ok((query, dockerfile))
+}
+
+fn values(flags: &[String], missing: impl Fn(&str) -> Option<String>) -> Value {
+    let pair = |flag: &String| match flag.split_once('=') {
+        Some((name, value)) => (name.to_owned(), json!(value)),
+        None => (flag.clone(), json!(missing(flag))),
+    };
+    Value::Object(flags.iter().map(pair).collect::<Map<_, _>>())
+}
+
+fn contexts(flags: &[String]) -> Result<Value, Failure> {
+    let mut contexts = Map::new();
+    for flag in flags {
+        let (name, value) = flag.split_once('=').ok_or_else(|| {
+            Failure::new(format!(
+                "invalid build context {flag:?}: write it as NAME=docker-image://REFERENCE"
+            ))
+        })?;
+        if !value.starts_with("docker-image://") {
+            return Err(Failure::new(format!(
+                "build context {name}: {value:?} is not supported: use docker-image://REFERENCE"
+            )));
+        }
+        contexts.insert(name.to_owned(), json!(value));
+    }
+    Ok(Value::Object(contexts))
+}
+
+/// Writes the context as tar. Owners become 0:0, as the docker CLI sends them; what .dockerignore
+/// leaves out is left to the engine, which has the one implementation of its rules.
+fn send(context: &Path, dockerfile: &Dockerfile, to: impl Write) -> Result<(), Failure> {
+    let mut archive = tar::Builder::new(to);
+    archive.mode(tar::HeaderMode::Complete);
+    archive.follow_symlinks(false);
+    if context == Path::new("-") {
+        let mut text = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::stdin(), &mut text)?;
+        append(&mut archive, "Dockerfile", &text)?;
+    } else {
+        if !context.is_dir() {
+            return Err(Failure::new(format!(
+                "the build context {} is not a directory",
+                context.display()
+            )));
+        }
+        walk(&mut archive, context, Path::new("")).map_err(|(path, cause)| {
+            Failure::new(format!("cannot send {} of the build context: {cause}", path.display()))
+        })?;
+    }
+    if let Some(file) = &dockerfile.outside {
+        let text = std::fs::read(file).map_err(|cause| {
+            Failure::new(format!("cannot read the Dockerfile {}: {cause}", file.display()))
+        })?;
+        append(&mut archive, &dockerfile.in_context, &text)?;
+    }
+    let mut to = archive.into_inner()?;
+    to.flush().map_err(Failure::from)
+}
+
+fn append(archive: &mut tar::Builder<impl Write>, name: &str, text: &[u8]) -> Result<(), Failure> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, name, text).map_err(Failure::from)
+}
+
+fn walk(
+    archive: &mut tar::Builder<impl Write>,
+    root: &Path,
+    below: &Path,
+) -> Result<(), (PathBuf, std::io::Error)> {
+    let directory = root.join(below);
+    let at = |path: &Path, cause| (path.to_owned(), cause);
+    let mut entries: Vec<_> = std::fs::read_dir(&directory)
+        .and_then(Iterator::collect)
+        .map_err(|cause| at(below, cause))?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let name = below.join(entry.file_name());
+        let path = entry.path();
+        let metadata = entry.metadata().map_err(|cause| at(&name, cause))?;
+        let mut header = tar::Header::new_gnu();
+        header.set_metadata(&metadata);
+        header.set_uid(0);
+        header.set_gid(0);
+        let kind = metadata.file_type();
+        let appended = if kind.is_symlink() {
+            header.set_size(0);
+            std::fs::read_link(&path)
+                .and_then(|target| archive.append_link(&mut header, &name, target))
+        } else if kind.is_dir() {
+            header.set_size(0);
+            archive.append_data(&mut header, &name, std::io::empty())
+        } else if kind.is_file() {
+            std::fs::File::open(&path).and_then(|file| {
+                use std::io::Read;
+                archive.append_data(&mut header, &name, file.take(metadata.len()))
+            })
+        } else {
+            // Sockets and fifos cannot be copied into an image; Docker leaves them out too.
+            Ok(())
+        };
+        appended.map_err(|cause| at(&name, cause))?;
+        if kind.is_dir() {
+            walk(archive, root, &name)?;
+        }
+    }
+    Ok(())
+}

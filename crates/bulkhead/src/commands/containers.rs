@@ -1,0 +1,298 @@
+//! Commands on existing containers.
+
+use bulkhead_spec::Timestamp;
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::client::{Client, collect, encode};
+use crate::failure::Failure;
+use crate::{table, template};
+
+/// Does one thing to each of several containers, goes on past errors, and prints each that worked.
+pub async fn each(
+    client: &Client,
+    containers: &[String],
+    verb: &str,
+    query: &str,
+) -> Result<(), Failure> {
+    let query = if query.is_empty() { String::new() } else { format!("?{query}") };
+    let mut failed = None;
+    for container in containers {
+        match client.post(&format!("/containers/{}/{verb}{query}", encode(container)), None).await {
+            Ok(_) => println!("{container}"),
+            Err(failure) => report(&mut failed, failure),
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Prints an error at once; the last one decides the exit status.
+fn report(failed: &mut Option<Failure>, failure: Failure) {
+    eprintln!("bulkhead: {}", failure.message.trim_end());
+    *failed = Some(Failure { message: String::new(), ..failure });
+}
+
+pub async fn wait(client: &Client, containers: &[String]) -> Result<(), Failure> {
+    let mut failed = None;
+    for container in containers {
+        let path = format!("/containers/{}/wait", encode(container));
+        match client.post(&path, None).await {
+            Ok(ended) => println!("{}", ended["StatusCode"]),
+            Err(failure) => report(&mut failed, failure),
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+pub async fn remove(
+    client: &Client,
+    force: bool,
+    volumes: bool,
+    containers: &[String],
+) -> Result<(), Failure> {
+    let mut failed = None;
+    for container in containers {
+        let path = format!("/containers/{}?force={force}&v={volumes}", encode(container));
+        match client.delete(&path).await {
+            Ok(_) => println!("{container}"),
+            Err(failure) => report(&mut failed, failure),
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+pub async fn rename(client: &Client, container: &str, name: &str) -> Result<(), Failure> {
+    client
+        .post(&format!("/containers/{}/rename?name={}", encode(container), encode(name)), None)
+        .await
+        .map(drop)
+}
+
+pub async fn list(
+    client: &Client,
+    all: bool,
+    quiet: bool,
+    no_trunc: bool,
+    filters: &[String],
+    format: Option<&str>,
+    last: Option<i64>,
+) -> Result<(), Failure> {
+    let mut path = format!("/containers/json?all={}", u8::from(all || last.is_some()));
+    if let Some(last) = last.filter(|last| *last > 0) {
+        path.push_str(&format!("&limit={last}"));
+    }
+    if !filters.is_empty() {
+        path.push_str(&format!("&filters={}", encode(&filter_map(filters)?.to_string())));
+    }
+    let containers = client.get(&path).await?;
+    let rows = containers.as_array().into_iter().flatten();
+    if quiet {
+        for container in rows {
+            let id = container["Id"].as_str().unwrap_or_default();
+            println!("{}", if no_trunc { id } else { short(id) });
+        }
+        return Ok(());
+    }
+    let rows: Vec<Value> = rows.map(|container| row(container, no_trunc)).collect();
+    if let Some(format) = format {
+        return rows.iter().try_for_each(|row| template::print(format, row));
+    }
+    let titles = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
+    let fields = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"];
+    table::print(
+        &titles,
+        rows.iter().map(|row| fields.iter().map(|field| text(&row[field])).collect()).collect(),
+    );
+    Ok(())
+}
+
+/// `label=a=b` → `{"label": {"a=b": true}}`, as the docker CLI sends filters.
+pub fn filter_map(filters: &[String]) -> Result<Value, Failure> {
+    let mut map = json!({});
+    for filter in filters {
+        let (name, value) = filter.split_once('=').ok_or_else(|| {
+            Failure::new(format!("invalid filter '{filter}': write it as NAME=VALUE"))
+        })?;
+        map[name][value] = json!(true);
+    }
+    Ok(map)
+}
+
+/// What Docker's templates for `ps` know.
+fn row(container: &Value, no_trunc: bool) -> Value {
+    let id = text(&container["Id"]);
+    let command = text(&container["Command"]);
+    let created = container["Created"].as_i64().unwrap_or_default();
+    let names: Vec<String> = container["Names"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|name| text(name).trim_start_matches('/').to_owned())
+        .collect();
+    let labels: Vec<String> = container["Labels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", text(value)))
+        .collect();
+    json!({
+        "ID": if no_trunc { id.as_str() } else { short(&id) },
+        "Image": container["Image"],
+        "Command": if no_trunc { format!("{command:?}") } else { format!("\"{}\"", shorten(&command, 20)) },
+        "CreatedAt": Timestamp::from_second(created).map(|at| at.to_string()).unwrap_or_default(),
+        "RunningFor": format!("{} ago", table::ago(Timestamp::now().as_second() - created)),
+        "State": container["State"],
+        "Status": container["Status"],
+        "Ports": ports(&container["Ports"]),
+        "Names": names.join(","),
+        "Labels": labels.join(","),
+        "Networks": container["NetworkSettings"]["Networks"].as_object().map(|networks| networks.keys().cloned().collect::<Vec<_>>().join(",")).unwrap_or_default(),
+        "Mounts": container["Mounts"].as_array().map(|mounts| mounts.iter().map(|mount| text(&mount["Source"])).collect::<Vec<_>>().join(",")).unwrap_or_default(),
+    })
+}
+
+fn ports(ports: &Value) -> String {
+    let mut shown: Vec<String> = ports
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|port| {
+            let private = format!("{}/{}", port["PrivatePort"], text(&port["Type"]));
+            match (port["PublicPort"].as_u64(), port["IP"].as_str()) {
+                (Some(public), Some(address)) if address.contains(':') => {
+                    format!("[{address}]:{public}->{private}")
+                }
+                (Some(public), Some(address)) => format!("{address}:{public}->{private}"),
+                _ => private,
+            }
+        })
+        .collect();
+    shown.sort();
+    shown.join(", ")
+}
+
+pub async fn logs(
+    client: &Client,
+    container: &str,
+    follow: bool,
+    tail: &str,
+    timestamps: bool,
+    since: Option<&str>,
+) -> Result<(), Failure> {
+    use http_body_util::BodyExt;
+    use std::io::Write;
+
+    let name = encode(container);
+    let seen = client.get(&format!("/containers/{name}/json")).await?;
+    let tty = seen["Config"]["Tty"].as_bool().unwrap_or(false);
+    let since = since.map(|since| format!("&since={}", encode(since))).unwrap_or_default();
+    let path = format!(
+        "/containers/{name}/logs?stdout=1&stderr=1&follow={}&tail={}&timestamps={}{since}",
+        u8::from(follow),
+        encode(tail),
+        u8::from(timestamps)
+    );
+    let mut body = client.call(Method::GET, &path, None, None).await?.into_body();
+    let mut pending = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|cause| Failure::new(format!("the log broke off: {cause}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if tty {
+            std::io::stdout().write_all(&data)?;
+            continue;
+        }
+        pending.extend_from_slice(&data);
+        while pending.len() >= 8 {
+            let length =
+                u32::from_be_bytes([pending[4], pending[5], pending[6], pending[7]]) as usize;
+            if pending.len() < 8 + length {
+                break;
+            }
+            let frame: Vec<u8> = pending.drain(..8 + length).collect();
+            match frame[0] {
+                1 => std::io::stdout().write_all(&frame[8..])?,
+                _ => std::io::stderr().write_all(&frame[8..])?,
+            }
+        }
+        std::io::stdout().flush()?;
+    }
+    Ok(())
+}
+
+pub async fn top(client: &Client, container: &str) -> Result<(), Failure> {
+    let top = client.get(&format!("/containers/{}/top", encode(container))).await?;
+    let strings =
+        |value: &Value| value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
+    let titles = strings(&top["Titles"]);
+    let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
+    table::print(&titles, top["Processes"].as_array().into_iter().flatten().map(strings).collect());
+    Ok(())
+}
+
+/// One sample of each, in the columns of `docker stats --no-stream`.
+pub async fn stats(client: &Client, containers: &[String]) -> Result<(), Failure> {
+    let names: Vec<String> = if containers.is_empty() {
+        let running = client.get("/containers/json").await?;
+        running.as_array().into_iter().flatten().map(|container| text(&container["Id"])).collect()
+    } else {
+        containers.to_vec()
+    };
+    let mut rows = Vec::new();
+    for name in &names {
+        let response = client
+            .call(Method::GET, &format!("/containers/{}/stats?stream=0", encode(name)), None, None)
+            .await?;
+        let sample: Value = serde_json::from_slice(&collect(response).await?)
+            .map_err(|cause| Failure::new(cause.to_string()))?;
+        let number = |value: &Value| value.as_u64().unwrap_or_default();
+        let (cpu, before) = (&sample["cpu_stats"], &sample["precpu_stats"]);
+        let used = number(&cpu["cpu_usage"]["total_usage"])
+            .saturating_sub(number(&before["cpu_usage"]["total_usage"]));
+        let all =
+            number(&cpu["system_cpu_usage"]).saturating_sub(number(&before["system_cpu_usage"]));
+        let cpus = number(&cpu["online_cpus"]).max(1);
+        let percent = if all == 0 { 0.0 } else { used as f64 / all as f64 * cpus as f64 * 100.0 };
+        let memory = &sample["memory_stats"];
+        let usage =
+            number(&memory["usage"]).saturating_sub(number(&memory["stats"]["inactive_file"]));
+        let limit = number(&memory["limit"]);
+        let share = if limit == 0 { 0.0 } else { usage as f64 / limit as f64 * 100.0 };
+        rows.push(vec![
+            short(&text(&sample["id"])).to_owned(),
+            text(&sample["name"]).trim_start_matches('/').to_owned(),
+            format!("{percent:.2}%"),
+            format!(
+                "{} / {}",
+                bulkhead_spec::decimal_size(usage),
+                bulkhead_spec::decimal_size(limit)
+            ),
+            format!("{share:.2}%"),
+            text(&sample["pids_stats"]["current"]),
+        ]);
+    }
+    table::print(&["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "PIDS"], rows);
+    Ok(())
+}
+
+/// A string without its quotes; anything else as JSON, null as nothing.
+pub fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// The first 12 digits of an id, without `sha256:`.
+pub fn short(id: &str) -> &str {
+    let digits = id.strip_prefix("sha256:").unwrap_or(id);
+    digits.get(..12).unwrap_or(digits)
+}
+
+/// At most `width` letters, the last an ellipsis if some were left out.
+fn shorten(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width - 1).chain(['…']).collect()
+}

@@ -1,0 +1,367 @@
+//! `run`, `create`, `start`, `exec` and `attach`: the commands that carry a terminal.
+
+mod body;
+mod stream;
+
+use clap::Args;
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::client::{Client, encode};
+use crate::failure::Failure;
+use crate::terminal;
+
+/// Docker's flags for `run` and `create`.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub struct RunArguments {
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    /// Run in the background and print the container's id
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Keep stdin open
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Allocate a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Remove the container when it exits
+    #[arg(long)]
+    pub rm: bool,
+    #[arg(long)]
+    pub name: Option<String>,
+    #[arg(short, long)]
+    pub env: Vec<String>,
+    #[arg(long)]
+    pub env_file: Vec<String>,
+    #[arg(short, long)]
+    pub label: Vec<String>,
+    /// [address:]host port:container port[/protocol]
+    #[arg(short, long)]
+    pub publish: Vec<String>,
+    #[arg(short = 'P', long)]
+    pub publish_all: bool,
+    #[arg(long)]
+    pub expose: Vec<String>,
+    #[arg(short, long)]
+    pub volume: Vec<String>,
+    /// type=bind|volume|tmpfs,source=…,target=…[,readonly]
+    #[arg(long)]
+    pub mount: Vec<String>,
+    #[arg(long)]
+    pub tmpfs: Vec<String>,
+    #[arg(short, long)]
+    pub workdir: Option<String>,
+    #[arg(short, long)]
+    pub user: Option<String>,
+    #[arg(long)]
+    pub entrypoint: Option<String>,
+    #[arg(short, long)]
+    pub hostname: Option<String>,
+    #[arg(long)]
+    pub domainname: Option<String>,
+    /// bridge, host, none, or container:NAME
+    #[arg(long, alias = "net")]
+    pub network: Option<String>,
+    #[arg(long)]
+    pub link: Vec<String>,
+    #[arg(long)]
+    pub add_host: Vec<String>,
+    #[arg(long)]
+    pub dns: Vec<String>,
+    #[arg(long)]
+    pub dns_search: Vec<String>,
+    #[arg(long, alias = "dns-opt")]
+    pub dns_option: Vec<String>,
+    /// no, on-failure[:N], always, unless-stopped
+    #[arg(long)]
+    pub restart: Option<String>,
+    #[arg(short, long)]
+    pub memory: Option<String>,
+    #[arg(long)]
+    pub memory_reservation: Option<String>,
+    #[arg(long, allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    #[arg(short, long)]
+    pub cpu_shares: Option<u64>,
+    #[arg(long)]
+    pub cpus: Option<f64>,
+    #[arg(long)]
+    pub cpu_period: Option<u64>,
+    #[arg(long)]
+    pub cpu_quota: Option<i64>,
+    #[arg(long)]
+    pub cpuset_cpus: Option<String>,
+    #[arg(long)]
+    pub cpuset_mems: Option<String>,
+    #[arg(long, allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
+    #[arg(long)]
+    pub shm_size: Option<String>,
+    #[arg(long)]
+    pub ulimit: Vec<String>,
+    #[arg(long)]
+    pub cap_add: Vec<String>,
+    #[arg(long)]
+    pub cap_drop: Vec<String>,
+    #[arg(long)]
+    pub security_opt: Vec<String>,
+    #[arg(long)]
+    pub privileged: bool,
+    #[arg(long)]
+    pub read_only: bool,
+    #[arg(long)]
+    pub init: bool,
+    #[arg(long)]
+    pub pid: Option<String>,
+    #[arg(long)]
+    pub ipc: Option<String>,
+    #[arg(long)]
+    pub uts: Option<String>,
+    #[arg(long)]
+    pub userns: Option<String>,
+    #[arg(long)]
+    pub cgroupns: Option<String>,
+    #[arg(long)]
+    pub cgroup_parent: Option<String>,
+    #[arg(long)]
+    pub group_add: Vec<String>,
+    #[arg(long)]
+    pub sysctl: Vec<String>,
+    #[arg(long)]
+    pub device: Vec<String>,
+    #[arg(long)]
+    pub log_driver: Option<String>,
+    #[arg(long)]
+    pub log_opt: Vec<String>,
+    #[arg(long)]
+    pub stop_signal: Option<String>,
+    #[arg(long)]
+    pub stop_timeout: Option<i64>,
+    #[arg(long, allow_hyphen_values = true)]
+    pub oom_score_adj: Option<i64>,
+    /// missing, always, never
+    #[arg(long, default_value = "missing")]
+    pub pull: String,
+    #[arg(long)]
+    pub cidfile: Option<std::path::PathBuf>,
+    pub image: String,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+/// Docker's flags for `exec`.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub struct ExecArguments {
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    #[arg(short, long)]
+    pub detach: bool,
+    #[arg(short, long)]
+    pub interactive: bool,
+    #[arg(short, long)]
+    pub tty: bool,
+    #[arg(short, long)]
+    pub env: Vec<String>,
+    #[arg(short, long)]
+    pub user: Option<String>,
+    #[arg(short, long)]
+    pub workdir: Option<String>,
+    #[arg(long)]
+    pub privileged: bool,
+    pub container: String,
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+pub async fn run(client: &Client, arguments: RunArguments) -> Result<(), Failure> {
+    if arguments.detach
+        && arguments.rm
+        && arguments.restart.as_deref().is_some_and(|policy| policy != "no")
+    {
+        return Err(Failure::new("conflicting options: cannot specify both --restart and --rm")
+            .with_code(125));
+    }
+    if arguments.tty && arguments.interactive && !arguments.detach && !terminal::is_interactive() {
+        return Err(Failure::new(
+            "the input device is not a terminal: leave out -t, or run it in one",
+        ));
+    }
+    let id = make(client, &arguments).await.map_err(Failure::of_start)?;
+    if arguments.detach {
+        client.post(&format!("/containers/{id}/start"), None).await.map_err(Failure::of_start)?;
+        println!("{id}");
+        return Ok(());
+    }
+    let streams = format!("stream=1&stdout=1&stderr=1&stdin={}", u8::from(arguments.interactive));
+    // Both before the start, so that neither the first output nor a quick exit is missed.
+    let attach = format!("/containers/{id}/attach?{streams}");
+    let condition = if arguments.rm { "removed" } else { "next-exit" };
+    let wait = format!("/containers/{id}/wait?condition={condition}");
+    let (connection, waiting) = tokio::try_join!(
+        client.hijack(&attach, None),
+        client.call(Method::POST, &wait, None, None)
+    )
+    .map_err(|failure| failure.with_code(125))?;
+    let raw = (arguments.tty && arguments.interactive).then(terminal::Raw::enter).flatten();
+    if let Err(failure) = client.post(&format!("/containers/{id}/start"), None).await {
+        drop(raw);
+        return Err(failure.of_start());
+    }
+    let target = stream::Target::Container(id.clone());
+    let mode = stream::Mode { tty: arguments.tty, stdin: arguments.interactive };
+    stream::run(client, &target, connection, mode).await?;
+    drop(raw);
+    let ended: Value =
+        serde_json::from_slice(&crate::client::collect(waiting).await?).map_err(|cause| {
+            Failure::new(format!("the engine did not say how the container ended: {cause}"))
+        })?;
+    exit(&ended["StatusCode"])
+}
+
+pub async fn create(client: &Client, arguments: RunArguments) -> Result<(), Failure> {
+    let id = make(client, &arguments).await.map_err(Failure::of_start)?;
+    println!("{id}");
+    Ok(())
+}
+
+/// Creates the container, pulling the image first if it is not here.
+async fn make(client: &Client, arguments: &RunArguments) -> Result<String, Failure> {
+    let body = body::container(arguments)?;
+    let name =
+        arguments.name.as_deref().map(|name| format!("?name={}", encode(name))).unwrap_or_default();
+    let path = format!("/containers/create{name}");
+    if arguments.pull == "always" {
+        super::images::pull_to(client, &arguments.image, super::images::Show::OnStderr).await?;
+    }
+    let created = match client.post(&path, Some(&body)).await {
+        Err(failure)
+            if failure.status == Some(404)
+                && arguments.pull == "missing"
+                && failure.message.contains("No such image") =>
+        {
+            eprintln!("Unable to find image '{}' locally", arguments.image);
+            super::images::pull_to(client, &arguments.image, super::images::Show::OnStderr).await?;
+            client.post(&path, Some(&body)).await?
+        }
+        answer => answer?,
+    };
+    for warning in created["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        eprintln!("WARNING: {warning}");
+    }
+    let id = created["Id"].as_str().unwrap_or_default().to_owned();
+    if let Some(path) = &arguments.cidfile {
+        std::fs::write(path, &id)
+            .map_err(|cause| Failure::new(format!("cannot write {}: {cause}", path.display())))?;
+    }
+    Ok(id)
+}
+
+pub async fn start(client: &Client, attach: bool, containers: &[String]) -> Result<(), Failure> {
+    if !attach {
+        return super::containers::each(client, containers, "start", "").await.map_err(|failure| {
+            Failure {
+                exit_code: if failure.exit_code == 1 { 1 } else { failure.exit_code },
+                ..failure
+            }
+        });
+    }
+    let [container] = containers else {
+        return Err(Failure::new("you cannot start and attach multiple containers at once"));
+    };
+    let name = encode(container);
+    let seen = client.get(&format!("/containers/{name}/json")).await?;
+    let tty = seen["Config"]["Tty"].as_bool().unwrap_or(false);
+    let attach = format!("/containers/{name}/attach?stream=1&stdout=1&stderr=1");
+    let wait = format!("/containers/{name}/wait?condition=next-exit");
+    let (connection, waiting) = tokio::try_join!(
+        client.hijack(&attach, None),
+        client.call(Method::POST, &wait, None, None)
+    )?;
+    client.post(&format!("/containers/{name}/start"), None).await.map_err(Failure::of_start)?;
+    let mode = stream::Mode { tty, stdin: false };
+    stream::run(client, &stream::Target::Container(container.clone()), connection, mode).await?;
+    let ended: Value = serde_json::from_slice(&crate::client::collect(waiting).await?)
+        .map_err(|cause| Failure::new(cause.to_string()))?;
+    exit(&ended["StatusCode"])
+}
+
+pub async fn attach(client: &Client, container: &str) -> Result<(), Failure> {
+    let name = encode(container);
+    let seen = client.get(&format!("/containers/{name}/json")).await?;
+    if !seen["State"]["Running"].as_bool().unwrap_or(false) {
+        return Err(Failure::new(format!(
+            "cannot attach to {container}: it is not running; start it first"
+        )));
+    }
+    let tty = seen["Config"]["Tty"].as_bool().unwrap_or(false);
+    let stdin = seen["Config"]["OpenStdin"].as_bool().unwrap_or(false);
+    let wait = format!("/containers/{name}/wait?condition=not-running");
+    let attach =
+        format!("/containers/{name}/attach?stream=1&stdout=1&stderr=1&stdin={}", u8::from(stdin));
+    let (connection, waiting) = tokio::try_join!(
+        client.hijack(&attach, None),
+        client.call(Method::POST, &wait, None, None)
+    )?;
+    let raw = (tty && stdin).then(terminal::Raw::enter).flatten();
+    let mode = stream::Mode { tty, stdin };
+    stream::run(client, &stream::Target::Container(container.to_owned()), connection, mode).await?;
+    drop(raw);
+    let ended: Value = serde_json::from_slice(&crate::client::collect(waiting).await?)
+        .map_err(|cause| Failure::new(cause.to_string()))?;
+    exit(&ended["StatusCode"])
+}
+
+pub async fn exec(client: &Client, arguments: ExecArguments) -> Result<(), Failure> {
+    if arguments.tty && arguments.interactive && !arguments.detach && !terminal::is_interactive() {
+        return Err(Failure::new(
+            "the input device is not a terminal: leave out -t, or run it in one",
+        ));
+    }
+    let body = json!({
+        "AttachStdin": arguments.interactive && !arguments.detach,
+        "AttachStdout": !arguments.detach,
+        "AttachStderr": !arguments.detach,
+        "Tty": arguments.tty,
+        "Cmd": arguments.command,
+        "Env": body::environment(&arguments.env, &[])?,
+        "User": arguments.user.clone().unwrap_or_default(),
+        "WorkingDir": arguments.workdir.clone().unwrap_or_default(),
+        "Privileged": arguments.privileged,
+    });
+    let made = client
+        .post(&format!("/containers/{}/exec", encode(&arguments.container)), Some(&body))
+        .await?;
+    let id = made["Id"].as_str().unwrap_or_default().to_owned();
+    let mut start = json!({"Detach": arguments.detach, "Tty": arguments.tty});
+    if arguments.detach {
+        return client
+            .post(&format!("/exec/{id}/start"), Some(&start))
+            .await
+            .map(drop)
+            .map_err(Failure::of_start);
+    }
+    if let Some((rows, columns)) = terminal::size().filter(|_| arguments.tty) {
+        start["ConsoleSize"] = json!([rows, columns]);
+    }
+    let connection = client
+        .hijack(&format!("/exec/{id}/start"), Some(&start))
+        .await
+        .map_err(Failure::of_start)?;
+    let raw = (arguments.tty && arguments.interactive).then(terminal::Raw::enter).flatten();
+    let mode = stream::Mode { tty: arguments.tty, stdin: arguments.interactive };
+    stream::run(client, &stream::Target::Exec(id.clone()), connection, mode).await?;
+    drop(raw);
+    exit(&client.get(&format!("/exec/{id}/json")).await?["ExitCode"])
+}
+
+/// Ends with the container's own exit code.
+fn exit(code: &Value) -> Result<(), Failure> {
+    match code.as_i64() {
+        Some(0) => Ok(()),
+        Some(code) => Err(Failure::silent(u8::try_from(code).unwrap_or(255))),
+        None => Err(Failure::new("the engine did not say how the process ended")),
+    }
+}

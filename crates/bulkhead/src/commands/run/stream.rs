@@ -1,0 +1,142 @@
+//! Bytes between the user's terminal and an attached container or exec.
+
+use std::io::Write;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::client::{Client, Hijacked, encode};
+use crate::failure::Failure;
+use crate::terminal;
+
+/// What is on the other end, for resizing and signals.
+#[derive(Debug, Clone)]
+pub enum Target {
+    Container(String),
+    Exec(String),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Mode {
+    pub tty: bool,
+    pub stdin: bool,
+}
+
+/// Copies both ways until the other side has ended its output.
+pub async fn run(
+    client: &Client,
+    target: &Target,
+    connection: Hijacked,
+    mode: Mode,
+) -> Result<(), Failure> {
+    let (mut from, mut to) = tokio::io::split(connection);
+    if mode.tty {
+        resize(client, target).await;
+        tokio::spawn(follow_size(client.clone(), target.clone()));
+    } else {
+        tokio::spawn(forward_signals(client.clone(), target.clone()));
+    }
+    if mode.stdin {
+        // A thread, not a task: a read of a terminal cannot be taken back, and must not keep the
+        // program from ending when the container has.
+        let (sender, mut receiver) = tokio::sync::mpsc::channel::<Vec<u8>>(4);
+        std::thread::spawn(move || read_stdin(&sender));
+        tokio::spawn(async move {
+            while let Some(bytes) = receiver.recv().await {
+                if to.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+            let _ = to.shutdown().await;
+        });
+    } else {
+        // Docker's CLI closes its side at once; the server has to keep the other one open.
+        let _ = to.shutdown().await;
+    }
+    let copied = if mode.tty { copy_raw(&mut from).await } else { copy_frames(&mut from).await };
+    copied.map_err(|cause| Failure::new(format!("the connection to the engine broke: {cause}")))
+}
+
+fn read_stdin(sender: &tokio::sync::mpsc::Sender<Vec<u8>>) {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        match rustix::io::read(std::io::stdin(), &mut buffer) {
+            Ok(0) => return,
+            Ok(count) if sender.blocking_send(buffer[..count].to_vec()).is_err() => return,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+async fn copy_raw(from: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<()> {
+    let mut buffer = vec![0; 32 * 1024];
+    loop {
+        match from.read(&mut buffer).await? {
+            0 => return Ok(()),
+            count => write(std::io::stdout(), &buffer[..count])?,
+        }
+    }
+}
+
+/// Docker's frames: stream (1 stdout, 2 stderr), three zeros, and the length, big-endian.
+async fn copy_frames(from: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<()> {
+    let mut payload = Vec::new();
+    loop {
+        let mut header = [0; 8];
+        match from.read_exact(&mut header).await {
+            Err(cause) if cause.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+            read => read?,
+        };
+        let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+        payload.clear();
+        (&mut *from).take(u64::from(length)).read_to_end(&mut payload).await?;
+        match header[0] {
+            1 => write(std::io::stdout(), &payload)?,
+            _ => write(std::io::stderr(), &payload)?,
+        }
+    }
+}
+
+fn write(mut to: impl Write, bytes: &[u8]) -> std::io::Result<()> {
+    to.write_all(bytes)?;
+    to.flush()
+}
+
+async fn follow_size(client: Client, target: Target) {
+    let Ok(mut changed) = signal(SignalKind::window_change()) else { return };
+    while changed.recv().await.is_some() {
+        resize(&client, &target).await;
+    }
+}
+
+/// A size that could not be set is no reason to end: the next change of the window tries again.
+async fn resize(client: &Client, target: &Target) {
+    let Some((rows, columns)) = terminal::size() else { return };
+    let (kind, id) = match target {
+        Target::Container(id) => ("containers", id),
+        Target::Exec(id) => ("exec", id),
+    };
+    let _ = client.post(&format!("/{kind}/{}/resize?h={rows}&w={columns}", encode(id)), None).await;
+}
+
+/// Ctrl-C reaches the container, whose exit then ends this program.
+async fn forward_signals(client: Client, target: Target) {
+    let Target::Container(id) = target else { return };
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::hangup()),
+    ) else {
+        return;
+    };
+    loop {
+        let name = tokio::select! {
+            Some(()) = interrupt.recv() => "INT",
+            Some(()) = terminate.recv() => "TERM",
+            Some(()) = hangup.recv() => "HUP",
+            else => return,
+        };
+        let _ = client.post(&format!("/containers/{}/kill?signal={name}", encode(&id)), None).await;
+    }
+}

@@ -1,0 +1,214 @@
+//! Commands about the engine and about anything by name.
+
+use std::path::Path;
+
+use hyper::Method;
+use serde_json::Value;
+
+use super::containers::{filter_map, text};
+use crate::client::{Client, each_json, encode};
+use crate::failure::Failure;
+use crate::{table, template};
+
+/// Containers first, then images, networks and volumes, as `docker inspect` looks.
+pub async fn inspect(
+    client: &Client,
+    format: Option<&str>,
+    kind: Option<&str>,
+    names: &[String],
+) -> Result<(), Failure> {
+    let kinds: &[(&str, &str)] = &[
+        ("container", "/containers/{}/json"),
+        ("image", "/images/{}/json"),
+        ("network", "/networks/{}"),
+        ("volume", "/volumes/{}"),
+    ];
+    let kinds: Vec<&(&str, &str)> =
+        kinds.iter().filter(|(name, _)| kind.is_none_or(|kind| kind == *name)).collect();
+    if kinds.is_empty() {
+        return Err(Failure::new(format!(
+            "{:?} is not a type to inspect: use container, image, network or volume",
+            kind.unwrap_or_default()
+        )));
+    }
+    let mut found = Vec::new();
+    let mut missing = false;
+    for name in names {
+        let mut object = None;
+        for (_, path) in &kinds {
+            let name = encode(name).replace("%2F", "/").replace("%3A", ":").replace("%40", "@");
+            match client.get(&path.replace("{}", &name)).await {
+                Ok(value) => {
+                    object = Some(value);
+                    break;
+                }
+                Err(failure) if matches!(failure.status, Some(400 | 404)) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        match object {
+            Some(object) => found.push(object),
+            None => {
+                missing = true;
+                eprintln!("Error: No such {}: {name}", kind.unwrap_or("object"));
+            }
+        }
+    }
+    match format {
+        Some(format) => found.iter().try_for_each(|object| template::print(format, object))?,
+        None => println!(
+            "{}",
+            serde_json::to_string_pretty(&found)
+                .map_err(|cause| Failure::new(cause.to_string()))?
+        ),
+    }
+    if missing { Err(Failure::silent(1)) } else { Ok(()) }
+}
+
+pub async fn networks(client: &Client, format: Option<&str>) -> Result<(), Failure> {
+    let networks = client.get("/networks").await?;
+    let networks = networks.as_array().into_iter().flatten();
+    if let Some(format) = format {
+        return networks.into_iter().try_for_each(|network| template::print(format, network));
+    }
+    let rows = networks.map(|network| {
+        let id = text(&network["Id"]);
+        vec![
+            super::containers::short(&id).to_owned(),
+            text(&network["Name"]),
+            text(&network["Driver"]),
+            text(&network["Scope"]),
+        ]
+    });
+    table::print(&["NETWORK ID", "NAME", "DRIVER", "SCOPE"], rows.collect());
+    Ok(())
+}
+
+pub async fn volumes(client: &Client, format: Option<&str>) -> Result<(), Failure> {
+    let answer = client.get("/volumes").await?;
+    let volumes = answer["Volumes"].as_array().into_iter().flatten();
+    if let Some(format) = format {
+        return volumes.into_iter().try_for_each(|volume| template::print(format, volume));
+    }
+    table::print(
+        &["DRIVER", "VOLUME NAME"],
+        volumes.map(|volume| vec![text(&volume["Driver"]), text(&volume["Name"])]).collect(),
+    );
+    Ok(())
+}
+
+pub async fn events(
+    client: &Client,
+    since: Option<&str>,
+    until: Option<&str>,
+    filters: &[String],
+    format: Option<&str>,
+) -> Result<(), Failure> {
+    let mut query = Vec::new();
+    query.extend(since.map(|since| format!("since={}", encode(since))));
+    query.extend(until.map(|until| format!("until={}", encode(until))));
+    if !filters.is_empty() {
+        query.push(format!("filters={}", encode(&filter_map(filters)?.to_string())));
+    }
+    let response =
+        client.call(Method::GET, &format!("/events?{}", query.join("&")), None, None).await?;
+    each_json(response, |event| {
+        if let Some(format) = format {
+            return template::print(format, &event);
+        }
+        let nanoseconds = i128::from(event["timeNano"].as_i64().unwrap_or_default());
+        let at = bulkhead_spec::Timestamp::from_nanosecond(nanoseconds)
+            .map(|at| at.to_string())
+            .unwrap_or_default();
+        let attributes: Vec<String> = event["Actor"]["Attributes"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| format!("{name}={}", text(value)))
+            .collect();
+        let (kind, action, actor) =
+            (text(&event["Type"]), text(&event["Action"]), text(&event["Actor"]["ID"]));
+        println!("{at} {kind} {action} {actor} ({})", attributes.join(", "));
+        Ok(())
+    })
+    .await
+}
+
+pub async fn info(client: &Client, format: Option<&str>) -> Result<(), Failure> {
+    let info = client.get("/info").await?;
+    if let Some(format) = format {
+        return template::print(format, &info);
+    }
+    for (title, field) in [
+        ("Containers", "Containers"),
+        (" Running", "ContainersRunning"),
+        (" Paused", "ContainersPaused"),
+        (" Stopped", "ContainersStopped"),
+        ("Images", "Images"),
+        ("Server Version", "ServerVersion"),
+        ("Storage Driver", "Driver"),
+        ("Cgroup Version", "CgroupVersion"),
+        ("Kernel Version", "KernelVersion"),
+        ("Operating System", "OperatingSystem"),
+        ("Architecture", "Architecture"),
+        ("CPUs", "NCPU"),
+        ("Total Memory", "MemTotal"),
+        ("Name", "Name"),
+        ("Data Directory", "DockerRootDir"),
+    ] {
+        println!("{title}: {}", text(&info[field]));
+    }
+    Ok(())
+}
+
+pub async fn version(client: &Client, format: Option<&str>) -> Result<(), Failure> {
+    let mine = serde_json::json!({"Version": env!("CARGO_PKG_VERSION"), "Os": "linux", "Arch": bulkhead_spec::image::Platform::host().architecture});
+    let server = client.get("/version").await;
+    let both = serde_json::json!({"Client": mine, "Server": server.as_ref().ok()});
+    if let Some(format) = format {
+        return template::print(format, &both);
+    }
+    println!("Client:\n Version: {}", text(&both["Client"]["Version"]));
+    let server: Value = server?;
+    println!("Server:");
+    for (title, field) in
+        [("Version", "Version"), ("API version", "ApiVersion"), ("Kernel", "KernelVersion")]
+    {
+        println!(" {title}: {}", text(&server[field]));
+    }
+    Ok(())
+}
+
+/// Ends what runs; then, with `purge`, removes what is stored.
+pub async fn down(client: &Client, purge: bool, data: &Path, run: &Path) -> Result<(), Failure> {
+    crate::host::require_root("down")?;
+    let client = if run == Path::new("/run/bulkhead") {
+        client.clone()
+    } else {
+        Client::new(&run.join("docker.sock"))
+    };
+    let server = crate::up::Server::find(client.socket());
+    match client.post("/bulkhead/down", None).await {
+        Ok(_) => server.map_or(Ok(()), |server| server.wait())?,
+        // Nothing answers: whatever an engine that died has left is found and removed from here.
+        Err(failure) if failure.status.is_none() && data.join("engine.redb").exists() => {
+            crate::up::clean_up(data, run).await?
+        }
+        Err(failure) if failure.status.is_none() => {}
+        Err(failure) => return Err(failure),
+    }
+    if purge {
+        for directory in [data, run] {
+            match std::fs::remove_dir_all(directory) {
+                Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Failure::new(format!(
+                        "cannot remove {}: {cause}",
+                        directory.display()
+                    )));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}

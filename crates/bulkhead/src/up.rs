@@ -1,0 +1,262 @@
+//! `bulkhead up`: engine, registry, control plane, agent and console of one machine, together.
+//!
+//! There is no clean-shutdown path that a start does not also need: containers belong to the warden
+//! and go on when this process ends, however it ends.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bulkhead_engine::Engine;
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::credentials::Credentials;
+use crate::failure::Failure;
+
+#[derive(Debug, Clone, Args)]
+pub struct UpArguments {
+    /// Return when everything is ready, and go on in the background
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Where images, volumes and records are kept
+    #[arg(long, default_value = "/var/lib/bulkhead")]
+    pub data: PathBuf,
+    /// Where sockets are; emptied by a reboot
+    #[arg(long, default_value = "/run/bulkhead")]
+    pub run: PathBuf,
+    /// The bridge that containers are plugged into
+    #[arg(long, default_value = "bulkhead0")]
+    pub bridge: String,
+    /// The bridge's address, such as 172.30.0.1/16 (default: the first free one from 172.17.0.1/16)
+    #[arg(long, value_parser = address_and_prefix)]
+    pub bridge_address: Option<(Ipv4Addr, u8)>,
+    /// The name of the cgroups that hold the containers'
+    #[arg(long, default_value = "bulkhead")]
+    pub cgroup_parent: String,
+    /// Where the ECS API listens
+    #[arg(long, default_value = "127.0.0.1:7400")]
+    pub api: SocketAddr,
+    /// Where the console listens
+    #[arg(long, default_value = "127.0.0.1:7480")]
+    pub console: SocketAddr,
+    /// Where the registry listens
+    #[arg(long, default_value = "127.0.0.1:5000")]
+    pub registry: SocketAddr,
+    /// The ECS cluster that this machine joins
+    #[arg(long, default_value = "default")]
+    pub cluster: String,
+    /// The address by which this machine is reached from outside (default: the default route's)
+    #[arg(long)]
+    pub public_ip: Option<Ipv4Addr>,
+    /// A registry to reach by plain HTTP (repeatable)
+    #[arg(long)]
+    pub insecure_registry: Vec<String>,
+    /// Where images without a registry in their name are looked for first (repeatable)
+    #[arg(long)]
+    pub registry_mirror: Vec<String>,
+    /// Set by --detach: this is the process in the background
+    #[arg(long, hide = true)]
+    pub in_background: bool,
+}
+
+fn address_and_prefix(text: &str) -> Result<(Ipv4Addr, u8), String> {
+    let wrong = || format!("{text:?} is not an address with a prefix, such as 172.30.0.1/16");
+    let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
+    let prefix =
+        prefix.parse().ok().filter(|prefix| (8..=30).contains(prefix)).ok_or_else(wrong)?;
+    Ok((address.parse().map_err(|_| wrong())?, prefix))
+}
+
+pub fn run(arguments: UpArguments) -> Result<(), Failure> {
+    crate::host::check()?;
+    if arguments.detach {
+        return detach(&arguments);
+    }
+    if arguments.in_background {
+        // Not a group leader, being a fresh child: this cannot fail, and nothing depends on it.
+        let _ = rustix::process::setsid();
+    }
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BULKHEAD_LOG")
+        .unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(arguments))
+}
+
+/// Starts this command again in a session of its own, and waits for the line that says it is ready.
+fn detach(arguments: &UpArguments) -> Result<(), Failure> {
+    std::fs::create_dir_all(&arguments.run).map_err(|cause| {
+        Failure::new(format!("cannot make {}: {cause}", arguments.run.display()))
+    })?;
+    let path = arguments.run.join("bulkhead.log");
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+    let log =
+        log.map_err(|cause| Failure::new(format!("cannot write {}: {cause}", path.display())))?;
+    let rest =
+        std::env::args_os().skip(1).filter(|argument| argument != "-d" && argument != "--detach");
+    let program = std::env::current_exe()?;
+    let mut child = std::process::Command::new(program)
+        .args(rest)
+        .arg("--in-background")
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
+        .stderr(log)
+        .spawn()?;
+    let output = child.stdout.take().expect("it was piped just above");
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        match line.as_str() {
+            READY => return Ok(()),
+            line => println!("{line}"),
+        }
+    }
+    let status = child.wait()?;
+    let said = std::fs::read_to_string(&path).unwrap_or_default();
+    let last = said.lines().rfind(|line| line.starts_with("bulkhead: ")).unwrap_or_default();
+    let reason = match last.strip_prefix("bulkhead: ") {
+        Some(reason) => reason.to_owned(),
+        None => format!("it did not start ({status}); see {}", path.display()),
+    };
+    Err(Failure::new(reason))
+}
+
+/// What the process in the background says when every socket listens.
+const READY: &str = "bulkhead is up";
+
+async fn serve(arguments: UpArguments) -> Result<(), Failure> {
+    let (stop, stopped) = watch::channel(false);
+    let engine = open_engine(&arguments).await?;
+    let credentials = Credentials::open(&arguments.data)?;
+
+    let socket = arguments.run.join("docker.sock");
+    let docker = bulkhead_docker_api::listen(&socket, None)
+        .map_err(|cause| Failure::new(format!("cannot listen on {}: {cause}", socket.display())))?;
+    let docker_routes = bulkhead_docker_api::router(engine.clone(), stop.clone());
+    let docker = tokio::spawn(bulkhead_docker_api::serve(docker, docker_routes, stopped.clone()));
+
+    let registry = listen(arguments.registry, "--registry").await?;
+    let registry_address = registry.local_addr()?;
+    let users: Arc<dyn bulkhead_registry::Users> = Arc::new(credentials.clone());
+    let storage = arguments.data.join("registry");
+    let registry_routes = bulkhead_registry::router(&storage, users).map_err(|cause| {
+        Failure::new(format!("cannot open the registry's storage {}: {cause}", storage.display()))
+    })?;
+    spawn_http(registry, registry_routes, stopped.clone());
+
+    let pid = arguments.run.join("bulkhead.pid");
+    std::fs::write(&pid, format!("{}\n", std::process::id()))
+        .map_err(|cause| Failure::new(format!("cannot write {}: {cause}", pid.display())))?;
+    println!("Docker API  unix://{}", socket.display());
+    println!("Registry    {registry_address}");
+    println!("{READY}");
+    tracing::info!("ready");
+
+    wait_for_end(stopped.clone()).await?;
+    stop.send_replace(true);
+    // What is under way is finished by the next start; waiting for slow clients helps nobody.
+    docker.abort();
+    Ok(())
+}
+
+async fn open_engine(arguments: &UpArguments) -> Result<Arc<Engine>, Failure> {
+    for directory in [&arguments.data, &arguments.run] {
+        std::fs::create_dir_all(directory).map_err(|cause| {
+            Failure::new(format!("cannot make {}: {cause}", directory.display()))
+        })?;
+    }
+    let options = bulkhead_engine::Options {
+        data: arguments.data.clone(),
+        run: arguments.run.clone(),
+        program: std::env::current_exe()?,
+        bridge: arguments.bridge.clone(),
+        bridge_address: arguments.bridge_address,
+        first_id: FIRST_ID,
+        registries: bulkhead_image::RegistryOptions {
+            insecure_registries: arguments.insecure_registry.clone(),
+            registry_mirrors: arguments.registry_mirror.clone(),
+        },
+    };
+    Engine::open(options).await.map_err(|cause| Failure::new(cause.to_string()))
+}
+
+/// The first host id of containers' user namespaces: above what distributions give to users
+/// (subuid(5) ranges of useradd start at 100,000 and rarely reach this far), below 2^31.
+const FIRST_ID: u32 = 1_000_000_000;
+
+async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|cause| {
+        Failure::new(format!(
+            "cannot listen on {address} ({cause}): choose another address with {flag}"
+        ))
+    })
+}
+
+fn spawn_http(listener: TcpListener, routes: axum::Router, mut stopped: watch::Receiver<bool>) {
+    tokio::spawn(async move {
+        let until = async move {
+            // The sender lives as long as `serve`; its end means the same as its word.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        if let Err(cause) = axum::serve(listener, routes).with_graceful_shutdown(until).await {
+            tracing::error!(%cause, "a listener ended");
+        }
+    });
+}
+
+async fn wait_for_end(mut stopped: watch::Receiver<bool>) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = stopped.wait_for(|stop| *stop) => {}
+    }
+    Ok(())
+}
+
+/// Tears down what an engine that is not running any more has left (`bulkhead down`).
+pub async fn clean_up(data: &Path, run: &Path) -> Result<(), Failure> {
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Defaults {
+        #[command(flatten)]
+        arguments: UpArguments,
+    }
+    let defaults = Defaults::parse_from(["up"]).arguments;
+    let arguments = UpArguments { data: data.to_owned(), run: run.to_owned(), ..defaults };
+    let engine = open_engine(&arguments).await?;
+    engine.tear_down().await.map_err(|cause| Failure::new(cause.to_string()))
+}
+
+/// A process that serves a socket, to be waited for.
+#[derive(Debug)]
+pub struct Server(rustix::fd::OwnedFd);
+
+impl Server {
+    /// The process that listens on `socket`, if one does.
+    pub fn find(socket: &Path) -> Option<Self> {
+        let stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
+        let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
+        rustix::process::pidfd_open(peer.pid, rustix::process::PidfdFlags::empty()).ok().map(Self)
+    }
+
+    /// Returns when it has ended, or says that it has not within half a minute.
+    pub fn wait(&self) -> Result<(), Failure> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let timeout = Timespec { tv_sec: 30, tv_nsec: 0 };
+        let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
+        match poll(&mut polled, Some(&timeout)) {
+            Ok(0) => Err(Failure::new("the engine did not end within 30 seconds: see its log")),
+            Ok(_) => Ok(()),
+            Err(cause) => Err(std::io::Error::from(cause).into()),
+        }
+    }
+}

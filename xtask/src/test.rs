@@ -1,0 +1,217 @@
+//! `cargo xtask test`: format, lints, every test of the workspace, the real clients and the
+//! walk-through. Its last line counts them.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::setup;
+use crate::shell::Shell;
+use crate::walkthrough;
+
+/// What was counted so far.
+#[derive(Debug, Default)]
+pub struct Tally {
+    passed: usize,
+    failed: Vec<String>,
+}
+
+impl Tally {
+    /// Runs one check that is not a Rust test, and counts it.
+    pub fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
+        match check() {
+            Ok(()) => {
+                println!("check {name} ... ok");
+                self.passed += 1;
+            }
+            Err(cause) => {
+                println!("check {name} ... FAILED: {cause:#}");
+                self.failed.push(name.to_owned());
+            }
+        }
+    }
+}
+
+const PACKAGES: &[(&str, &str)] = &[
+    ("/usr/bin/busybox", "busybox-static"),
+    ("/usr/sbin/nft", "nftables"),
+    ("/usr/bin/ip", "iproute2"),
+    ("/usr/bin/chromium", "chromium"),
+    ("/usr/bin/chromedriver", "chromium-driver"),
+];
+
+/// The parts by name; none means all.
+pub fn run(parts: &[&str]) -> Result<()> {
+    let known = ["format", "lint", "unit", "walkthrough"];
+    if let Some(unknown) = parts.iter().find(|part| !known.contains(part)) {
+        bail!("there is no part {unknown:?}: use {}", known.join(", "));
+    }
+    let wanted = |part: &str| parts.is_empty() || parts.contains(&part);
+    setup::require_root()?;
+    setup::packages(&[setup::WALKTHROUGH, PACKAGES].concat())?;
+    let mut tally = Tally::default();
+    let skipped = setup::target().join(format!("skipped-{}", std::process::id()));
+    std::fs::create_dir_all(setup::target())?;
+    if wanted("format") {
+        tally.check("format", || cargo(&["fmt", "--all", "--check"]));
+        tally.check("unsafe lives in sys alone", only_sys_is_unsafe);
+        tally.check("crates depend downwards only", crate::layers::check);
+    }
+    if wanted("lint") {
+        tally.check("clippy", || {
+            cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
+        });
+        tally.check("cargo-deny", deny);
+    }
+    let bin = setup::program("dev")?;
+    tally.check("the program is static", || is_static(&bin.join("bulkhead")));
+    if wanted("unit") {
+        rust_tests(&mut tally, &bin, &skipped)?;
+    }
+    if wanted("walkthrough") {
+        walkthrough::test(&mut tally, &bin);
+    }
+    let skips = std::fs::read_to_string(&skipped).unwrap_or_default();
+    let _ = std::fs::remove_file(&skipped);
+    let skipped = skips.lines().count();
+    for line in skips.lines() {
+        println!("skipped {line}");
+    }
+    for name in &tally.failed {
+        println!("failed {name}");
+    }
+    // A skipped test has returned early, which the test runner took for a pass.
+    let passed = tally.passed.saturating_sub(skipped);
+    println!("{passed} passed, {} failed, {skipped} skipped", tally.failed.len());
+    ensure!(tally.failed.is_empty(), "some tests failed");
+    Ok(())
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let status = Command::new(cargo)
+        .args(arguments)
+        .current_dir(setup::root())
+        .status()
+        .context("run cargo")?;
+    ensure!(status.success(), "cargo {} failed", arguments[0]);
+    Ok(())
+}
+
+/// Every test of the workspace, counted by name from the runner's own lines.
+fn rust_tests(tally: &mut Tally, bin: &Path, skipped: &Path) -> Result<()> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let aws = setup::aws_cli()?;
+    let shell = Shell::default().with_path(bin).with_path(&aws);
+    let mut child = shell
+        .command(&cargo)
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .env("BULKHEAD_SKIPPED", skipped)
+        .env("BULKHEAD_PROGRAM", bin.join("bulkhead"))
+        .env("BULKHEAD_DOCKER", docker_cli()?)
+        .current_dir(setup::root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("run cargo test")?;
+    let output = child.stdout.take().context("it was piped")?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        let Some((name, result)) =
+            line.strip_prefix("test ").and_then(|line| line.rsplit_once(" ... "))
+        else {
+            continue;
+        };
+        match result {
+            "ok" => tally.passed += 1,
+            "FAILED" => tally.failed.push(name.to_owned()),
+            _ => {}
+        }
+    }
+    if !child.wait()?.success() && tally.failed.is_empty() {
+        tally.failed.push("cargo test (it did not build, or a test ended the process)".to_owned());
+    }
+    Ok(())
+}
+
+/// The docker CLI: this machine's, else Debian's unpacked beside the build, without its daemon.
+fn docker_cli() -> Result<PathBuf> {
+    let found = Shell::default().ask("command -v docker")?;
+    if found.success {
+        return Ok(found.output.trim().into());
+    }
+    let directory = setup::target().join("docker-cli");
+    let docker = directory.join("usr/bin/docker");
+    if !docker.exists() {
+        std::fs::create_dir_all(&directory)?;
+        Shell::default()
+            .within(&directory)
+            .run("apt-get update -q && apt-get download docker.io && dpkg -x docker.io_*.deb . && rm docker.io_*.deb")?;
+    }
+    Ok(docker)
+}
+
+/// Licences, sources and banned crates. Advisories need their database, which not every machine can
+/// reach, so they are left to a scheduled job.
+fn deny() -> Result<()> {
+    let tools = setup::target().join("tools");
+    let installed = tools.join("bin/cargo-deny");
+    let program = match Shell::default().ask("command -v cargo-deny")? {
+        found if found.success => PathBuf::from(found.output.trim()),
+        _ if installed.exists() => installed,
+        _ => {
+            cargo(&[
+                "install",
+                "--quiet",
+                "--locked",
+                "cargo-deny",
+                "--root",
+                &tools.to_string_lossy(),
+            ])?;
+            installed
+        }
+    };
+    let status = Command::new(program)
+        .args(["--workspace", "check", "--hide-inclusion-graph", "licenses", "bans", "sources"])
+        .current_dir(setup::root())
+        .status()
+        .context("run cargo-deny")?;
+    ensure!(status.success(), "cargo-deny found something");
+    Ok(())
+}
+
+fn only_sys_is_unsafe() -> Result<()> {
+    for entry in std::fs::read_dir(setup::root().join("crates"))? {
+        let entry = entry?;
+        if entry.file_name() == "sys" {
+            continue;
+        }
+        let source = entry.path().join("src");
+        let file = if source.join("lib.rs").exists() {
+            source.join("lib.rs")
+        } else {
+            source.join("main.rs")
+        };
+        let text = std::fs::read_to_string(&file)?;
+        ensure!(
+            text.contains("#![forbid(unsafe_code)]"),
+            "{} does not forbid unsafe code",
+            file.display()
+        );
+    }
+    Ok(())
+}
+
+fn is_static(program: &Path) -> Result<()> {
+    let elf = std::fs::read(program).with_context(|| format!("read {}", program.display()))?;
+    let interpreter = b"ld-linux";
+    ensure!(
+        !elf.windows(interpreter.len()).any(|window| window == interpreter),
+        "{} asks for a dynamic loader",
+        program.display()
+    );
+    Ok(())
+}
