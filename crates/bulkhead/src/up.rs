@@ -177,6 +177,7 @@ async fn open_engine(arguments: &UpArguments) -> Result<Arc<Engine>, Failure> {
         program: std::env::current_exe()?,
         bridge: arguments.bridge.clone(),
         bridge_address: arguments.bridge_address,
+        cgroup_parent: arguments.cgroup_parent.clone(),
         first_id: FIRST_ID,
         registries: bulkhead_image::RegistryOptions {
             insecure_registries: arguments.insecure_registry.clone(),

@@ -64,11 +64,7 @@ pub fn clone3(
     // (flags were checked above), so the child returns here on its own copy of this stack, and
     // nothing it does can touch the caller's memory.
     let pid = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw const arguments,
-            size_of::<libc::clone_args>(),
-        )
+        libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>())
     };
     match check_value(pid)? {
         0 => {
