@@ -8,11 +8,13 @@ use http::StatusCode;
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
     pub(crate) message: String,
+    /// The exit status that the error is about, which only streams of a build tell.
+    pub(crate) code: Option<u8>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self { status, message: message.into(), code: None }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {

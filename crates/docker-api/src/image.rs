@@ -1,7 +1,7 @@
 //! `/images`
 
 mod changes;
-mod transfer;
+pub(crate) mod transfer;
 
 use std::collections::BTreeMap;
 

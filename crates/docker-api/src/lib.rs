@@ -8,6 +8,7 @@
 #![recursion_limit = "512"]
 
 mod auth;
+mod build;
 mod clock;
 mod container;
 mod error;
@@ -45,10 +46,12 @@ pub(crate) struct Api {
 
 /// The whole API over `engine`. `shutdown` becomes true when a client asks the program to end.
 pub fn router(engine: Arc<Engine>, shutdown: watch::Sender<bool>) -> Router {
+    build::sweep(&build::temporary(&engine.options().data));
     let routes = Router::new()
         .merge(system::routes())
         .merge(container::routes())
         .merge(image::routes())
+        .merge(build::routes())
         .merge(network::routes())
         .merge(volume::routes())
         .merge(swarm::routes())

@@ -88,7 +88,11 @@ pub(crate) fn encode(line: &Value) -> Bytes {
 }
 
 fn error_line(error: &ApiError) -> Value {
-    json!({ "errorDetail": { "message": error.message }, "error": error.message })
+    let mut detail = json!({ "message": error.message });
+    if let Some(code) = error.code {
+        detail = json!({ "code": code, "message": error.message });
+    }
+    json!({ "errorDetail": detail, "error": error.message })
 }
 
 #[cfg(test)]
