@@ -9,6 +9,8 @@ pub enum NetworkError {
     Kernel { what: String, cause: io::Error },
     #[error("interface {0} does not exist")]
     NoSuchLink(String),
+    #[error("interface {0} exists already; unplug it first")]
+    LinkExists(String),
     #[error("network namespace {0:?} does not exist; `bulkhead netns ls` lists the names")]
     NoSuchNamespace(String),
     #[error("network namespace {0:?} exists already; delete it first or choose another name")]
@@ -22,6 +24,11 @@ pub enum NetworkError {
          further containers"
     )]
     BridgeFull(String),
+    #[error(
+        "port already published: one of {0} belongs to another container; stop that container or \
+         choose another port"
+    )]
+    PortPublished(String),
     #[error("invalid interface name {0:?}: it must be 1 to 15 bytes without slash, colon or space")]
     InvalidLinkName(String),
 }

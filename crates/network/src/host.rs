@@ -9,6 +9,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkMessage;
 use rustix::io::Errno;
 
+use crate::firewall::Firewall;
 use crate::rtnetlink::Rtnetlink;
 use crate::survey::Survey;
 use crate::{Bridge, Endpoint, NetworkError, PublishedPort, link, netns};
@@ -20,6 +21,7 @@ pub struct Host {
     netns: OwnedFd,
     /// The kernel changes links under one lock (RTNL), so a second socket would gain nothing.
     route: Mutex<Rtnetlink>,
+    firewall: Mutex<Firewall>,
 }
 
 impl Host {
@@ -28,6 +30,7 @@ impl Host {
         Ok(Self {
             netns: netns::own().map_err(NetworkError::kernel("open the own network namespace"))?,
             route: Mutex::new(Rtnetlink::open().map_err(NetworkError::kernel(what))?),
+            firewall: Mutex::new(Firewall::open().map_err(NetworkError::kernel(what))?),
         })
     }
 
@@ -37,6 +40,14 @@ impl Host {
     /// As Docker does, this sets `net.ipv4.ip_forward` for the whole network namespace.
     pub fn ensure_bridge(&self, bridge: &Bridge) -> Result<(), NetworkError> {
         link::check_name(&bridge.name)?;
+        // the rules stand before there is anything to protect
+        self.firewall()
+            .add_bridge(bridge)
+            .map_err(NetworkError::kernel(format!("set the nftables rules of {}", bridge.name)))?;
+        self.ensure_bridge_link(bridge)
+    }
+
+    fn ensure_bridge_link(&self, bridge: &Bridge) -> Result<(), NetworkError> {
         let failed = || NetworkError::kernel(format!("make bridge {}", bridge.name));
         let mut route = self.route();
         let index = match index_of(&mut route, &bridge.name)? {
@@ -60,7 +71,9 @@ impl Host {
 
     /// Removes the bridge; one that is gone already is no error.
     pub fn remove_bridge(&self, name: &str) -> Result<(), NetworkError> {
-        self.delete_link(name)
+        let failed = NetworkError::kernel(format!("remove the nftables elements of {name}"));
+        let deleted = self.delete_link(name);
+        self.firewall().remove_bridge(name).map_err(failed).and(deleted)
     }
 
     /// Brings `lo` up, makes the veth pair with one end in `netns`, and sets address and route.
@@ -75,8 +88,18 @@ impl Host {
     ) -> Result<(), NetworkError> {
         link::check_name(&endpoint.host_link)?;
         link::check_name(&endpoint.interface)?;
+        let index = index_of(&mut self.route(), &bridge.name)?
+            .ok_or_else(|| NetworkError::NoSuchLink(bridge.name.clone()))?;
+        // asked for first, because what follows takes a half-made pair away again
+        if index_of(&mut self.route(), &endpoint.host_link)?.is_some() {
+            return Err(NetworkError::LinkExists(endpoint.host_link.clone()));
+        }
+        let what = format!("pin {} to its addresses", endpoint.host_link);
         let plugged = self
-            .plug_host_end(netns, bridge, endpoint)
+            .firewall()
+            .pin(bridge, endpoint)
+            .map_err(NetworkError::kernel(what))
+            .and_then(|()| self.plug_host_end(netns, (bridge, index), endpoint))
             .and_then(|()| configure(netns, bridge, endpoint));
         if plugged.is_err() {
             // the first error is the one to tell; a pair that was never made is no second one
@@ -88,17 +111,15 @@ impl Host {
     fn plug_host_end(
         &self,
         netns: BorrowedFd<'_>,
-        bridge: &Bridge,
+        (bridge, index): (&Bridge, u32),
         endpoint: &Endpoint,
     ) -> Result<(), NetworkError> {
         let mut route = self.route();
-        let index = index_of(&mut route, &bridge.name)?
-            .ok_or_else(|| NetworkError::NoSuchLink(bridge.name.clone()))?;
         let answers = route
             .change(vec![
                 link::new_pair(endpoint, index, bridge.mtu, netns),
                 link::no_link_local(link::named(&endpoint.host_link)),
-                link::up(link::named(&endpoint.host_link)),
+                link::up_port(&endpoint.host_link),
             ])
             .map_err(NetworkError::kernel(format!("plug {}", endpoint.host_link)))?;
         for (step, answer) in answers.into_iter().enumerate() {
@@ -127,15 +148,30 @@ impl Host {
 
     /// Removes the host's end (and so the pair); one that is gone already is no error.
     pub fn unplug(&self, host_link: &str) -> Result<(), NetworkError> {
-        self.delete_link(host_link)
+        let failed = NetworkError::kernel(format!("remove the nftables element of {host_link}"));
+        let deleted = self.delete_link(host_link);
+        self.firewall().unpin(host_link).map_err(failed).and(deleted)
     }
 
-    pub fn publish(&self, _ports: &[PublishedPort]) -> Result<(), NetworkError> {
-        Ok(())
+    /// Makes the ports lead to their containers, all or none. One that does so already is no error;
+    /// one that leads elsewhere is [`NetworkError::PortPublished`].
+    ///
+    /// Which program of the host listens on a port is not looked at: it would stop being reached.
+    pub fn publish(&self, ports: &[PublishedPort]) -> Result<(), NetworkError> {
+        self.firewall().publish(ports)
     }
 
-    pub fn unpublish(&self, _ports: &[PublishedPort]) -> Result<(), NetworkError> {
-        Ok(())
+    /// Frees the ports, whomever they lead to; those that are free already are no error.
+    pub fn unpublish(&self, ports: &[PublishedPort]) -> Result<(), NetworkError> {
+        let failed = NetworkError::kernel("unpublish ports");
+        self.firewall().unpublish(ports).map_err(failed)
+    }
+
+    /// Whether nobody has changed the nftables ruleset, in any table, since [`Self::reconcile`]:
+    /// if somebody has, it is worth to call that again. Costs one message.
+    pub fn is_intact(&self) -> Result<bool, NetworkError> {
+        let failed = NetworkError::kernel("ask for the generation of the nftables ruleset");
+        self.firewall().is_intact().map_err(failed)
     }
 
     /// Makes the kernel hold exactly these endpoints and ports: what an engine that crashed left
@@ -147,10 +183,16 @@ impl Host {
     pub fn reconcile(
         &self,
         bridges: &[(Bridge, Vec<Endpoint>)],
-        _ports: &[PublishedPort],
+        ports: &[PublishedPort],
     ) -> Result<(), NetworkError> {
         for (bridge, _) in bridges {
-            self.ensure_bridge(bridge)?;
+            link::check_name(&bridge.name)?;
+        }
+        self.firewall()
+            .replace(bridges, ports)
+            .map_err(NetworkError::kernel("replace the nftables rules"))?;
+        for (bridge, _) in bridges {
+            self.ensure_bridge_link(bridge)?;
         }
         self.delete_strays(bridges)
     }
@@ -174,9 +216,11 @@ impl Host {
         Ok(())
     }
 
-    /// Removes the nftables tables and everything else of ours but links.
+    /// Removes the nftables tables, with what the administrator put into `user`; links stay, and
+    /// `net.ipv4.ip_forward`, because others may rely on it by now.
     pub fn tear_down(&self) -> Result<(), NetworkError> {
-        Ok(())
+        let failed = NetworkError::kernel("remove the nftables tables called bulkhead");
+        self.firewall().delete_tables().map_err(failed)
     }
 
     /// Addresses of this host's interfaces, without loopback, link-local and our own bridges'; the
@@ -213,6 +257,10 @@ impl Host {
             }
         })
         .map_err(NetworkError::kernel("write net.ipv4.ip_forward and accept_ra below /proc/sys"))
+    }
+
+    fn firewall(&self) -> MutexGuard<'_, Firewall> {
+        self.firewall.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn route(&self) -> MutexGuard<'_, Rtnetlink> {

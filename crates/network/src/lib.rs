@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod firewall;
 mod host;
 mod link;
 pub mod named;
 mod netns;
+mod nft;
 mod rtnetlink;
 mod survey;
 mod types;

@@ -7,7 +7,8 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InetDevConf, InfoBridge,
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -114,6 +115,20 @@ pub(crate) fn up(link: LinkMessage) -> Change {
     link.header.flags |= LinkFlags::Up;
     link.header.change_mask |= LinkFlags::Up;
     (RouteNetlinkMessage::SetLink(link), 0)
+}
+
+/// Brings a bridge's port up, in hairpin mode: where br_netfilter is loaded, a container's packet to
+/// its own published port is translated before it is bridged, and so leaves by the port it came
+/// from. RTM_NEWLINK, because RTM_SETLINK leaves a port's settings out (net/core/rtnetlink.c).
+pub(crate) fn up_port(name: &str) -> Change {
+    let mut link = named(name);
+    link.header.flags |= LinkFlags::Up;
+    link.header.change_mask |= LinkFlags::Up;
+    link.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::PortKind(InfoPortKind::Bridge),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
+    ]));
+    (RouteNetlinkMessage::NewLink(link), 0)
 }
 
 pub(crate) fn delete(name: &str) -> Change {

@@ -45,3 +45,14 @@ pub struct PublishedPort {
     pub container_address: Ipv4Addr,
     pub container_port: u16,
 }
+
+impl std::fmt::Display for PublishedPort {
+    /// As Docker lists it: `0.0.0.0:80/tcp`.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        write!(formatter, "{}:{}/{protocol}", self.host_address, self.host_port)
+    }
+}

@@ -75,6 +75,11 @@ fn a_failed_plug_leaves_nothing() {
     assert_eq!(links(&container), ["lo"]);
     assert_eq!(links(&host.namespace), ["bulkhead0", "lo"]);
 
+    host.host.plug(container.0.as_fd(), &network, &end).unwrap();
+    let error = host.host.plug(Namespace::new().0.as_fd(), &network, &end).unwrap_err();
+    assert_eq!(error.to_string(), "interface bh1.2 exists already; unplug it first");
+    assert_eq!(links(&container), ["eth0", "lo"]);
+
     let mut unnamed = end;
     unnamed.host_link = "a-name-of-16-byte".to_owned();
     let error = host.host.plug(container.0.as_fd(), &network, &unnamed).unwrap_err();

@@ -1,0 +1,210 @@
+//! The rules and their elements as acts: what is inserted when, and what is put back.
+
+use std::collections::HashMap;
+use std::io;
+
+use rustix::io::Errno;
+
+use crate::nft::{Batch, Element, Family, Nfnetlink, ruleset};
+use crate::{Bridge, Endpoint, NetworkError, PublishedPort};
+
+/// Our two tables in the network namespace in which this was opened.
+#[derive(Debug)]
+pub(crate) struct Firewall {
+    socket: Nfnetlink,
+    /// The ruleset's generation after our last change, if all of it then was as we want it.
+    intact: Option<u32>,
+    /// Elements by host link: an endpoint is unplugged by its name alone.
+    endpoints: HashMap<String, Vec<Placed>>,
+}
+
+type Placed = (Family, &'static str, Element);
+
+impl Firewall {
+    pub(crate) fn open() -> io::Result<Self> {
+        Ok(Self { socket: Nfnetlink::open()?, intact: None, endpoints: HashMap::new() })
+    }
+
+    /// Makes tables, chains and rules, and the bridge's elements.
+    pub(crate) fn add_bridge(&mut self, bridge: &Bridge) -> io::Result<()> {
+        let mut batch = Batch::default();
+        ruleset::base(&mut batch);
+        insert(&mut batch, &ruleset::bridge(bridge));
+        self.commit(&batch)
+    }
+
+    pub(crate) fn remove_bridge(&mut self, name: &str) -> io::Result<()> {
+        self.remove_interface(name)
+    }
+
+    pub(crate) fn pin(&mut self, bridge: &Bridge, endpoint: &Endpoint) -> io::Result<()> {
+        let placed = ruleset::endpoint(endpoint);
+        match self.commit(&inserting(&placed)) {
+            // somebody flushed the ruleset: the rest comes back by `reconcile`
+            Err(error) if is_absent(&error) => {
+                self.add_bridge(bridge)?;
+                self.commit(&inserting(&placed))?;
+            }
+            other => other?,
+        }
+        self.endpoints.insert(endpoint.host_link.clone(), placed);
+        Ok(())
+    }
+
+    pub(crate) fn unpin(&mut self, host_link: &str) -> io::Result<()> {
+        let removed = match self.endpoints.remove(host_link) {
+            Some(placed) => self.commit(&removing(&placed)),
+            None => self.remove_interface(host_link),
+        };
+        unless_absent(removed)
+    }
+
+    pub(crate) fn publish(&mut self, ports: &[PublishedPort]) -> Result<(), NetworkError> {
+        let placed: Vec<_> = ports.iter().map(ruleset::port).collect();
+        let published = match self.commit(&inserting(&placed)) {
+            Err(error) if is_absent(&error) => {
+                let mut batch = Batch::default();
+                ruleset::base(&mut batch);
+                insert(&mut batch, &placed);
+                self.commit(&batch)
+            }
+            other => other,
+        };
+        published.map_err(|cause| {
+            let list: Vec<_> = ports.iter().map(PublishedPort::to_string).collect();
+            let list = list.join(", ");
+            if cause.kind() == io::ErrorKind::AlreadyExists {
+                NetworkError::PortPublished(list)
+            } else {
+                NetworkError::Kernel { what: format!("publish {list}"), cause }
+            }
+        })
+    }
+
+    pub(crate) fn unpublish(&mut self, ports: &[PublishedPort]) -> io::Result<()> {
+        let placed: Vec<_> = ports.iter().map(ruleset::port).collect();
+        match self.commit(&removing(&placed)) {
+            // one is gone, so none was removed: one by one
+            Err(error) if is_absent(&error) => {
+                let answers: Vec<_> = placed
+                    .iter()
+                    .map(|each| unless_absent(self.commit(&removing(std::slice::from_ref(each)))))
+                    .collect();
+                answers.into_iter().collect()
+            }
+            other => other,
+        }
+    }
+
+    /// Replaces all rules and elements, in one transaction: nothing is open in between.
+    pub(crate) fn replace(
+        &mut self,
+        bridges: &[(Bridge, Vec<Endpoint>)],
+        ports: &[PublishedPort],
+    ) -> io::Result<()> {
+        let mut batch = Batch::default();
+        ruleset::base(&mut batch);
+        for (family, set) in ruleset::SETS {
+            batch.clear(family, ruleset::TABLE, set.name);
+        }
+        self.endpoints.clear();
+        let mut elements: Vec<Placed> = ports.iter().map(ruleset::port).collect();
+        for (bridge, endpoints) in bridges {
+            elements.extend(ruleset::bridge(bridge));
+            for endpoint in endpoints {
+                let placed = ruleset::endpoint(endpoint);
+                self.endpoints.insert(endpoint.host_link.clone(), placed.clone());
+                elements.extend(placed);
+            }
+        }
+        insert(&mut batch, &elements);
+        let before = self.socket.generation()?;
+        self.socket.commit(&batch)?;
+        self.intact = self.socket.generation().ok().filter(|after| *after == following(before));
+        Ok(())
+    }
+
+    pub(crate) fn is_intact(&mut self) -> io::Result<bool> {
+        Ok(self.intact == Some(self.socket.generation()?))
+    }
+
+    pub(crate) fn delete_tables(&mut self) -> io::Result<()> {
+        let answers = ruleset::FAMILIES.map(|family| {
+            let mut batch = Batch::default();
+            batch.delete_table(family, ruleset::TABLE);
+            unless_absent(self.commit(&batch))
+        });
+        self.intact = None;
+        answers.into_iter().collect()
+    }
+
+    /// Removes every element whose key begins with the interface.
+    fn remove_interface(&mut self, name: &str) -> io::Result<()> {
+        let mut batch = Batch::default();
+        for (family, set) in ruleset::keyed_by_interface() {
+            let found = match self.socket.elements(family, ruleset::TABLE, set) {
+                Err(error) if is_absent(&error) => continue,
+                other => other?,
+            };
+            let stale: Vec<_> =
+                found.into_iter().filter(|element| ruleset::is_of(element, name)).collect();
+            batch.remove(family, ruleset::TABLE, set, &stale);
+        }
+        self.commit(&batch)
+    }
+
+    /// Commits, and stays `intact` if nobody else changed the ruleset before or meanwhile.
+    fn commit(&mut self, batch: &Batch) -> io::Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let before = self.intact;
+        self.socket.commit(batch)?;
+        self.intact = before
+            .map(following)
+            .filter(|expected| self.socket.generation().is_ok_and(|after| after == *expected));
+        Ok(())
+    }
+}
+
+/// The kernel counts up at each commit and leaves 0 out (net/netfilter/nf_tables_api.c).
+fn following(generation: u32) -> u32 {
+    generation.checked_add(1).unwrap_or(1)
+}
+
+fn inserting(elements: &[Placed]) -> Batch {
+    let mut batch = Batch::default();
+    insert(&mut batch, elements);
+    batch
+}
+
+/// Adds elements to `batch`, one message per set.
+fn insert(batch: &mut Batch, elements: &[Placed]) {
+    for (family, set) in ruleset::SETS {
+        batch.insert(family, ruleset::TABLE, set.name, &of(elements, family, set.name));
+    }
+}
+
+fn removing(elements: &[Placed]) -> Batch {
+    let mut batch = Batch::default();
+    for (family, set) in ruleset::SETS {
+        batch.remove(family, ruleset::TABLE, set.name, &of(elements, family, set.name));
+    }
+    batch
+}
+
+fn of(elements: &[Placed], family: Family, set: &str) -> Vec<Element> {
+    let here = elements.iter().filter(|(a, b, _)| *a == family && *b == set);
+    here.map(|(_, _, element)| element.clone()).collect()
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::NOENT.raw_os_error())
+}
+
+fn unless_absent(answer: io::Result<()>) -> io::Result<()> {
+    match answer {
+        Err(error) if is_absent(&error) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,11 @@
+//! nftables over nfnetlink: a small codec of our own, and the rules that stand on it.
+//!
+//! A change is one batch, and a batch is one transaction: packets see all of it or nothing.
+
+mod codec;
+mod expression;
+pub(crate) mod ruleset;
+mod socket;
+
+pub(crate) use codec::{Batch, Element, Family};
+pub(crate) use socket::Nfnetlink;

@@ -1,0 +1,435 @@
+//! nfnetlink messages: attributes, batches, tables, chains, sets and their elements.
+//!
+//! Names and numbers are those of the kernel's include/uapi/linux/netfilter/nf_tables.h. All
+//! integers are big-endian.
+
+use super::expression::Rule;
+
+/// Netlink attributes, one after the other, each padded to 4 bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Attributes(Vec<u8>);
+
+impl Attributes {
+    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) -> &mut Self {
+        let length = u16::try_from(4 + value.len()).expect("an attribute of ours is below 64 KiB");
+        self.0.extend_from_slice(&length.to_ne_bytes());
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0.extend_from_slice(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self
+    }
+
+    pub(crate) fn number(&mut self, kind: u16, value: u32) -> &mut Self {
+        self.bytes(kind, &value.to_be_bytes())
+    }
+
+    pub(crate) fn text(&mut self, kind: u16, value: &str) -> &mut Self {
+        let mut terminated = value.as_bytes().to_vec();
+        terminated.push(0);
+        self.bytes(kind, &terminated)
+    }
+
+    pub(crate) fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
+        let mut inner = Self::default();
+        fill(&mut inner);
+        self.bytes(kind | NESTED, &inner.0)
+    }
+}
+
+/// The family of a table: `inet` sees IPv4 and IPv6, `bridge` sees frames between ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Family {
+    Inet = 1,
+    Bridge = 7,
+}
+
+/// A place in the kernel where a chain is called, and when among others there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hook {
+    /// `filter` or `nat`.
+    pub(crate) kind: &'static str,
+    pub(crate) number: u32,
+    pub(crate) priority: i32,
+}
+
+/// A set's or map's shape. Types are nft's own numbers, which tell `nft list` how to print.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Set {
+    pub(crate) name: &'static str,
+    pub(crate) key: &'static [Type],
+    pub(crate) value: &'static [Type],
+    pub(crate) interval: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Type {
+    Address = 7,
+    Mac = 9,
+    Protocol = 12,
+    Port = 13,
+    Interface = 41,
+}
+
+impl Type {
+    /// Bytes in a register or key, in which each part starts at a multiple of 4.
+    const fn length(self) -> u32 {
+        match self {
+            Self::Address | Self::Protocol | Self::Port => 4,
+            Self::Mac => 8,
+            Self::Interface => 16,
+        }
+    }
+}
+
+/// An element of a set (no value) or a map; `end` is the last key of an interval.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Element {
+    pub(crate) key: Vec<u8>,
+    pub(crate) end: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+}
+
+impl Element {
+    fn encode(&self, into: &mut Attributes) {
+        let data = |value: &Vec<u8>| {
+            let value = value.clone();
+            move |data: &mut Attributes| {
+                data.bytes(1, &value); // NFTA_DATA_VALUE
+            }
+        };
+        into.nested(1, |element| {
+            element.nested(1, data(&self.key));
+            if let Some(value) = &self.value {
+                element.nested(2, data(value));
+            }
+            if let Some(end) = &self.end {
+                element.nested(10, data(end));
+            }
+        });
+    }
+
+    /// Reads the element out of the attributes of one NFTA_LIST_ELEM.
+    fn decode(attributes: &[u8]) -> Self {
+        let mut element = Self::default();
+        for (kind, value) in each(attributes) {
+            let data = || each(value).find(|(kind, _)| *kind == 1).map(|(_, data)| data.to_vec());
+            match kind {
+                1 => element.key = data().unwrap_or_default(),
+                2 => element.value = data(),
+                10 => element.end = data(),
+                _ => {}
+            }
+        }
+        element
+    }
+}
+
+/// Messages that the kernel carries out together or not at all.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    messages: Vec<(u8, Family, u16, Vec<u8>)>,
+}
+
+impl Batch {
+    pub(crate) fn table(&mut self, family: Family, table: &str) -> &mut Self {
+        self.push(NEW_TABLE, family, CREATE, |message| {
+            message.text(1, table).number(2, 0);
+        })
+    }
+
+    pub(crate) fn delete_table(&mut self, family: Family, table: &str) -> &mut Self {
+        self.push(DELETE_TABLE, family, 0, |message| {
+            message.text(1, table);
+        })
+    }
+
+    pub(crate) fn set(&mut self, family: Family, table: &str, set: &Set, id: u32) -> &mut Self {
+        let types = |parts: &[Type]| parts.iter().fold(0, |code, part| code << 6 | *part as u32);
+        let length = |parts: &[Type]| parts.iter().map(|part| part.length()).sum();
+        self.push(NEW_SET, family, CREATE, |message| {
+            let mut flags = 0;
+            if set.interval {
+                flags |= SET_INTERVAL | SET_CONCAT;
+            }
+            if !set.value.is_empty() {
+                flags |= SET_MAP;
+            }
+            message.text(1, table).text(2, set.name).number(3, flags);
+            message.number(4, types(set.key)).number(5, length(set.key)).number(10, id);
+            if !set.value.is_empty() {
+                message.number(6, types(set.value)).number(7, length(set.value));
+            }
+            if set.interval {
+                // NFTA_SET_DESC → NFTA_SET_DESC_CONCAT → per part NFTA_LIST_ELEM → its length
+                message.nested(9, |description| {
+                    description.nested(2, |parts| {
+                        for part in set.key {
+                            parts.nested(1, |field| {
+                                field.number(1, part.length());
+                            });
+                        }
+                    });
+                });
+            }
+        })
+    }
+
+    pub(crate) fn chain(
+        &mut self,
+        family: Family,
+        table: &str,
+        chain: &str,
+        hook: Option<Hook>,
+    ) -> &mut Self {
+        self.push(NEW_CHAIN, family, CREATE, |message| {
+            message.text(1, table).text(3, chain);
+            if let Some(hook) = hook {
+                message.text(7, hook.kind).number(5, ACCEPT);
+                message.nested(4, |attributes| {
+                    attributes.number(1, hook.number).number(2, hook.priority.cast_unsigned());
+                });
+            }
+        })
+    }
+
+    /// Removes all rules of a chain.
+    pub(crate) fn flush_chain(&mut self, family: Family, table: &str, chain: &str) -> &mut Self {
+        self.push(DELETE_RULE, family, 0, |message| {
+            message.text(1, table).text(2, chain);
+        })
+    }
+
+    pub(crate) fn rule(
+        &mut self,
+        family: Family,
+        table: &str,
+        chain: &str,
+        rule: Rule,
+    ) -> &mut Self {
+        self.push(NEW_RULE, family, CREATE | APPEND, |message| {
+            message.text(1, table).text(2, chain).nested(4, |list| *list = rule.into_attributes());
+        })
+    }
+
+    pub(crate) fn insert(
+        &mut self,
+        family: Family,
+        table: &str,
+        set: &str,
+        elements: &[Element],
+    ) -> &mut Self {
+        self.elements(NEW_ELEMENT, CREATE, (family, table, set), elements)
+    }
+
+    pub(crate) fn remove(
+        &mut self,
+        family: Family,
+        table: &str,
+        set: &str,
+        elements: &[Element],
+    ) -> &mut Self {
+        self.elements(DELETE_ELEMENT, 0, (family, table, set), elements)
+    }
+
+    /// Removes all elements of a set.
+    pub(crate) fn clear(&mut self, family: Family, table: &str, set: &str) -> &mut Self {
+        self.push(DELETE_ELEMENT, family, 0, |message| {
+            message.text(1, table).text(2, set);
+        })
+    }
+
+    fn elements(
+        &mut self,
+        kind: u8,
+        flags: u16,
+        (family, table, set): (Family, &str, &str),
+        elements: &[Element],
+    ) -> &mut Self {
+        // an attribute's length is 16 bits, and an element takes at most 100 bytes
+        for some in elements.chunks(500) {
+            self.push(kind, family, flags, |message| {
+                message.text(1, table).text(2, set).nested(3, |list| {
+                    some.iter().for_each(|element| element.encode(list));
+                });
+            });
+        }
+        self
+    }
+
+    fn push(
+        &mut self,
+        kind: u8,
+        family: Family,
+        flags: u16,
+        fill: impl FnOnce(&mut Attributes),
+    ) -> &mut Self {
+        let mut attributes = Attributes::default();
+        fill(&mut attributes);
+        self.messages.push((kind, family, flags, attributes.0));
+        self
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// The datagram: begin, the messages, end, numbered from `first`; and the last message's
+    /// number, the only one that asks for an answer.
+    pub(super) fn encode(&self, first: u32) -> (Vec<u8>, u32) {
+        let mut datagram = Vec::new();
+        let mut sequence = first;
+        let bracket = SUBSYSTEM.to_be_bytes(); // res_id says which subsystem the batch is for
+        header(&mut datagram, BATCH_BEGIN, REQUEST, sequence, 0, bracket, &[]);
+        for (index, (kind, family, flags, attributes)) in self.messages.iter().enumerate() {
+            sequence = sequence.wrapping_add(1);
+            let acknowledge = if index + 1 == self.messages.len() { ACKNOWLEDGE } else { 0 };
+            let kind = SUBSYSTEM << 8 | u16::from(*kind);
+            let flags = REQUEST | flags | acknowledge;
+            header(&mut datagram, kind, flags, sequence, *family as u8, [0, 0], attributes);
+        }
+        header(&mut datagram, BATCH_END, REQUEST, sequence.wrapping_add(1), 0, bracket, &[]);
+        (datagram, sequence)
+    }
+}
+
+/// A request for all elements of a set.
+pub(super) fn dump_elements(family: Family, table: &str, set: &str, sequence: u32) -> Vec<u8> {
+    let mut attributes = Attributes::default();
+    attributes.text(1, table).text(2, set);
+    let mut datagram = Vec::new();
+    let kind = SUBSYSTEM << 8 | u16::from(GET_ELEMENT);
+    header(&mut datagram, kind, REQUEST | DUMP, sequence, family as u8, [0, 0], &attributes.0);
+    datagram
+}
+
+/// A request for the number of the ruleset's last change.
+pub(super) fn generation(sequence: u32) -> Vec<u8> {
+    let mut datagram = Vec::new();
+    header(
+        &mut datagram,
+        SUBSYSTEM << 8 | u16::from(GET_GENERATION),
+        REQUEST,
+        sequence,
+        0,
+        [0, 0],
+        &[],
+    );
+    datagram
+}
+
+/// The elements in the body of one message of a dump.
+pub(super) fn decode_elements(body: &[u8]) -> Vec<Element> {
+    each(body.get(4..).unwrap_or_default())
+        .filter(|(kind, _)| *kind == 3)
+        .flat_map(|(_, list)| each(list))
+        .map(|(_, element)| Element::decode(element))
+        .collect()
+}
+
+/// The generation in the body of an NFT_MSG_NEWGEN.
+pub(super) fn decode_generation(body: &[u8]) -> Option<u32> {
+    let (_, id) = each(body.get(4..)?).find(|(kind, _)| *kind == 1)?;
+    Some(u32::from_be_bytes(id.try_into().ok()?))
+}
+
+/// Appends a netlink header, an nfgenmsg and attributes.
+fn header(
+    datagram: &mut Vec<u8>,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    family: u8,
+    resource: [u8; 2],
+    attributes: &[u8],
+) {
+    let length = u32::try_from(20 + attributes.len()).expect("a message of ours is below 4 GiB");
+    datagram.extend_from_slice(&length.to_ne_bytes());
+    datagram.extend_from_slice(&kind.to_ne_bytes());
+    datagram.extend_from_slice(&flags.to_ne_bytes());
+    datagram.extend_from_slice(&sequence.to_ne_bytes());
+    datagram.extend_from_slice(&[0; 4]); // port: the kernel's
+    datagram.extend_from_slice(&[family, 0, resource[0], resource[1]]);
+    datagram.extend_from_slice(attributes);
+}
+
+/// The attributes in `bytes`, without their flags; stops at the first that is malformed.
+fn each(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes([*rest.first()?, *rest.get(1)?]));
+        let kind = u16::from_ne_bytes([*rest.get(2)?, *rest.get(3)?]);
+        let value = rest.get(4..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind & !(NESTED | NETWORK_ORDER), value))
+    })
+}
+
+const NESTED: u16 = 1 << 15;
+const NETWORK_ORDER: u16 = 1 << 14;
+
+// netlink flags
+const REQUEST: u16 = 0x1;
+const ACKNOWLEDGE: u16 = 0x4;
+const DUMP: u16 = 0x300;
+const CREATE: u16 = 0x400;
+const APPEND: u16 = 0x800;
+
+// nfnetlink
+const SUBSYSTEM: u16 = 10; // NFNL_SUBSYS_NFTABLES
+const BATCH_BEGIN: u16 = 16;
+const BATCH_END: u16 = 17;
+
+// enum nf_tables_msg_types
+const NEW_TABLE: u8 = 0;
+const DELETE_TABLE: u8 = 2;
+const NEW_CHAIN: u8 = 3;
+const NEW_RULE: u8 = 6;
+const DELETE_RULE: u8 = 8;
+const NEW_SET: u8 = 9;
+const NEW_ELEMENT: u8 = 12;
+const GET_ELEMENT: u8 = 13;
+const DELETE_ELEMENT: u8 = 14;
+const GET_GENERATION: u8 = 16;
+
+const SET_INTERVAL: u32 = 0x4;
+const SET_MAP: u32 = 0x8;
+const SET_CONCAT: u32 = 0x80;
+/// The policy of a base chain, NF_ACCEPT.
+const ACCEPT: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes that nft 1.0.6 sends for `add element inet t ports { tcp . 80 : 10.0.0.2 . 8080 }`
+    /// but for NFTA_SET_ELEM_LIST_SET_ID.
+    #[test]
+    fn an_element_is_encoded_as_nft_does() {
+        let mut batch = Batch::default();
+        let element = Element {
+            key: vec![6, 0, 0, 0, 0, 80, 0, 0],
+            end: None,
+            value: Some(vec![10, 0, 0, 2, 0x1f, 0x90, 0, 0]),
+        };
+        batch.insert(Family::Inet, "t", "ports", &[element]);
+        let (datagram, last) = batch.encode(7);
+        assert_eq!(last, 8);
+        let message = &datagram[20..datagram.len() - 20];
+        let attributes = b"\x06\0\x01\0t\0\0\0\x0a\0\x02\0ports\0\0\0\
+            \x28\0\x03\x80\x24\0\x01\x80\x10\0\x01\x80\x0c\0\x01\0\x06\0\0\0\0\x50\0\0\
+            \x10\0\x02\x80\x0c\0\x01\0\x0a\0\0\x02\x1f\x90\0\0";
+        assert_eq!(&message[20..], attributes);
+    }
+
+    #[test]
+    fn malformed_attributes_end_the_list() {
+        for bytes in [&b""[..], b"\x03", b"\x03\0\x01\0", b"\xff\0\x01\0abc", b"\0\0\0\0\0\0\0\0"] {
+            assert_eq!(each(bytes).count(), 0, "{bytes:?}");
+        }
+        assert_eq!(
+            each(b"\x05\0\x01\x80x\0\0\0\x04\0\x02\0").collect::<Vec<_>>(),
+            [(1, &b"x"[..]), (2, &b""[..])]
+        );
+    }
+}

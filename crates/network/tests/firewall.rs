@@ -1,0 +1,338 @@
+//! What the nftables rules let through and what not, with packets.
+
+mod support;
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::process::Command;
+
+use bulkhead_network::{Bridge, Host, NetworkError, Protocol};
+use support::{ANSWER, HOST_OUTSIDE, Namespace, OUTSIDE, SILENCE, TestHost, bridge, tcp};
+
+const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+#[test]
+fn a_published_port_is_reached_from_everywhere() {
+    published_port_is_reached(TestHost::new());
+}
+
+/// With br_netfilter frames are translated while they are bridged, without it only when routed.
+#[test]
+fn a_published_port_is_reached_with_either_bridge_netfilter() {
+    for setting in ["0", "1"] {
+        let host = TestHost::new();
+        let file = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+        if host.namespace.run(|| std::fs::write(file, setting)).is_err() {
+            return bulkhead_sys::testing::skip("br_netfilter is not loaded");
+        }
+        published_port_is_reached(host);
+    }
+}
+
+fn published_port_is_reached(host: TestHost) {
+    let outside = host.outside();
+    let (one, two) = (bridge("bulkhead0", 1), bridge("bulkhead1", 2));
+    host.host.ensure_bridge(&one).unwrap();
+    host.host.ensure_bridge(&two).unwrap();
+    let (server, server_end) = host.container(&one, 2);
+    let (neighbour, _) = host.container(&one, 3);
+    let (other, _) = host.container(&two, 2);
+    let _serving = server.serve(8080);
+    let port = tcp(ANY, 80, server_end.address, 8080);
+    assert!(refused(&host.namespace, LOCALHOST, 80));
+    host.host.publish(&[port]).unwrap();
+
+    // the world's address is seen as it is
+    assert_eq!(outside.namespace.fetch(HOST_OUTSIDE, 80).unwrap(), OUTSIDE);
+    // the host itself, by each of its addresses
+    assert_eq!(host.namespace.fetch(LOCALHOST, 80).unwrap(), one.gateway);
+    assert_eq!(host.namespace.fetch(HOST_OUTSIDE, 80).unwrap(), HOST_OUTSIDE);
+    assert_eq!(host.namespace.fetch(one.gateway, 80).unwrap(), one.gateway);
+    // containers: itself, a neighbour, one on another bridge
+    for container in [&server, &neighbour, &other] {
+        for address in [HOST_OUTSIDE, one.gateway, two.gateway] {
+            assert_eq!(container.fetch(address, 80).unwrap(), one.gateway, "{address}");
+        }
+    }
+
+    host.host.unpublish(&[port]).unwrap();
+    host.host.unpublish(&[port]).unwrap();
+    assert!(refused(&outside.namespace, HOST_OUTSIDE, 80));
+    assert!(refused(&host.namespace, LOCALHOST, 80));
+}
+
+#[test]
+fn a_port_published_on_localhost_stays_there() {
+    let host = TestHost::new();
+    let outside = host.outside();
+    let network = bridge("bulkhead0", 1);
+    host.host.ensure_bridge(&network).unwrap();
+    let (server, end) = host.container(&network, 2);
+    let _serving = server.serve(80);
+    host.host.publish(&[tcp(LOCALHOST, 80, end.address, 80)]).unwrap();
+    assert_eq!(host.namespace.fetch(LOCALHOST, 80).unwrap(), network.gateway);
+    assert!(refused(&outside.namespace, HOST_OUTSIDE, 80));
+
+    // a neighbour on the wire that sends to 127.0.0.1 by way of this host, where somebody has
+    // set route_localnet for every interface
+    host.namespace.run(|| {
+        std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1").unwrap();
+    });
+    outside.namespace.run(|| {
+        std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1").unwrap();
+    });
+    if !has("ip") {
+        return bulkhead_sys::testing::skip("no iproute2 to set the route with");
+    }
+    let ip = |arguments: &[&str]| outside.namespace.command("ip", arguments);
+    ip(&["route", "del", "local", "127.0.0.0/8", "dev", "lo", "table", "local"]);
+    ip(&["route", "del", "local", "127.0.0.1", "dev", "lo", "table", "local"]);
+    ip(&["route", "add", "127.0.0.0/8", "via", "192.0.2.1", "src", "192.0.2.2"]);
+    assert!(outside.namespace.is_dropped(LOCALHOST, 80));
+    let seen = host.namespace.command("nft", &["list", "ruleset"]);
+    assert!(seen.contains("127.0.0.0/8 drop"), "{seen}");
+}
+
+#[test]
+fn udp_is_published_too() {
+    let host = TestHost::new();
+    let outside = host.outside();
+    let network = bridge("bulkhead0", 1);
+    host.host.ensure_bridge(&network).unwrap();
+    let (server, end) = host.container(&network, 2);
+    let mut port = tcp(HOST_OUTSIDE, 53, end.address, 5353);
+    port.protocol = Protocol::Udp;
+    host.host.publish(&[port]).unwrap();
+
+    let serving = server.run(|| UdpSocket::bind((ANY, 5353)).unwrap());
+    let asking = outside.namespace.run(|| UdpSocket::bind((ANY, 0)).unwrap());
+    serving.set_read_timeout(Some(ANSWER)).unwrap();
+    asking.set_read_timeout(Some(ANSWER)).unwrap();
+    asking.connect((HOST_OUTSIDE, 53)).unwrap();
+    asking.send(b"question").unwrap();
+    let mut buffer = [0; 16];
+    let (length, peer) = serving.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..length], peer.ip()), (&b"question"[..], OUTSIDE.into()));
+    serving.send_to(b"answer", peer).unwrap();
+    let length = asking.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"answer");
+}
+
+#[test]
+fn what_is_not_published_is_not_reached() {
+    let host = TestHost::new();
+    let outside = host.outside();
+    let (one, two) = (bridge("bulkhead0", 1), bridge("bulkhead1", 2));
+    host.host.ensure_bridge(&one).unwrap();
+    host.host.ensure_bridge(&two).unwrap();
+    let (server, end) = host.container(&one, 2);
+    let (other, _) = host.container(&two, 2);
+    let _serving = server.serve(80);
+    host.host.publish(&[tcp(ANY, 80, end.address, 80)]).unwrap();
+    // a neighbour of the host that routes to the container's address: J6
+    outside.host.overlaps(end.address, 32).unwrap();
+    if has("ip") {
+        let route = ["route", "add", "10.77.0.0/16", "via", "192.0.2.1"];
+        outside.namespace.command("ip", &route);
+        assert!(outside.namespace.is_dropped(end.address, 80));
+    }
+    // and a container of another bridge: J5
+    assert!(other.is_dropped(end.address, 80));
+    // the host itself may
+    assert_eq!(host.namespace.fetch(end.address, 80).unwrap(), one.gateway);
+}
+
+#[test]
+fn containers_reach_the_world_by_the_hosts_address() {
+    let host = TestHost::new();
+    let outside = host.outside();
+    let open = bridge("bulkhead0", 1);
+    let closed = Bridge { internal: true, ..bridge("bulkhead1", 2) };
+    host.host.ensure_bridge(&open).unwrap();
+    host.host.ensure_bridge(&closed).unwrap();
+    let (inside, _) = host.container(&open, 2);
+    let (confined, confined_end) = host.container(&closed, 2);
+    let _serving = outside.namespace.serve(80);
+    assert_eq!(inside.fetch(OUTSIDE, 80).unwrap(), HOST_OUTSIDE);
+
+    // an internal network has no way out, nor in
+    let error = confined.fetch(OUTSIDE, 80).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NetworkUnreachable);
+    if has("ip") {
+        confined.command("ip", &["route", "add", "default", "via", "10.77.2.1"]);
+        assert!(confined.is_dropped(OUTSIDE, 80));
+        let _serving = confined.serve(80);
+        host.host.publish(&[tcp(ANY, 80, confined_end.address, 80)]).unwrap();
+        assert!(outside.namespace.is_dropped(HOST_OUTSIDE, 80));
+        assert_eq!(host.namespace.fetch(LOCALHOST, 80).unwrap(), closed.gateway);
+    }
+}
+
+#[test]
+fn the_metadata_address_is_a_black_hole() {
+    let host = TestHost::new();
+    let network = bridge("bulkhead0", 1);
+    host.host.ensure_bridge(&network).unwrap();
+    let (container, _) = host.container(&network, 2);
+    assert!(container.is_dropped(Ipv4Addr::new(169, 254, 169, 254), 80));
+}
+
+#[test]
+fn a_foreign_source_is_dropped() {
+    let host = TestHost::new();
+    let network = bridge("bulkhead0", 1);
+    host.host.ensure_bridge(&network).unwrap();
+    let (spoofer, end) = host.container(&network, 2);
+    let (victim, victim_end) = host.container(&network, 3);
+    let heard = host.namespace.run(|| UdpSocket::bind((ANY, 5000)).unwrap());
+    heard.set_read_timeout(Some(SILENCE)).unwrap();
+    let send = |from: Ipv4Addr| {
+        spoofer.run(|| {
+            let socket = UdpSocket::bind((from, 0)).unwrap();
+            socket.send_to(b"x", (network.gateway, 5000)).unwrap();
+        });
+        let mut buffer = [0; 8];
+        heard.recv_from(&mut buffer).map(|(_, peer)| peer.ip())
+    };
+    assert_eq!(send(end.address).unwrap(), end.address);
+    if !has("ip") {
+        return bulkhead_sys::testing::skip("no iproute2 to change the address with");
+    }
+    // J2: another address, of a neighbour even
+    for foreign in ["10.77.1.99/24", "10.77.1.3/24"] {
+        spoofer.command("ip", &["address", "add", foreign, "dev", "eth0", "nodad"]);
+        let address = foreign.split_once('/').unwrap().0.parse().unwrap();
+        send(address).unwrap_err();
+    }
+    let _serving = host.namespace.serve(80);
+    assert_eq!(victim.fetch(network.gateway, 80).unwrap(), victim_end.address);
+    // J2: another hardware address
+    spoofer.command("ip", &["link", "set", "eth0", "address", "02:42:0a:4d:01:03"]);
+    send(end.address).unwrap_err();
+    assert_eq!(victim.fetch(network.gateway, 80).unwrap(), victim_end.address);
+}
+
+#[test]
+fn the_administrators_chain_decides_first_and_is_kept() {
+    if !has("nft") {
+        return bulkhead_sys::testing::skip("no nft");
+    }
+    let host = TestHost::new();
+    let outside = host.outside();
+    let network = bridge("bulkhead0", 1);
+    host.host.ensure_bridge(&network).unwrap();
+    let (server, end) = host.container(&network, 2);
+    let _serving = server.serve(80);
+    let port = tcp(ANY, 80, end.address, 80);
+    host.host.publish(&[port]).unwrap();
+    assert_eq!(outside.namespace.fetch(HOST_OUTSIDE, 80).unwrap(), OUTSIDE);
+    let rule = "add rule inet bulkhead user ip saddr 192.0.2.2 drop";
+    host.namespace.command("nft", &rule.split(' ').collect::<Vec<_>>());
+    assert!(outside.namespace.is_dropped(HOST_OUTSIDE, 80));
+    host.host.reconcile(&[(network.clone(), vec![end])], &[port]).unwrap();
+    assert!(outside.namespace.is_dropped(HOST_OUTSIDE, 80));
+}
+
+#[test]
+fn reconcile_puts_back_what_a_flush_lost() {
+    if !has("nft") {
+        return bulkhead_sys::testing::skip("no nft to flush the ruleset with");
+    }
+    let host = TestHost::new();
+    let outside = host.outside();
+    let network = bridge("bulkhead0", 1);
+    host.host.ensure_bridge(&network).unwrap();
+    let (server, end) = host.container(&network, 2);
+    let _serving = server.serve(80);
+    let port = tcp(ANY, 80, end.address, 80);
+    let stale = tcp(ANY, 81, end.address, 80);
+    let wanted = [(network.clone(), vec![end])];
+    host.host.publish(&[port, stale]).unwrap();
+    host.host.reconcile(&wanted, &[port]).unwrap();
+    assert!(host.host.is_intact().unwrap());
+    let before = host.namespace.command("nft", &["list", "ruleset"]);
+    assert!(refused(&outside.namespace, HOST_OUTSIDE, 81));
+
+    host.namespace.command("nft", &["flush", "ruleset"]);
+    assert!(!host.host.is_intact().unwrap());
+    assert!(refused(&outside.namespace, HOST_OUTSIDE, 80));
+    for _ in 0..2 {
+        host.host.reconcile(&wanted, &[port]).unwrap();
+        assert_eq!(host.namespace.command("nft", &["list", "ruleset"]), before);
+        assert!(host.host.is_intact().unwrap());
+    }
+    assert_eq!(outside.namespace.fetch(HOST_OUTSIDE, 80).unwrap(), OUTSIDE);
+
+    // our own changes do not count as somebody else's, and a plug or publish mends what it needs
+    host.host.publish(&[stale]).unwrap();
+    assert!(host.host.is_intact().unwrap());
+    host.namespace.command("nft", &["flush", "ruleset"]);
+    host.host.publish(&[port]).unwrap();
+    assert!(!host.host.is_intact().unwrap());
+    let (_another, _) = host.container(&network, 4);
+}
+
+#[test]
+fn a_taken_port_is_refused_and_nothing_is_left() {
+    let host = TestHost::new();
+    let network = bridge("bulkhead0", 1);
+    host.host.ensure_bridge(&network).unwrap();
+    let (_container, end) = host.container(&network, 2);
+    let port = tcp(ANY, 80, end.address, 80);
+    host.host.publish(&[port]).unwrap();
+    host.host.publish(&[port]).unwrap();
+    let clash = tcp(ANY, 80, Ipv4Addr::new(10, 77, 1, 9), 80);
+    let free = tcp(ANY, 81, Ipv4Addr::new(10, 77, 1, 9), 80);
+    let error = host.host.publish(&[free, clash]).unwrap_err();
+    assert!(matches!(error, NetworkError::PortPublished(_)), "{error}");
+    if has("nft") {
+        let map = host.namespace.command("nft", &["list", "map", "inet", "bulkhead", "ports"]);
+        assert!(map.contains("tcp . 80 : 10.77.1.2 . 80") && !map.contains("81"), "{map}");
+    }
+
+    // an engine that crashed knows nothing of what it plugged
+    let again = host.namespace.run(|| Host::open().unwrap());
+    again.unpublish(&[free, port]).unwrap();
+    again.unplug(&end.host_link).unwrap();
+    again.remove_bridge(&network.name).unwrap();
+    if has("nft") {
+        let listed = host.namespace.command("nft", &["list", "ruleset"]);
+        assert!(!listed.contains("elements"), "{listed}");
+    }
+    again.tear_down().unwrap();
+    again.tear_down().unwrap();
+    if has("nft") {
+        assert_eq!(host.namespace.command("nft", &["list", "ruleset"]), "");
+    }
+}
+
+#[test]
+fn a_thousand_ports_and_endpoints_are_one_transaction() {
+    let host = TestHost::new();
+    let network = Bridge { prefix: 16, ..bridge("bulkhead0", 0) };
+    let address = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        Ipv4Addr::new(10, 77, high, low)
+    };
+    let ports: Vec<_> = (2..1502).map(|it| tcp(ANY, it, address(it), 80)).collect();
+    let endpoints = (2..1002_u16).map(|number| bulkhead_network::Endpoint {
+        host_link: format!("bh{number}"),
+        interface: "eth0".to_owned(),
+        address: address(number),
+        mac: [2, 0, 0, 0, number.to_be_bytes()[0], number.to_be_bytes()[1]],
+    });
+    let wanted = [(network, endpoints.collect::<Vec<_>>())];
+    host.host.reconcile(&wanted, &ports).unwrap();
+    host.host.reconcile(&wanted, &ports[..1]).unwrap();
+    host.host.publish(&ports).unwrap();
+    host.host.unpublish(&ports).unwrap();
+}
+
+fn refused(from: &Namespace, address: Ipv4Addr, port: u16) -> bool {
+    let answer = from.fetch(address, port);
+    matches!(answer, Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
+fn has(program: &str) -> bool {
+    Command::new(program).arg("-V").output().is_ok()
+}
