@@ -79,6 +79,18 @@ impl Credentials {
 
 impl bulkhead_registry::Users for Credentials {
     fn check(&self, user: &str, password: &str) -> bool {
+        self.is(user, password)
+    }
+}
+
+impl bulkhead_console::Users for Credentials {
+    fn check(&self, user: &str, password: &str) -> bool {
+        self.is(user, password)
+    }
+}
+
+impl Credentials {
+    fn is(&self, user: &str, password: &str) -> bool {
         // Every byte is compared whatever came before it, so that time tells nothing of the password.
         let same = |a: &[u8], b: &[u8]| {
             a.len() == b.len() && a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b)) == 0
@@ -130,8 +142,6 @@ fn draw(length: usize, alphabet: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_registry::Users;
-
     use super::*;
 
     #[test]
@@ -142,11 +152,11 @@ mod tests {
         let first = Credentials::open(&directory).expect("made");
         let second = Credentials::open(&directory).expect("read");
         assert_eq!(first.secret_access_key, second.secret_access_key);
-        assert!(second.check("admin", &first.password));
+        assert!(second.is("admin", &first.password));
         assert!(
-            !second.check("admin", "wrong")
-                && !second.check("", "")
-                && !second.check("root", &first.password)
+            !second.is("admin", "wrong")
+                && !second.is("", "")
+                && !second.is("root", &first.password)
         );
         std::fs::remove_dir_all(&directory).expect("removed");
     }

@@ -150,11 +150,19 @@ async fn serve(arguments: UpArguments) -> Result<(), Failure> {
     })?;
     spawn_http(registry, registry_routes, stopped.clone());
 
+    let store = Arc::new(open_store(&arguments.data)?);
+    let control = Arc::new(bulkhead_ecs::Control::new(store, bulkhead_ecs::Options::default()));
+    let console = listen(arguments.console, "--console").await?;
+    let console_address = console.local_addr()?;
+    let users: Arc<dyn bulkhead_console::Users> = Arc::new(credentials.clone());
+    spawn_http(console, bulkhead_console::router(control.clone(), users), stopped.clone());
+
     let pid = arguments.run.join("bulkhead.pid");
     std::fs::write(&pid, format!("{}\n", std::process::id()))
         .map_err(|cause| Failure::new(format!("cannot write {}: {cause}", pid.display())))?;
     println!("Docker API  unix://{}", socket.display());
     println!("Registry    {registry_address}");
+    println!("Console     http://{console_address}/");
     println!("{READY}");
     tracing::info!("ready");
 
@@ -190,6 +198,12 @@ async fn open_engine(arguments: &UpArguments) -> Result<Arc<Engine>, Failure> {
 /// The first host id of containers' user namespaces: above what distributions give to users
 /// (subuid(5) ranges of useradd start at 100,000 and rarely reach this far), below 2^31.
 const FIRST_ID: u32 = 1_000_000_000;
+
+/// The control plane's records, beside the engine's and apart from them: on many machines they are in etcd.
+fn open_store(data: &Path) -> Result<bulkhead_store::Embedded, Failure> {
+    bulkhead_store::Embedded::open(&data.join("control.redb"))
+        .map_err(|cause| Failure::new(cause.to_string()))
+}
 
 async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|cause| {

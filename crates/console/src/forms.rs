@@ -1,0 +1,227 @@
+//! What pages send: each form is one operation of the control plane.
+
+use axum::Form;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use bulkhead_ecs::{CreateCluster, RegisterTaskDefinition, RunTask};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::Console;
+use crate::pages;
+
+#[derive(Deserialize)]
+pub struct NewCluster {
+    name: String,
+}
+
+pub async fn create_cluster(
+    State(console): State<Console>,
+    Form(form): Form<NewCluster>,
+) -> Result<Response, Response> {
+    let request = CreateCluster { cluster_name: Some(form.name), ..CreateCluster::default() };
+    match console.control.create_cluster(request) {
+        Ok(cluster) => {
+            Ok(Redirect::to(&format!("/clusters/{}", cluster.cluster_name)).into_response())
+        }
+        Err(error) => pages::show_clusters(&console.control, Some(error.message)),
+    }
+}
+
+pub async fn register(
+    State(console): State<Console>,
+    Form(fields): Form<Vec<(String, String)>>,
+) -> Response {
+    let json = match fields.iter().any(|(name, value)| name == "how" && value == "json") {
+        true => fields
+            .into_iter()
+            .find(|(name, _)| name == "json")
+            .map(|(_, text)| text)
+            .unwrap_or_default(),
+        false => match definition(&fields) {
+            Ok(definition) => serde_json::to_string_pretty(&definition).unwrap_or_default(),
+            Err(wrong) => return pages::show_new_task_definition(String::new(), Some(wrong)),
+        },
+    };
+    let registered = RegisterTaskDefinition::from_json(&json)
+        .and_then(|request| console.control.register_task_definition(request));
+    match registered {
+        Ok((definition, _)) => {
+            let name = definition
+                .task_definition_arn
+                .rsplit('/')
+                .next()
+                .unwrap_or_default()
+                .replace(':', "/");
+            Redirect::to(&format!("/task-definitions/{name}")).into_response()
+        }
+        Err(error) => pages::show_new_task_definition(json, Some(error.message)),
+    }
+}
+
+/// The form's fields as the JSON of RegisterTaskDefinition. Containers follow each other in the
+/// order of the page, each beginning with its name; one without a name is left out.
+fn definition(fields: &[(String, String)]) -> Result<Value, String> {
+    let mut family = "";
+    let mut containers: Vec<Value> = Vec::new();
+    for (field, value) in fields {
+        let value = value.trim();
+        match field.as_str() {
+            "family" => family = value,
+            "name" => containers.push(json!({"name": value, "essential": true})),
+            _ if value.is_empty() => {}
+            _ => {
+                let Some(container) = containers.last_mut() else { continue };
+                match field.as_str() {
+                    "image" => container["image"] = json!(value),
+                    "memory" | "cpu" => {
+                        let number: u32 = value
+                            .parse()
+                            .map_err(|_| format!("{field} {value:?} is not a whole number."))?;
+                        container[field] = json!(number);
+                    }
+                    "ports" => container["portMappings"] = ports(value)?,
+                    "links" => container["links"] = value.split(',').map(str::trim).collect(),
+                    "environment" => container["environment"] = environment(value)?,
+                    _ => {}
+                }
+            }
+        }
+    }
+    containers.retain(|container| container["name"] != "");
+    Ok(json!({"family": family, "containerDefinitions": containers}))
+}
+
+/// `80:80/tcp, 53:53/udp`; one number is the container's port, on a host port of the instance's choice.
+fn ports(text: &str) -> Result<Value, String> {
+    let one = |text: &str| {
+        let wrong = || format!("Port mapping {text:?} is not HOST PORT:CONTAINER PORT/PROTOCOL.");
+        let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (host, container) = ports.split_once(':').unwrap_or(("0", ports));
+        let port = |text: &str| text.parse::<u16>().map_err(|_| wrong());
+        Ok(
+            json!({"hostPort": port(host)?, "containerPort": port(container)?, "protocol": protocol}),
+        )
+    };
+    text.split(',').map(|text| one(text.trim())).collect()
+}
+
+fn environment(text: &str) -> Result<Value, String> {
+    let one = |line: &str| {
+        let (name, value) =
+            line.split_once('=').ok_or_else(|| format!("{line:?} is not NAME=value."))?;
+        Ok(json!({"name": name, "value": value}))
+    };
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(one).collect()
+}
+
+pub async fn deregister(
+    State(console): State<Console>,
+    Path((family, revision)): Path<(String, String)>,
+) -> Response {
+    match console.control.deregister_task_definition(&format!("{family}:{revision}")) {
+        Ok(_) => Redirect::to(&format!("/task-definitions/{family}/{revision}")).into_response(),
+        Err(error) => pages::problem(&error),
+    }
+}
+
+#[derive(Deserialize)]
+pub struct NewTask {
+    definition: String,
+    count: i64,
+}
+
+pub async fn run_task(
+    State(console): State<Console>,
+    Path(cluster): Path<String>,
+    Form(form): Form<NewTask>,
+) -> Result<Response, Response> {
+    let request = RunTask {
+        cluster: Some(cluster.clone()),
+        task_definition: form.definition.clone(),
+        count: Some(form.count),
+        started_by: Some("console".to_owned()),
+        ..RunTask::default()
+    };
+    match console.control.run_task(&request) {
+        Ok(result) if result.tasks.is_empty() => {
+            let failures = result
+                .failures
+                .into_iter()
+                .map(|failure| (failure.arn.unwrap_or_default(), failure.reason));
+            pages::show_run_task(
+                &console.control,
+                cluster,
+                form.definition,
+                None,
+                failures.collect(),
+            )
+        }
+        Ok(_) => Ok(Redirect::to(&format!("/clusters/{cluster}")).into_response()),
+        Err(error) => pages::show_run_task(
+            &console.control,
+            cluster,
+            form.definition,
+            Some(error.message),
+            Vec::new(),
+        ),
+    }
+}
+
+pub async fn stop_task(
+    State(console): State<Console>,
+    Path((cluster, task)): Path<(String, String)>,
+) -> Response {
+    match console.control.stop_task(Some(&cluster), &task, Some("Stopped in the console")) {
+        Ok(_) => Redirect::to(&format!("/clusters/{cluster}/tasks/{task}")).into_response(),
+        Err(error) => pages::problem(&error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_makes_what_the_command_line_takes() {
+        let fields = [
+            ("how", "form"),
+            ("family", "SecurityApp"),
+            ("name", "proxy"),
+            ("image", "p"),
+            ("memory", "256"),
+            ("cpu", "256"),
+            ("ports", "80:80/tcp"),
+            ("links", "app"),
+            ("name", "app"),
+            ("image", "a"),
+            ("memory", "256"),
+            ("cpu", ""),
+            ("environment", "A=1\nB=x=y\n"),
+            ("name", ""),
+            ("image", ""),
+            ("memory", "256"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let expected = json!({"family": "SecurityApp", "containerDefinitions": [
+            {"name": "proxy", "essential": true, "image": "p", "memory": 256, "cpu": 256,
+             "portMappings": [{"hostPort": 80, "containerPort": 80, "protocol": "tcp"}], "links": ["app"]},
+            {"name": "app", "essential": true, "image": "a", "memory": 256,
+             "environment": [{"name": "A", "value": "1"}, {"name": "B", "value": "x=y"}]},
+        ]});
+        assert_eq!(definition(&fields).expect("a definition"), expected);
+    }
+
+    #[test]
+    fn wrong_fields_are_named() {
+        for (name, value) in [
+            ("ports", "80:x"),
+            ("ports", "70000:80"),
+            ("memory", "much"),
+            ("environment", "novalue"),
+        ] {
+            let fields = [("name".to_owned(), "a".to_owned()), (name.to_owned(), value.to_owned())];
+            assert!(definition(&fields).expect_err(value).contains(value), "{value}");
+        }
+    }
+}

@@ -1,0 +1,492 @@
+//! The pages: each reads the control plane and renders one template.
+
+use askama::Template;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Response};
+use bulkhead_ecs::{
+    ContainerInstance, Control, DescribeClusters, DescribeContainerInstances, Error,
+    ListContainerInstances, ListTaskDefinitions, ListTasks, Resource, Task,
+};
+use serde::Deserialize;
+
+use crate::Console;
+
+/// Renders a template.
+pub fn page(template: &impl Template) -> Response {
+    match template.render() {
+        Ok(text) => Html(text).into_response(),
+        Err(cause) => {
+            tracing::error!(%cause, "a page could not be rendered");
+            (StatusCode::INTERNAL_SERVER_ERROR, "this page could not be rendered").into_response()
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "problem.html")]
+struct ProblemPage {
+    problem: String,
+}
+
+/// The control plane's own sentence, on a page.
+pub fn problem(error: &Error) -> Response {
+    (StatusCode::BAD_REQUEST, page(&ProblemPage { problem: error.message.clone() })).into_response()
+}
+
+type Shown = Result<Response, Response>;
+
+/// What follows the last slash of an ARN: the id or the name.
+fn last(arn: &str) -> String {
+    arn.rsplit('/').next().unwrap_or(arn).to_owned()
+}
+
+struct ClusterRow {
+    name: String,
+    status: String,
+    instances: i32,
+    running: i32,
+    pending: i32,
+}
+
+#[derive(Template)]
+#[template(path = "clusters.html")]
+struct ClustersPage {
+    clusters: Vec<ClusterRow>,
+    problem: Option<String>,
+}
+
+pub async fn clusters(State(console): State<Console>) -> Shown {
+    show_clusters(&console.control, None)
+}
+
+pub fn show_clusters(control: &Control, problem_text: Option<String>) -> Shown {
+    let listed = control.list_clusters(None, None).map_err(|error| problem(&error))?;
+    let mut clusters = Vec::new();
+    for arns in listed.items.chunks(100) {
+        let request = DescribeClusters { clusters: arns.to_vec(), ..DescribeClusters::default() };
+        let (found, _) = control.describe_clusters(&request).map_err(|error| problem(&error))?;
+        clusters.extend(found.into_iter().map(|cluster| ClusterRow {
+            name: cluster.cluster_name,
+            status: cluster.status,
+            instances: cluster.registered_container_instances_count,
+            running: cluster.running_tasks_count,
+            pending: cluster.pending_tasks_count,
+        }));
+    }
+    Ok(page(&ClustersPage { clusters, problem: problem_text }))
+}
+
+struct TaskRow {
+    id: String,
+    arn: String,
+    definition: String,
+    last_status: String,
+    desired_status: String,
+    instance: String,
+}
+
+struct InstanceRow {
+    id: String,
+    ec2: String,
+    status: String,
+    connected: bool,
+    running: i32,
+    cpu: i32,
+    memory: i32,
+}
+
+#[derive(Template)]
+#[template(path = "cluster.html")]
+struct ClusterPage {
+    name: String,
+    arn: String,
+    tasks: Vec<TaskRow>,
+    instances: Vec<InstanceRow>,
+}
+
+pub async fn cluster(State(console): State<Console>, Path(name): Path<String>) -> Shown {
+    let control = &console.control;
+    let instances = instances(control, &name).map_err(|error| problem(&error))?;
+    let mut tasks = tasks(control, &name).map_err(|error| problem(&error))?;
+    tasks.sort_by_key(|task| std::cmp::Reverse(task.created_at.map(|at| at.milliseconds())));
+    Ok(page(&ClusterPage {
+        arn: control.place().cluster(&name),
+        tasks: tasks
+            .into_iter()
+            .map(|task| TaskRow {
+                id: task.id().to_owned(),
+                definition: last(&task.task_definition_arn),
+                instance: last(&task.container_instance_arn),
+                arn: task.task_arn,
+                last_status: task.last_status,
+                desired_status: task.desired_status,
+            })
+            .collect(),
+        instances: instances
+            .into_iter()
+            .map(|instance| InstanceRow {
+                id: last(&instance.container_instance_arn),
+                cpu: number(&instance.remaining_resources, "CPU"),
+                memory: number(&instance.remaining_resources, "MEMORY"),
+                ec2: instance.ec2_instance_id.unwrap_or_default(),
+                status: instance.status,
+                connected: instance.agent_connected,
+                running: instance.running_tasks_count,
+            })
+            .collect(),
+        name,
+    }))
+}
+
+fn number(resources: &[Resource], name: &str) -> i32 {
+    resources
+        .iter()
+        .find(|resource| resource.name == name)
+        .map_or(0, |resource| resource.integer_value)
+}
+
+fn instances(control: &Control, cluster: &str) -> Result<Vec<ContainerInstance>, Error> {
+    let request = ListContainerInstances {
+        cluster: Some(cluster.to_owned()),
+        ..ListContainerInstances::default()
+    };
+    let arns = control.list_container_instances(&request)?.items;
+    if arns.is_empty() {
+        return Ok(Vec::new());
+    }
+    let request = DescribeContainerInstances {
+        cluster: Some(cluster.to_owned()),
+        container_instances: arns,
+        ..DescribeContainerInstances::default()
+    };
+    Ok(control.describe_container_instances(&request)?.0)
+}
+
+fn tasks(control: &Control, cluster: &str) -> Result<Vec<Task>, Error> {
+    let mut tasks = Vec::new();
+    for status in ["RUNNING", "STOPPED"] {
+        let request = ListTasks {
+            cluster: Some(cluster.to_owned()),
+            desired_status: Some(status.to_owned()),
+            ..ListTasks::default()
+        };
+        let arns = control.list_tasks(&request)?.items;
+        if !arns.is_empty() {
+            tasks.extend(control.describe_tasks(Some(cluster), &arns, &[])?.0);
+        }
+    }
+    Ok(tasks)
+}
+
+struct DefinitionRow {
+    family: String,
+    revision: String,
+    status: &'static str,
+}
+
+#[derive(Template)]
+#[template(path = "task_definitions.html")]
+struct TaskDefinitionsPage {
+    definitions: Vec<DefinitionRow>,
+}
+
+pub async fn task_definitions(State(console): State<Console>) -> Shown {
+    let mut definitions = Vec::new();
+    for status in ["ACTIVE", "INACTIVE"] {
+        let names = definition_names(&console.control, status).map_err(|error| problem(&error))?;
+        definitions.extend(names.into_iter().filter_map(|name| {
+            let (family, revision) = name.split_once(':')?;
+            Some(DefinitionRow { family: family.to_owned(), revision: revision.to_owned(), status })
+        }));
+    }
+    Ok(page(&TaskDefinitionsPage { definitions }))
+}
+
+/// `family:revision`, newest first.
+fn definition_names(control: &Control, status: &str) -> Result<Vec<String>, Error> {
+    let request = ListTaskDefinitions {
+        status: Some(status.to_owned()),
+        sort: Some("DESC".to_owned()),
+        ..ListTaskDefinitions::default()
+    };
+    Ok(control.list_task_definitions(&request)?.items.iter().map(|arn| last(arn)).collect())
+}
+
+struct ContainerRow {
+    name: String,
+    image: String,
+    cpu: String,
+    memory: String,
+    ports: String,
+    links: String,
+    essential: bool,
+}
+
+#[derive(Template)]
+#[template(path = "task_definition.html")]
+struct TaskDefinitionPage {
+    family: String,
+    revision: String,
+    status: String,
+    containers: Vec<ContainerRow>,
+    json: String,
+}
+
+pub async fn task_definition(
+    State(console): State<Console>,
+    Path((family, revision)): Path<(String, String)>,
+) -> Shown {
+    let name = format!("{family}:{revision}");
+    let (definition, _) =
+        console.control.describe_task_definition(&name).map_err(|error| problem(&error))?;
+    let json = serde_json::to_value(&definition).unwrap_or_default();
+    let text = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+    let containers = list(&json["containerDefinitions"])
+        .iter()
+        .map(|container| ContainerRow {
+            name: text(&container["name"]),
+            image: text(&container["image"]),
+            cpu: text(&container["cpu"]),
+            memory: text(&container["memory"]),
+            ports: list(&container["portMappings"])
+                .iter()
+                .map(|port| {
+                    format!(
+                        "{}:{}/{}",
+                        text(&port["hostPort"]),
+                        text(&port["containerPort"]),
+                        text(&port["protocol"])
+                    )
+                })
+                .collect::<Vec<_>>()
+                .join(", "),
+            links: list(&container["links"]).iter().map(text).collect::<Vec<_>>().join(", "),
+            essential: container["essential"].as_bool().unwrap_or(true),
+        })
+        .collect();
+    Ok(page(&TaskDefinitionPage {
+        family,
+        revision,
+        status: text(&json["status"]),
+        containers,
+        json: serde_json::to_string_pretty(&json).unwrap_or_default(),
+    }))
+}
+
+#[derive(Template)]
+#[template(path = "new_task_definition.html")]
+struct NewTaskDefinitionPage {
+    numbers: Vec<usize>,
+    json: String,
+    problem: Option<String>,
+}
+
+/// What a person changes into his own.
+const EXAMPLE: &str = include_str!("../templates/example.json");
+
+pub async fn new_task_definition() -> Response {
+    show_new_task_definition(EXAMPLE.to_owned(), None)
+}
+
+pub fn show_new_task_definition(json: String, problem: Option<String>) -> Response {
+    let status = if problem.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    (status, page(&NewTaskDefinitionPage { numbers: (1..=4).collect(), json, problem }))
+        .into_response()
+}
+
+#[derive(Template)]
+#[template(path = "run_task.html")]
+struct RunTaskPage {
+    cluster: String,
+    definitions: Vec<String>,
+    chosen: String,
+    problem: Option<String>,
+    failures: Vec<(String, String)>,
+}
+
+#[derive(Deserialize)]
+pub struct Chosen {
+    #[serde(default)]
+    definition: String,
+}
+
+pub async fn run_task(
+    State(console): State<Console>,
+    Path(cluster): Path<String>,
+    Query(chosen): Query<Chosen>,
+) -> Shown {
+    show_run_task(&console.control, cluster, chosen.definition, None, Vec::new())
+}
+
+pub fn show_run_task(
+    control: &Control,
+    cluster: String,
+    chosen: String,
+    problem_text: Option<String>,
+    failures: Vec<(String, String)>,
+) -> Shown {
+    let definitions = definition_names(control, "ACTIVE").map_err(|error| problem(&error))?;
+    let well = problem_text.is_none() && failures.is_empty();
+    let shown =
+        page(&RunTaskPage { cluster, definitions, chosen, problem: problem_text, failures });
+    Ok((if well { StatusCode::OK } else { StatusCode::BAD_REQUEST }, shown).into_response())
+}
+
+struct TaskContainer {
+    name: String,
+    image: String,
+    last_status: String,
+    links: Vec<String>,
+    exit_code: String,
+    reason: String,
+}
+
+#[derive(Template)]
+#[template(path = "task.html")]
+struct TaskPage {
+    cluster: String,
+    id: String,
+    arn: String,
+    definition: String,
+    last_status: String,
+    desired_status: String,
+    instance: String,
+    stopped_reason: String,
+    containers: Vec<TaskContainer>,
+}
+
+pub async fn task(
+    State(console): State<Console>,
+    Path((cluster, id)): Path<(String, String)>,
+) -> Shown {
+    let control = &console.control;
+    let (found, _) = control
+        .describe_tasks(Some(&cluster), std::slice::from_ref(&id), &[])
+        .map_err(|error| problem(&error))?;
+    let Some(task) = found.into_iter().next() else {
+        return Err((
+            StatusCode::NOT_FOUND,
+            page(&ProblemPage { problem: format!("There is no task {id} in cluster {cluster}.") }),
+        )
+            .into_response());
+    };
+    let instances = instances(control, &cluster).map_err(|error| problem(&error))?;
+    let instance = instances
+        .iter()
+        .find(|instance| instance.container_instance_arn == task.container_instance_arn);
+    let containers = task
+        .containers
+        .iter()
+        .map(|container| TaskContainer {
+            name: container.name.clone(),
+            image: container.image.clone(),
+            last_status: container.last_status.clone(),
+            links: links(instance, container),
+            exit_code: container.exit_code.map(|code| code.to_string()).unwrap_or_default(),
+            reason: container.reason.clone().unwrap_or_default(),
+        })
+        .collect();
+    Ok(page(&TaskPage {
+        cluster,
+        id,
+        definition: last(&task.task_definition_arn),
+        instance: last(&task.container_instance_arn),
+        arn: task.task_arn,
+        last_status: task.last_status,
+        desired_status: task.desired_status,
+        stopped_reason: task.stopped_reason.unwrap_or_default(),
+        containers,
+    }))
+}
+
+/// Where a container's ports are found from outside, as links.
+fn links(instance: Option<&ContainerInstance>, container: &bulkhead_ecs::Container) -> Vec<String> {
+    let Some(address) =
+        instance.and_then(|instance| instance.public_ip().or(instance.private_ip()))
+    else {
+        return Vec::new();
+    };
+    container
+        .network_bindings
+        .iter()
+        .filter(|binding| binding.protocol.as_deref() != Some("udp"))
+        .filter_map(|binding| match binding.host_port? {
+            80 => Some(format!("http://{address}/")),
+            port => Some(format!("http://{address}:{port}/")),
+        })
+        .collect()
+}
+
+#[derive(Template)]
+#[template(path = "instance.html")]
+struct InstancePage {
+    cluster: String,
+    id: String,
+    arn: String,
+    status: String,
+    connected: bool,
+    ec2: String,
+    public_ip: String,
+    private_ip: String,
+    resources: Vec<(String, String, String)>,
+    links: Vec<String>,
+}
+
+pub async fn instance(
+    State(console): State<Console>,
+    Path((cluster, id)): Path<(String, String)>,
+) -> Shown {
+    let control = &console.control;
+    let found = instances(control, &cluster).map_err(|error| problem(&error))?;
+    let Some(instance) =
+        found.into_iter().find(|instance| last(&instance.container_instance_arn) == id)
+    else {
+        return Err((
+            StatusCode::NOT_FOUND,
+            page(&ProblemPage {
+                problem: format!("There is no container instance {id} in cluster {cluster}."),
+            }),
+        )
+            .into_response());
+    };
+    let tasks = tasks(control, &cluster).map_err(|error| problem(&error))?;
+    let here = tasks.iter().filter(|task| {
+        task.container_instance_arn == instance.container_instance_arn
+            && task.last_status == "RUNNING"
+    });
+    let links = here
+        .flat_map(|task| &task.containers)
+        .flat_map(|container| links(Some(&instance), container))
+        .collect();
+    let amount = |resource: &Resource| match resource.kind.as_str() {
+        "STRINGSET" => resource.string_set_value.join(", "),
+        _ => resource.integer_value.to_string(),
+    };
+    let resources = instance
+        .registered_resources
+        .iter()
+        .map(|registered| {
+            let left =
+                instance.remaining_resources.iter().find(|left| left.name == registered.name);
+            (registered.name.clone(), amount(registered), left.map(amount).unwrap_or_default())
+        })
+        .collect();
+    Ok(page(&InstancePage {
+        cluster,
+        id,
+        status: instance.status.clone(),
+        connected: instance.agent_connected,
+        ec2: instance.ec2_instance_id.clone().unwrap_or_default(),
+        public_ip: instance.public_ip().unwrap_or("–").to_owned(),
+        private_ip: instance.private_ip().unwrap_or("–").to_owned(),
+        resources,
+        links,
+        arn: instance.container_instance_arn,
+    }))
+}
