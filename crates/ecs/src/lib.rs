@@ -45,9 +45,10 @@ pub use task::{
     Task, TaskOverride,
 };
 pub use task_definition::{
-    ContainerDefinition, ContainerDependency, HealthCheck, HostVolume, KeyValuePair,
-    ListTaskDefinitions, LogConfiguration, MountPoint, PlacementConstraint, PlacementStrategy,
-    PortMapping, RegisterTaskDefinition, TaskDefinition, Volume, VolumeFrom,
+    ContainerDefinition, ContainerDependency, Definition, HealthCheck, HostEntry, HostVolume,
+    KeyValuePair, ListTaskDefinitions, LogConfiguration, MountPoint, PlacementConstraint, PlacementStrategy,
+    PortMapping, RegisterTaskDefinition, SystemControl, TaskDefinition, Ulimit, Volume, VolumeFrom,
+    without_nulls,
 };
 pub use timestamp::Timestamp;
 pub use transition::{ContainerStateChange, TaskStateChange};
