@@ -8,6 +8,7 @@
 pub mod capabilities;
 pub mod cgroup;
 pub mod defaults;
+pub mod seccomp;
 mod spec;
 pub mod user;
 

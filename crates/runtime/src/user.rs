@@ -345,7 +345,7 @@ bare:x:60
             passwd in proptest::collection::vec(any::<u8>(), 0..200),
             group in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
-            let _ = resolve(&name, &[name.clone()], &passwd, &group);
+            let _ = resolve(&name, std::slice::from_ref(&name), &passwd, &group);
         }
 
         #[test]
