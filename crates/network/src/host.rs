@@ -140,10 +140,10 @@ impl Host {
 
     /// Only brings `lo` up (`--network none`).
     pub fn loopback_up(&self, netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
-        netns::inside(netns, || {
-            Rtnetlink::open()?.change_all(vec![link::up(link::indexed(link::LOOPBACK))])
-        })
-        .map_err(NetworkError::kernel("bring the container's loopback up"))
+        let loopback = link::up(link::indexed(link::LOOPBACK));
+        netns::inside(netns, Rtnetlink::open)
+            .and_then(|mut route| route.change_all(vec![loopback]))
+            .map_err(NetworkError::kernel("bring the container's loopback up"))
     }
 
     /// Removes the host's end (and so the pair); one that is gone already is no error.
@@ -277,7 +277,7 @@ fn configure(
     endpoint: &Endpoint,
 ) -> Result<(), NetworkError> {
     let set_up = || {
-        let mut route = Rtnetlink::open()?;
+        let mut route = netns::inside(netns, Rtnetlink::open)?;
         let index = match route.one(RouteNetlinkMessage::GetLink(link::named(&endpoint.interface)))
         {
             Ok(RouteNetlinkMessage::NewLink(link)) => link.header.index,
@@ -304,7 +304,7 @@ fn configure(
             other => other,
         }
     };
-    netns::inside(netns, set_up).map_err(NetworkError::kernel(format!(
+    set_up().map_err(NetworkError::kernel(format!(
         "configure {} with {} in the container's network namespace",
         endpoint.interface, endpoint.address
     )))

@@ -1,5 +1,7 @@
 //! What the nftables rules let through and what not, with packets.
 
+#![allow(clippy::unwrap_used)] // a helper that fails is a test that fails
+
 mod support;
 
 use std::net::{Ipv4Addr, UdpSocket};
@@ -210,6 +212,52 @@ fn a_foreign_source_is_dropped() {
     spoofer.command("ip", &["link", "set", "eth0", "address", "02:42:0a:4d:01:03"]);
     send(end.address).unwrap_err();
     assert_eq!(victim.fetch(network.gateway, 80).unwrap(), victim_end.address);
+}
+
+/// J1: what the host believes of a neighbour is not changed by another container's ARP.
+#[test]
+fn a_foreign_arp_sender_is_not_believed() {
+    if !has("ip") {
+        return bulkhead_sys::testing::skip("no iproute2 to change the address with");
+    }
+    let host = TestHost::new();
+    let network = bridge("bulkhead0", 1);
+    host.host.ensure_bridge(&network).unwrap();
+    let (spoofer, end) = host.container(&network, 2);
+    let asks_from = |address: Ipv4Addr| {
+        spoofer.command("ip", &["neighbour", "flush", "dev", "eth0"]);
+        let socket = spoofer.run(|| UdpSocket::bind((address, 0)).unwrap());
+        let heard = host.namespace.run(|| UdpSocket::bind((ANY, 0)).unwrap());
+        heard.set_read_timeout(Some(SILENCE)).unwrap();
+        let port = heard.local_addr().unwrap().port();
+        spoofer.run(|| socket.send_to(b"x", (network.gateway, port)).unwrap());
+        // the packet waits in the container for an answer to its ARP request
+        let received = heard.recv_from(&mut [0; 8]).is_ok();
+        let neighbours = host.namespace.command("ip", &["neighbour", "show", "dev", "bulkhead0"]);
+        (received, neighbours.contains(&format!("{address} ")))
+    };
+    assert_eq!(asks_from(end.address), (true, true));
+    spoofer.command("ip", &["address", "replace", "10.77.1.3/24", "dev", "eth0"]);
+    assert_eq!(asks_from(Ipv4Addr::new(10, 77, 1, 3)), (false, false));
+}
+
+/// J3: no address by which IPv6 reaches the host, and no route learnt from a container.
+#[test]
+fn our_links_have_no_ipv6() {
+    let host = TestHost::new();
+    let network = bridge("bulkhead0", 1);
+    host.host.ensure_bridge(&network).unwrap();
+    let (container, _) = host.container(&network, 2);
+    if !std::path::Path::new("/proc/net/if_inet6").exists() {
+        return bulkhead_sys::testing::skip("no IPv6");
+    }
+    for namespace in [&host.namespace, &container] {
+        let addresses =
+            namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap());
+        assert!(addresses.lines().all(|line| line.ends_with(" lo")), "{addresses}");
+    }
+    let accepts = "/proc/sys/net/ipv6/conf/bulkhead0/accept_ra";
+    assert_eq!(host.namespace.run(|| std::fs::read_to_string(accepts).unwrap()), "0\n");
 }
 
 #[test]

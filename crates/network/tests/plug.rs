@@ -1,5 +1,7 @@
 //! Bridges and veth pairs in network namespaces that the test makes.
 
+#![allow(clippy::unwrap_used)] // a helper that fails is a test that fails
+
 mod support;
 
 use std::net::Ipv4Addr;

@@ -82,12 +82,12 @@ impl Rule {
     }
 
     /// Goes on if the register holds `value`.
-    pub(crate) fn is(self, register: u32, value: &[u8]) -> Self {
+    pub(crate) fn equals(self, register: u32, value: &[u8]) -> Self {
         self.compare(register, 0, value)
     }
 
     /// Goes on if the register holds anything else than `value`.
-    pub(crate) fn is_not(self, register: u32, value: &[u8]) -> Self {
+    pub(crate) fn differs(self, register: u32, value: &[u8]) -> Self {
         self.compare(register, 1, value)
     }
 
@@ -136,7 +136,7 @@ impl Rule {
     }
 
     /// Sends the connection to the address and port in these registers.
-    pub(crate) fn to_destination(self, address: u32, port: u32) -> Self {
+    pub(crate) fn dnat(self, address: u32, port: u32) -> Self {
         self.expression("nat", |it| {
             // NFT_NAT_DNAT of NFPROTO_IPV4
             it.number(1, 1).number(2, 2).number(3, address).number(5, port);

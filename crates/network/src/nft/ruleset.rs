@@ -205,22 +205,22 @@ fn raw() -> Vec<Rule> {
     vec![
         ipv4()
             .meta(Meta::InputInterface, R0)
-            .is_not(R0, &interface("lo"))
+            .differs(R0, &interface("lo"))
             .payload(Base::Network, DESTINATION, 1, R0)
-            .is(R0, &[127])
+            .equals(R0, &[127])
             .verdict(Verdict::Drop),
         ipv4()
             .meta(Meta::InputInterface, R0)
             .within(BRIDGES.name, R0)
             .payload(Base::Network, DESTINATION, 4, R0)
-            .is(R0, &[169, 254, 169, 254])
+            .equals(R0, &[169, 254, 169, 254])
             .verdict(Verdict::Drop),
     ]
 }
 
 fn published() -> Vec<Rule> {
     let local = || {
-        ipv4().destination_kind(R0).is(R0, &2_u32.to_ne_bytes()) // RTN_LOCAL
+        ipv4().destination_kind(R0).equals(R0, &2_u32.to_ne_bytes()) // RTN_LOCAL
     };
     vec![
         local()
@@ -228,12 +228,12 @@ fn published() -> Vec<Rule> {
             .payload(Base::Network, DESTINATION, 4, R0 + 1)
             .payload(Base::Transport, 2, 2, R0 + 2)
             .look_up(ADDRESS_PORTS.name, R0)
-            .to_destination(R0, R0 + 1),
+            .dnat(R0, R0 + 1),
         local()
             .meta(Meta::TransportProtocol, R0)
             .payload(Base::Transport, 2, 2, R0 + 1)
             .look_up(PORTS.name, R0)
-            .to_destination(R0, R0 + 1),
+            .dnat(R0, R0 + 1),
     ]
 }
 
@@ -253,7 +253,7 @@ fn postrouting() -> Vec<Rule> {
             .meta(Meta::OutputInterface, R0)
             .within(BRIDGES.name, R0)
             .payload(Base::Network, SOURCE, 1, R0)
-            .is(R0, &[127])
+            .equals(R0, &[127])
             .masquerade(),
     ]
 }
@@ -264,10 +264,10 @@ fn forward() -> Vec<Rule> {
             .meta(direction, R0)
             .within(BRIDGES.name, R0)
             .meta(Meta::TransportProtocol, R0)
-            .is(R0, &[6])
+            .equals(R0, &[6])
             .payload(Base::Transport, 13, 1, R0)
             .mask(R0, &[0b110]) // SYN and RST
-            .is(R0, &[0b010])
+            .equals(R0, &[0b010])
             .clamp_segment_size(R0)
     };
     let crossing = |direction, chain| {
@@ -307,8 +307,8 @@ fn from_containers() -> Vec<Rule> {
 }
 
 fn pinned() -> Vec<Rule> {
-    let arp = || Rule::default().meta(Meta::Protocol, R0).is(R0, &[0x08, 0x06]);
-    let ip = || Rule::default().meta(Meta::Protocol, R0).is(R0, &[0x08, 0x00]);
+    let arp = || Rule::default().meta(Meta::Protocol, R0).equals(R0, &[0x08, 0x06]);
+    let ip = || Rule::default().meta(Meta::Protocol, R0).equals(R0, &[0x08, 0x00]);
     let impostor = |rule: Rule, (mac_base, mac): (Base, u32), address: u32| {
         rule.meta(Meta::InputInterface, R0)
             .payload(mac_base, mac, 6, R0 + 4)
@@ -325,7 +325,7 @@ fn pinned() -> Vec<Rule> {
         // Ethernet and IPv4, with addresses of 6 and 4 bytes: else the offsets below are others
         arp()
             .payload(Base::Network, 0, 6, R0)
-            .is_not(R0, &[0, 1, 8, 0, 6, 4])
+            .differs(R0, &[0, 1, 8, 0, 6, 4])
             .verdict(Verdict::Drop),
         impostor(arp(), sender, 14),
         impostor(arp(), (Base::Network, 8), 14),
@@ -337,14 +337,14 @@ fn pinned() -> Vec<Rule> {
 }
 
 fn ipv4() -> Rule {
-    Rule::default().meta(Meta::Family, R0).is(R0, &[2]) // NFPROTO_IPV4
+    Rule::default().meta(Meta::Family, R0).equals(R0, &[2]) // NFPROTO_IPV4
 }
 
 /// Goes on for connections whose destination was translated, IPS_DST_NAT.
 fn translated(rule: Rule) -> Rule {
     rule.connection(Connection::Status, R0)
         .mask(R0, &(1_u32 << 5).to_ne_bytes())
-        .is_not(R0, &[0; 4])
+        .differs(R0, &[0; 4])
 }
 
 /// Accepts what belongs to a connection that was let through: established or related.
@@ -352,7 +352,7 @@ fn answers() -> Rule {
     Rule::default()
         .connection(Connection::State, R0)
         .mask(R0, &0b110_u32.to_ne_bytes())
-        .is_not(R0, &[0; 4])
+        .differs(R0, &[0; 4])
         .verdict(Verdict::Accept)
 }
 
