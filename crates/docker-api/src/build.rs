@@ -22,6 +22,7 @@ use crate::error::{Answer, ApiError};
 use crate::image::transfer::{check_platform, feed};
 use crate::lines;
 use crate::request::Query;
+use crate::unpack::{Owners, Unpack, UnpackError};
 
 use context::{ContextDirectory, ContextError};
 use executor::{EngineCache, EngineExecutor};
@@ -35,7 +36,7 @@ pub(crate) fn routes() -> Router<Api> {
 
 /// Where contexts are unpacked.
 pub(crate) fn temporary(data: &Path) -> PathBuf {
-    data.join("tmp")
+    data.join("builds")
 }
 
 pub(crate) use context::sweep;
@@ -132,8 +133,14 @@ async fn build(State(api): State<Api>, query: Query, request: Request) -> Answer
             let directory = ContextDirectory::make(&place)?;
             let root = directory.open()?;
             let stream = std::os::unix::net::UnixStream::from(archive);
-            context::unpack(stream, root.as_fd())?;
-            Ok::<_, ContextError>((directory, root))
+            let unpack = Unpack {
+                root: root.as_fd(),
+                below: Path::new(""),
+                owners: Owners::Engine,
+                keep_kinds: false,
+            };
+            unpack.run(stream)?;
+            Ok::<_, ApiError>((directory, root))
         });
         let unpacked = unpacked.await.map_err(|panic| ApiError::internal(panic.to_string()))?;
         // A context that could not be unpacked explains more than its sender's broken pipe.
@@ -178,11 +185,13 @@ async fn build(State(api): State<Api>, query: Query, request: Request) -> Answer
 
 impl From<ContextError> for ApiError {
     fn from(error: ContextError) -> Self {
-        let status = match error {
-            ContextError::Directory { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-            _ => StatusCode::BAD_REQUEST,
-        };
-        Self::new(status, error.to_string())
+        Self::internal(error.to_string())
+    }
+}
+
+impl From<UnpackError> for ApiError {
+    fn from(error: UnpackError) -> Self {
+        Self::invalid(error.to_string())
     }
 }
 

@@ -1,5 +1,6 @@
 //! `/images`
 
+mod archive;
 mod changes;
 pub(crate) mod transfer;
 
@@ -41,12 +42,9 @@ async fn route(
         (&Method::POST, "create", _) => transfer::create(api, query, request).await,
         (&Method::POST, "prune", _) => prune(api, query).await,
         (&Method::GET, "search", _) => Ok(axum::Json(json!([])).into_response()),
-        (&Method::POST, "load", _)
-        | (&Method::GET, "get", _)
-        | (&Method::GET, _, Some((_, "get"))) => Err(ApiError::unsupported(
-            "saving and loading image archives is not supported yet; push and pull through a \
-                 registry",
-        )),
+        (&Method::POST, "load", _) => archive::load(api, request).await,
+        (&Method::GET, "get", _) => archive::save(api, query.all("names")),
+        (&Method::GET, _, Some((name, "get"))) => archive::save(api, &[name.to_owned()]),
         (&Method::GET, _, Some((name, "json"))) => inspect(api, name),
         (&Method::GET, _, Some((name, "history"))) => history(api, name),
         (&Method::POST, _, Some((name, "tag"))) => tag(api, name, query),

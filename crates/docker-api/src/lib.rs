@@ -19,10 +19,12 @@ mod hijack;
 mod image;
 mod lines;
 mod network;
+mod pack;
 mod request;
 mod server;
 mod swarm;
 mod system;
+mod unpack;
 mod version;
 mod volume;
 

@@ -7,6 +7,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use rustix::fs::Mode;
+use rustix::net;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
@@ -69,12 +71,10 @@ fn spawn_connection(
     });
 }
 
-/// Binds the socket at `path` for its owner and one group: mode 0660 from the moment it exists.
+/// Binds the socket at `path` for its owner and one group: never more than mode 0660.
 ///
 /// The group is `group`, or else `docker` or `bulkhead` if /etc/group has one of them. What a
 /// server that was killed left at `path` is replaced; anything but a socket there is an error.
-///
-/// Not to be called while other threads make files: umask(2) is the process's.
 pub fn listen(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => std::fs::remove_file(path)?,
@@ -89,10 +89,18 @@ pub fn listen(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o117));
-    let bound = UnixListener::bind(path);
-    rustix::process::umask(before);
-    let listener = bound?;
+    let socket = net::socket_with(
+        net::AddressFamily::UNIX,
+        net::SocketType::STREAM,
+        net::SocketFlags::CLOEXEC | net::SocketFlags::NONBLOCK,
+        None,
+    )?;
+    // bind(2) gives the file the socket's own mode less the umask (Linux: net/unix/af_unix.c,
+    // unix_bind_bsd), so it is closed to others from the start, whatever the umask is. Nobody can
+    // connect before listen(2), by when it has its group.
+    let mode = Mode::from_raw_mode(0o660);
+    rustix::fs::fchmod(&socket, mode)?;
+    net::bind(&socket, &net::SocketAddrUnix::new(path)?)?;
     let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
     let wanted = group.map_or(vec!["docker", "bulkhead"], |group| vec![group]);
     match wanted.iter().find_map(|name| group_id(&groups, name)) {
@@ -103,8 +111,13 @@ pub fn listen(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
         }
         None => {}
     }
-    Ok(listener)
+    rustix::fs::chmod(path, mode)?;
+    net::listen(&socket, BACKLOG)?;
+    UnixListener::from_std(socket.into())
 }
+
+/// Connections that may wait to be accepted; net.core.somaxconn bounds it too.
+const BACKLOG: i32 = 128;
 
 /// Finds a group in the text of group(5).
 fn group_id(groups: &str, name: &str) -> Option<u32> {

@@ -31,6 +31,25 @@ impl Content {
         Ok(StoredImage { id: image, manifest: self.linked_manifest(image)? })
     }
 
+    /// Makes an image of what is here already, under a manifest kept as its bytes are.
+    ///
+    /// Its configuration and layers must be here, the layers unpacked.
+    pub fn adopt_image(&self, manifest: &[u8]) -> Result<StoredImage, ImageError> {
+        let digest = Digest::of(manifest);
+        let parsed: Manifest = parse(manifest, "manifest", digest)?;
+        let id = parsed.config.digest;
+        let config = self.config(id)?;
+        if let Some(layer) = config.rootfs.diff_ids.iter().find(|layer| !self.has_layer(**layer)) {
+            return Err(ImageError::Missing(*layer));
+        }
+        if let Some(layer) = parsed.layers.iter().find(|layer| !self.contains(layer.digest)) {
+            return Err(ImageError::Missing(layer.digest));
+        }
+        self.write(manifest)?;
+        self.link_image(id, digest)?;
+        Ok(StoredImage { id, manifest: digest })
+    }
+
     /// Stores configuration and manifest of a new image. Its layers must be here.
     pub fn write_image(
         &self,

@@ -1,12 +1,17 @@
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use bulkhead_engine::CreateExec;
+use bulkhead_engine::{CreateExec, Stream};
+use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::create::Words;
 use super::lifecycle;
+use super::streams::frame;
 use crate::Api;
 use crate::error::{Answer, ApiError};
 use crate::hijack::Hijack;
@@ -76,10 +81,32 @@ pub(crate) async fn start(
     let Json(body) = Json::<StartBody>::from_request(request, &()).await?;
     let view = api.engine.exec(&exec)?;
     let size = body.console_size.unwrap_or_default();
-    match api.engine.exec_start(&exec, body.detach, size).await? {
-        Some(stream) => hijack.answer(stream, view.create.tty),
-        None => Ok(StatusCode::OK.into_response()),
+    match api.engine.exec_start(&exec, body.detach, size).await {
+        Ok(Some(stream)) => hijack.answer(stream, view.create.tty),
+        Ok(None) => Ok(StatusCode::OK.into_response()),
+        Err(error) if body.detach => Err(error.into()),
+        // The CLI shows no error but the stream's, and takes its exit status from inspect (moby:
+        // api/server/router/container/exec.go, postContainerExecStart).
+        Err(error) => {
+            tracing::info!(exec, "not started: {error}");
+            hijack.answer(said(&error.message, view.create.tty)?, view.create.tty)
+        }
     }
+}
+
+/// A stream that says one thing and ends.
+fn said(message: &str, terminal: bool) -> Answer<UnixStream> {
+    let line = format!("{message}\r\n");
+    let bytes = match terminal {
+        true => Bytes::from(line),
+        false => frame(Stream::Stdout, line.as_bytes()),
+    };
+    let said = UnixStream::pair().and_then(|(ours, mut theirs)| {
+        // A new socket takes a line at once.
+        theirs.write_all(&bytes)?;
+        Ok(ours)
+    });
+    said.map_err(|error| ApiError::internal(format!("socketpair: {error}")))
 }
 
 pub(crate) async fn resize(

@@ -119,7 +119,7 @@ impl Shape {
 }
 
 /// Docker's frame: the stream, three zeros, the length, the bytes.
-fn frame(stream: Stream, text: &[u8]) -> Bytes {
+pub(super) fn frame(stream: Stream, text: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(text.len() + 8);
     framed.put_u8(match stream {
         Stream::Stdout => 1,
