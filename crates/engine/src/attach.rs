@@ -1,0 +1,350 @@
+//! Attaching to a container's streams, and exec.
+
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use bulkhead_runtime::{ProcessSpec, User, capabilities};
+use bulkhead_spec::Id;
+use bulkhead_warden::{Attachment, Exec, Exit};
+
+use crate::control::not_running;
+use crate::create::blocking;
+use crate::descriptors::Descriptors;
+use crate::error::io_error;
+use crate::log_reader::LogReader;
+use crate::specification::{cgroup_descriptors, rlimits};
+use crate::state::ExecSlot;
+use crate::{
+    Container, CreateExec, Engine, EngineError, ExecView, LogQuery, Status, Stream, Streams, merge,
+    security,
+};
+
+impl Engine {
+    /// A stream socket on which the container's output arrives (framed unless it has a terminal)
+    /// and its stdin is sent; works before the start too.
+    pub async fn attach(&self, name: &str, streams: Streams) -> Result<UnixStream, EngineError> {
+        let (id, guard) = self.exclusive(name).await?;
+        let container = self.record(id)?.container;
+        let (ours, theirs) = UnixStream::pair().map_err(io_error("socketpair"))?;
+        self.tell_container(&container, "attach", &[]);
+        match container.state.status {
+            Status::Running => {
+                let engine = self.arc();
+                let attach = move || {
+                    if streams.logs {
+                        send_log(&container, &theirs, streams)?;
+                    }
+                    let stdin = streams.stdin && container.config.open_stdin;
+                    let (stdout, stderr) = (streams.stdout, streams.stderr);
+                    Ok(engine.warden.attach(id, theirs.into(), stdin, stdout, stderr)?)
+                };
+                if streams.logs {
+                    // The reader gets its end before the log is sent: the log may be larger than
+                    // what a socket holds.
+                    tokio::task::spawn_blocking(move || {
+                        let _guard = guard;
+                        if let Err(error) = attach() {
+                            tracing::warn!(%error, "attach");
+                        }
+                    });
+                } else {
+                    blocking(attach).await?;
+                }
+            }
+            Status::Paused => {
+                return Err(EngineError::conflict(format!(
+                    "container {id} is paused, unpause the container before attach"
+                )));
+            }
+            Status::Restarting => {
+                return Err(EngineError::conflict(format!(
+                    "container {id} is restarting, wait until the container is running"
+                )));
+            }
+            _ => {
+                let stdin = streams.stdin && container.config.open_stdin;
+                let streams = Streams { stdin, ..streams };
+                self.state().slot_mut(id)?.live.waiting.push((theirs, streams));
+            }
+        }
+        Ok(ours)
+    }
+
+    pub async fn resize(&self, name: &str, rows: u16, columns: u16) -> Result<(), EngineError> {
+        if rows == 0 || columns == 0 {
+            return Ok(());
+        }
+        let (id, running) = {
+            let mut state = self.state();
+            let id = state.find(name)?;
+            let slot = state.slot_mut(id)?;
+            slot.live.terminal_size = (rows, columns);
+            (id, slot.record.is_running())
+        };
+        if !running {
+            return Err(EngineError::conflict(format!("container {id} is not running")));
+        }
+        let engine = self.arc();
+        blocking(move || Ok(engine.warden.resize(id, rows, columns)?)).await
+    }
+
+    pub async fn exec_create(&self, container: &str, exec: CreateExec) -> Result<Id, EngineError> {
+        if exec.cmd.is_empty() {
+            return Err(EngineError::invalid("No exec command specified"));
+        }
+        let mut state = self.state();
+        let id = state.find(container)?;
+        let target = &state.slot(id)?.record.container;
+        check_exec(target)?;
+        let target = target.clone();
+        let exec_id = Id::random();
+        let command = exec.cmd.join(" ");
+        state.execs.insert(
+            exec_id,
+            ExecSlot {
+                container: id,
+                create: exec,
+                running: false,
+                started: false,
+                exit_code: None,
+                pid: 0,
+                terminal_size: (0, 0),
+            },
+        );
+        drop(state);
+        let action = format!("exec_create: {command}");
+        self.tell_container(&target, &action, &[("execID", exec_id.to_string())]);
+        Ok(exec_id)
+    }
+
+    /// Starts it; the socket is as for [`Engine::attach`]. `None` when detached.
+    pub async fn exec_start(
+        &self,
+        exec: &str,
+        detach: bool,
+        terminal_size: (u16, u16),
+    ) -> Result<Option<UnixStream>, EngineError> {
+        let exec_id = self.find_exec(exec)?;
+        let (create, container, id) = {
+            let mut state = self.state();
+            let slot = state.execs.get_mut(&exec_id).ok_or_else(|| no_exec(exec))?;
+            if slot.started {
+                return Err(EngineError::conflict(if slot.running {
+                    format!("exec command {exec} is already running")
+                } else {
+                    format!("exec command {exec} has already run")
+                }));
+            }
+            slot.started = true;
+            if terminal_size != (0, 0) {
+                slot.terminal_size = terminal_size;
+            }
+            let (create, id) = (slot.create.clone(), slot.container);
+            (create, state.slot(id)?.record.container.clone(), id)
+        };
+        check_exec(&container)?;
+        let action = format!("exec_start: {}", create.cmd.join(" "));
+        self.tell_container(&container, &action, &[("execID", exec_id.to_string())]);
+        let engine = self.arc();
+        let started =
+            blocking(move || engine.exec_now(id, exec_id, &container, create, detach)).await;
+        if let Err(error) = &started
+            && let Some(slot) = self.state().execs.get_mut(&exec_id)
+        {
+            slot.exit_code = Some(crate::start::failure_code(&error.message));
+        }
+        started
+    }
+
+    fn exec_now(
+        &self,
+        container_id: Id,
+        exec_id: Id,
+        container: &Container,
+        create: CreateExec,
+        detach: bool,
+    ) -> Result<Option<UnixStream>, EngineError> {
+        let mut descriptors = Descriptors::default();
+        let cgroup = self.cgroup(container_id)?;
+        let (cgroup_v1_procs, cgroup_v2) = cgroup_descriptors(&cgroup, &mut descriptors)?;
+        let mut attachments = Vec::new();
+        let ours = if detach {
+            None
+        } else {
+            let (ours, theirs) = UnixStream::pair().map_err(io_error("socketpair"))?;
+            attachments.push(Attachment {
+                socket: descriptors.add(OwnedFd::from(theirs)),
+                stdin: create.attach_stdin,
+                stdout: create.attach_stdout,
+                stderr: create.attach_stderr,
+            });
+            Some(ours)
+        };
+        let (config, host) = (&container.config, &container.host);
+        let security = security::parse(&host.security_opt)?;
+        let mut environment = merge::environment(config, Vec::new());
+        if create.tty {
+            merge::replace(&mut environment, &["TERM=xterm".to_owned()]);
+        }
+        merge::replace(&mut environment, &create.env);
+        let privileged = create.privileged || host.privileged;
+        let terminal_size =
+            self.state().execs.get(&exec_id).map_or((0, 0), |slot| slot.terminal_size);
+        let or =
+            |own: &str, other: &str| if own.is_empty() { other.to_owned() } else { own.to_owned() };
+        let request = Exec {
+            container: container_id,
+            id: exec_id,
+            process: ProcessSpec {
+                arguments: create.cmd.clone(),
+                environment,
+                working_directory: or(&or(&create.working_dir, &config.working_dir), "/"),
+                user: User {
+                    name: or(&create.user, &config.user),
+                    additional_groups: host.group_add.clone(),
+                },
+                terminal: create.tty,
+                terminal_size,
+                capabilities: capabilities::resolve(&host.cap_add, &host.cap_drop, privileged)
+                    .map_err(|error| EngineError::invalid(error.to_string()))?,
+                no_new_privileges: security.no_new_privileges,
+                seccomp: if privileged {
+                    bulkhead_runtime::Seccomp::Unconfined
+                } else {
+                    security.seccomp
+                },
+                rlimits: rlimits(host),
+                oom_score_adj: None,
+                init: false,
+            },
+            cgroup_v1_procs,
+            cgroup_v2,
+            stdin_open: create.attach_stdin,
+            attachments,
+        };
+        // Marked first: a short one may have ended before the warden's answer is read.
+        if let Some(slot) = self.state().execs.get_mut(&exec_id) {
+            slot.running = true;
+        }
+        match self.warden.exec(request, descriptors.into_inner()) {
+            Ok((pid, _pidfd)) => {
+                if let Some(slot) = self.state().execs.get_mut(&exec_id) {
+                    slot.pid = pid;
+                }
+                Ok(ours)
+            }
+            Err(error) => {
+                if let Some(slot) = self.state().execs.get_mut(&exec_id) {
+                    slot.running = false;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    pub async fn exec_resize(
+        &self,
+        exec: &str,
+        rows: u16,
+        columns: u16,
+    ) -> Result<(), EngineError> {
+        let id = self.find_exec(exec)?;
+        let running = {
+            let mut state = self.state();
+            let slot = state.execs.get_mut(&id).ok_or_else(|| no_exec(exec))?;
+            slot.terminal_size = (rows, columns);
+            slot.running
+        };
+        if rows == 0 || columns == 0 {
+            return Ok(());
+        }
+        if !running {
+            return Err(EngineError::conflict(format!("exec {exec} is not running")));
+        }
+        let engine = self.arc();
+        blocking(move || Ok(engine.warden.resize(id, rows, columns)?)).await
+    }
+
+    pub fn exec(&self, exec: &str) -> Result<ExecView, EngineError> {
+        let id = self.find_exec(exec)?;
+        let state = self.state();
+        let slot = state.execs.get(&id).ok_or_else(|| no_exec(exec))?;
+        Ok(ExecView {
+            id,
+            container: slot.container,
+            running: slot.running,
+            exit_code: slot.exit_code,
+            pid: if slot.running { slot.pid } else { 0 },
+            create: slot.create.clone(),
+        })
+    }
+
+    /// Called for the warden's event.
+    pub(crate) fn exec_ended(self: Arc<Self>, id: Id, exit: Exit) {
+        let container = {
+            let mut state = self.state();
+            let Some(slot) = state.execs.get_mut(&id) else { return };
+            slot.running = false;
+            slot.exit_code = Some(exit.code);
+            let container = slot.container;
+            state.slot(container).ok().map(|slot| slot.record.container.clone())
+        };
+        if let Some(container) = container {
+            let more = [("execID", id.to_string()), ("exitCode", exit.code.to_string())];
+            self.tell_container(&container, "exec_die", &more);
+        }
+        tokio::task::spawn_blocking(move || {
+            let _ = self.warden.forget(id);
+        });
+    }
+
+    fn find_exec(&self, text: &str) -> Result<Id, EngineError> {
+        let id: Id = text.parse().map_err(|_| no_exec(text))?;
+        if self.state().execs.contains_key(&id) { Ok(id) } else { Err(no_exec(text)) }
+    }
+}
+
+fn no_exec(text: &str) -> EngineError {
+    EngineError::not_found(format!("No such exec instance: {text}"))
+}
+
+fn check_exec(container: &Container) -> Result<(), EngineError> {
+    match container.state.status {
+        Status::Running => Ok(()),
+        Status::Paused => Err(EngineError::conflict(format!(
+            "container {} is paused, unpause the container before exec",
+            container.id
+        ))),
+        Status::Restarting => Err(EngineError::conflict(format!(
+            "Container {} is restarting, wait until the container is running",
+            container.id
+        ))),
+        _ => Err(EngineError::conflict(not_running(container))),
+    }
+}
+
+/// Sends what is in the log, in the form in which the warden sends what comes.
+fn send_log(
+    container: &Container,
+    mut socket: &UnixStream,
+    streams: Streams,
+) -> Result<(), EngineError> {
+    let query = LogQuery { stdout: streams.stdout, stderr: streams.stderr, ..LogQuery::default() };
+    let lines = LogReader::new(container.log_path.as_str().into(), query)
+        .backlog()
+        .map_err(io_error("read the log"))?;
+    for line in lines {
+        let length = u32::try_from(line.text.len()).unwrap_or(u32::MAX).to_be_bytes();
+        let stream = if line.stream == Stream::Stderr { 2 } else { 1 };
+        let header = [stream, 0, 0, 0, length[0], length[1], length[2], length[3]];
+        let framed = if container.config.tty { &header[..0] } else { &header[..] };
+        let sent = socket.write_all(framed).and_then(|()| socket.write_all(&line.text));
+        if sent.is_err() {
+            // The client has gone.
+            break;
+        }
+    }
+    Ok(())
+}

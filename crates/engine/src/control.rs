@@ -1,0 +1,311 @@
+//! Stop, kill, pause, wait, rename, remove.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkhead_spec::{Id, Name};
+use bulkhead_store::put;
+use rustix::process::{Signal, pidfd_send_signal};
+use tokio::sync::watch;
+
+use crate::create::{blocking, name_conflict};
+use crate::start::Cause;
+use crate::state::{Progress, Record};
+use crate::{Container, Engine, EngineError, Status, Stopped, WaitCondition, signals};
+
+/// Seconds between the stop signal and SIGKILL.
+const STOP_TIMEOUT: i64 = 10;
+
+impl Engine {
+    /// Sends the stop signal, then SIGKILL after `timeout` seconds (the container's, else 10).
+    pub async fn stop(
+        &self,
+        name: &str,
+        timeout: Option<i64>,
+        signal: Option<&str>,
+    ) -> Result<Stopped, EngineError> {
+        let (id, guard) = self.exclusive(name).await?;
+        let container = self.record(id)?.container;
+        match container.state.status {
+            Status::Running | Status::Paused => {}
+            Status::Restarting => {
+                self.cancel_restart(id)?;
+                return Ok(Stopped::Now);
+            }
+            _ => return Ok(Stopped::Already),
+        }
+        let text = signal
+            .map(str::to_owned)
+            .or_else(|| container.config.stop_signal.clone())
+            .filter(|signal| !signal.is_empty())
+            .unwrap_or_else(|| "SIGTERM".to_owned());
+        let signal = signals::parse(&text)?;
+        self.mark_stopped(id)?;
+        let (pidfd, mut progress) = self.watch_end(id)?;
+        drop(guard);
+        let ends = progress.borrow_and_update().ends;
+        let ended = |progress: &Progress| progress.ends > ends || progress.removed;
+
+        let number = signal.as_raw().to_string();
+        self.tell_container(&container, "kill", &[("signal", number)]);
+        self.send(id, &pidfd, signal)?;
+        let timeout = timeout.or(container.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
+        // A frozen process never handles the signal, so there is nothing to wait for.
+        let paused = container.state.status == Status::Paused;
+        let in_time = match u64::try_from(timeout) {
+            Ok(_) if paused && signal != Signal::KILL => false,
+            Ok(seconds) => {
+                let wait = progress.wait_for(ended);
+                tokio::time::timeout(Duration::from_secs(seconds), wait).await.is_ok()
+            }
+            Err(_) => progress.wait_for(ended).await.is_ok(),
+        };
+        if !in_time {
+            self.send(id, &pidfd, Signal::KILL)?;
+            let _ = progress.wait_for(ended).await;
+        }
+        self.tell_container(&container, "stop", &[]);
+        Ok(Stopped::Now)
+    }
+
+    pub async fn restart(&self, name: &str, timeout: Option<i64>) -> Result<(), EngineError> {
+        let id = self.state().find(name)?;
+        let name = id.to_string();
+        self.stop(&name, timeout, None).await?;
+        let (id, guard) = self.exclusive(&name).await?;
+        let engine = self.arc();
+        blocking(move || {
+            let _guard = guard;
+            engine.start_now(id, Cause::User)
+        })
+        .await?;
+        self.tell_container(&self.record(id)?.container, "restart", &[]);
+        Ok(())
+    }
+
+    /// `signal` as Docker reads it: `KILL`, `SIGKILL`, `9`.
+    pub async fn kill(&self, name: &str, signal: &str) -> Result<(), EngineError> {
+        let signal = if signal.is_empty() { Signal::KILL } else { signals::parse(signal)? };
+        let (id, guard) = self.exclusive(name).await?;
+        let container = self.record(id)?.container;
+        if !matches!(container.state.status, Status::Running | Status::Paused) {
+            return Err(EngineError::conflict(format!(
+                "cannot kill container: {name}: container {id} is not running"
+            )));
+        }
+        let stop_signal = container.config.stop_signal.as_deref().unwrap_or("SIGTERM");
+        if signal == Signal::KILL || signals::parse(stop_signal).is_ok_and(|stop| stop == signal) {
+            self.mark_stopped(id)?;
+        }
+        let (pidfd, mut progress) = self.watch_end(id)?;
+        drop(guard);
+        let ends = progress.borrow_and_update().ends;
+        self.tell_container(&container, "kill", &[("signal", signal.as_raw().to_string())]);
+        self.send(id, &pidfd, signal)?;
+        if signal == Signal::KILL {
+            // As Docker: after `docker kill` it does not run any more.
+            let ended = progress.wait_for(|progress| progress.ends > ends || progress.removed);
+            let _ = tokio::time::timeout(Duration::from_secs(10), ended).await;
+        }
+        Ok(())
+    }
+
+    pub async fn pause(&self, name: &str) -> Result<(), EngineError> {
+        self.freeze(name, Status::Running, Status::Paused).await
+    }
+
+    pub async fn unpause(&self, name: &str) -> Result<(), EngineError> {
+        self.freeze(name, Status::Paused, Status::Running).await
+    }
+
+    async fn freeze(&self, name: &str, from: Status, to: Status) -> Result<(), EngineError> {
+        let (id, guard) = self.exclusive(name).await?;
+        let status = self.record(id)?.container.state.status;
+        if status != from {
+            return Err(EngineError::conflict(match (to, status) {
+                (Status::Paused, Status::Paused) => format!("container {id} is already paused"),
+                (Status::Paused, _) => format!("container {id} is not running"),
+                _ => format!("Container {id} is not paused"),
+            }));
+        }
+        let engine = self.arc();
+        blocking(move || {
+            let _guard = guard;
+            let cgroup = engine.cgroup(id)?;
+            let container = engine.change(id, |record| record.set_status(to))?;
+            let done = match to {
+                Status::Paused => cgroup.freeze(),
+                _ => cgroup.thaw(),
+            };
+            if let Err(error) = done {
+                engine.change(id, |record| record.set_status(from))?;
+                return Err(error.into());
+            }
+            let action = if to == Status::Paused { "pause" } else { "unpause" };
+            engine.tell_container(&container, action, &[]);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Resolves when the condition holds, with the exit code. The future is registered when this
+    /// returns, so a start that comes later is not missed.
+    pub fn wait(
+        &self,
+        name: &str,
+        condition: WaitCondition,
+    ) -> Result<impl Future<Output = Result<u8, EngineError>> + Send + use<>, EngineError> {
+        let mut receiver = {
+            let state = self.state();
+            state.slot(state.find(name)?)?.progress.subscribe()
+        };
+        let ends = receiver.borrow_and_update().ends;
+        Ok(async move {
+            let done = receiver
+                .wait_for(|progress| {
+                    progress.removed
+                        || match condition {
+                            WaitCondition::NotRunning => !progress.running,
+                            WaitCondition::NextExit => progress.ends > ends,
+                            WaitCondition::Removed => false,
+                        }
+                })
+                .await
+                .map(|progress| progress.code);
+            // The sender goes only with the container, after it has said so.
+            Ok(done.unwrap_or_else(|_| receiver.borrow().code))
+        })
+    }
+
+    pub async fn rename(&self, name: &str, new: &str) -> Result<(), EngineError> {
+        let new_name: Name = new.strip_prefix('/').unwrap_or(new).parse().map_err(|_| {
+            EngineError::invalid(format!(
+                "Error when allocating new name: Invalid container name ({new}), only \
+                 [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            ))
+        })?;
+        let (id, _guard) = self.exclusive(name).await?;
+        let _creating = self.creating.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let owner = self.state().names.get(&new_name).copied();
+        match owner {
+            Some(owner) if owner == id => {
+                return Err(EngineError::invalid(
+                    "Error when allocating new name: renaming a container with the same name as \
+                     its current name",
+                ));
+            }
+            Some(owner) => {
+                let mut error = name_conflict(&new_name, owner);
+                error.message = format!("Error when allocating new name: {}", error.message);
+                return Err(error);
+            }
+            None => {}
+        }
+        let old = self.record(id)?.container.name;
+        let container = self.change(id, |record| record.container.name = new_name.clone())?;
+        let mut state = self.state();
+        state.names.remove(&old);
+        state.names.insert(new_name, id);
+        drop(state);
+        self.tell_container(&container, "rename", &[("oldName", format!("/{old}"))]);
+        Ok(())
+    }
+
+    pub async fn remove(&self, name: &str, force: bool, volumes: bool) -> Result<(), EngineError> {
+        let (id, mut guard) = self.exclusive(name).await?;
+        let container = self.record(id)?.container;
+        match container.state.status {
+            Status::Running | Status::Paused if !force => {
+                let why = match container.state.status {
+                    Status::Paused => "container is paused and must be unpaused first",
+                    _ => "container is running: stop the container before removing or force remove",
+                };
+                return Err(EngineError::conflict(format!(
+                    "cannot remove container \"{}\": {why}",
+                    container.name
+                )));
+            }
+            Status::Running | Status::Paused => {
+                self.mark_stopped(id)?;
+                let (pidfd, mut progress) = self.watch_end(id)?;
+                let ends = progress.borrow_and_update().ends;
+                drop(guard);
+                self.send(id, &pidfd, Signal::KILL)?;
+                let _ = progress.wait_for(|it| it.ends > ends || it.removed).await;
+                guard = match self.exclusive(&id.to_string()).await {
+                    Ok((_, guard)) => guard,
+                    // `--rm` was faster.
+                    Err(_) => return Ok(()),
+                };
+            }
+            Status::Restarting => self.cancel_restart(id)?,
+            _ => {}
+        }
+        let engine = self.arc();
+        blocking(move || {
+            let _guard = guard;
+            engine.drop_container(id, volumes);
+            match engine.record(id) {
+                Ok(_) => Err(EngineError::internal("the removal could not be recorded")),
+                Err(_) => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// What it takes to end a running container and to see that it has.
+    fn watch_end(&self, id: Id) -> Result<(Arc<OwnedFd>, watch::Receiver<Progress>), EngineError> {
+        let state = self.state();
+        let slot = state.slot(id)?;
+        let pidfd = slot.live.pidfd.clone();
+        let pidfd =
+            pidfd.ok_or_else(|| EngineError::conflict(not_running(&slot.record.container)))?;
+        Ok((pidfd, slot.progress.subscribe()))
+    }
+
+    /// Signals the container's first process; one that has just ended is no error. SIGKILL also
+    /// thaws: a frozen process would not die of it on cgroup v1.
+    fn send(&self, id: Id, pidfd: &OwnedFd, signal: Signal) -> Result<(), EngineError> {
+        match pidfd_send_signal(pidfd, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(errno) => return Err(EngineError::internal(format!("send a signal: {errno}"))),
+        }
+        let paused = self.record(id).is_ok_and(|it| it.container.state.status == Status::Paused);
+        if signal == Signal::KILL && paused {
+            self.cgroup(id)?.thaw()?;
+        }
+        Ok(())
+    }
+
+    /// Notes that the user ends it, so that its policy leaves it alone. On disk only where a policy
+    /// would ask after a crash.
+    fn mark_stopped(&self, id: Id) -> Result<(), EngineError> {
+        let mut record = self.record(id)?;
+        if record.stopped_by_user {
+            return Ok(());
+        }
+        record.stopped_by_user = true;
+        if !matches!(record.container.host.restart_policy.name.as_str(), "" | "no") {
+            self.commit(&[put(Record::key(id), &record)])?;
+        }
+        self.state().slot_mut(id)?.record.stopped_by_user = true;
+        Ok(())
+    }
+
+    fn cancel_restart(&self, id: Id) -> Result<(), EngineError> {
+        self.change(id, |record| {
+            record.stopped_by_user = true;
+            record.set_status(Status::Exited);
+        })?;
+        let mut state = self.state();
+        let slot = state.slot_mut(id)?;
+        slot.live.generation += 1;
+        slot.progress.send_modify(|progress| progress.running = false);
+        Ok(())
+    }
+}
+
+pub(crate) fn not_running(container: &Container) -> String {
+    format!("container {} is not running", container.id)
+}

@@ -1,0 +1,216 @@
+//! What follows when a container has ended: record, restart, take down, tell.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulkhead_spec::{Id, Timestamp};
+use bulkhead_store::Write;
+use bulkhead_warden::Exit;
+
+use crate::create::blocking;
+use crate::restart::{Ended, decide};
+use crate::start::Cause;
+use crate::state::Record;
+use crate::{Container, Engine, NetworkPlace, Status};
+
+impl Engine {
+    /// Called for the warden's event, and by recovery for an end that nobody saw.
+    pub(crate) async fn container_ended(&self, id: Id, exit: Exit) {
+        let lock = self.state().slot(id).map(|slot| Arc::clone(&slot.operation));
+        let Ok(lock) = lock else { return };
+        // A start that is still going on is waited for: its end comes after it.
+        let guard = lock.lock_owned().await;
+        let engine = self.arc();
+        let ended = blocking(move || {
+            let _guard = guard;
+            engine.end_now(id, exit);
+            Ok(())
+        })
+        .await;
+        if let Err(error) = ended {
+            tracing::error!(container = %id.short(), %error, "after the container's end");
+        }
+    }
+
+    /// The caller holds the container's operation lock.
+    pub(crate) fn end_now(&self, id: Id, exit: Exit) {
+        let Ok(record) = self.record(id) else { return };
+        if !record.is_running() {
+            return;
+        }
+        let before = record.container.clone();
+        let at = Timestamp::from_nanosecond(exit.at.into()).unwrap_or_else(|_| Timestamp::now());
+        let oom_killed = self
+            .cgroup(id)
+            .and_then(|cgroup| Ok(cgroup.oom_kill_count()?))
+            .is_ok_and(|count| count > 0);
+        let last_wait = self.state().slot(id).map_or(Duration::ZERO, |slot| slot.live.last_wait);
+        let wait = decide(
+            &before.host.restart_policy,
+            Ended {
+                exit_code: exit.code,
+                restarts: before.restart_count,
+                stopped_by_user: record.stopped_by_user,
+                ran: before
+                    .state
+                    .started_at
+                    .and_then(|start| Duration::try_from(at.duration_since(start)).ok())
+                    .unwrap_or_default(),
+                last_wait,
+            },
+        );
+        // Before anybody hears of the end: whoever does may want the ports at once.
+        let mut faults = self.unpublish(&before);
+        if let Ok(slot) = self.state().slot_mut(id) {
+            slot.live.ports = Vec::new();
+            slot.live.last_wait = wait.unwrap_or_default();
+        }
+        let ended = |record: &mut Record| {
+            let container = &mut record.container;
+            container.network =
+                NetworkPlace { mode: container.network.mode.clone(), ..NetworkPlace::default() };
+            container.state = crate::State {
+                status: if wait.is_some() { Status::Restarting } else { Status::Exited },
+                exit_code: exit.code,
+                oom_killed,
+                started_at: container.state.started_at,
+                finished_at: Some(at),
+                ..crate::State::default()
+            };
+            if wait.is_some() {
+                container.restart_count += 1;
+            }
+        };
+        let code = exit.code.to_string();
+        if wait.is_none() && before.host.auto_remove && !record.throw_away {
+            self.tell_container(&before, "die", &[("exitCode", code)]);
+            self.finish(id, exit.code, false);
+            self.drop_container(id, true);
+        } else {
+            if let Err(error) = self.change(id, ended) {
+                // In memory it has ended all the same; the next engine learns it from the warden.
+                tracing::error!(container = %before.name, %error, "record the end");
+                if let Ok(slot) = self.state().slot_mut(id) {
+                    ended(&mut slot.record);
+                }
+            }
+            self.tell_container(&before, "die", &[("exitCode", code)]);
+            self.finish(id, exit.code, wait.is_some());
+            faults.extend(self.take_down(&before));
+        }
+        for fault in faults {
+            tracing::warn!(container = %before.name, error = %fault, "take down an ended container");
+        }
+        if let Some(wait) = wait {
+            self.restart_later(id, wait);
+        }
+    }
+
+    /// Tells waiters.
+    fn finish(&self, id: Id, code: u8, restarts: bool) {
+        if let Ok(slot) = self.state().slot(id) {
+            slot.progress.send_modify(|progress| {
+                progress.ends += 1;
+                progress.code = code;
+                progress.running = restarts;
+            });
+        }
+    }
+
+    /// Starts a container by its policy after `wait`, unless somebody starts or stops it before.
+    pub(crate) fn restart_later(&self, id: Id, wait: Duration) {
+        let engine = self.arc();
+        let Ok(generation) = self.state().slot(id).map(|slot| slot.live.generation) else { return };
+        // Not the engine itself: a waiting restart does not keep it open.
+        let engine = Arc::downgrade(&engine);
+        tokio::runtime::Handle::current().spawn(async move {
+            tokio::time::sleep(wait).await;
+            let Some(engine) = engine.upgrade() else { return };
+            let Ok((id, guard)) = engine.exclusive(&id.to_string()).await else { return };
+            let still =
+                engine.state().slot(id).is_ok_and(|slot| slot.live.generation == generation);
+            if !still {
+                return;
+            }
+            let name = engine.record(id).map(|record| record.container.name.to_string());
+            let started = blocking(move || {
+                let _guard = guard;
+                engine.start_now(id, Cause::Policy)
+            })
+            .await;
+            if let Err(error) = started {
+                tracing::warn!(container = name.unwrap_or_default(), %error, "restart by policy");
+            }
+        });
+    }
+
+    /// Removes a container that does not run: from the store and from sight at once, then its files
+    /// in the background. A crash in between leaves only orphans, which the next engine removes.
+    pub(crate) fn drop_container(&self, id: Id, volumes: bool) {
+        let Ok(record) = self.record(id) else { return };
+        let container = record.container;
+        let anonymous = if volumes { self.anonymous_volumes(&container) } else { Vec::new() };
+        let mut writes = vec![Write::Delete(Record::key(id))];
+        writes.extend(anonymous.iter().map(|name| Write::Delete(format!("volume/{name}"))));
+        if let Err(error) = self.commit(&writes) {
+            tracing::error!(container = %container.name, %error, "record a removal");
+            return;
+        }
+        let slot = {
+            let mut state = self.state();
+            for name in &anonymous {
+                state.volumes.remove(name);
+            }
+            if state.names.get(&container.name) == Some(&id) {
+                state.names.remove(&container.name);
+            }
+            state.execs.retain(|_, exec| exec.container != id);
+            state.containers.remove(&id)
+        };
+        self.tell_container(&container, "destroy", &[]);
+        for name in &anonymous {
+            self.tell("volume", "destroy", name, [("driver".into(), "local".into())]);
+        }
+        if let Some(slot) = slot {
+            slot.progress.send_modify(|progress| {
+                progress.running = false;
+                progress.removed = true;
+            });
+        }
+        let engine = self.arc();
+        let cleaning = Arc::clone(&self.cleaning).try_read_owned();
+        tokio::runtime::Handle::current().spawn_blocking(move || {
+            engine.clean_up(&container, &anonymous);
+            drop(cleaning);
+        });
+    }
+
+    fn clean_up(&self, container: &Container, volumes: &[String]) {
+        let mut faults = self.take_down(container);
+        faults.extend(self.places.remove_container(container.id).err());
+        for name in volumes {
+            faults.extend(self.places.remove_volume(name).err());
+        }
+        for fault in faults {
+            tracing::warn!(container = %container.name, error = %fault, "remove a container");
+        }
+    }
+
+    /// The volumes that only this container has and nobody named.
+    fn anonymous_volumes(&self, container: &Container) -> Vec<String> {
+        let state = self.state();
+        let used_elsewhere = |name: &str| {
+            state.containers.values().any(|slot| {
+                slot.record.container.id != container.id
+                    && slot.record.container.mounts.iter().any(|m| m.name.as_deref() == Some(name))
+            })
+        };
+        container
+            .mounts
+            .iter()
+            .filter_map(|mount| mount.name.clone())
+            .filter(|name| state.volumes.get(name).is_some_and(|volume| volume.anonymous))
+            .filter(|name| !used_elsewhere(name))
+            .collect()
+    }
+}

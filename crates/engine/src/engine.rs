@@ -1,0 +1,204 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bulkhead_image::{Content, RegistryClient};
+use bulkhead_network::Host;
+use bulkhead_runtime::cgroup::Hierarchies;
+use bulkhead_spec::Id;
+use bulkhead_store::{Embedded, Write, put};
+use bulkhead_warden::Client;
+use tokio::sync::mpsc;
+
+use crate::create::blocking;
+use crate::error::io_error;
+use crate::events::Events;
+use crate::networking::DefaultNetwork;
+use crate::places::Places;
+use crate::state::{Record, State};
+use crate::{Container, EngineError, Options};
+
+/// One engine on one data directory. Cheap to share: put it in an [`Arc`].
+#[derive(Debug)]
+pub struct Engine {
+    me: Weak<Self>,
+    pub(crate) options: Options,
+    /// This machine's name, for containers that share its UTS namespace.
+    pub(crate) hostname: String,
+    /// Names this engine in `docker info`.
+    pub(crate) id: Id,
+    pub(crate) places: Places,
+    pub(crate) store: Embedded,
+    pub(crate) content: Arc<Content>,
+    pub(crate) registry: RegistryClient,
+    pub(crate) warden: Client,
+    pub(crate) host: Host,
+    pub(crate) network: DefaultNetwork,
+    pub(crate) hierarchies: Hierarchies,
+    pub(crate) events: Events,
+    state: Mutex<State>,
+    /// Held while a name and a range of ids are chosen and recorded.
+    pub(crate) creating: Mutex<()>,
+    /// Held for reading while a container that is gone for users is still being cleaned up.
+    pub(crate) cleaning: Arc<tokio::sync::RwLock<()>>,
+    /// What takes a name away from an image and what needs the image exclude each other.
+    pub(crate) images: tokio::sync::RwLock<()>,
+}
+
+impl Engine {
+    /// Takes the data directory's lock, finds or starts the warden, and makes what is found match
+    /// what is recorded: adopts running containers, records exits that happened meanwhile, removes
+    /// orphans, restarts what its policy says.
+    pub async fn open(options: Options) -> Result<Arc<Self>, EngineError> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let engine = blocking(move || Self::assemble(options, sender)).await?;
+        let recovering = Arc::clone(&engine);
+        let restart = blocking(move || recovering.recover()).await?;
+        // Only now: an exit that the warden told meanwhile is looked at with the records in place.
+        tokio::spawn(watch_warden(Arc::downgrade(&engine), receiver));
+        for id in restart {
+            engine.restart_later(id, std::time::Duration::ZERO);
+        }
+        Ok(engine)
+    }
+
+    fn assemble(
+        options: Options,
+        sender: mpsc::UnboundedSender<bulkhead_warden::Event>,
+    ) -> Result<Arc<Self>, EngineError> {
+        let places = Places::open(&options.data)?;
+        let store = Embedded::open(&options.data.join("engine.redb"))?;
+        let content = Arc::new(Content::open(&options.data.join("content"))?);
+        std::fs::create_dir_all(&options.run).map_err(io_error(options.run.display()))?;
+        let hierarchies = Hierarchies::detect()?;
+        let host = Host::open()?;
+        let network = DefaultNetwork::choose(&store, &host, &options)?;
+        host.ensure_bridge(&network.bridge)?;
+        let socket = options.run.join("warden.sock");
+        let warden = Client::connect_or_start(&socket, &options.program, move |event| {
+            // Fails only while the process ends: the next engine asks the warden for exits.
+            let _ = sender.send(event);
+        })?;
+        let id = match bulkhead_store::load(&store, "engine/id")? {
+            Some(id) => id,
+            None => {
+                let id = Id::random();
+                bulkhead_store::Store::commit(&store, &[], &[put("engine/id", &id)])?;
+                id
+            }
+        };
+        let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let registry = RegistryClient::new(options.registries.clone());
+        Ok(Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            options,
+            hostname,
+            id,
+            places,
+            store,
+            content,
+            registry,
+            warden,
+            host,
+            network,
+            hierarchies,
+            events: Events::default(),
+            state: Mutex::default(),
+            creating: Mutex::default(),
+            cleaning: Arc::default(),
+            images: tokio::sync::RwLock::default(),
+        }))
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub fn content(&self) -> Arc<Content> {
+        Arc::clone(&self.content)
+    }
+
+    pub(crate) fn arc(&self) -> Arc<Self> {
+        self.me.upgrade().expect("an engine is only ever made inside an Arc, which `self` keeps")
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn record(&self, id: Id) -> Result<Record, EngineError> {
+        Ok(self.state().slot(id)?.record.clone())
+    }
+
+    /// Takes the right to change a container; waits for whoever changes it now.
+    pub(crate) async fn exclusive(
+        &self,
+        name: &str,
+    ) -> Result<(Id, tokio::sync::OwnedMutexGuard<()>), EngineError> {
+        let (id, lock) = {
+            let state = self.state();
+            let id = state.find(name)?;
+            (id, Arc::clone(&state.slot(id)?.operation))
+        };
+        let guard = lock.lock_owned().await;
+        // It may have been removed while this waited.
+        self.state()
+            .slot(id)
+            .map_err(|_| EngineError::not_found(format!("No such container: {name}")))?;
+        Ok((id, guard))
+    }
+
+    /// Records a change of a container, on disk and then in memory. The caller holds its operation
+    /// lock.
+    pub(crate) fn change(
+        &self,
+        id: Id,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<Container, EngineError> {
+        let mut record = self.record(id)?;
+        change(&mut record);
+        self.commit(&[put(Record::key(id), &record)])?;
+        let container = record.container.clone();
+        self.state().slot_mut(id)?.record = record;
+        Ok(container)
+    }
+
+    pub(crate) fn commit(&self, writes: &[Write]) -> Result<(), EngineError> {
+        bulkhead_store::Store::commit(&self.store, &[], writes)?;
+        Ok(())
+    }
+
+    pub fn container(&self, name: &str) -> Result<Container, EngineError> {
+        let state = self.state();
+        Ok(state.slot(state.find(name)?)?.record.container.clone())
+    }
+
+    /// Newest first.
+    pub fn containers(&self) -> Vec<Container> {
+        let state = self.state();
+        let records = state.containers.values().map(|slot| &slot.record);
+        let mut all: Vec<Container> = records
+            .filter(|record| !record.throw_away)
+            .map(|record| record.container.clone())
+            .collect();
+        all.sort_by_key(|container| std::cmp::Reverse(container.created));
+        all
+    }
+}
+
+/// Hands the warden's events on, each to a task of its own: what one container's end takes does
+/// not hold up another's.
+async fn watch_warden(
+    engine: Weak<Engine>,
+    mut events: mpsc::UnboundedReceiver<bulkhead_warden::Event>,
+) {
+    while let Some(event) = events.recv().await {
+        let Some(engine) = engine.upgrade() else { return };
+        let bulkhead_warden::Event::Exited { container, id, exit } = event;
+        tokio::spawn(async move {
+            if container == id {
+                engine.container_ended(id, exit).await;
+            } else {
+                engine.exec_ended(id, exit);
+            }
+        });
+    }
+}

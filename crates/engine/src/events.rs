@@ -1,0 +1,108 @@
+//! What happened: a ring of the last 256 for those who ask late, a channel for those who watch.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+use bulkhead_spec::Timestamp;
+use tokio::sync::broadcast;
+
+use crate::{Container, Engine, Event};
+
+const RING: usize = 256;
+
+#[derive(Debug)]
+pub(crate) struct Events {
+    ring: Mutex<VecDeque<Event>>,
+    sender: broadcast::Sender<Event>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { ring: Mutex::default(), sender: broadcast::Sender::new(1024) }
+    }
+}
+
+impl Events {
+    fn publish(&self, event: Event) {
+        // Sent while the ring is locked, so that a subscriber sees each event exactly once.
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        if ring.len() == RING {
+            ring.pop_front();
+        }
+        ring.push_back(event.clone());
+        let _ = self.sender.send(event);
+    }
+
+    fn subscribe(&self, since: Option<Timestamp>) -> (Vec<Event>, broadcast::Receiver<Event>) {
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let past = match since {
+            Some(since) => ring.iter().filter(|event| event.at >= since).cloned().collect(),
+            None => Vec::new(),
+        };
+        (past, self.sender.subscribe())
+    }
+}
+
+impl Engine {
+    /// Everything that happens from now on, after what the ring of the last 256 still has since
+    /// `since`.
+    pub fn events(&self, since: Option<Timestamp>) -> (Vec<Event>, broadcast::Receiver<Event>) {
+        self.events.subscribe(since)
+    }
+
+    pub(crate) fn tell(
+        &self,
+        kind: &str,
+        action: &str,
+        actor: impl ToString,
+        attributes: impl IntoIterator<Item = (String, String)>,
+    ) {
+        self.events.publish(Event {
+            kind: kind.to_owned(),
+            action: action.to_owned(),
+            actor: actor.to_string(),
+            attributes: attributes.into_iter().collect::<BTreeMap<_, _>>(),
+            at: Timestamp::now(),
+        });
+    }
+
+    /// An event of a container, with what Docker says of it: labels, image, name.
+    pub(crate) fn tell_container(
+        &self,
+        container: &Container,
+        action: &str,
+        more: &[(&str, String)],
+    ) {
+        let labels = container.config.labels.clone().into_iter();
+        let own = [
+            ("image".to_owned(), container.image.clone()),
+            ("name".to_owned(), container.name.to_string()),
+        ];
+        let more = more.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+        self.tell("container", action, container.id, labels.chain(own).chain(more));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_subscribers_get_the_last_256() {
+        let events = Events::default();
+        for number in 0..300 {
+            events.publish(Event {
+                kind: "container".into(),
+                action: number.to_string(),
+                actor: String::new(),
+                attributes: BTreeMap::new(),
+                at: Timestamp::from_second(number).unwrap(),
+            });
+        }
+        let (past, mut coming) = events.subscribe(Some(Timestamp::from_second(290).unwrap()));
+        assert_eq!(past.len(), 10);
+        assert_eq!(events.subscribe(Some(Timestamp::UNIX_EPOCH)).0.len(), RING);
+        assert!(events.subscribe(None).0.is_empty());
+        assert!(coming.try_recv().is_err(), "the past is not sent again");
+    }
+}

@@ -1,0 +1,305 @@
+//! A container's place in the network: leased, plugged in, published, and taken down again.
+
+use std::net::Ipv4Addr;
+use std::os::fd::BorrowedFd;
+
+use bulkhead_network::{Bridge, Endpoint, PublishedPort};
+use bulkhead_spec::Id;
+use bulkhead_store::{Store, load, put};
+
+use crate::hosts::{HostLine, extra_host, hosts_file, resolv_conf};
+use crate::places::write_file;
+use crate::ports::{Reservation, reserve, wanted};
+use crate::{
+    Class, Container, Engine, EngineError, NetworkPlace, Options, PortBinding, links, pool,
+};
+
+/// The network that containers are on unless told otherwise, as it was chosen the first time.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct DefaultNetwork {
+    pub id: Id,
+    pub bridge: Bridge,
+    pub created: bulkhead_spec::Timestamp,
+}
+
+impl DefaultNetwork {
+    const KEY: &str = "network/bridge";
+
+    /// The recorded one, or one on a subnet that no route of this host overlaps.
+    pub(crate) fn choose(
+        store: &dyn Store,
+        host: &bulkhead_network::Host,
+        options: &Options,
+    ) -> Result<Self, EngineError> {
+        let recorded: Option<Self> = load(store, Self::KEY)?;
+        let told = options.bridge_address;
+        if let Some(network) = recorded
+            && network.bridge.name == options.bridge
+            && told.is_none_or(|told| told == (network.bridge.gateway, network.bridge.prefix))
+        {
+            return Ok(network);
+        }
+        let (gateway, prefix) = match told {
+            Some(told) => told,
+            None => free_subnet(host)?,
+        };
+        let network = Self {
+            id: Id::random(),
+            bridge: Bridge {
+                name: options.bridge.clone(),
+                gateway,
+                prefix,
+                mtu: host.default_mtu()?,
+                internal: false,
+            },
+            created: bulkhead_spec::Timestamp::now(),
+        };
+        store.commit(&[], &[put(Self::KEY, &network)])?;
+        Ok(network)
+    }
+}
+
+fn free_subnet(host: &bulkhead_network::Host) -> Result<(Ipv4Addr, u8), EngineError> {
+    for second in 17..32 {
+        let gateway = Ipv4Addr::new(172, second, 0, 1);
+        if !host.overlaps(Ipv4Addr::new(172, second, 0, 0), 16)? {
+            return Ok((gateway, 16));
+        }
+    }
+    Err(EngineError::new(
+        Class::Unavailable,
+        "every network from 172.17.0.0/16 to 172.31.0.0/16 overlaps a route of this host; name a \
+         free one with --bridge-address",
+    ))
+}
+
+/// The host's end of a container's veth pair: 15 bytes at most.
+pub(crate) fn host_link(id: Id) -> String {
+    format!("bh{}", id.short())
+}
+
+impl Engine {
+    /// Leases what a start needs, in memory; recorded with the start's transaction.
+    pub(crate) fn lease(
+        &self,
+        container: &Container,
+    ) -> Result<(NetworkPlace, Vec<Reservation>), EngineError> {
+        let mut place =
+            NetworkPlace { mode: container.network.mode.clone(), ..NetworkPlace::default() };
+        if place.mode != "bridge" {
+            return Ok((place, Vec::new()));
+        }
+        let bridge = &self.network.bridge;
+        let endpoint = Id::random();
+        let (address, ours) = {
+            let mut state = self.state();
+            let taken = state.addresses.keys().copied();
+            let address = pool::free_address(bridge.gateway, bridge.prefix, taken)
+                .ok_or_else(|| EngineError::internal("no available IPv4 addresses on this network's address pools: bridge; remove some containers"))?;
+            state.addresses.insert(address, container.id);
+            (address, state.published())
+        };
+        place.network_id = Some(self.network.id);
+        place.endpoint_id = Some(endpoint);
+        place.gateway = Some(bridge.gateway);
+        place.address = Some(address);
+        place.prefix = bridge.prefix;
+        place.mac = Some(pool::mac(address));
+        match reserve(&wanted(container), &ours) {
+            Ok(ports) => {
+                place.ports = ports.iter().map(|port| port.binding).collect();
+                Ok((place, ports))
+            }
+            Err(error) => {
+                self.state().addresses.remove(&address);
+                Err(EngineError::new(
+                    Class::Internal,
+                    format!(
+                        "driver failed programming external connectivity on endpoint {} \
+                         ({endpoint}): {error}",
+                        container.name
+                    ),
+                ))
+            }
+        }
+    }
+
+    /// Gives a cloned container its links.
+    pub(crate) fn plug(
+        &self,
+        container: &Container,
+        netns: BorrowedFd<'_>,
+    ) -> Result<(), EngineError> {
+        match container.network.mode.as_str() {
+            "bridge" => {
+                let endpoint = endpoint(container)
+                    .ok_or_else(|| EngineError::internal("the container has no address"))?;
+                self.host.plug(netns, &self.network.bridge, &endpoint)?;
+                let ports = published(container);
+                if !ports.is_empty() {
+                    self.host.publish(&ports)?;
+                }
+                Ok(())
+            }
+            "none" => Ok(self.host.loopback_up(netns)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes down what [`Self::plug`] and [`Self::lease`] made; every error is collected.
+    pub(crate) fn unplug(&self, container: &Container) -> Vec<EngineError> {
+        let mut errors = Vec::new();
+        if container.network.mode != "bridge" || container.network.address.is_none() {
+            return errors;
+        }
+        if let Err(error) = self.host.unplug(&host_link(container.id)) {
+            errors.push(error.into());
+        }
+        if let Some(address) = container.network.address {
+            let mut state = self.state();
+            if state.addresses.get(&address) == Some(&container.id) {
+                state.addresses.remove(&address);
+            }
+        }
+        errors
+    }
+
+    pub(crate) fn unpublish(&self, container: &Container) -> Vec<EngineError> {
+        let ports = published(container);
+        if ports.is_empty() {
+            return Vec::new();
+        }
+        self.host.unpublish(&ports).err().map(EngineError::from).into_iter().collect()
+    }
+
+    /// Writes `hosts`, `hostname` and `resolv.conf` of a container that is about to start.
+    pub(crate) fn write_files(
+        &self,
+        container: &Container,
+        directory: &std::os::fd::OwnedFd,
+    ) -> Result<(), EngineError> {
+        write_file(directory, "hostname", &format!("{}\n", container.config.hostname))?;
+        if container.network.mode.starts_with("container:") {
+            return Ok(());
+        }
+        write_file(directory, "hosts", &self.hosts_text(container)?)?;
+        let host_file = match container.network.mode.as_str() {
+            // The host's servers are reached from the host's network, its loopback ones too.
+            "host" if container.host.dns.is_empty() => {
+                let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+                return write_file(directory, "resolv.conf", &text);
+            }
+            _ => host_resolv_conf(),
+        };
+        write_file(directory, "resolv.conf", &resolv_conf(&host_file, &container.host))
+    }
+
+    fn hosts_text(&self, container: &Container) -> Result<String, EngineError> {
+        let mut lines = Vec::new();
+        for (alias, target) in self.linked(container)? {
+            if let Some(address) = target.network.address {
+                lines.push(links::host_line(&alias, &target, address));
+            }
+        }
+        for extra in &container.host.extra_hosts {
+            lines.push(extra_host(extra, self.network.bridge.gateway)?);
+        }
+        if container.network.mode == "host" {
+            let mut text = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+            if !text.ends_with('\n') {
+                text.push('\n');
+            }
+            for HostLine { address, names } in lines {
+                text.push_str(&format!("{address}\t{}\n", names.join(" ")));
+            }
+            return Ok(text);
+        }
+        let config = &container.config;
+        let own = container
+            .network
+            .address
+            .map(|address| (address, config.hostname.as_str(), config.domainname.as_str()));
+        Ok(hosts_file(&lines, own))
+    }
+
+    /// The containers that `--link` names, which must run: (alias, container).
+    pub(crate) fn linked(
+        &self,
+        container: &Container,
+    ) -> Result<Vec<(String, Container)>, EngineError> {
+        let mut all = Vec::new();
+        let state = self.state();
+        for link in &container.host.links {
+            let (name, alias) = links::parse(link)?;
+            let target = &state.slot(state.find(name)?)?.record;
+            if !target.is_running() {
+                return Err(EngineError::conflict(format!(
+                    "Cannot link to a non running container: /{} AS /{}/{alias}",
+                    target.container.name, container.name
+                )));
+            }
+            all.push((alias.to_owned(), target.container.clone()));
+        }
+        Ok(all)
+    }
+
+    /// After `target` has got a new address: tells the running containers that are linked to it.
+    pub(crate) fn refresh_links(&self, target: Id) {
+        let linking: Vec<Container> = {
+            let state = self.state();
+            let links_to_target = |container: &Container| {
+                container.host.links.iter().any(|link| {
+                    links::parse(link)
+                        .is_ok_and(|(name, _)| state.find(name).is_ok_and(|id| id == target))
+                })
+            };
+            state
+                .containers
+                .values()
+                .filter(|slot| slot.record.is_running() && links_to_target(&slot.record.container))
+                .map(|slot| slot.record.container.clone())
+                .collect()
+        };
+        for container in linking {
+            let rewritten = self
+                .hosts_text(&container)
+                .and_then(|text| write_file(&self.places.container(container.id)?, "hosts", &text));
+            if let Err(error) = rewritten {
+                tracing::warn!(container = %container.name, %error, "hosts file is not up to date");
+            }
+        }
+    }
+}
+
+pub(crate) fn endpoint(container: &Container) -> Option<Endpoint> {
+    Some(Endpoint {
+        host_link: host_link(container.id),
+        interface: "eth0".to_owned(),
+        address: container.network.address?,
+        mac: container.network.mac?,
+    })
+}
+
+pub(crate) fn published(container: &Container) -> Vec<PublishedPort> {
+    let Some(address) = container.network.address else { return Vec::new() };
+    let publish = |binding: &PortBinding| PublishedPort {
+        protocol: binding.protocol,
+        host_address: binding.host_address,
+        host_port: binding.host_port,
+        container_address: address,
+        container_port: binding.container_port,
+    };
+    container.network.ports.iter().map(publish).collect()
+}
+
+/// The host's resolver configuration; systemd-resolved keeps the real servers in another file.
+fn host_resolv_conf() -> String {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let only_stub = text.lines().filter(|line| line.starts_with("nameserver")).all(|line| {
+        line.split_whitespace().nth(1).is_some_and(|server| server.starts_with("127.0.0.5"))
+    });
+    match only_stub {
+        true => std::fs::read_to_string("/run/systemd/resolve/resolv.conf").unwrap_or(text),
+        false => text,
+    }
+}

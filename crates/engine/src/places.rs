@@ -1,0 +1,216 @@
+//! The engine's directories on disk: containers and volumes.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use bulkhead_spec::{Id, IdRange};
+use bulkhead_sys::path;
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
+
+use crate::error::io_error;
+use crate::{Class, EngineError};
+
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// The data directory, locked for this engine as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub data: PathBuf,
+    containers: OwnedFd,
+    volumes: OwnedFd,
+    /// Only held: closing it gives the lock back.
+    _lock: File,
+}
+
+impl Places {
+    pub(crate) fn open(data: &Path) -> Result<Self, EngineError> {
+        let what = |name: &str| format!("{}/{name}", data.display());
+        std::fs::create_dir_all(data).map_err(io_error(data.display()))?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(data.join("lock"))
+            .map_err(io_error(what("lock")))?;
+        if lock.try_lock().is_err() {
+            return Err(EngineError::new(
+                Class::Conflict,
+                format!(
+                    "another Bulkhead engine uses {}; stop it first or choose another data directory",
+                    data.display()
+                ),
+            ));
+        }
+        let directory = |name: &str, mode: u32| {
+            match rustix::fs::mkdir(data.join(name), Mode::from_raw_mode(mode)) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(errno) => return Err(io_error(what(name))(errno.into())),
+            }
+            rustix::fs::open(data.join(name), DIRECTORY, Mode::empty())
+                .map_err(|errno| io_error(what(name))(errno.into()))
+        };
+        Ok(Self {
+            // Others may pass to what is mounted from below, but not list it.
+            containers: directory("containers", 0o711)?,
+            volumes: directory("volumes", 0o711)?,
+            data: data.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// Makes a container's directory with the upper and work directory of its overlay; what is
+    /// there already stays.
+    pub(crate) fn make_container(
+        &self,
+        id: Id,
+        range: Option<IdRange>,
+    ) -> Result<OwnedFd, EngineError> {
+        let what = || format!("make the directory of container {}", id.short());
+        let make = || -> std::io::Result<OwnedFd> {
+            let name = id.to_string();
+            make_directory(&self.containers, &name, 0o711, None)?;
+            let own = rustix::fs::openat(&self.containers, &name, DIRECTORY, Mode::empty())?;
+            // The upper directory is the root's own entry: it shows as the container's root user.
+            make_directory(&own, "upper", 0o755, range)?;
+            make_directory(&own, "work", 0o700, range)?;
+            Ok(own)
+        };
+        make().map_err(io_error(what()))
+    }
+
+    pub(crate) fn container(&self, id: Id) -> Result<OwnedFd, EngineError> {
+        rustix::fs::openat(&self.containers, id.to_string(), DIRECTORY, Mode::empty())
+            .map_err(|errno| io_error(format!("container {}", id.short()))(errno.into()))
+    }
+
+    pub(crate) fn remove_container(&self, id: Id) -> Result<(), EngineError> {
+        remove(&self.containers, &id.to_string())
+    }
+
+    /// The names of all container directories, known or not.
+    pub(crate) fn containers(&self) -> Result<Vec<String>, EngineError> {
+        list(&self.data.join("containers"))
+    }
+
+    pub(crate) fn remove_container_named(&self, name: &str) -> Result<(), EngineError> {
+        remove(&self.containers, name)
+    }
+
+    /// Where a container's log is.
+    pub(crate) fn log_path(&self, id: Id) -> PathBuf {
+        self.data.join(format!("containers/{id}/{id}-json.log"))
+    }
+
+    pub(crate) fn volume_path(&self, name: &str) -> PathBuf {
+        self.data.join("volumes").join(name).join("_data")
+    }
+
+    /// Makes a volume's directory, or opens the one that is there.
+    pub(crate) fn volume(&self, name: &str) -> Result<OwnedFd, EngineError> {
+        let make = || -> std::io::Result<OwnedFd> {
+            make_directory(&self.volumes, name, 0o711, None)?;
+            let own = rustix::fs::openat(&self.volumes, name, DIRECTORY, Mode::empty())?;
+            make_directory(&own, "_data", 0o755, None)?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            Ok(rustix::fs::openat(&own, "_data", flags, Mode::empty())?)
+        };
+        make().map_err(io_error(format!("volume {name}")))
+    }
+
+    pub(crate) fn volumes(&self) -> Result<Vec<String>, EngineError> {
+        list(&self.data.join("volumes"))
+    }
+
+    pub(crate) fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        remove(&self.volumes, name)
+    }
+}
+
+/// Writes a small file of ours into a container's directory. In place, not by rename: the file may
+/// be bind-mounted into a running container that shares it.
+pub(crate) fn write_file(directory: &OwnedFd, name: &str, text: &str) -> Result<(), EngineError> {
+    let write = || -> std::io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        let file =
+            path::open(directory.as_fd(), Path::new(name), flags, Mode::from_raw_mode(0o644))?;
+        File::from(file).write_all(text.as_bytes())
+    };
+    write().map_err(io_error(format!("write {name}")))
+}
+
+fn make_directory(
+    parent: impl AsFd,
+    name: &str,
+    mode: u32,
+    range: Option<IdRange>,
+) -> std::io::Result<()> {
+    match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode)) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    if let Some(range) = range {
+        let (user, group) = (Uid::from_raw(range.first), Gid::from_raw(range.first));
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::chownat(&parent, name, Some(user), Some(group), flags)?;
+    }
+    Ok(())
+}
+
+fn remove(parent: &OwnedFd, name: &str) -> Result<(), EngineError> {
+    match path::remove_tree(parent.as_fd(), name.as_ref()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(io_error(format!("remove {name}"))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn list(directory: &Path) -> Result<Vec<String>, EngineError> {
+    let entries = std::fs::read_dir(directory).map_err(io_error(directory.display()))?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.collect())
+}
+
+/// Opens a directory of this program's own, named by its options.
+pub(crate) fn open_own(path: &Path) -> Result<OwnedFd, EngineError> {
+    rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty())
+        .map_err(|errno| io_error(path.display())(errno.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn one_engine_per_data_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Places::open(directory.path()).unwrap();
+        let error = Places::open(directory.path()).unwrap_err();
+        assert!(error.message.starts_with("another Bulkhead engine uses"), "{error}");
+        drop(first);
+        Places::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn container_directories_belong_to_the_containers_root() {
+        let directory = tempfile::tempdir().unwrap();
+        let places = Places::open(directory.path()).unwrap();
+        let id = Id::random();
+        let range = IdRange { first: 1_234_560, size: IdRange::SIZE };
+        let own = places.make_container(id, Some(range)).unwrap();
+        places.make_container(id, Some(range)).unwrap();
+        write_file(&own, "hostname", "first\n").unwrap();
+        write_file(&own, "hostname", "x\n").unwrap();
+        let path = directory.path().join("containers").join(id.to_string());
+        assert_eq!(std::fs::metadata(path.join("upper")).unwrap().uid(), range.first);
+        assert_eq!(std::fs::read_to_string(path.join("hostname")).unwrap(), "x\n");
+        assert_eq!(places.containers().unwrap(), [id.to_string()]);
+        places.remove_container(id).unwrap();
+        places.remove_container(id).unwrap();
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,230 @@
+//! Opening an engine: what is found is made to match what is recorded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bulkhead_spec::{Id, Timestamp};
+use bulkhead_store::load_all;
+use bulkhead_warden::{Exit, Known, State as Found};
+
+use crate::networking::{endpoint, host_link, published};
+use crate::ports::reserve;
+use crate::restart::starts_with_engine;
+use crate::state::{ImageRecord, Record, Slot};
+use crate::{Engine, EngineError, Status, Volume};
+
+impl Engine {
+    /// Reads the records, asks the warden what runs, and repairs the difference. Returns the
+    /// containers that their policy starts. Doing it twice changes nothing.
+    pub(crate) fn recover(&self) -> Result<Vec<Id>, EngineError> {
+        self.read_records()?;
+        let known: BTreeMap<Id, (Known, Option<Arc<std::os::fd::OwnedFd>>)> = self
+            .warden
+            .list()?
+            .into_iter()
+            .map(|(known, pidfd)| (known.id, (known, pidfd.map(Arc::new))))
+            .collect();
+        let ids: Vec<Id> = self.state().containers.keys().copied().collect();
+        let mut ended = Vec::new();
+        for id in &ids {
+            let record = self.record(*id)?;
+            match (record.is_running(), known.get(id)) {
+                (_, Some((known, Some(pidfd)))) if known.state == Found::Running => {
+                    self.adopt(*id, known.pid, Arc::clone(pidfd))?;
+                }
+                (true, Some((known, _))) => match known.state {
+                    Found::Exited(exit) => ended.push((*id, exit)),
+                    // Its start was not finished when the engine went.
+                    Found::Created | Found::Running => ended.push((*id, lost())),
+                },
+                // The machine was rebooted, or the warden is gone and with it what it ran.
+                (true, None) => ended.push((*id, lost())),
+                (false, _) => {}
+            }
+        }
+        self.reconcile_network()?;
+        self.remove_orphans(&known);
+        let mut restart = Vec::new();
+        for id in ids {
+            let record = self.record(id)?;
+            if record.throw_away {
+                for fault in self.take_down(&record.container) {
+                    tracing::warn!(error = %fault, "remove an unfinished build step");
+                }
+                self.drop_container(id, true);
+                continue;
+            }
+            let exit = ended.iter().find(|(ended, _)| *ended == id).map(|(_, exit)| *exit);
+            let policy = &record.container.host.restart_policy;
+            match exit {
+                // As if it had just been told; restarts by policy happen from there.
+                Some(exit) => self.end_now(id, exit),
+                None if record.is_running() => {}
+                None if record.container.state.status == Status::Restarting => restart.push(id),
+                None if record.container.state.status == Status::Exited
+                    && starts_with_engine(policy, record.stopped_by_user) =>
+                {
+                    restart.push(id);
+                }
+                None => {}
+            }
+        }
+        self.sweep()?;
+        Ok(restart)
+    }
+
+    fn read_records(&self) -> Result<(), EngineError> {
+        let records: Vec<(String, Record)> = load_all(&self.store, "container/")?;
+        let images: Vec<(String, ImageRecord)> = load_all(&self.store, "image/")?;
+        let references: Vec<(String, bulkhead_spec::Digest)> = load_all(&self.store, "reference/")?;
+        let volumes: Vec<(String, Volume)> = load_all(&self.store, "volume/")?;
+        let mut state = self.state();
+        for (_, record) in records {
+            let container = &record.container;
+            state.names.insert(container.name.clone(), container.id);
+            if let Some(address) = container.network.address {
+                state.addresses.insert(address, container.id);
+            }
+            state.containers.insert(container.id, Slot::new(record));
+        }
+        for (_, record) in images {
+            state.images.insert(record.stored.id, record);
+        }
+        for (key, id) in references {
+            match key.trim_start_matches("reference/").parse() {
+                Ok(reference) => drop(state.references.insert(reference, id)),
+                Err(error) => tracing::warn!(%error, "an image name in the store"),
+            }
+        }
+        for (_, volume) in volumes {
+            state.volumes.insert(volume.name.clone(), volume);
+        }
+        Ok(())
+    }
+
+    /// Takes a container that runs: its pidfd, its ports, its status.
+    fn adopt(&self, id: Id, pid: u32, pidfd: Arc<std::os::fd::OwnedFd>) -> Result<(), EngineError> {
+        let record = self.record(id)?;
+        // A pause that was recorded may not have happened, or the other way round: the kernel knows.
+        let frozen = self.cgroup(id).and_then(|it| Ok(it.is_frozen()?)).unwrap_or(false);
+        let status = if frozen { Status::Paused } else { Status::Running };
+        if record.container.state.status != status {
+            self.change(id, |record| record.set_status(status))?;
+        }
+        let ports = match reserve(&record.container.network.ports, &[]) {
+            Ok(ports) => ports,
+            Err(error) => {
+                // Somebody took the port while no engine held it; nftables still leads to us.
+                tracing::warn!(container = %record.container.name, %error, "reserve a port again");
+                Vec::new()
+            }
+        };
+        let mut state = self.state();
+        let slot = state.slot_mut(id)?;
+        slot.record.container.state.pid = pid;
+        slot.live.pidfd = Some(pidfd);
+        slot.live.ports = ports;
+        slot.progress.send_modify(|progress| progress.running = true);
+        Ok(())
+    }
+
+    /// Makes links and ports those of the running containers.
+    fn reconcile_network(&self) -> Result<(), EngineError> {
+        let running: Vec<crate::Container> = {
+            let state = self.state();
+            let live = state.containers.values().filter(|slot| slot.live.pidfd.is_some());
+            live.map(|slot| slot.record.container.clone()).collect()
+        };
+        let endpoints = running.iter().filter_map(endpoint).collect();
+        let ports: Vec<_> = running.iter().flat_map(published).collect();
+        self.host.reconcile(&[(self.network.bridge.clone(), endpoints)], &ports)?;
+        Ok(())
+    }
+
+    /// Removes what belongs to no record: processes, cgroups, links and directories that a crash
+    /// left. Errors are told and do not stop the engine from opening.
+    fn remove_orphans(&self, known: &BTreeMap<Id, (Known, Option<Arc<std::os::fd::OwnedFd>>)>) {
+        let recorded: BTreeSet<Id> = self.state().containers.keys().copied().collect();
+        let mut faults = Vec::new();
+        for id in known.keys().filter(|id| !recorded.contains(id)) {
+            faults.extend(self.remove_cgroup(&self.cgroup_path(*id)).err());
+            let _ = self.host.unplug(&host_link(*id));
+            let _ = self.warden.forget(*id);
+        }
+        let live: BTreeSet<String> = {
+            let state = self.state();
+            let all = state.containers.iter();
+            all.filter(|(_, slot)| slot.live.pidfd.is_some())
+                .map(|(id, _)| id.to_string())
+                .collect()
+        };
+        for name in self.cgroups().into_iter().filter(|name| !live.contains(name)) {
+            let path = format!("/{}/{name}", self.options.cgroup_parent);
+            // Those of records that have ended are looked at, and removed, when their end is taken.
+            if name.parse::<Id>().is_ok_and(|id| recorded.contains(&id)) {
+                continue;
+            }
+            faults.extend(self.remove_cgroup(&path).err());
+        }
+        for name in self.places.containers().unwrap_or_default() {
+            if !name.parse::<Id>().is_ok_and(|id| recorded.contains(&id)) {
+                faults.extend(self.places.remove_container_named(&name).err());
+            }
+        }
+        for name in self.places.volumes().unwrap_or_default() {
+            if !self.state().volumes.contains_key(&name) {
+                faults.extend(self.places.remove_volume(&name).err());
+            }
+        }
+        for fault in faults {
+            tracing::warn!(error = %fault, "remove what a crash left");
+        }
+    }
+
+    /// Stops every container, removes links, nftables, cgroups and mounts, and ends the warden.
+    pub async fn tear_down(&self) -> Result<(), EngineError> {
+        let ids: Vec<Id> = self.state().containers.keys().copied().collect();
+        let stops = ids.iter().map(|id| async move {
+            let id = id.to_string();
+            self.stop(&id, Some(2), None).await
+        });
+        let mut faults: Vec<EngineError> = futures_util::future::join_all(stops)
+            .await
+            .into_iter()
+            .filter_map(Result::err)
+            .collect();
+        // `--rm` may have been faster.
+        faults.retain(|fault| fault.class != crate::Class::NotFound);
+        // Whoever is being cleaned up holds this for reading.
+        let _cleaned = self.cleaning.write().await;
+        let engine = self.arc();
+        let more = crate::create::blocking(move || Ok(engine.tear_down_now())).await?;
+        faults.extend(more);
+        match faults.is_empty() {
+            true => Ok(()),
+            false => {
+                let all: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
+                Err(EngineError::internal(all.join("; ")))
+            }
+        }
+    }
+
+    fn tear_down_now(&self) -> Vec<EngineError> {
+        let mut faults: Vec<EngineError> = Vec::new();
+        for name in self.cgroups() {
+            let path = format!("/{}/{name}", self.options.cgroup_parent);
+            faults.extend(self.remove_cgroup(&path).err());
+        }
+        faults.extend(self.remove_cgroup(&format!("/{}", self.options.cgroup_parent)).err());
+        faults.extend(self.host.remove_bridge(&self.network.bridge.name).err().map(Into::into));
+        faults.extend(self.host.tear_down().err().map(Into::into));
+        faults.extend(self.warden.shut_down().err().map(Into::into));
+        faults
+    }
+}
+
+/// What is recorded of an end that nobody saw: Docker's code for it.
+fn lost() -> Exit {
+    let now = Timestamp::now().as_nanosecond();
+    Exit { code: 255, at: i64::try_from(now).unwrap_or(i64::MAX) }
+}

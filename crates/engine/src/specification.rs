@@ -1,0 +1,259 @@
+//! A container's record as the runtime's specification, with the descriptors that go with it.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use bulkhead_runtime::cgroup::{Cgroup, DeviceRule};
+use bulkhead_runtime::{
+    ContainerSpec, FdIndex, Mount, MountKind, Namespaces, ProcessSpec, Source, User, capabilities,
+    defaults,
+};
+use bulkhead_spec::{Id, parse_size};
+use bulkhead_warden::{Attachment, CreateContainer, Log};
+use rustix::fs::OFlags;
+
+use crate::create::{Share, Shares};
+use crate::descriptors::Descriptors;
+use crate::error::io_error;
+use crate::sources::{Below, clone_mount, file_mount};
+use crate::state::Record;
+use crate::{Container, Engine, EngineError, HostConfig, merge, security};
+
+/// What was made for a start and goes into the message.
+pub(crate) struct Parts {
+    pub rootfs: OwnedFd,
+    /// The container's own user namespace, for id-mapped mounts.
+    pub users: Option<OwnedFd>,
+    pub descriptors: Descriptors,
+    pub mounts: Vec<Mount>,
+    pub devices: Vec<bulkhead_runtime::Device>,
+}
+
+impl Engine {
+    /// The file systems and devices of a container; the slow half of its specification.
+    pub(crate) fn parts(
+        &self,
+        container: &Container,
+        shares: &Shares,
+        rootfs: OwnedFd,
+        users: Option<OwnedFd>,
+    ) -> Result<(Parts, Vec<DeviceRule>), EngineError> {
+        let mut descriptors = Descriptors::default();
+        let borrowed = users.as_ref().map(OwnedFd::as_fd);
+        let wanted = self.user_mounts(container, rootfs.as_fd(), borrowed, &mut descriptors)?;
+        let owner = match &shares.network {
+            Share::Container(other) => *other,
+            _ => container.id,
+        };
+        let host = &container.host;
+        let shm_size = if host.shm_size == 0 { defaults::SHM_SIZE } else { host.shm_size };
+        let mut mounts = defaults::mounts(host.privileged, shm_size);
+        if shares.ipc == Share::Host
+            && let Some(shm) = mounts.iter_mut().find(|mount| mount.target == "/dev/shm")
+        {
+            shm.kind = host_shm(borrowed, &mut descriptors)?;
+        }
+        mounts.retain(|mount| !wanted.iter().any(|other| other.target == mount.target));
+        let mut own = Vec::new();
+        for name in ["resolv.conf", "hostname", "hosts"] {
+            if !wanted.iter().any(|mount| mount.target == format!("/etc/{name}")) {
+                let owner = if name == "hostname" { container.id } else { owner };
+                own.push(file_mount(&self.places, owner, name, borrowed, &mut descriptors)?);
+            }
+        }
+        own.extend(wanted);
+        // Stable: what lies on another mount comes after it.
+        own.sort_by_key(|mount| mount.target.matches('/').count());
+        mounts.extend(own);
+        let (devices, rules) = self.devices(container, &mut descriptors)?;
+        Ok((Parts { rootfs, users, descriptors, mounts, devices }, rules))
+    }
+
+    /// The warden's message for a container and the descriptors that travel with it.
+    pub(crate) fn message(
+        &self,
+        record: &Record,
+        shares: &Shares,
+        parts: Parts,
+        cgroup: &Cgroup,
+        links: Vec<String>,
+        terminal_size: (u16, u16),
+        waiting: Vec<(std::os::unix::net::UnixStream, crate::Streams)>,
+    ) -> Result<(CreateContainer, Vec<OwnedFd>), EngineError> {
+        let Parts { rootfs, users: _, mut descriptors, mounts, devices } = parts;
+        let container = &record.container;
+        let (config, host) = (&container.config, &container.host);
+        let security = security::parse(&host.security_opt)?;
+        let unmasked = host.privileged || security.unmasked;
+        let rootfs = descriptors.add(rootfs);
+        let namespaces = self.namespaces_of(container, shares, &mut descriptors)?;
+        let (cgroup_v1_procs, cgroup_v2) = cgroup_descriptors(cgroup, &mut descriptors)?;
+        let mut sysctls = Vec::new();
+        if namespaces.net == Source::Private {
+            sysctls = defaults::network_sysctls();
+        }
+        for (name, value) in &host.sysctls {
+            sysctls.retain(|(own, _)| own != name);
+            sysctls.push((name.clone(), value.clone()));
+        }
+        let own_uts = namespaces.uts == Source::Private;
+        let spec = ContainerSpec {
+            hostname: if own_uts { config.hostname.clone() } else { String::new() },
+            domainname: if own_uts { config.domainname.clone() } else { String::new() },
+            namespaces,
+            id_range: container.id_range,
+            rootfs,
+            rootfs_readonly: host.readonly_rootfs,
+            mounts,
+            devices,
+            masked_paths: defaults::masked_paths(unmasked),
+            readonly_paths: defaults::readonly_paths(unmasked),
+            sysctls,
+            cgroup_v1_procs,
+            cgroup_v2,
+            process: ProcessSpec {
+                arguments: container.arguments.clone(),
+                environment: merge::environment(config, links),
+                working_directory: match config.working_dir.as_str() {
+                    "" => "/".to_owned(),
+                    directory => directory.to_owned(),
+                },
+                user: User { name: config.user.clone(), additional_groups: host.group_add.clone() },
+                terminal: config.tty,
+                terminal_size,
+                capabilities: capabilities::resolve(&host.cap_add, &host.cap_drop, host.privileged)
+                    .map_err(|error| EngineError::invalid(error.to_string()))?,
+                no_new_privileges: security.no_new_privileges,
+                seccomp: if host.privileged {
+                    bulkhead_runtime::Seccomp::Unconfined
+                } else {
+                    security.seccomp
+                },
+                rlimits: rlimits(host),
+                oom_score_adj: (host.oom_score_adj != 0)
+                    .then(|| i16::try_from(host.oom_score_adj.clamp(-1000, 1000)).unwrap_or(0)),
+                init: host.init.unwrap_or(false),
+            },
+        };
+        let log = match host.log_driver.as_str() {
+            "none" => Log::None,
+            _ => Log::JsonFile {
+                directory: descriptors.add(self.places.container(container.id)?),
+                name: format!("{}-json.log", container.id),
+                max_size: log_size(host)?,
+                max_files: log_files(host)?,
+            },
+        };
+        let attachments = waiting
+            .into_iter()
+            .map(|(socket, streams)| Attachment {
+                socket: descriptors.add(socket.into()),
+                stdin: streams.stdin,
+                stdout: streams.stdout,
+                stderr: streams.stderr,
+            })
+            .collect();
+        let message = CreateContainer {
+            id: container.id,
+            spec,
+            log,
+            stdin_open: config.open_stdin,
+            stdin_once: config.stdin_once,
+            attachments,
+        };
+        Ok((message, descriptors.into_inner()))
+    }
+
+    fn namespaces_of(
+        &self,
+        container: &Container,
+        shares: &Shares,
+        descriptors: &mut Descriptors,
+    ) -> Result<Namespaces, EngineError> {
+        let mut joined: Option<Id> = None;
+        let mut source = |share: &Share, kind: &str| -> Result<Source, EngineError> {
+            Ok(match share {
+                Share::Private => Source::Private,
+                Share::Host => Source::Host,
+                Share::Container(other) => {
+                    joined = Some(*other);
+                    Source::Join(descriptors.add(self.namespace_of(*other, kind)?))
+                }
+            })
+        };
+        let mut namespaces = Namespaces {
+            pid: source(&shares.pid, "pid")?,
+            net: source(&shares.network, "net")?,
+            ipc: source(&shares.ipc, "ipc")?,
+            mnt: Source::Private,
+            uts: source(&shares.uts, "uts")?,
+            user: Source::Host,
+            cgroup: source(&shares.cgroup, "cgroup")?,
+            time: Source::Private,
+        };
+        namespaces.user = match (container.id_range, joined) {
+            (None, _) => Source::Host,
+            (Some(_), None) => Source::Private,
+            (Some(_), Some(other)) => {
+                Source::Join(descriptors.add(self.namespace_of(other, "user")?))
+            }
+        };
+        Ok(namespaces)
+    }
+
+    pub(crate) fn namespace_of(&self, id: Id, kind: &str) -> Result<OwnedFd, EngineError> {
+        let all = self.warden.namespaces(id)?;
+        let found = all.into_iter().find(|(name, _)| name == kind);
+        found
+            .map(|(_, fd)| fd)
+            .ok_or_else(|| EngineError::invalid(format!("there is no namespace of kind {kind}")))
+    }
+}
+
+/// The cgroup's files by number.
+pub(crate) fn cgroup_descriptors(
+    cgroup: &Cgroup,
+    descriptors: &mut Descriptors,
+) -> Result<(Vec<FdIndex>, Option<FdIndex>), EngineError> {
+    let join = cgroup.join()?;
+    let v1 = join.procs.into_iter().map(|fd| descriptors.add(fd)).collect();
+    Ok((v1, join.v2_dir.map(|fd| descriptors.add(fd))))
+}
+
+fn host_shm(
+    users: Option<BorrowedFd<'_>>,
+    descriptors: &mut Descriptors,
+) -> Result<MountKind, EngineError> {
+    let shm = bulkhead_sys::path::open_host("/dev/shm".as_ref(), OFlags::PATH)
+        .map_err(io_error("/dev/shm"))?;
+    let clone = clone_mount(shm.as_fd(), users, Below::Without)
+        .map_err(|errno| io_error("/dev/shm")(errno.into()))?;
+    Ok(MountKind::Detached { fd: descriptors.add(clone), is_directory: true })
+}
+
+pub(crate) fn rlimits(host: &HostConfig) -> Vec<(String, u64, u64)> {
+    let mut limits = defaults::rlimits();
+    let value = |limit: i64| u64::try_from(limit).unwrap_or(u64::MAX);
+    for (name, soft, hard) in &host.ulimits {
+        limits.retain(|(own, _, _)| own != name);
+        limits.push((name.clone(), value(*soft), value(*hard)));
+    }
+    limits
+}
+
+fn log_size(host: &HostConfig) -> Result<u64, EngineError> {
+    match host.log_options.get("max-size").map(String::as_str) {
+        None => Ok(10_000_000),
+        Some("-1") => Ok(u64::MAX),
+        Some(text) => parse_size(text).map_err(|error| EngineError::invalid(error.to_string())),
+    }
+}
+
+fn log_files(host: &HostConfig) -> Result<u32, EngineError> {
+    match host.log_options.get("max-file") {
+        None => Ok(5),
+        Some(text) => match text.parse() {
+            Ok(count @ 1..) => Ok(count),
+            _ => Err(EngineError::invalid("max-file cannot be less than 1")),
+        },
+    }
+}

@@ -1,0 +1,284 @@
+//! `docker start`: everything a container needs is made in parallel, then it is cloned, plugged in
+//! and let go.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use bulkhead_image::mount_overlay;
+use bulkhead_runtime::cgroup::Cgroup;
+use bulkhead_spec::{Id, Timestamp};
+use bulkhead_store::put;
+use bulkhead_warden::Created;
+use rustix::fs::{Mode, OFlags};
+
+use crate::create::{Share, Shares, blocking};
+use crate::error::io_error;
+use crate::limits::limits;
+use crate::ports::Reservation;
+use crate::state::{Live, Record};
+use crate::{Container, Engine, EngineError, Started, Status, links};
+
+/// Who starts a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    User,
+    Policy,
+}
+
+impl Engine {
+    pub async fn start(&self, name: &str) -> Result<Started, EngineError> {
+        let (id, guard) = self.exclusive(name).await?;
+        let engine = self.arc();
+        blocking(move || {
+            let _guard = guard;
+            engine.start_now(id, Cause::User)
+        })
+        .await
+    }
+
+    /// Starts a container; the caller holds its operation lock.
+    pub(crate) fn start_now(&self, id: Id, cause: Cause) -> Result<Started, EngineError> {
+        let mut record = self.record(id)?;
+        match record.container.state.status {
+            Status::Running => return Ok(Started::Already),
+            Status::Paused => {
+                return Err(EngineError::conflict(
+                    "cannot start a paused container, try unpause instead",
+                ));
+            }
+            Status::Removing | Status::Dead => {
+                return Err(EngineError::conflict(
+                    "container is marked for removal and cannot be started",
+                ));
+            }
+            Status::Created | Status::Restarting | Status::Exited => {}
+        }
+        if cause == Cause::User {
+            record.container.restart_count = 0;
+        }
+        let waiting = {
+            let mut state = self.state();
+            let live = &mut state.slot_mut(id)?.live;
+            live.generation += 1;
+            std::mem::take(&mut live.waiting)
+        };
+        match self.bring_up(&mut record, waiting) {
+            Ok(up) => {
+                record.container.state.pid = up.pid;
+                let container = record.container.clone();
+                {
+                    let mut state = self.state();
+                    let slot = state.slot_mut(id)?;
+                    slot.record = record;
+                    slot.live.pidfd = Some(up.pidfd);
+                    slot.live.ports = up.ports;
+                    if cause == Cause::User {
+                        slot.live.last_wait = std::time::Duration::ZERO;
+                    }
+                    slot.progress.send_modify(|progress| progress.running = true);
+                }
+                self.tell_container(&container, "start", &[]);
+                if container.network.address.is_some() {
+                    self.refresh_links(id);
+                }
+                Ok(Started::Now)
+            }
+            Err(error) => {
+                for fault in self.take_down(&record.container) {
+                    tracing::warn!(container = %record.container.name, error = %fault, "undo a failed start");
+                }
+                self.record_failure(record, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes everything and starts the process. On failure the caller takes down what was made.
+    fn bring_up(
+        &self,
+        record: &mut Record,
+        waiting: Vec<(std::os::unix::net::UnixStream, crate::Streams)>,
+    ) -> Result<Up, EngineError> {
+        let id = record.container.id;
+        let shares = self.shares_for_start(&record.container)?;
+        let linked = self.linked(&record.container)?;
+        let (place, ports) = self.lease(&record.container)?;
+        record.container.network = place;
+        record.stopped_by_user = false;
+        let state = &mut record.container.state;
+        *state = crate::State {
+            status: Status::Running,
+            started_at: Some(Timestamp::now()),
+            finished_at: state.finished_at,
+            ..crate::State::default()
+        };
+        let record = &*record;
+        let container = &record.container;
+        let mut links = Vec::new();
+        for (alias, target) in &linked {
+            if let Some(address) = target.network.address {
+                links.extend(links::environment(container.name.as_str(), alias, target, address));
+            }
+        }
+        // The record says "runs" before anything does: an engine that dies here finds out from the
+        // warden what came of it. The disk is slow, so it writes while the rest is made; only what
+        // others can see (links, ports, the program itself) waits for it.
+        let created = std::thread::scope(|scope| {
+            let commit = scope.spawn(|| self.commit(&[put(Record::key(id), record)]));
+            let (parts, rules) = {
+                let users = match container.id_range {
+                    Some(range) => Some(self.warden.user_namespace(range)?),
+                    None => None,
+                };
+                let directory = self.places.make_container(id, container.id_range)?;
+                self.write_files(container, &directory)?;
+                let rootfs = self.rootfs(record, &directory, users.as_ref())?;
+                self.parts(container, &shares, rootfs, users)?
+            };
+            let (limits, warnings) =
+                limits(&container.host, rules)?.without_absent(&self.hierarchies);
+            for warning in warnings {
+                tracing::warn!(container = %container.name, "{warning}");
+            }
+            let cgroup = Cgroup::create(&self.hierarchies, &self.cgroup_path(id), &limits)?;
+            let terminal_size = self.state().slot(id)?.live.terminal_size;
+            let (message, descriptors) =
+                self.message(record, &shares, parts, &cgroup, links, terminal_size, waiting)?;
+            let created = self.warden.create(message, descriptors)?;
+            commit.join().map_err(|_| EngineError::internal("the store failed"))??;
+            Ok::<Created, EngineError>(created)
+        })?;
+        self.plug(container, created.netns.as_fd())?;
+        self.warden.start(id)?;
+        Ok(Up { pid: created.pid, pidfd: Arc::new(created.pidfd), ports })
+    }
+
+    /// The other containers whose namespaces this one joins must run.
+    fn shares_for_start(&self, container: &Container) -> Result<Shares, EngineError> {
+        let state = self.state();
+        let shares = Shares::resolve(&state, &container.host)?;
+        for other in shares.containers() {
+            if !state.slot(other)?.record.is_running() {
+                let what = match shares.network {
+                    Share::Container(id) if id == other => "network",
+                    _ => "namespace",
+                };
+                return Err(EngineError::conflict(format!(
+                    "cannot join {what} of a non running container: {other}"
+                )));
+            }
+        }
+        Ok(shares)
+    }
+
+    fn rootfs(
+        &self,
+        record: &Record,
+        directory: &OwnedFd,
+        users: Option<&OwnedFd>,
+    ) -> Result<OwnedFd, EngineError> {
+        let open = |name: &str| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            rustix::fs::openat(directory, name, flags, Mode::empty())
+                .map_err(|errno| io_error(name)(errno.into()))
+        };
+        let layers: Vec<OwnedFd> = record
+            .layers
+            .iter()
+            .map(|layer| self.content.layer(*layer))
+            .collect::<Result<_, _>>()?;
+        let (upper, work) = (open("upper")?, open("work")?);
+        let users = users.map(OwnedFd::as_fd);
+        Ok(mount_overlay(&layers, upper.as_fd(), work.as_fd(), users)?)
+    }
+
+    /// Removes everything that runs or is mounted for a container; its files stay. Goes on past
+    /// errors and returns them all. Doing it twice does no harm.
+    pub(crate) fn take_down(&self, container: &Container) -> Vec<EngineError> {
+        let mut errors = self.unpublish(container);
+        match self.warden.forget(container.id) {
+            Ok(()) | Err(bulkhead_warden::WardenError::Unknown(_)) => {}
+            Err(error) => errors.push(error.into()),
+        }
+        errors.extend(self.remove_cgroup(&self.cgroup_path(container.id)).err());
+        errors.extend(self.unplug(container));
+        if let Ok(slot) = self.state().slot_mut(container.id) {
+            slot.live.ports = Vec::new();
+            slot.live.pidfd = None;
+        }
+        errors
+    }
+
+    fn record_failure(&self, mut record: Record, error: &EngineError) {
+        let id = record.container.id;
+        record.container.network = crate::NetworkPlace {
+            mode: record.container.network.mode.clone(),
+            ..crate::NetworkPlace::default()
+        };
+        let state = &mut record.container.state;
+        *state = crate::State {
+            // As Docker: one that never ran stays created.
+            status: if state.finished_at.is_some() { Status::Exited } else { Status::Created },
+            exit_code: failure_code(&error.message),
+            error: error.message.clone(),
+            finished_at: state.finished_at,
+            ..crate::State::default()
+        };
+        if let Err(error) = self.commit(&[put(Record::key(id), &record)]) {
+            tracing::error!(container = %record.container.name, %error, "record a failed start");
+        }
+        let auto_remove = record.container.host.auto_remove;
+        let mut state = self.state();
+        if let Ok(slot) = state.slot_mut(id) {
+            let code = record.container.state.exit_code;
+            slot.record = record;
+            slot.live = Live { generation: slot.live.generation, ..Live::default() };
+            slot.progress.send_modify(|progress| {
+                progress.code = code;
+                progress.running = false;
+            });
+        }
+        drop(state);
+        if auto_remove {
+            self.drop_container(id, true);
+        }
+    }
+}
+
+struct Up {
+    pid: u32,
+    pidfd: Arc<OwnedFd>,
+    ports: Vec<Reservation>,
+}
+
+/// The exit code of a container that could not be started (moby: daemon/start.go,
+/// `setExitCodeFromError`).
+pub(crate) fn failure_code(message: &str) -> u8 {
+    let message = message.to_lowercase();
+    let has = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
+    if has(&["executable file not found", "no such file or directory"]) {
+        127
+    } else if has(&["permission denied", "is a directory", "not a directory"]) {
+        126
+    } else {
+        128
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_have_dockers_exit_codes() {
+        for (message, code) in [
+            ("exec: \"nope\": executable file not found in $PATH: unknown", 127),
+            ("exec: \"/x\": stat /x: no such file or directory", 127),
+            ("exec: \"/etc/passwd\": permission denied", 126),
+            ("exec: \"/\": is a directory: permission denied", 126),
+            ("the store: full", 128),
+        ] {
+            assert_eq!(failure_code(message), code, "{message}");
+        }
+    }
+}

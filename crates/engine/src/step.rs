@@ -1,0 +1,215 @@
+//! One RUN of a build: a throw-away container whose changes become a layer.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use bulkhead_image::Layer;
+use bulkhead_spec::{Digest, Id, Timestamp};
+use bulkhead_store::{Store, put};
+use rustix::fs::{Mode, OFlags};
+
+use crate::create::{Shares, Users, blocking};
+use crate::error::io_error;
+use crate::start::Cause;
+use crate::state::{Record, Slot};
+use crate::{
+    Container, ContainerConfig, Engine, EngineError, HostConfig, NetworkPlace, Step, Streams,
+    WaitCondition, pool,
+};
+
+impl Engine {
+    /// Runs one throw-away container over `layers` and commits its changes. Output goes to `output`.
+    pub async fn run_step(
+        &self,
+        step: Step,
+        output: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<(u8, Option<Layer>), EngineError> {
+        let engine = self.arc();
+        let id = blocking(move || engine.create_step(step)).await?;
+        // A build that is given up in the middle leaves nothing either.
+        let _removal = RemoveOnDrop { engine: self.arc(), id };
+        let name = id.to_string();
+        let streams = Streams { stdout: true, stderr: true, ..Streams::default() };
+        let socket = self.attach(&name, streams).await?;
+        let ended = self.wait(&name, WaitCondition::NextExit)?;
+        let (_, guard) = self.exclusive(&name).await?;
+        let engine = self.arc();
+        blocking(move || {
+            let _guard = guard;
+            engine.start_now(id, Cause::User)
+        })
+        .await?;
+        let (sender, mut lines) = tokio::sync::mpsc::channel::<String>(64);
+        tokio::task::spawn_blocking(move || read_frames(socket, &sender));
+        while let Some(text) = lines.recv().await {
+            output(&text);
+        }
+        let code = ended.await?;
+        if code != 0 {
+            return Ok((code, None));
+        }
+        // The end is still being taken down: the upper directory is read when nothing writes to it.
+        let (_, guard) = self.exclusive(&name).await?;
+        let engine = self.arc();
+        let layer = blocking(move || {
+            let _guard = guard;
+            let range = engine.record(id)?.container.id_range;
+            let directory = engine.places.container(id)?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let upper = rustix::fs::openat(&directory, "upper", flags, Mode::empty())
+                .map_err(|errno| io_error("upper")(errno.into()))?;
+            Ok(engine.content.commit_upper(upper.as_fd(), range)?)
+        })
+        .await?;
+        Ok((code, layer))
+    }
+
+    fn create_step(&self, step: Step) -> Result<Id, EngineError> {
+        if step.arguments.is_empty() {
+            return Err(EngineError::invalid("no command specified"));
+        }
+        let id = Id::random();
+        let host = HostConfig {
+            network_mode: step.network,
+            extra_hosts: step.extra_hosts,
+            log_driver: "none".to_owned(),
+            ..HostConfig::default()
+        };
+        let _creating = self.creating.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (mode, id_range) = {
+            let state = self.state();
+            let shares = Shares::resolve(&state, &host)?;
+            let id_range = match shares.users(&state, &host)? {
+                Users::Host => None,
+                Users::Of(range) => Some(range),
+                Users::Own => {
+                    let taken =
+                        state.containers.values().filter_map(|slot| slot.record.container.id_range);
+                    pool::free_range(self.options.first_id, taken)
+                }
+            };
+            let mode = match host.network_mode.as_str() {
+                "host" | "none" => host.network_mode.clone(),
+                _ => "bridge".to_owned(),
+            };
+            (mode, id_range)
+        };
+        let config = ContainerConfig {
+            hostname: "buildkitsandbox".to_owned(),
+            user: step.user,
+            env: step.environment,
+            working_dir: step.working_directory,
+            attach_stdout: true,
+            attach_stderr: true,
+            ..ContainerConfig::default()
+        };
+        let container = Container {
+            id,
+            name: format!("build-{}", id.short()).parse().expect("hexadecimal digits are a name"),
+            created: Timestamp::now(),
+            image: String::new(),
+            image_id: step.layers.last().copied().unwrap_or_else(|| Digest::of(b"")),
+            config,
+            host,
+            arguments: step.arguments,
+            id_range,
+            state: crate::State::default(),
+            restart_count: 0,
+            network: NetworkPlace { mode, ..NetworkPlace::default() },
+            mounts: Vec::new(),
+            log_path: String::new(),
+        };
+        let record =
+            Record { container, layers: step.layers, stopped_by_user: false, throw_away: true };
+        self.commit(&[put(Record::key(id), &record)])?;
+        self.state().containers.insert(id, Slot::new(record));
+        Ok(id)
+    }
+
+    pub fn cached_step(&self, key: Digest) -> Option<Vec<u8>> {
+        self.store.read(&format!("step/{key}")).ok().flatten().map(|entry| entry.value)
+    }
+
+    pub fn remember_step(&self, key: Digest, value: Vec<u8>) {
+        let write = bulkhead_store::Write::Put(format!("step/{key}"), value);
+        if let Err(error) = self.commit(&[write]) {
+            // The build is right all the same, only slower the next time.
+            tracing::warn!(%error, "remember a build step");
+        }
+    }
+
+    /// Digests that appear in remembered steps; their content is kept for the next build.
+    pub(crate) fn cached_layers(&self) -> BTreeSet<Digest> {
+        let entries = self.store.range("step/").unwrap_or_default();
+        let mut digests = BTreeSet::new();
+        for entry in entries {
+            if let Ok(value) = serde_json::from_slice(&entry.value) {
+                collect_digests(&value, &mut digests);
+            }
+        }
+        digests
+    }
+}
+
+/// The value of a remembered step is the builder's own; what in it names content is kept.
+fn collect_digests(value: &serde_json::Value, digests: &mut BTreeSet<Digest>) {
+    match value {
+        serde_json::Value::String(text) => digests.extend(text.parse::<Digest>()),
+        serde_json::Value::Array(values) => {
+            values.iter().for_each(|value| collect_digests(value, digests));
+        }
+        serde_json::Value::Object(map) => {
+            map.values().for_each(|value| collect_digests(value, digests));
+        }
+        _ => {}
+    }
+}
+
+struct RemoveOnDrop {
+    engine: std::sync::Arc<Engine>,
+    id: Id,
+}
+
+impl Drop for RemoveOnDrop {
+    fn drop(&mut self) {
+        let (engine, id) = (std::sync::Arc::clone(&self.engine), self.id);
+        tokio::runtime::Handle::current().spawn(async move {
+            if let Err(error) = engine.remove(&id.to_string(), true, true).await
+                && error.class != crate::Class::NotFound
+            {
+                tracing::warn!(%error, "remove a build step");
+            }
+        });
+    }
+}
+
+/// Reads Docker's frames until the socket ends and sends the text on; a character that lies across
+/// two frames of a stream is put together.
+fn read_frames(mut socket: UnixStream, sender: &tokio::sync::mpsc::Sender<String>) {
+    let mut rest = [Vec::new(), Vec::new()];
+    let mut header = [0; 8];
+    while socket.read_exact(&mut header).is_ok() {
+        let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+        let mut payload = Vec::new();
+        let read = (&mut socket).take(length.into()).read_to_end(&mut payload);
+        if read.is_err() || sender.is_closed() {
+            return;
+        }
+        let pending = &mut rest[usize::from(header[0] == 2)];
+        pending.extend(payload);
+        let whole = match std::str::from_utf8(pending) {
+            Ok(text) => text.len(),
+            // Incomplete at the end: wait for the rest. Wrong in the middle: show it as it is.
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            Err(_) => pending.len(),
+        };
+        let text: Vec<u8> = pending.drain(..whole).collect();
+        if !text.is_empty()
+            && sender.blocking_send(String::from_utf8_lossy(&text).into_owned()).is_err()
+        {
+            return;
+        }
+    }
+}

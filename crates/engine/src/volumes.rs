@@ -1,0 +1,128 @@
+//! Volumes and networks as Docker shows them.
+
+use std::collections::BTreeMap;
+
+use bulkhead_spec::{Id, Name, Timestamp};
+use bulkhead_store::{Write, put};
+
+use crate::create::blocking;
+use crate::mounts::invalid_volume_name;
+use crate::{Engine, EngineError, NetworkView, Volume, pool};
+
+impl Engine {
+    pub fn networks(&self) -> Vec<NetworkView> {
+        let created = self.network.created;
+        let view = |id: Id, name: &str, driver: &str| NetworkView {
+            id,
+            name: name.to_owned(),
+            driver: driver.to_owned(),
+            created,
+            subnet: None,
+            internal: false,
+            containers: BTreeMap::new(),
+        };
+        let state = self.state();
+        let mut bridge = view(self.network.id, "bridge", "bridge");
+        let own = &self.network.bridge;
+        bridge.subnet = Some((pool::network(own.gateway, own.prefix), own.prefix, own.gateway));
+        bridge.internal = own.internal;
+        for slot in state.containers.values() {
+            let container = &slot.record.container;
+            let place = &container.network;
+            if let (Some(endpoint), Some(mac), Some(address)) =
+                (place.endpoint_id, place.mac, place.address)
+            {
+                let entry = (container.name.to_string(), endpoint, mac, address);
+                bridge.containers.insert(container.id, entry);
+            }
+        }
+        // Ids of networks that are no bridge mean nothing but must stay the same.
+        let derived = |name: &str| {
+            let digest =
+                bulkhead_spec::Digest::of(format!("{}/{name}", self.network.id).as_bytes());
+            digest.hex().parse().expect("a digest has as many digits as an id")
+        };
+        vec![bridge, view(derived("host"), "host", "host"), view(derived("none"), "none", "null")]
+    }
+
+    pub fn volumes(&self) -> Vec<Volume> {
+        self.state().volumes.values().cloned().collect()
+    }
+
+    pub async fn create_volume(
+        &self,
+        name: Option<&str>,
+        labels: BTreeMap<String, String>,
+    ) -> Result<Volume, EngineError> {
+        let anonymous = name.is_none_or(str::is_empty);
+        let name = match name {
+            Some(name) if !name.is_empty() => {
+                name.parse::<Name>().map_err(|_| invalid_volume_name(name))?.to_string()
+            }
+            _ => Id::random().to_string(),
+        };
+        let engine = self.arc();
+        blocking(move || {
+            let _creating =
+                engine.creating.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if let Some(volume) = engine.state().volumes.get(&name) {
+                return Ok(volume.clone());
+            }
+            let volume = Volume { labels, ..engine.new_volume(&name, anonymous) };
+            engine.commit(&[put(format!("volume/{name}"), &volume)])?;
+            engine.places.volume(&name)?;
+            engine.state().volumes.insert(name.clone(), volume.clone());
+            engine.tell("volume", "create", &name, [("driver".into(), "local".into())]);
+            Ok(volume)
+        })
+        .await
+    }
+
+    pub async fn remove_volume(&self, name: &str, force: bool) -> Result<(), EngineError> {
+        let engine = self.arc();
+        let name = name.to_owned();
+        blocking(move || {
+            let _creating =
+                engine.creating.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let users: Vec<String> = {
+                let state = engine.state();
+                if !state.volumes.contains_key(&name) {
+                    return match force {
+                        true => Ok(()),
+                        false => Err(EngineError::not_found(format!("get {name}: no such volume"))),
+                    };
+                }
+                let uses = |container: &crate::Container| {
+                    container.mounts.iter().any(|mount| mount.name.as_ref() == Some(&name))
+                };
+                state
+                    .containers
+                    .values()
+                    .filter(|slot| uses(&slot.record.container))
+                    .map(|slot| slot.record.container.id.to_string())
+                    .collect()
+            };
+            if !users.is_empty() {
+                return Err(EngineError::conflict(format!(
+                    "remove {name}: volume is in use - [{}]",
+                    users.join(", ")
+                )));
+            }
+            engine.commit(&[Write::Delete(format!("volume/{name}"))])?;
+            engine.state().volumes.remove(&name);
+            engine.tell("volume", "destroy", &name, [("driver".into(), "local".into())]);
+            engine.places.remove_volume(&name)
+        })
+        .await
+    }
+
+    pub(crate) fn new_volume(&self, name: &str, anonymous: bool) -> Volume {
+        Volume {
+            name: name.to_owned(),
+            created: Timestamp::now(),
+            mountpoint: self.places.volume_path(name).display().to_string(),
+            labels: BTreeMap::new(),
+            anonymous,
+        }
+    }
+}
