@@ -30,18 +30,39 @@ impl Directory {
 }
 
 pub(super) fn write(directory: &Directory, name: &str, value: &str) -> Result<(), CgroupError> {
-    try_write(directory, name, value).map_err(|errno| CgroupError::Write {
-        value: value.to_owned(),
-        file: directory.file(name),
-        cause: errno.into(),
-    })
+    write_each(directory, name, [value.to_owned()])
+}
+
+/// Writes several settings to one file, one after the other.
+pub(super) fn write_each(
+    directory: &Directory,
+    name: &str,
+    values: impl IntoIterator<Item = String>,
+) -> Result<(), CgroupError> {
+    let file = open_for_writing(directory, name);
+    for value in values {
+        let written = file.as_ref().map_err(|errno| *errno).and_then(|file| set(file, &value));
+        written.map_err(|errno| CgroupError::Write {
+            value,
+            file: directory.file(name),
+            cause: errno.into(),
+        })?;
+    }
+    Ok(())
 }
 
 pub(super) fn try_write(directory: &Directory, name: &str, value: &str) -> Result<(), Errno> {
+    set(&open_for_writing(directory, name)?, value)
+}
+
+fn open_for_writing(directory: &Directory, name: &str) -> Result<OwnedFd, Errno> {
     let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat(&directory.fd, name, flags, Mode::empty())?;
-    // one write is one setting: the kernel takes it whole or refuses it
-    rustix::io::write(&file, value.as_bytes()).map(|_| ())
+    openat(&directory.fd, name, flags, Mode::empty())
+}
+
+/// One write is one setting: the kernel takes it whole or refuses it.
+fn set(file: &OwnedFd, value: &str) -> Result<(), Errno> {
+    rustix::io::write(file, value.as_bytes()).map(|_| ())
 }
 
 pub(super) fn read(directory: &Directory, name: &str) -> Result<String, CgroupError> {

@@ -35,12 +35,8 @@ impl Layout {
             .filter_map(|line| Some(line.split(':').nth(1)?.split(',').collect()))
             .collect();
         let mut layout = Self::default();
-        let mut visible: Vec<&MountLine<'_>> = mounts
-            .iter()
-            .enumerate()
-            .filter(|(index, mount)| !mounts[index + 1..].iter().any(|later| later.hides(mount)))
-            .map(|(_, mount)| mount)
-            .collect();
+        let mut visible: Vec<&MountLine<'_>> =
+            mounts.iter().filter(|mount| !mount.is_hidden(&mounts)).collect();
         visible.sort_by_key(|mount| mount.root.len());
         for mount in visible {
             match mount.file_system {
@@ -87,6 +83,8 @@ pub enum Mode {
 }
 
 struct MountLine<'a> {
+    id: u64,
+    parent: u64,
     root: &'a str,
     mount_point: String,
     file_system: &'a str,
@@ -96,19 +94,42 @@ struct MountLine<'a> {
 impl<'a> MountLine<'a> {
     fn parse(line: &'a str) -> Option<Self> {
         let (left, right) = line.split_once(" - ")?;
-        let mut left = left.split(' ').skip(3);
-        let (root, mount_point) = (left.next()?, unescape(left.next()?));
+        let mut left = left.split(' ');
+        let (id, parent) = (left.next()?.parse().ok()?, left.next()?.parse().ok()?);
+        let (root, mount_point) = (left.nth(1)?, unescape(left.next()?));
         let mut right = right.split(' ');
         let (file_system, super_options) = (right.next()?, right.nth(1).unwrap_or_default());
-        Some(Self { root, mount_point, file_system, super_options })
+        Some(Self { id, parent, root, mount_point, file_system, super_options })
     }
 
-    fn hides(&self, earlier: &Self) -> bool {
-        earlier
-            .mount_point
-            .strip_prefix(&self.mount_point)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || self.mount_point == "/")
+    /// Whether a path walk to the mount point ends in another mount.
+    ///
+    /// The order of the lines says nothing: since Linux 6.8 it is that of creation, and on most
+    /// hosts `/sys` comes from the initial ram disk and is older than `/`.
+    fn is_hidden(&self, all: &[Self]) -> bool {
+        let on_top = |it: &Self| it.parent == self.id && it.mount_point == self.mount_point;
+        all.iter().any(on_top) || self.way_is_covered(all, all.len())
     }
+
+    /// Whether this mount, or one that it stands on, is attached below a directory that another
+    /// mount covers. `depth` ends the walk if the parents go round in a circle.
+    fn way_is_covered(&self, all: &[Self], depth: usize) -> bool {
+        let covers = |it: &Self| {
+            it.parent == self.parent
+                && it.id != self.id
+                && is_below(&self.mount_point, &it.mount_point)
+        };
+        if all.iter().any(covers) {
+            return true;
+        }
+        let parent = all.iter().find(|it| it.id == self.parent && it.id != self.id);
+        depth > 0 && parent.is_some_and(|parent| parent.way_is_covered(all, depth - 1))
+    }
+}
+
+fn is_below(path: &str, directory: &str) -> bool {
+    let directory = directory.trim_end_matches('/');
+    path.len() > 1 && path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Undoes the octal escapes of mountinfo: space, tab, newline and backslash.
@@ -238,7 +259,7 @@ mod tests {
 
     #[test]
     fn hidden_and_foreign_mounts_do_not_count() {
-        let covered = format!("{HYBRID_MOUNTS}50 23 0:38 / /sys/fs/cgroup rw - cgroup2 c rw\n");
+        let covered = format!("{HYBRID_MOUNTS}50 31 0:38 / /sys/fs/cgroup rw - cgroup2 c rw\n");
         let layout = Layout::parse(&covered, "4:memory:/\n0::/\n");
         assert_eq!(layout.v2.as_deref(), Some("/sys/fs/cgroup"));
         assert_eq!(layout.v1, []);
@@ -251,6 +272,34 @@ mod tests {
         assert_eq!(Layout::parse(bound, "4:memory:/\n").v1, [v1("/with space", &["memory"])]);
         for text in ["", "x", " - ", "1 2 3", "1 2 3 / /a - cgroup2", "1 - cgroup"] {
             assert_eq!(Layout::parse(text, "a:b\n::\n").v1, []);
+        }
+    }
+
+    #[test]
+    fn the_root_may_be_younger_than_what_stands_on_it() {
+        let mounts = "\
+24 31 0:22 / /sys rw,nosuid shared:7 - sysfs sysfs rw
+25 31 0:23 / /proc rw shared:14 - proc proc rw
+31 1 254:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+29 24 0:26 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw,nsdelegate
+";
+        let layout = Layout::parse(mounts, "0::/\n");
+        assert_eq!(layout.v2.as_deref(), Some("/sys/fs/cgroup"));
+        // something over /sys takes the cgroups below it away
+        let covered = format!("{mounts}40 24 0:50 / /sys rw - tmpfs tmpfs rw\n");
+        assert_eq!(Layout::parse(&covered, "0::/\n").v2, None);
+        let circle = "1 2 0:1 / /a rw - cgroup2 c rw\n2 1 0:1 / /b rw - tmpfs c rw\n";
+        assert_eq!(Layout::parse(circle, "0::/\n").v2.as_deref(), Some("/a"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_survived(
+            mountinfo in "([0-3] [0-3] 0:1 /[ab/]{0,3} /[ab/]{0,4} rw - cgroup2? c rw,cpu\n|\\PC{0,9}\n){0,6}",
+            cgroup in "([0-9]:(cpu|[a-z,=]{0,4}):/\n){0,4}",
+        ) {
+            let layout = Layout::parse(&mountinfo, &cgroup);
+            proptest::prop_assert!(layout.v1.len() <= cgroup.lines().count());
         }
     }
 
