@@ -211,9 +211,8 @@ impl Cgroup {
         let Some(rules) = devices.rules() else { return Ok(()) };
         if let Some(group) = self.groups.iter().find(|group| group.has("devices")) {
             file::write(&group.directory, "devices.deny", "a")?;
-            return rules.iter().try_for_each(|rule| {
-                file::write(&group.directory, "devices.allow", &rule.to_string())
-            });
+            let rules = rules.iter().map(ToString::to_string);
+            return file::write_each(&group.directory, "devices.allow", rules);
         }
         let Some(group) = self.groups.iter().find(|group| group.version == Version::V2) else {
             return Err(CgroupError::NoController {
