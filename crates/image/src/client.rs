@@ -1,13 +1,27 @@
 //! Speaks the OCI distribution protocol to registries.
-#![allow(clippy::todo, unused_variables)]
+//!
+//! What a registry says about where to go next is heeded within limits: no credentials to another
+//! site, no step from TLS to plain text, nothing larger than was announced.
+mod challenge;
+mod connection;
+mod documents;
+mod origin;
+mod pull;
+mod push;
+mod session;
+
+use std::sync::Arc;
 
 use bulkhead_spec::image::Descriptor;
 use bulkhead_spec::{Digest, Reference};
 
 use crate::{Content, ImageError, StoredImage};
+use connection::Connections;
+use origin::Origin;
+use session::{Access, Session};
 
 /// User and password for one registry.
-#[derive(Debug, Clone, Default, serde::Deserialize)]
+#[derive(Clone, Default, serde::Deserialize)]
 #[serde(default)]
 pub struct Credentials {
     pub username: String,
@@ -15,10 +29,23 @@ pub struct Credentials {
     pub identitytoken: String,
 }
 
+impl Credentials {
+    fn is_empty(&self) -> bool {
+        self.identitytoken.is_empty() && self.username.is_empty()
+    }
+}
+
+/// Without the secrets, which have no place in logs.
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
 /// What a transfer reports while it goes, in the words of Docker's progress lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// Short layer digest; empty for a line about the whole image.
+    /// Short layer digest, or the tag in the first line; empty for a line about the whole image.
     pub id: String,
     /// `Pulling fs layer`, `Downloading`, `Extracting`, `Pull complete`, `Pushed`, …
     pub status: String,
@@ -26,9 +53,11 @@ pub struct Progress {
     pub total: Option<u64>,
 }
 
-/// Speaks the OCI distribution protocol to registries.
-#[derive(Debug)]
-pub struct RegistryClient {}
+impl Progress {
+    fn line(id: impl Into<String>, status: impl Into<String>) -> Self {
+        Self { id: id.into(), status: status.into(), current: None, total: None }
+    }
+}
 
 #[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
@@ -39,32 +68,53 @@ pub struct RegistryOptions {
     pub registry_mirrors: Vec<String>,
 }
 
+/// Speaks the OCI distribution protocol to registries.
+#[derive(Debug)]
+pub struct RegistryClient {
+    options: RegistryOptions,
+    connections: Arc<Connections>,
+}
+
 impl RegistryClient {
     pub fn new(options: RegistryOptions) -> Self {
-        todo!()
+        let connections = Arc::new(Connections::new(options.insecure_registries.clone()));
+        Self { options, connections }
     }
 
     /// Pulls the image for this machine's platform, layers in parallel, and unpacks it.
+    ///
+    /// Reports Docker's lines from `Pulling from …` to `Status: …`. What arrived before an error
+    /// stays, verified, for the next try.
     pub async fn pull(
         &self,
-        content: std::sync::Arc<Content>,
+        content: Arc<Content>,
         reference: &Reference,
         credentials: Option<&Credentials>,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<StoredImage, ImageError> {
-        todo!()
+        for session in self.mirrors(reference) {
+            match pull::pull(&session, &content, reference, progress).await {
+                Ok(image) => return Ok(image),
+                Err(error) => tracing::info!("mirror {}: {error}", session.registry()),
+            }
+        }
+        let session = self.session(reference, credentials, Access::Pull);
+        pull::pull(&session, &content, reference, progress).await
     }
 
     /// Pushes the image under `reference`; returns the manifest's digest and size.
+    ///
+    /// Reports Docker's lines, the last of them `TAG: digest: … size: …`.
     pub async fn push(
         &self,
-        content: std::sync::Arc<Content>,
+        content: Arc<Content>,
         image: &StoredImage,
         reference: &Reference,
         credentials: Option<&Credentials>,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<(Digest, u64), ImageError> {
-        todo!()
+        let session = self.session(reference, credentials, Access::Push);
+        push::push(&session, &content, image, reference, progress).await
     }
 
     /// Checks that the registry accepts the credentials (`docker login`).
@@ -73,7 +123,26 @@ impl RegistryClient {
         registry: &str,
         credentials: &Credentials,
     ) -> Result<(), ImageError> {
-        todo!()
+        let host = registry
+            .trim_start_matches("https://")
+            .trim_start_matches("http://")
+            .split('/')
+            .next()
+            .unwrap_or_default();
+        // What the docker CLI calls the default registry: https://index.docker.io/v1/
+        let domain = match host {
+            "" | "index.docker.io" | "registry-1.docker.io" => bulkhead_spec::DEFAULT_DOMAIN,
+            other => other,
+        };
+        let session = Session::new(
+            Arc::clone(&self.connections),
+            Origin::of_registry(domain),
+            domain,
+            String::new(),
+            Some(credentials.clone()),
+            Access::LogIn,
+        );
+        session.log_in().await
     }
 
     /// The manifest's descriptor without pulling (`GET /distribution/NAME/json`).
@@ -82,6 +151,50 @@ impl RegistryClient {
         reference: &Reference,
         credentials: Option<&Credentials>,
     ) -> Result<Descriptor, ImageError> {
-        todo!()
+        let session = self.session(reference, credentials, Access::Pull);
+        documents::fetch(&session, reference, &reference.version())
+            .await
+            .map(|document| document.descriptor)
+    }
+
+    fn session(
+        &self,
+        reference: &Reference,
+        credentials: Option<&Credentials>,
+        access: Access,
+    ) -> Session {
+        Session::new(
+            Arc::clone(&self.connections),
+            Origin::of_registry(reference.domain()),
+            reference.domain(),
+            reference.path().to_owned(),
+            credentials.filter(|credentials| !credentials.is_empty()).cloned(),
+            access,
+        )
+    }
+
+    /// Mirrors are asked for the default registry's images only, and without credentials.
+    fn mirrors(&self, reference: &Reference) -> Vec<Session> {
+        if reference.domain() != bulkhead_spec::DEFAULT_DOMAIN {
+            return Vec::new();
+        }
+        let origins = self.options.registry_mirrors.iter().filter_map(|mirror| {
+            let origin = Origin::parse(mirror);
+            if origin.is_none() {
+                tracing::warn!("the registry mirror {mirror:?} is no http(s) address");
+            }
+            origin
+        });
+        origins
+            .map(|origin| {
+                let name = origin.to_string();
+                let path = reference.path().to_owned();
+                let connections = Arc::clone(&self.connections);
+                Session::new(connections, origin, &name, path, None, Access::Pull)
+            })
+            .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

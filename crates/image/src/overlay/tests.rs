@@ -15,7 +15,7 @@ const RANGE: IdRange = IdRange { first: 1_000_000, size: 65_536 };
 
 /// A user namespace with [`RANGE`], held by nothing but its descriptor.
 fn user_namespace() -> OwnedFd {
-    let (read, mut write) = std::io::pipe().expect("a pipe");
+    let (read, mut write) = io::pipe().expect("a pipe");
     let child = process::clone3(CLONE_NEWUSER, None, || {
         let mut byte = [0];
         let _ = rustix::io::read(&read, &mut byte); // until the parent is done
@@ -68,7 +68,7 @@ impl Rig {
         Self { directory, content }
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -157,7 +157,7 @@ fn files_keep_their_owners_inside_a_user_namespace() {
 }
 
 impl Rig {
-    fn content_path(&self, layer: &Layer) -> std::path::PathBuf {
+    fn content_path(&self, layer: &Layer) -> PathBuf {
         self.path("content/layers").join(layer.diff_id.hex()).join("fs")
     }
 }

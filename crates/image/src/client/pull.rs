@@ -1,0 +1,226 @@
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bulkhead_spec::image::{DOCKER_LAYER_GZIP, Manifest};
+use bulkhead_spec::image::{Descriptor, ImageConfig, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD};
+use bulkhead_spec::{Digest, Reference};
+use futures_util::{StreamExt, TryStreamExt};
+use http::{HeaderMap, StatusCode};
+
+use super::session::Session;
+use super::{Progress, documents};
+use crate::error::While;
+use crate::images::parse;
+use crate::{Content, ImageError, SMALL, StoredImage};
+
+type Report<'a> = &'a (dyn Fn(Progress) + Send + Sync);
+
+/// Layers that are fetched at once, as many as Docker.
+const PARALLEL: usize = 3;
+const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+/// How often progress is reported.
+const TICK: Duration = Duration::from_millis(100);
+
+pub(super) async fn pull(
+    session: &Session,
+    content: &Arc<Content>,
+    reference: &Reference,
+    report: Report<'_>,
+) -> Result<StoredImage, ImageError> {
+    let top = documents::fetch(session, reference, &reference.version()).await?;
+    report(Progress::line(reference.version(), format!("Pulling from {}", reference.path())));
+    let (bytes, manifest) = documents::manifest(session, reference, &top).await?;
+    let config = config(session, content, &manifest.config).await?;
+    let layers = layers(&manifest, &config)?;
+    let id = manifest.config.digest;
+    let known = content.stored(id).is_ok();
+    for (layer, _) in &layers {
+        report(Progress::line(layer.digest.short(), "Pulling fs layer"));
+    }
+    fetch_layers(session, content, &layers, report).await?;
+    let content = Arc::clone(content);
+    let stored = blocking(move || {
+        let manifest = content.write(&bytes)?;
+        content.link_image(id, manifest)?;
+        Ok(StoredImage { id, manifest })
+    })
+    .await?;
+    report(Progress::line("", format!("Digest: {}", top.descriptor.digest)));
+    let outcome = if known { "Image is up to date" } else { "Downloaded newer image" };
+    report(Progress::line("", format!("Status: {outcome} for {}", reference.familiar())));
+    Ok(stored)
+}
+
+async fn config(
+    session: &Session,
+    content: &Arc<Content>,
+    descriptor: &Descriptor,
+) -> Result<ImageConfig, ImageError> {
+    if descriptor.size > SMALL {
+        return Err(ImageError::BadImage("its configuration is larger than 4 MiB".to_owned()));
+    }
+    if !content.contains(descriptor.digest) {
+        fetch_blob(session, content, descriptor, &|_| {}).await?;
+    }
+    parse(&content.read(descriptor.digest)?, "configuration", descriptor.digest)
+}
+
+/// Each layer's blob with its diff id.
+fn layers(
+    manifest: &Manifest,
+    config: &ImageConfig,
+) -> Result<Vec<(Descriptor, Digest)>, ImageError> {
+    let diff_ids = &config.rootfs.diff_ids;
+    if diff_ids.len() != manifest.layers.len() {
+        return Err(ImageError::BadImage(format!(
+            "its manifest has {} layers, its configuration {}",
+            manifest.layers.len(),
+            diff_ids.len()
+        )));
+    }
+    // Foreign layers name addresses to fetch from (CVE-2020-15157); file system images would be
+    // parsed by the kernel.
+    let kinds = [OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, DOCKER_LAYER, DOCKER_LAYER_GZIP];
+    if let Some(odd) =
+        manifest.layers.iter().find(|layer| !kinds.contains(&layer.media_type.as_str()))
+    {
+        return Err(ImageError::BadImage(format!(
+            "a layer is of the kind {:?}, which is not supported",
+            odd.media_type
+        )));
+    }
+    Ok(manifest.layers.iter().cloned().zip(diff_ids.iter().copied()).collect())
+}
+
+/// Downloads layers, some at once, and unpacks each as soon as it and those below are there.
+async fn fetch_layers(
+    session: &Session,
+    content: &Arc<Content>,
+    layers: &[(Descriptor, Digest)],
+    report: Report<'_>,
+) -> Result<(), ImageError> {
+    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+    let downloads = async {
+        // Moved in, so that the channel closes with the last download.
+        let sender = sender;
+        let downloads =
+            (0..layers.len()).map(|index| download(session, content, layers, index, report));
+        let mut downloads = futures_util::stream::iter(downloads).buffered(PARALLEL);
+        while let Some(index) = downloads.try_next().await? {
+            // Nobody listens any more if unpacking failed, and that error is the one returned.
+            let _ = sender.send(index);
+        }
+        Ok(())
+    };
+    let unpacking = async {
+        while let Some(index) = receiver.recv().await {
+            let (descriptor, diff_id) = layers[index].clone();
+            let short = descriptor.digest.short();
+            if content.has_layer(diff_id) {
+                continue;
+            }
+            let size = Some(descriptor.size);
+            report(Progress {
+                id: short.clone(),
+                status: "Extracting".to_owned(),
+                current: Some(0),
+                total: size,
+            });
+            let parents: Vec<_> = layers[..index].iter().map(|(_, below)| *below).collect();
+            let content = Arc::clone(content);
+            blocking(move || content.unpack(&descriptor, diff_id, &parents)).await?;
+            report(Progress::line(short, "Pull complete"));
+        }
+        Ok(())
+    };
+    futures_util::future::try_join(downloads, unpacking).await.map(drop)
+}
+
+async fn download(
+    session: &Session,
+    content: &Arc<Content>,
+    layers: &[(Descriptor, Digest)],
+    index: usize,
+    report: Report<'_>,
+) -> Result<usize, ImageError> {
+    let (descriptor, diff_id) = &layers[index];
+    let id = descriptor.digest.short();
+    // An image may have the same layer twice; the first one fetches it.
+    let repeated = layers[..index].iter().any(|(below, _)| below.digest == descriptor.digest);
+    if repeated || content.contains(descriptor.digest) {
+        if repeated || content.has_layer(*diff_id) {
+            report(Progress::line(id, "Already exists"));
+        } else {
+            report(Progress::line(id, "Download complete"));
+        }
+        return Ok(index);
+    }
+    let last = std::sync::Mutex::new(None::<Instant>);
+    let total = Some(descriptor.size);
+    fetch_blob(session, content, descriptor, &|current| {
+        let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= TICK) || Some(current) == total {
+            *last = Some(Instant::now());
+            let status = "Downloading".to_owned();
+            report(Progress { id: id.clone(), status, current: Some(current), total });
+        }
+    })
+    .await?;
+    report(Progress::line(id.clone(), "Verifying Checksum"));
+    report(Progress::line(id, "Download complete"));
+    Ok(index)
+}
+
+/// Fetches a blob into the store; it appears there only if size and digest are right.
+async fn fetch_blob(
+    session: &Session,
+    content: &Arc<Content>,
+    descriptor: &Descriptor,
+    arrived: &(dyn Fn(u64) + Send + Sync),
+) -> Result<(), ImageError> {
+    let url = session.url(&format!("blobs/{}", descriptor.digest));
+    let response = session.get(url, &HeaderMap::new()).await?;
+    match response.status() {
+        StatusCode::OK => {}
+        StatusCode::NOT_FOUND => {
+            let digest = descriptor.digest;
+            return Err(ImageError::NotFound(format!("blob unknown to registry: {digest}")));
+        }
+        _ => return Err(session.refused("fetch a layer", response).await),
+    }
+    let wrong_size = |found: u64| {
+        ImageError::BadImage(format!(
+            "{} should have {} bytes and has {}{found}",
+            descriptor.digest,
+            descriptor.size,
+            if found > descriptor.size { "at least " } else { "" },
+        ))
+    };
+    let mut body = response.into_body();
+    let mut writer = content.writer()?;
+    while let Some(piece) = session.piece(&mut body).await? {
+        let size = writer.size() + piece.len() as u64;
+        if size > descriptor.size {
+            return Err(wrong_size(size));
+        }
+        writer.write_all(&piece).doing(|| format!("write {}", descriptor.digest))?;
+        arrived(size);
+    }
+    if writer.size() != descriptor.size {
+        return Err(wrong_size(writer.size()));
+    }
+    let expected = descriptor.digest;
+    blocking(move || writer.commit(Some(expected))).await.map(drop)
+}
+
+/// Runs what waits for the disk where it holds nobody up.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => Err(error).map_err(std::io::Error::other).doing(|| "store".to_owned()),
+    }
+}
