@@ -8,8 +8,10 @@
 pub mod capabilities;
 pub mod cgroup;
 pub mod defaults;
+pub mod plan;
 pub mod seccomp;
 mod spec;
 pub mod user;
 
+pub use plan::Plan;
 pub use spec::*;

@@ -164,6 +164,21 @@ pub fn close_from(first: u32) -> Result<(), Errno> {
     check_value(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
 }
 
+/// Closes every descriptor that is not in `keep`, which is in ascending order.
+///
+/// For a child that will only use those and then execve(2) or exit, see [`close_from`].
+pub fn close_all_but(keep: &[u32]) -> Result<(), Errno> {
+    let mut first = 0;
+    for &kept in keep {
+        if first < kept {
+            // SAFETY: as in `close_from`.
+            check_value(unsafe { libc::syscall(libc::SYS_close_range, first, kept - 1, 0) })?;
+        }
+        first = kept + 1;
+    }
+    close_from(first)
+}
+
 /// Becomes `uid` and `gid` for good, with these supplementary groups; only this thread.
 pub fn set_identity(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Errno> {
     // SAFETY: the pointer and the length are those of a slice that lives across the call.

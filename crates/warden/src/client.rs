@@ -1,16 +1,32 @@
-use std::os::fd::OwnedFd;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulkhead_spec::{Id, IdRange};
+use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
+};
 
 use crate::protocol::{CreateContainer, Event, Exec, Known, StartFailure};
+use crate::wire::{Fault, Message, Numbered, Packet, Reply, Request, receive};
+
+mod launch;
+
+pub(crate) use launch::READY;
 
 /// A connection to the warden.
 ///
 /// Every method blocks until the warden has answered (a millisecond or so): async callers use
 /// `spawn_blocking`. Calls from several threads overlap; answers are matched by request number.
+/// Events come on a thread of their own, which must not call the client.
 #[derive(Debug)]
-pub struct Client {}
+pub struct Client {
+    shared: Arc<Shared>,
+}
 
 /// What the engine gets for a container that is cloned and waits.
 #[derive(Debug)]
@@ -31,38 +47,102 @@ pub enum WardenError {
     Unknown(Id),
     #[error("the warden's answer was not understood: {0}")]
     Protocol(String),
+    #[error("{0}")]
+    Refused(String),
 }
 
-#[allow(clippy::todo, unused_variables)]
+type Answer = (Result<Reply, Fault>, Vec<OwnedFd>);
+
+#[derive(Debug)]
+struct Shared {
+    socket: OwnedFd,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    last: u64,
+    /// The connection has ended; nobody would answer.
+    ended: bool,
+    calls: HashMap<u64, Sender<Answer>>,
+}
+
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // no code that holds the lock can panic half-way through a change
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Client {
     /// Connects to the warden that listens on `socket` (SEQPACKET), or starts one: `program
     /// warden --socket …` in a session of its own, so that it outlives its starter.
     ///
-    /// `on_event` is called from the client's reader thread for every [`Event`].
+    /// `on_event` is called from a thread of the client's for every [`Event`].
     pub fn connect_or_start(
         socket: &Path,
         program: &Path,
         on_event: impl Fn(Event) + Send + 'static,
     ) -> Result<Self, WardenError> {
-        todo!()
+        let connected = match connect(socket) {
+            Ok(connected) => connected,
+            Err(Errno::NOENT | Errno::CONNREFUSED) => {
+                launch::launch(socket, program).map_err(WardenError::Gone)?;
+                connect(socket).map_err(|error| WardenError::Gone(error.into()))?
+            }
+            Err(error) => return Err(WardenError::Gone(error.into())),
+        };
+        let shared = Arc::new(Shared { socket: connected, waiting: Mutex::default() });
+        let (events, incoming) = channel();
+        let reader = shared.clone();
+        let threads = [
+            std::thread::Builder::new().name("warden answers".into()).spawn(move || {
+                read(&reader, &events);
+            }),
+            // Apart from the answers, so that a slow handler never delays a call.
+            std::thread::Builder::new().name("warden events".into()).spawn(move || {
+                incoming.into_iter().for_each(on_event);
+            }),
+        ];
+        for thread in threads {
+            thread.map_err(WardenError::Gone)?;
+        }
+        Ok(Self { shared })
     }
 
+    /// Clones the container and prepares everything up to its exec.
+    ///
+    /// A device's descriptor may be `O_PATH` of this process's mount namespace: the mount that the
+    /// container gets is made here, since the warden lives in another one.
     pub fn create(
         &self,
         request: CreateContainer,
-        fds: Vec<OwnedFd>,
+        mut fds: Vec<OwnedFd>,
     ) -> Result<Created, WardenError> {
-        todo!()
+        for device in &request.spec.devices {
+            if let Some(fd) = fds.get_mut(usize::from(device.fd.0)) {
+                detach(fd);
+            }
+        }
+        let (reply, descriptors) = self.call(Request::Create(Box::new(request)), fds)?;
+        match (reply, <[OwnedFd; 2]>::try_from(descriptors)) {
+            (Reply::Created { pid }, Ok([pidfd, netns])) => Ok(Created { pid, pidfd, netns }),
+            (reply, _) => Err(unexpected(&reply)),
+        }
     }
 
     /// Lets a created container go on to its exec; returns when the exec has happened or failed.
     pub fn start(&self, id: Id) -> Result<(), WardenError> {
-        todo!()
+        self.done(Request::Start(id), Vec::new())
     }
 
     /// Returns the new process's pid and pidfd when its exec has happened.
     pub fn exec(&self, request: Exec, fds: Vec<OwnedFd>) -> Result<(u32, OwnedFd), WardenError> {
-        todo!()
+        let (reply, mut descriptors) = self.call(Request::Exec(Box::new(request)), fds)?;
+        match (reply, descriptors.pop()) {
+            (Reply::Executed { pid }, Some(pidfd)) => Ok((pid, pidfd)),
+            (reply, _) => Err(unexpected(&reply)),
+        }
     }
 
     /// Attaches `socket` (see [`crate::Attachment`]) to a running container or exec.
@@ -74,37 +154,170 @@ impl Client {
         stdout: bool,
         stderr: bool,
     ) -> Result<(), WardenError> {
-        todo!()
+        self.done(Request::Attach { id, stdin, stdout, stderr }, vec![socket])
     }
 
     /// Sets the terminal's size, for a container or an exec.
     pub fn resize(&self, id: Id, rows: u16, columns: u16) -> Result<(), WardenError> {
-        todo!()
+        self.done(Request::Resize { id, rows, columns }, Vec::new())
     }
 
-    /// Everything the warden knows, with pidfds in the same order for those that have not exited.
+    /// Every container that the warden knows, with a pidfd for those that have not exited.
     pub fn list(&self) -> Result<Vec<(Known, Option<OwnedFd>)>, WardenError> {
-        todo!()
+        let (mut answers, mut all) = (self.ask(Request::List, Vec::new())?, Vec::new());
+        loop {
+            let (reply, descriptors) = answers.next()?;
+            let Reply::List { known, more } = reply else { return Err(unexpected(&reply)) };
+            let mut descriptors = descriptors.into_iter();
+            for (known, alive) in known {
+                all.push((known, if alive { descriptors.next() } else { None }));
+            }
+            if !more {
+                return Ok(all);
+            }
+        }
     }
 
     /// Duplicates the namespace descriptors of a running container: (name, fd) for each of
     /// `pid net ipc mnt uts user cgroup time`.
     pub fn namespaces(&self, id: Id) -> Result<Vec<(String, OwnedFd)>, WardenError> {
-        todo!()
+        match self.call(Request::Namespaces(id), Vec::new())? {
+            (Reply::Namespaces(names), descriptors) if names.len() == descriptors.len() => {
+                Ok(names.into_iter().zip(descriptors).collect())
+            }
+            (reply, _) => Err(unexpected(&reply)),
+        }
     }
 
     /// A user namespace with this mapping, for id-mapped mounts. Made once for a range and kept.
     pub fn user_namespace(&self, range: IdRange) -> Result<OwnedFd, WardenError> {
-        todo!()
+        let (reply, mut descriptors) = self.call(Request::UserNamespace(range), Vec::new())?;
+        descriptors.pop().ok_or_else(|| unexpected(&reply))
     }
 
     /// Drops what is known of an exited container or exec; kills a created one that never started.
+    /// Refused for one that runs.
     pub fn forget(&self, id: Id) -> Result<(), WardenError> {
-        todo!()
+        self.done(Request::Forget(id), Vec::new())
     }
 
     /// Ends the warden; refused while a container runs.
     pub fn shut_down(&self) -> Result<(), WardenError> {
-        todo!()
+        self.done(Request::ShutDown, Vec::new())
     }
+
+    fn done(&self, request: Request, fds: Vec<OwnedFd>) -> Result<(), WardenError> {
+        match self.call(request, fds)? {
+            (Reply::Done, _) => Ok(()),
+            (reply, _) => Err(unexpected(&reply)),
+        }
+    }
+
+    fn call(
+        &self,
+        request: Request,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(Reply, Vec<OwnedFd>), WardenError> {
+        self.ask(request, fds)?.next()
+    }
+
+    fn ask(&self, request: Request, fds: Vec<OwnedFd>) -> Result<Answers<'_>, WardenError> {
+        let gone = |error: Errno| WardenError::Gone(error.into());
+        let (sender, receiver) = channel();
+        let number = {
+            let mut waiting = self.shared.waiting();
+            if waiting.ended {
+                return Err(gone(Errno::PIPE));
+            }
+            waiting.last += 1;
+            let number = waiting.last;
+            waiting.calls.insert(number, sender);
+            number
+        };
+        let answers = Answers { shared: &self.shared, number, receiver };
+        // A packet goes out as a whole, so callers need no lock between them.
+        let packet = Packet::new(&Numbered { number, request }, fds).map_err(|error| {
+            WardenError::Protocol(format!("the request cannot be sent: {error}"))
+        })?;
+        packet.send(self.shared.socket.as_fd(), SendFlags::empty()).map_err(gone)?;
+        Ok(answers)
+    }
+}
+
+/// The answers to one request; the entry in the table of calls goes with it.
+struct Answers<'a> {
+    shared: &'a Shared,
+    number: u64,
+    receiver: std::sync::mpsc::Receiver<Answer>,
+}
+
+impl Answers<'_> {
+    fn next(&mut self) -> Result<(Reply, Vec<OwnedFd>), WardenError> {
+        let (answer, descriptors) =
+            self.receiver.recv().map_err(|_| WardenError::Gone(Errno::PIPE.into()))?;
+        match answer {
+            Ok(reply) => Ok((reply, descriptors)),
+            Err(Fault::Start(failure)) => Err(WardenError::Start(failure)),
+            Err(Fault::Unknown(id)) => Err(WardenError::Unknown(id)),
+            Err(Fault::Refused(reason)) => Err(WardenError::Refused(reason)),
+        }
+    }
+}
+
+impl Drop for Answers<'_> {
+    fn drop(&mut self) {
+        self.shared.waiting().calls.remove(&self.number);
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // wakes the reader, which holds the socket too
+        let _ = rustix::net::shutdown(&self.shared.socket, Shutdown::Both);
+    }
+}
+
+fn read(shared: &Shared, events: &Sender<Event>) {
+    while let Ok(Some((message, descriptors))) =
+        receive::<Message>(shared.socket.as_fd(), RecvFlags::empty())
+    {
+        match message {
+            Message::Event(event) => {
+                if events.send(event).is_err() {
+                    break;
+                }
+            }
+            Message::Reply { number, reply } => {
+                if let Some(call) = shared.waiting().calls.get(&number) {
+                    // the caller may have gone; its descriptors are closed then
+                    let _ = call.send((reply, descriptors));
+                }
+            }
+        }
+    }
+    let mut waiting = shared.waiting();
+    waiting.ended = true;
+    waiting.calls.clear();
+}
+
+fn connect(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
+/// Replaces a descriptor of something in this mount namespace by a detached mount of it; one that
+/// is detached already is left alone (open_tree(2) refuses it).
+fn detach(fd: &mut OwnedFd) {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    if let Ok(detached) = open_tree(&*fd, c"", flags) {
+        *fd = detached;
+    }
+}
+
+fn unexpected(reply: &Reply) -> WardenError {
+    WardenError::Protocol(format!("{reply:?}"))
 }

@@ -6,6 +6,9 @@
 
 mod client;
 mod protocol;
+mod serve;
+mod wire;
 
 pub use client::{Client, Created, WardenError};
 pub use protocol::*;
+pub use serve::serve;

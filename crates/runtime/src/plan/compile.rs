@@ -1,0 +1,424 @@
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+use bulkhead_sys::mount::Attributes;
+use bulkhead_sys::process::{Arguments, CLONE_NEWCGROUP, CLONE_NEWUSER};
+use bulkhead_sys::seccomp::Instruction;
+use rustix::process::{Resource, Rlimit};
+
+use super::{KINDS, NewMount, Plan, Program, Refused, Step};
+use crate::{ContainerSpec, FdIndex, Mount, MountKind, Namespaces, ProcessSpec, Source, defaults};
+
+/// What plans need to know of the host; read once.
+#[derive(Debug, Clone, Default)]
+pub struct Host {
+    pub cgroups: Vec<CgroupHierarchy>,
+}
+
+/// A cgroup hierarchy that the host has mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CgroupHierarchy {
+    /// `cpu,cpuacct` or `name=systemd`.
+    V1(String),
+    V2,
+}
+
+impl Host {
+    /// Reads the text of `/proc/self/cgroup`, cgroups(7): `4:cpu,cpuacct:/path` for each hierarchy
+    /// of v1, `0::/path` for v2.
+    pub fn parse(proc_self_cgroup: &str) -> Self {
+        let hierarchy = |line: &str| {
+            let mut fields = line.split(':');
+            match (fields.next()?, fields.next()?) {
+                ("0", "") => Some(CgroupHierarchy::V2),
+                (_, "") => None,
+                (_, controllers) => Some(CgroupHierarchy::V1(controllers.to_owned())),
+            }
+        };
+        Self { cgroups: proc_self_cgroup.lines().filter_map(hierarchy).collect() }
+    }
+}
+
+/// A specification that no process can be made of.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    #[error("no command specified")]
+    NoCommand,
+    #[error("{0:?} holds a zero byte")]
+    ZeroByte(String),
+    #[error("the mount namespace of a container cannot be another's")]
+    SharedMounts,
+    #[error("a container with a user namespace of its own needs a range of ids")]
+    NoIds,
+    #[error("{0:?} is not an absolute path")]
+    Relative(String),
+    #[error("invalid ulimit type: {0}")]
+    UnknownLimit(String),
+    #[error("invalid sysctl name: {0:?}")]
+    Sysctl(String),
+}
+
+impl Plan {
+    /// Compiles the first process of a container. `filter` is its seccomp program, empty for none.
+    pub fn container(
+        spec: &ContainerSpec,
+        host: &Host,
+        filter: Vec<Instruction>,
+    ) -> Result<Self, PlanError> {
+        if spec.namespaces.mnt != Source::Private {
+            return Err(PlanError::SharedMounts);
+        }
+        if spec.namespaces.user == Source::Private && spec.id_range.is_none() {
+            return Err(PlanError::NoIds);
+        }
+        let sources = sources(&spec.namespaces);
+        let of = |wanted: Source| {
+            let those = sources.iter().filter(move |(_, source)| *source == wanted);
+            those.fold(0, |all, (kind, _)| all | kind)
+        };
+        let private = of(Source::Private);
+        let joined = sources.iter().filter_map(|(kind, source)| match source {
+            Source::Join(fd) => Some((*fd, *kind)),
+            _ => None,
+        });
+
+        let mut steps = Vec::with_capacity(64);
+        steps.extend(spec.cgroup_v1_procs.iter().map(|&procs| Step::JoinCgroup { procs }));
+        if private & CLONE_NEWCGROUP != 0 {
+            // Only now: the namespace's root is the cgroup that its maker is in.
+            steps.push(Step::NewCgroupNamespace);
+        }
+        if spec.namespaces.user != Source::Host {
+            steps.push(Step::BecomeRoot);
+        }
+        steps.push(Step::AttachRoot { root: spec.rootfs });
+        for mount in &spec.mounts {
+            mount_steps(mount, host, &mut steps)?;
+        }
+        for device in &spec.devices {
+            steps.push(Step::Device { mount: device.fd, target: absolute(&device.path)? });
+        }
+        if spec.mounts.iter().any(|mount| mount.target == "/dev") {
+            let links = defaults::DEVICE_LINKS.iter();
+            steps
+                .extend(links.map(|(path, to)| Step::Link { path: path.into(), to: (*to).into() }));
+        }
+        if spec.process.terminal {
+            let (rows, columns) = spec.process.terminal_size;
+            steps.push(Step::OpenTerminal { rows, columns, console: true });
+        }
+        if !spec.sysctls.is_empty() {
+            steps.push(Step::KeepSysctls);
+        }
+        for path in &spec.readonly_paths {
+            steps.push(Step::MakeReadonly { path: absolute(path)? });
+        }
+        for path in &spec.masked_paths {
+            steps.push(Step::Mask { path: absolute(path)? });
+        }
+        let directory = &spec.process.working_directory;
+        if !matches!(directory.as_str(), "" | "/") {
+            steps.push(Step::MakeDirectory { path: absolute(directory)? });
+        }
+        if spec.rootfs_readonly {
+            steps.push(Step::SealRoot);
+        }
+        steps.push(Step::EnterRoot);
+        if spec.namespaces.uts == Source::Private {
+            steps.push(Step::Hostname(spec.hostname.clone()));
+            if !spec.domainname.is_empty() {
+                steps.push(Step::Domainname(spec.domainname.clone()));
+            }
+        }
+        steps.push(Step::AwaitGo);
+        for (name, value) in &spec.sysctls {
+            let (name, path, value) = (name.clone(), sysctl_path(name)?, value.clone());
+            steps.push(Step::Sysctl { name, path, value });
+        }
+        Self {
+            namespaces: private & !CLONE_NEWCGROUP,
+            joined: joined.collect(),
+            ..Self::process(&spec.process, filter)?
+        }
+        .after(steps)
+    }
+
+    /// Compiles one more process of a running container, which its parent brings into `namespaces`.
+    pub fn exec(
+        process: &ProcessSpec,
+        cgroup_v1_procs: &[FdIndex],
+        namespaces: i32,
+        filter: Vec<Instruction>,
+    ) -> Result<Self, PlanError> {
+        let mut steps = Vec::with_capacity(24);
+        // Before its root: the files of the host are opened by then, but the warden's copy of the
+        // cgroup would count what the process does.
+        steps.extend(cgroup_v1_procs.iter().map(|&procs| Step::JoinCgroup { procs }));
+        if namespaces & CLONE_NEWUSER != 0 {
+            steps.push(Step::BecomeRoot);
+        }
+        if process.terminal {
+            let (rows, columns) = process.terminal_size;
+            steps.push(Step::OpenTerminal { rows, columns, console: false });
+        }
+        Self::process(process, filter)?.after(steps)
+    }
+
+    fn process(process: &ProcessSpec, filter: Vec<Instruction>) -> Result<Self, PlanError> {
+        let name = process.arguments.first().filter(|it| !it.is_empty());
+        let name = name.ok_or(PlanError::NoCommand)?.clone();
+        let directory = match process.working_directory.as_str() {
+            "" => PathBuf::from("/"),
+            directory => absolute(directory)?,
+        };
+        let filtered = !filter.is_empty();
+        let no_new_privileges = process.no_new_privileges;
+        let mut steps = vec![
+            Step::Session { terminal: process.terminal },
+            Step::LookUpUser(process.user.clone()),
+            Step::WorkingDirectory(directory),
+            Step::NewKeyring,
+            Step::CloseDescriptors,
+            Step::BoundingSet(process.capabilities),
+        ];
+        // Without no_new_privs a filter takes CAP_SYS_ADMIN, which the next steps give away; with
+        // it the filter comes last, so that it need not allow them.
+        if filtered && !no_new_privileges {
+            steps.push(Step::Filter);
+        }
+        steps.push(Step::SetIdentity);
+        steps.push(Step::SetCapabilities(process.capabilities));
+        if no_new_privileges {
+            steps.push(Step::NoNewPrivileges);
+            if filtered {
+                steps.push(Step::Filter);
+            }
+        }
+        if process.init {
+            steps.push(Step::Init);
+        }
+        let searched = !name.contains('/');
+        steps.push(Step::Execute { candidates: candidates(&name, process)?, searched });
+
+        let limits = process.rlimits.iter().map(limit).collect::<Result<_, _>>()?;
+        Ok(Self {
+            namespaces: 0,
+            joined: Vec::new(),
+            limits,
+            oom_score_adj: process.oom_score_adj,
+            steps,
+            program: Program {
+                name,
+                arguments: strings(&process.arguments)?,
+                environment: strings(&process.environment)?,
+                wants_home: !process.environment.iter().any(|it| it.starts_with("HOME=")),
+                filter,
+            },
+        })
+    }
+
+    fn after(mut self, mut steps: Vec<Step>) -> Result<Self, PlanError> {
+        steps.append(&mut self.steps);
+        Ok(Self { steps, ..self })
+    }
+}
+
+fn sources(namespaces: &Namespaces) -> Vec<(i32, Source)> {
+    let source = |name: &str| match name {
+        "user" => namespaces.user,
+        "pid" => namespaces.pid,
+        "net" => namespaces.net,
+        "ipc" => namespaces.ipc,
+        "mnt" => namespaces.mnt,
+        "uts" => namespaces.uts,
+        "cgroup" => namespaces.cgroup,
+        _ => namespaces.time,
+    };
+    KINDS.iter().map(|(kind, name)| (*kind, source(name))).collect()
+}
+
+fn mount_steps(mount: &Mount, host: &Host, steps: &mut Vec<Step>) -> Result<(), PlanError> {
+    let target = absolute(&mount.target)?;
+    let attributes = [
+        (mount.readonly, Attributes::RDONLY),
+        (mount.nosuid, Attributes::NOSUID),
+        (mount.nodev, Attributes::NODEV),
+        (mount.noexec, Attributes::NOEXEC),
+    ];
+    let attributes = attributes
+        .iter()
+        .filter(|(wanted, _)| *wanted)
+        .fold(Attributes::default(), |all, (_, bit)| all.with(*bit));
+    let new = |kind, options: &[(&str, Option<&str>)], refused| NewMount {
+        kind,
+        options: options
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), value.map(ToOwned::to_owned)))
+            .collect(),
+        attributes,
+        refused,
+    };
+    let mount = match &mount.kind {
+        MountKind::Proc => new("proc", &[], Refused::Bind("/proc")),
+        MountKind::Sysfs => new("sysfs", &[], Refused::Bind("/sys")),
+        MountKind::Mqueue => new("mqueue", &[], Refused::Skip),
+        MountKind::Devpts => new(
+            "devpts",
+            &[("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))],
+            Refused::Fail,
+        ),
+        MountKind::Tmpfs { options } => tmpfs(options, attributes),
+        MountKind::Detached { fd, is_directory } => {
+            let directory = *is_directory;
+            steps.push(Step::Attach { mount: *fd, target, directory, attributes });
+            return Ok(());
+        }
+        MountKind::Cgroup => {
+            cgroup_steps(host, &target, attributes, steps);
+            return Ok(());
+        }
+    };
+    steps.push(Step::Mount { mount, target });
+    Ok(())
+}
+
+/// Cuts options in mount(8)'s words into those of the file system and those of the mount.
+fn tmpfs(options: &[String], attributes: Attributes) -> NewMount {
+    let mut attributes = attributes.0;
+    let mut kept = Vec::new();
+    for option in options {
+        let bit = match option.as_str() {
+            "ro" | "rw" => Attributes::RDONLY,
+            "nosuid" | "suid" => Attributes::NOSUID,
+            "nodev" | "dev" => Attributes::NODEV,
+            "noexec" | "exec" => Attributes::NOEXEC,
+            other => {
+                kept.push(match other.split_once('=') {
+                    Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                    None => (other.to_owned(), None),
+                });
+                continue;
+            }
+        };
+        let set = option.starts_with("no") || option == "ro";
+        attributes = if set { attributes | bit.0 } else { attributes & !bit.0 };
+    }
+    let attributes = Attributes(attributes);
+    NewMount { kind: "tmpfs", options: kept, attributes, refused: Refused::Fail }
+}
+
+fn cgroup_steps(host: &Host, target: &Path, attributes: Attributes, steps: &mut Vec<Step>) {
+    let mount = |kind, options| NewMount { kind, options, attributes, refused: Refused::Skip };
+    if host.cgroups.iter().all(|it| *it == CgroupHierarchy::V2) {
+        let target = target.to_owned();
+        steps.push(Step::Mount { mount: mount("cgroup2", vec![]), target });
+        return;
+    }
+    let mode = [("mode".to_owned(), Some("755".to_owned()))].to_vec();
+    let writable = Attributes(attributes.0 & !Attributes::RDONLY.0);
+    steps.push(Step::Mount {
+        mount: NewMount { attributes: writable, ..mount("tmpfs", mode) },
+        target: target.to_owned(),
+    });
+    for hierarchy in &host.cgroups {
+        let CgroupHierarchy::V1(controllers) = hierarchy else {
+            let target = target.join("unified");
+            steps.push(Step::Mount { mount: mount("cgroup2", vec![]), target });
+            continue;
+        };
+        let (directory, options) = match controllers.strip_prefix("name=") {
+            Some(name) => (name, vec![("name".to_owned(), Some(name.to_owned()))]),
+            None => {
+                let flags = controllers.split(',').map(|it| (it.to_owned(), None)).collect();
+                (controllers.as_str(), flags)
+            }
+        };
+        let target_directory = target.join(directory);
+        steps.push(Step::Mount { mount: mount("cgroup", options), target: target_directory });
+        if controllers.contains(',') {
+            steps.extend(controllers.split(',').map(|controller| Step::Link {
+                path: target.join(controller),
+                to: controllers.clone(),
+            }));
+        }
+    }
+    if attributes.0 & Attributes::RDONLY.0 != 0 {
+        steps.push(Step::Seal { target: target.to_owned() });
+    }
+}
+
+/// `net.ipv4.ip_forward` is `net/ipv4/ip_forward`; as in sysctl(8), a name whose first separator is
+/// a slash is a path already, and its dots belong to a name such as `eth0.100`.
+fn sysctl_path(name: &str) -> Result<PathBuf, PlanError> {
+    let path = match name.find(['.', '/']) {
+        Some(at) if name.as_bytes()[at] == b'/' => name.to_owned(),
+        _ => name
+            .chars()
+            .map(|letter| match letter {
+                '.' => '/',
+                '/' => '.',
+                other => other,
+            })
+            .collect(),
+    };
+    let good = |part: &str| !matches!(part, "" | "." | "..");
+    if path.split('/').all(good) { Ok(path.into()) } else { Err(PlanError::Sysctl(name.into())) }
+}
+
+/// Where the program may be: itself if it has a slash, otherwise in each directory of `PATH`.
+fn candidates(name: &str, process: &ProcessSpec) -> Result<Vec<CString>, PlanError> {
+    if name.contains('/') {
+        return Ok(vec![string(name)?]);
+    }
+    let default = &defaults::PATH["PATH=".len()..];
+    // the last one counts, as in getenv(3) of most C libraries and in Docker
+    let path = process.environment.iter().rev().find_map(|it| it.strip_prefix("PATH="));
+    let directories = path.unwrap_or(default).split(':');
+    directories
+        .map(|directory| match directory {
+            "" => string(&format!("./{name}")),
+            directory => string(&format!("{directory}/{name}")),
+        })
+        .collect()
+}
+
+fn limit((name, soft, hard): &(String, u64, u64)) -> Result<(Resource, Rlimit), PlanError> {
+    let resource = match name.as_str() {
+        "as" => Resource::As,
+        "core" => Resource::Core,
+        "cpu" => Resource::Cpu,
+        "data" => Resource::Data,
+        "fsize" => Resource::Fsize,
+        "locks" => Resource::Locks,
+        "memlock" => Resource::Memlock,
+        "msgqueue" => Resource::Msgqueue,
+        "nice" => Resource::Nice,
+        "nofile" => Resource::Nofile,
+        "nproc" => Resource::Nproc,
+        "rss" => Resource::Rss,
+        "rtprio" => Resource::Rtprio,
+        "rttime" => Resource::Rttime,
+        "sigpending" => Resource::Sigpending,
+        "stack" => Resource::Stack,
+        _ => return Err(PlanError::UnknownLimit(name.clone())),
+    };
+    let value = |value: u64| (value != u64::MAX).then_some(value);
+    Ok((resource, Rlimit { current: value(*soft), maximum: value(*hard) }))
+}
+
+fn absolute(path: &str) -> Result<PathBuf, PlanError> {
+    if path.contains('\0') {
+        return Err(PlanError::ZeroByte(path.to_owned()));
+    }
+    let path = PathBuf::from(path);
+    let relative = |path: &PathBuf| PlanError::Relative(path.display().to_string());
+    if path.is_absolute() { Ok(path) } else { Err(relative(&path)) }
+}
+
+fn string(text: &str) -> Result<CString, PlanError> {
+    CString::new(text).map_err(|_| PlanError::ZeroByte(text.to_owned()))
+}
+
+fn strings(texts: &[String]) -> Result<Arguments, PlanError> {
+    Ok(Arguments::new(texts.iter().map(|text| string(text)).collect::<Result<_, _>>()?))
+}

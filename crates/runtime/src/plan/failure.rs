@@ -1,0 +1,62 @@
+use rustix::io::Errno;
+
+use super::{Plan, Step};
+
+/// Why a process could not be started: which step failed, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub step: u16,
+    pub errno: i32,
+    /// More than the number says, such as a user that is not in `/etc/passwd`.
+    pub detail: String,
+}
+
+impl Plan {
+    /// Words a failure as runc does, since Docker's clients find their exit status in it:
+    /// "executable file not found" and "no such file or directory" are 127, "permission denied"
+    /// 126 (docker/cli: cli/command/container/run.go, `runStartContainerErr`).
+    pub fn describe(&self, failure: &Failure) -> String {
+        let reason = if failure.detail.is_empty() {
+            reason(Errno::from_raw_os_error(failure.errno))
+        } else {
+            failure.detail.clone()
+        };
+        let Some(step) = self.steps.get(usize::from(failure.step)) else {
+            return format!("start the process: {reason}");
+        };
+        match step {
+            Step::Execute { searched: true, .. }
+                if failure.errno == Errno::NOENT.raw_os_error() =>
+            {
+                format!("exec: {:?}: executable file not found in $PATH", self.program.name)
+            }
+            Step::Execute { .. } => format!("exec: {:?}: {reason}", self.program.name),
+            Step::WorkingDirectory(path) => {
+                format!("chdir to cwd ({:?}) set in config.json failed: {reason}", path.display())
+            }
+            Step::LookUpUser(_) if !failure.detail.is_empty() => reason,
+            Step::Sysctl { name, .. } => format!("sysctl {name:?} could not be set: {reason}"),
+            step => format!("{step}: {reason}"),
+        }
+    }
+}
+
+/// strerror(3)'s text in Go's spelling, which is what Docker's clients compare with.
+fn reason(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_spelled_as_go_does() {
+        assert_eq!(reason(Errno::NOENT), "no such file or directory");
+        assert_eq!(reason(Errno::ACCESS), "permission denied");
+        assert_eq!(reason(Errno::NOEXEC), "exec format error");
+    }
+}

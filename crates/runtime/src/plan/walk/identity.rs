@@ -1,0 +1,107 @@
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use bulkhead_sys::{path, process};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use super::{Walk, to_errno};
+use crate::plan::Program;
+use crate::{Capabilities, User, user};
+
+impl Walk<'_> {
+    /// Resolves the user with the container's own files, and gives it the standard streams.
+    pub(super) fn look_up(&mut self, wanted: &User, program: &mut Program) -> Result<(), Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(c"/", flags, Mode::empty())?;
+        let passwd = text(root.as_fd(), "/etc/passwd")?;
+        let group = text(root.as_fd(), "/etc/group")?;
+        let found = user::resolve(&wanted.name, &wanted.additional_groups, &passwd, &group);
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                self.detail = error.to_string();
+                return Err(Errno::INVAL);
+            }
+        };
+        if program.wants_home {
+            let home = CString::new(format!("HOME={}", found.home));
+            program.environment.push(home.map_err(|_| Errno::INVAL)?);
+        }
+        for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+            give(stream, found.uid)?;
+        }
+        self.user = Some(found);
+        Ok(())
+    }
+
+    /// No link of `/proc` is followed: one into a leaked descriptor of the host was CVE-2024-21626.
+    pub(super) fn change_directory(&mut self, to: &Path) -> Result<(), Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(c"/", flags, Mode::empty())?;
+        let directory = to_errno(path::open(root.as_fd(), to, flags, Mode::empty()))?;
+        rustix::process::fchdir(directory)
+    }
+}
+
+/// Drops what is not in `set` from the bounding set, for good.
+pub(super) fn bound(set: Capabilities) -> Result<(), Errno> {
+    for bit in 0..64 {
+        if set.0 & (1 << bit) == 0 {
+            match process::drop_from_bounding_set(bit) {
+                Err(Errno::INVAL) => break, // beyond the kernel's last capability
+                other => other?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Keeps of `set` what this process has: what the kernel or the host does not grant is no error.
+pub(super) fn set_capabilities(set: Capabilities) -> Result<(), Errno> {
+    let now = rustix::thread::capabilities(None)?;
+    let kept = now.permitted & CapabilitySet::from_bits_retain(set.0);
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() },
+    )
+}
+
+/// Lets `/dev/stdout` be opened by the process's user: a pipe belongs to the one who made it.
+fn give(stream: BorrowedFd<'_>, uid: u32) -> Result<(), Errno> {
+    let stat = rustix::fs::fstat(stream)?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    let terminal = kind == FileType::CharacterDevice && rustix::termios::isatty(stream);
+    if kind == FileType::Fifo || terminal {
+        match rustix::fs::fchown(stream, rustix::fs::Uid::from_raw_unchecked(uid).into(), None) {
+            // an owner outside the user namespace
+            Err(Errno::PERM | Errno::INVAL | Errno::ROFS) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Reads a file of the container; nothing if it does not exist or is not a regular file. Another
+/// kind could make us wait, and one without end could fill the memory.
+fn text(root: BorrowedFd<'_>, name: &str) -> Result<Vec<u8>, Errno> {
+    const LARGEST: u64 = 1 << 20;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let looked_up = path::open(root, Path::new(name), OFlags::PATH, Mode::empty());
+    let Ok(looked_up) = looked_up else { return Ok(Vec::new()) };
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&looked_up)?.st_mode);
+    if kind != FileType::RegularFile {
+        return Ok(Vec::new());
+    }
+    let file = to_errno(path::open(root, Path::new(name), flags, Mode::empty()))?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
+        return Ok(Vec::new());
+    }
+    let mut bytes = Vec::new();
+    to_errno(File::from(file).take(LARGEST).read_to_end(&mut bytes))?;
+    Ok(bytes)
+}

@@ -1,0 +1,340 @@
+//! What clients ask for.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use bulkhead_runtime::plan::{KINDS, PlanError};
+use bulkhead_runtime::{Plan, ProcessSpec, Source as NamespaceSource};
+use bulkhead_spec::{Id, IdRange};
+use bulkhead_sys::process::{CLONE_NEWUSER, clone3};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use super::io::{Io, Stdio};
+use super::log::LogFile;
+use super::process::Phase;
+use super::spawn::Order;
+use super::{Caller, Warden, is_alive};
+use crate::protocol::{Attachment, CreateContainer, Exec, Log, StartFailure};
+use crate::wire::{Fault, Reply, Request};
+
+impl Warden {
+    pub(super) fn request(&mut self, caller: Caller, request: Request, descriptors: Vec<OwnedFd>) {
+        let done = |()| (Reply::Done, Vec::new());
+        let answer = match request {
+            // these answer when the child has spoken
+            Request::Create(request) => match self.create(*request, descriptors, caller) {
+                Ok(()) => return,
+                Err(fault) => Err(fault),
+            },
+            Request::Exec(request) => match self.exec(*request, descriptors, caller) {
+                Ok(()) => return,
+                Err(fault) => Err(fault),
+            },
+            Request::Start(id) => match self.start(id, caller) {
+                Ok(()) => return,
+                Err(fault) => Err(fault),
+            },
+            Request::Forget(id) => match self.forget(id, caller) {
+                Ok(false) => return,
+                Ok(true) => Ok(done(())),
+                Err(fault) => Err(fault),
+            },
+            Request::List => return self.list(caller),
+            Request::Attach { id, stdin, stdout, stderr } => {
+                self.attach_later(id, descriptors, [stdin, stdout, stderr]).map(done)
+            }
+            Request::Resize { id, rows, columns } => self.resize(id, rows, columns).map(done),
+            Request::Namespaces(id) => self.namespaces(id),
+            Request::UserNamespace(range) => match self.user_namespace(range) {
+                Ok(namespace) => Ok((Reply::Done, vec![namespace])),
+                Err(errno) => Err(Fault::Refused(format!("make a user namespace: {errno}"))),
+            },
+            Request::ShutDown => self.shut_down().map(done),
+        };
+        match answer {
+            Ok((reply, descriptors)) => self.answer(caller, Ok(reply), descriptors),
+            Err(fault) => self.answer(caller, Err(fault), Vec::new()),
+        }
+    }
+
+    fn create(
+        &mut self,
+        request: CreateContainer,
+        descriptors: Vec<OwnedFd>,
+        caller: Caller,
+    ) -> Result<(), Fault> {
+        let CreateContainer { id, spec, log, stdin_open, stdin_once, attachments } = request;
+        if self.processes.contains_key(&id) {
+            return Err(Fault::Refused(format!("container {id} exists already")));
+        }
+        let filter = filter(&spec.process)?;
+        let plan = Plan::container(&spec, &self.ready.host, filter).map_err(unplanned)?;
+        let copy = |index: bulkhead_runtime::FdIndex| {
+            let fd = descriptors.get(usize::from(index.0)).ok_or(Errno::BADF);
+            fd.and_then(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 3))
+        };
+        let log = match log {
+            Log::None => None,
+            Log::JsonFile { directory, name, max_size, max_files } => Some(
+                copy(directory)
+                    .and_then(|directory| LogFile::open(directory, &name, max_size, max_files))
+                    .map_err(|errno| failed("open the log", errno))?,
+            ),
+        };
+        let sources = [
+            spec.namespaces.user,
+            spec.namespaces.pid,
+            spec.namespaces.net,
+            spec.namespaces.ipc,
+            spec.namespaces.mnt,
+            spec.namespaces.uts,
+            spec.namespaces.cgroup,
+            spec.namespaces.time,
+        ];
+        let own = KINDS.iter().zip(sources).filter(|(_, it)| *it != NamespaceSource::Host);
+        let namespaces = own.fold(0, |all, ((kind, _), _)| all | kind);
+        let terminal = spec.process.terminal;
+        let range = spec.id_range.filter(|_| spec.namespaces.user != NamespaceSource::Host);
+        let stdio = self.stdio(terminal, stdin_open, range)?;
+        let io = Io { terminal, stdin_once, log, ..Io::default() };
+        let cgroup = spec.cgroup_v2.and_then(|it| descriptors.get(usize::from(it.0)));
+        let order = Order {
+            id,
+            container: id,
+            plan,
+            descriptors: &descriptors,
+            cgroup: cgroup.map(AsFd::as_fd),
+            range,
+            namespaces,
+            beside: None,
+            stdio,
+            io,
+        };
+        self.spawn(order, caller).map_err(|errno| failed("clone", errno))?;
+        self.attach_all(id, &attachments, &descriptors)
+    }
+
+    fn exec(
+        &mut self,
+        request: Exec,
+        descriptors: Vec<OwnedFd>,
+        caller: Caller,
+    ) -> Result<(), Fault> {
+        let Exec { container, id, process, .. } = request;
+        let holder = self.processes.get(&container).ok_or(Fault::Unknown(container))?;
+        if self.processes.contains_key(&id) {
+            return Err(Fault::Refused(format!("exec {id} exists already")));
+        }
+        let (Phase::Running, Some(pidfd)) = (holder.phase, holder.pidfd_copy()) else {
+            return Err(Fault::Refused(format!("container {container} is not running")));
+        };
+        let (range, namespaces) = (holder.range, holder.namespaces);
+        let filter = filter(&process)?;
+        let plan = Plan::exec(&process, &request.cgroup_v1_procs, namespaces, filter)
+            .map_err(unplanned)?;
+        let terminal = process.terminal;
+        let stdio = self.stdio(terminal, request.stdin_open, range)?;
+        let cgroup = request.cgroup_v2.and_then(|it| descriptors.get(usize::from(it.0)));
+        let order = Order {
+            id,
+            container,
+            plan,
+            descriptors: &descriptors,
+            cgroup: cgroup.map(AsFd::as_fd),
+            range,
+            namespaces,
+            beside: Some(pidfd.as_fd()),
+            stdio,
+            io: Io { terminal, stdin_once: true, ..Io::default() },
+        };
+        self.spawn(order, caller).map_err(|errno| failed("clone", errno))?;
+        self.attach_all(id, &request.attachments, &descriptors)
+    }
+
+    fn stdio(
+        &self,
+        terminal: bool,
+        stdin_open: bool,
+        range: Option<IdRange>,
+    ) -> Result<Stdio, Fault> {
+        if terminal {
+            return Ok(Stdio::default());
+        }
+        Stdio::pipes(&self.ready.null, stdin_open, range)
+            .map_err(|errno| failed("make pipes", errno))
+    }
+
+    fn attach_all(
+        &mut self,
+        id: Id,
+        attachments: &[Attachment],
+        descriptors: &[OwnedFd],
+    ) -> Result<(), Fault> {
+        let Some(mut process) = self.processes.remove(&id) else { return Ok(()) };
+        for Attachment { socket, stdin, stdout, stderr } in attachments {
+            let socket = descriptors.get(usize::from(socket.0));
+            if let Some(Ok(socket)) = socket.map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 3)) {
+                // one client less is no reason not to start
+                let _ = self.attach(&mut process, socket, [*stdin, *stdout, *stderr]);
+            }
+        }
+        self.processes.insert(id, process);
+        Ok(())
+    }
+
+    fn attach_later(
+        &mut self,
+        id: Id,
+        mut descriptors: Vec<OwnedFd>,
+        streams: [bool; 3],
+    ) -> Result<(), Fault> {
+        let socket = descriptors.pop().ok_or_else(|| Fault::Refused("no socket".to_owned()))?;
+        let mut process = self.processes.remove(&id).ok_or(Fault::Unknown(id))?;
+        let attached = self.attach(&mut process, socket, streams);
+        if matches!(process.phase, Phase::Exited(_)) {
+            self.end_attached(&mut process);
+        }
+        self.processes.insert(id, process);
+        attached.map_err(|errno| Fault::Refused(format!("attach: {errno}")))
+    }
+
+    fn start(&mut self, id: Id, caller: Caller) -> Result<(), Fault> {
+        let process = self.processes.get_mut(&id).ok_or(Fault::Unknown(id))?;
+        let (Phase::Created, Some(control)) = (process.phase, &process.control) else {
+            return Err(Fault::Refused(format!("container {id} is not waiting for its start")));
+        };
+        rustix::io::write(control, b"g").map_err(|errno| failed("start", errno))?;
+        process.phase = Phase::Starting;
+        process.caller = Some(caller);
+        Ok(())
+    }
+
+    /// Says whether it is done; otherwise the caller is answered at the process's end.
+    fn forget(&mut self, id: Id, caller: Caller) -> Result<bool, Fault> {
+        let process = self.processes.get_mut(&id).ok_or(Fault::Unknown(id))?;
+        match process.phase {
+            Phase::Exited(_) => {
+                let execs: Vec<Id> = self
+                    .processes
+                    .values()
+                    .filter(|it| it.id == id || (it.container == id && !it.is_running()))
+                    .map(|it| it.id)
+                    .collect();
+                for id in execs {
+                    if let Some(mut process) = self.processes.remove(&id) {
+                        self.close_output(&mut process);
+                        self.drop_attached(&mut process);
+                        for output in process.io.outputs.into_iter().flatten() {
+                            self.unwatch(output);
+                        }
+                    }
+                }
+                Ok(true)
+            }
+            Phase::Preparing | Phase::Created => {
+                process.forgetting = Some(caller);
+                if let Some(pidfd) = &process.pidfd {
+                    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+                }
+                Ok(false)
+            }
+            // its start has failed, and its end is a moment away
+            Phase::Starting if process.failure.is_some() => {
+                process.forgetting = Some(caller);
+                Ok(false)
+            }
+            Phase::Starting | Phase::Running => {
+                Err(Fault::Refused(format!("container {id} is running: stop it first")))
+            }
+        }
+    }
+
+    fn list(&mut self, caller: Caller) {
+        const AT_ONCE: usize = 200;
+        let mut all = Vec::new();
+        for process in self.processes.values().filter(|it| it.is_container()) {
+            let pidfd = process.pidfd_copy().filter(|_| is_alive(process.known().state));
+            all.push((process.known(), pidfd));
+        }
+        loop {
+            let later = all.split_off(all.len().min(AT_ONCE));
+            let known = all.iter().map(|(known, pidfd)| (known.clone(), pidfd.is_some())).collect();
+            let reply = Reply::List { known, more: !later.is_empty() };
+            self.answer(caller, Ok(reply), all.into_iter().filter_map(|(_, fd)| fd).collect());
+            if later.is_empty() {
+                return;
+            }
+            all = later;
+        }
+    }
+
+    fn resize(&mut self, id: Id, rows: u16, columns: u16) -> Result<(), Fault> {
+        let process = self.processes.get(&id).ok_or(Fault::Unknown(id))?;
+        let (true, Some(terminal)) = (process.io.terminal, &process.io.outputs[0]) else {
+            return Err(Fault::Refused("the process has no terminal".to_owned()));
+        };
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(terminal, size).map_err(|errno| Fault::Refused(format!("resize: {errno}")))
+    }
+
+    fn namespaces(&mut self, id: Id) -> Result<(Reply, Vec<OwnedFd>), Fault> {
+        let process = self.processes.get(&id).ok_or(Fault::Unknown(id))?;
+        if process.pidfd.is_none() {
+            return Err(Fault::Refused(format!("container {id} is not running")));
+        }
+        let (mut names, mut descriptors) = (Vec::new(), Vec::new());
+        for name in ["pid", "net", "ipc", "mnt", "uts", "user", "cgroup", "time"] {
+            let file = self.proc_file(process.pid, &format!("ns/{name}"), OFlags::RDONLY);
+            descriptors.push(file.map_err(|errno| Fault::Refused(format!("{name}: {errno}")))?);
+            names.push(name.to_owned());
+        }
+        Ok((Reply::Namespaces(names), descriptors))
+    }
+
+    /// Makes a user namespace through a child that exists only for the moment.
+    fn user_namespace(&mut self, range: IdRange) -> Result<OwnedFd, Errno> {
+        if let Some(known) = self.user_namespaces.get(&range) {
+            return rustix::io::fcntl_dupfd_cloexec(known, 3);
+        }
+        let child = clone3(CLONE_NEWUSER, None, || {
+            loop {
+                // ended by the parent; any signal but SIGKILL is blocked
+                let _ = bulkhead_sys::signal::wait();
+            }
+        })?;
+        let made = self
+            .map_ids(child.pid, range)
+            .and_then(|()| self.proc_file(child.pid, "ns/user", OFlags::RDONLY));
+        pidfd_send_signal(&child.pidfd, Signal::KILL)?;
+        waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED)?;
+        let made = made?;
+        let copy = rustix::io::fcntl_dupfd_cloexec(&made, 3)?;
+        self.user_namespaces.insert(range, made);
+        Ok(copy)
+    }
+
+    fn shut_down(&mut self) -> Result<(), Fault> {
+        let alive = self.processes.values().filter(|it| it.pidfd.is_some()).count();
+        if alive != 0 {
+            return Err(Fault::Refused(format!("{alive} processes of containers are running")));
+        }
+        self.ending = true;
+        Ok(())
+    }
+}
+
+fn filter(_process: &ProcessSpec) -> Result<Vec<bulkhead_sys::seccomp::Instruction>, Fault> {
+    Ok(Vec::new())
+}
+
+fn unplanned(error: PlanError) -> Fault {
+    let errno = Errno::INVAL.raw_os_error();
+    Fault::Start(StartFailure { message: error.to_string(), errno })
+}
+
+fn failed(what: &str, errno: Errno) -> Fault {
+    let message = format!("{what}: {errno}");
+    Fault::Start(StartFailure { message, errno: errno.raw_os_error() })
+}

@@ -1,0 +1,320 @@
+//! Making a process: descriptors, the clone, the id mappings, and the reports of the child.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use bulkhead_runtime::Plan;
+use bulkhead_runtime::plan::{Failure, Report, Surroundings};
+use bulkhead_spec::{Id, IdRange};
+use bulkhead_sys::process::{CLONE_NEWUSER, CLONE_PARENT, Child, clone3, close_all_but, setns};
+use rustix::event::epoll::EventFlags;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+use super::io::{Io, Stdio};
+use super::process::{Phase, Process};
+use super::{Caller, Source, Warden, now};
+use crate::protocol::{Event, Exit};
+use crate::wire::{Fault, Reply};
+
+/// What a new process is made of.
+pub(super) struct Order<'a> {
+    pub id: Id,
+    pub container: Id,
+    pub plan: Plan,
+    pub descriptors: &'a [OwnedFd],
+    pub cgroup: Option<BorrowedFd<'a>>,
+    pub range: Option<IdRange>,
+    pub namespaces: i32,
+    /// The process whose namespaces are joined, for exec.
+    pub beside: Option<BorrowedFd<'a>>,
+    pub stdio: Stdio,
+    pub io: Io,
+}
+
+impl Warden {
+    /// Clones the process and lets it walk its plan.
+    pub(super) fn spawn(&mut self, order: Order<'_>, caller: Caller) -> Result<(), Errno> {
+        let Order { id, container, mut plan, descriptors, cgroup, range, .. } = order;
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        let stdio = order.stdio.child.as_ref().map(|ends| ends.each_ref().map(AsFd::as_fd));
+        let surroundings = Surroundings { descriptors, control: theirs.as_fd(), stdio };
+        let mut keep: Vec<u32> = descriptors
+            .iter()
+            .map(AsRawFd::as_raw_fd)
+            .chain([theirs.as_raw_fd()])
+            .chain(stdio.iter().flatten().map(AsRawFd::as_raw_fd))
+            .map(|fd| fd as u32)
+            .collect();
+        keep.sort_unstable();
+        keep.dedup();
+
+        let namespaces = plan.namespaces;
+        let direct = plan.joined.is_empty() && order.beside.is_none();
+        let child = if direct {
+            clone3(namespaces, cgroup, || {
+                if close_all_but(&keep).is_err() { 255 } else { plan.walk(&surroundings) }
+            })
+        } else {
+            let (joined, beside) = (order.namespaces, order.beside);
+            clone3(0, None, || {
+                let cloned = enter(&plan, descriptors, beside, joined).and_then(|()| {
+                    clone3(namespaces | CLONE_PARENT, cgroup, || {
+                        if close_all_but(&keep).is_err() { 255 } else { plan.walk(&surroundings) }
+                    })
+                });
+                match cloned {
+                    Ok(Child { pid, pidfd }) => {
+                        Report::Cloned { pid }.send(theirs.as_fd(), Some(pidfd.as_fd()));
+                        0
+                    }
+                    Err(errno) => {
+                        let failure = Failure {
+                            step: u16::MAX,
+                            errno: errno.raw_os_error(),
+                            detail: format!("join the namespaces and clone: {errno}"),
+                        };
+                        Report::Failed(failure).send(theirs.as_fd(), None);
+                        255
+                    }
+                }
+            })
+        }?;
+        drop(theirs);
+
+        let mut process = Process {
+            id,
+            container,
+            plan,
+            pid: 0,
+            pidfd: None,
+            control: Some(self.watch(ours, Source::Control(id), EventFlags::IN)?),
+            helper: None,
+            phase: Phase::Preparing,
+            caller: Some(caller),
+            forgetting: None,
+            failure: None,
+            range,
+            namespaces: order.namespaces,
+            io: order.io,
+            ended: None,
+            deadline: None,
+        };
+        if direct {
+            self.adopt(&mut process, child)?;
+        } else {
+            process.helper = Some(self.watch(child.pidfd, Source::Helper(id), EventFlags::IN)?);
+        }
+        self.connect_output(&mut process, order.stdio.ours)?;
+        self.processes.insert(id, process);
+        Ok(())
+    }
+
+    /// Does for a cloned child what only the host's root may, and lets it begin.
+    fn adopt(&mut self, process: &mut Process, child: Child) -> Result<(), Errno> {
+        process.pid = child.pid;
+        process.pidfd = Some(self.watch(child.pidfd, Source::Pidfd(process.id), EventFlags::IN)?);
+        if process.plan.namespaces & CLONE_NEWUSER != 0
+            && let Some(range) = process.range
+        {
+            self.map_ids(child.pid, range)?;
+        }
+        if let Some(score) = process.plan.oom_score_adj {
+            let file = self.proc_file(child.pid, "oom_score_adj", OFlags::WRONLY)?;
+            rustix::io::write(file, score.to_string().as_bytes())?;
+        }
+        let pid = Pid::from_raw(child.pid as i32);
+        for (resource, limit) in &process.plan.limits {
+            rustix::process::prlimit(pid, *resource, limit.clone())?;
+        }
+        if let Some(control) = &process.control {
+            rustix::io::write(control, b"m")?;
+        }
+        Ok(())
+    }
+
+    /// Writes the id mappings. Root writes them, so setgroups(2) stays allowed.
+    pub(super) fn map_ids(&self, pid: u32, range: IdRange) -> Result<(), Errno> {
+        let line = format!("0 {} {}\n", range.first, range.size);
+        for name in ["uid_map", "gid_map"] {
+            let file = self.proc_file(pid, name, OFlags::WRONLY)?;
+            rustix::io::write(file, line.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Takes what a child has said.
+    pub(super) fn hear(&mut self, id: Id) {
+        let Some(mut process) = self.processes.remove(&id) else { return };
+        while let Some(control) = &process.control {
+            match Report::receive(control.as_fd()) {
+                Err(Errno::AGAIN) => break,
+                Ok(Some((report, descriptor))) => self.heed(&mut process, report, descriptor),
+                Ok(None) | Err(_) => {
+                    if let Some(control) = process.control.take() {
+                        self.unwatch(control);
+                    }
+                    self.said_all(&mut process);
+                }
+            }
+        }
+        self.processes.insert(id, process);
+    }
+
+    fn heed(&mut self, process: &mut Process, report: Report, descriptor: Option<OwnedFd>) {
+        match (report, descriptor) {
+            (Report::Cloned { pid }, Some(pidfd)) => {
+                if let Err(errno) = self.adopt(process, Child { pid, pidfd }) {
+                    self.give_up(process, errno);
+                }
+            }
+            (Report::Terminal, Some(master)) => {
+                if let Err(errno) = self.connect_terminal(process, master) {
+                    self.give_up(process, errno);
+                }
+            }
+            (Report::Ready, _) => {
+                process.phase = Phase::Created;
+                let netns = self.proc_file(process.pid, "ns/net", OFlags::RDONLY);
+                let descriptors: Vec<_> =
+                    process.pidfd_copy().into_iter().chain(netns.ok()).collect();
+                if let Some(caller) = process.caller.take() {
+                    self.answer(caller, Ok(Reply::Created { pid: process.pid }), descriptors);
+                }
+            }
+            (Report::Failed(failure), _) => process.failure = Some(failure),
+            (Report::Cloned { .. } | Report::Terminal, None) => {
+                self.give_up(process, Errno::PROTO);
+            }
+        }
+    }
+
+    /// The warden could not do its part: the child is ended.
+    fn give_up(&mut self, process: &mut Process, errno: Errno) {
+        let detail = String::new();
+        let failure = Failure { step: u16::MAX, errno: errno.raw_os_error(), detail };
+        process.failure = Some(failure);
+        if let Some(pidfd) = &process.pidfd {
+            let kill = rustix::process::Signal::KILL;
+            let _ = rustix::process::pidfd_send_signal(pidfd, kill);
+        }
+    }
+
+    /// The control socket is closed: the program was executed, or the child is dying.
+    fn said_all(&mut self, process: &mut Process) {
+        let started = match process.phase {
+            Phase::Starting => true,
+            Phase::Preparing => !process.is_container() && process.pid != 0,
+            _ => false,
+        };
+        let Some(caller) = process.caller.take() else { return };
+        if started && process.failure.is_none() {
+            process.phase = Phase::Running;
+            if process.is_container() {
+                self.answer(caller, Ok(Reply::Done), Vec::new());
+            } else {
+                let pidfd = process.pidfd_copy().into_iter().collect();
+                self.answer(caller, Ok(Reply::Executed { pid: process.pid }), pidfd);
+            }
+            return;
+        }
+        let failure = process.failure.clone().unwrap_or_else(|| Failure {
+            step: u16::MAX,
+            errno: Errno::SRCH.raw_os_error(),
+            detail: "it was killed before it was ready".to_owned(),
+        });
+        process.failure = Some(failure.clone());
+        self.answer(caller, Err(Fault::Start(process.start_failure(&failure))), Vec::new());
+    }
+
+    /// The process's pidfd is readable: it has ended.
+    pub(super) fn reap(&mut self, id: Id) {
+        // its last words come first
+        self.hear(id);
+        let Some(mut process) = self.processes.remove(&id) else { return };
+        let Some(pidfd) = process.pidfd.take() else {
+            self.processes.insert(id, process);
+            return;
+        };
+        let code = match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => code as u8,
+                (None, signal) => 128u8.saturating_add(signal.unwrap_or(0) as u8),
+            },
+            Ok(None) | Err(_) => 255,
+        };
+        self.unwatch(pidfd);
+        // One that init keeps back: the child of an ended process cannot say more.
+        if let Some(control) = process.control.take() {
+            self.unwatch(control);
+            self.said_all(&mut process);
+        }
+        process.ended = Some(Exit { code, at: now() });
+        self.drain(&mut process);
+        self.processes.insert(id, process);
+        self.finish_if_drained(id);
+    }
+
+    pub(super) fn reap_helper(&mut self, id: Id) {
+        self.hear(id);
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(helper) = process.helper.take() else { return };
+        let failed = process.pid == 0;
+        let _ = waitid(WaitId::PidFd(helper.as_fd()), WaitIdOptions::EXITED);
+        self.unwatch(helper);
+        if failed {
+            self.hear(id);
+            self.finish(id, Exit { code: 255, at: now() });
+        }
+    }
+
+    /// The process has ended and its output is written: everybody is told.
+    pub(super) fn finish(&mut self, id: Id, exit: Exit) {
+        let Some(mut process) = self.processes.remove(&id) else { return };
+        let ran = matches!(process.phase, Phase::Running);
+        process.phase = Phase::Exited(exit);
+        self.close_output(&mut process);
+        let container = process.container;
+        if let Some(caller) = process.caller.take() {
+            let failure = Failure { step: u16::MAX, errno: 3, detail: "it was killed".to_owned() };
+            self.answer(caller, Err(Fault::Start(process.start_failure(&failure))), Vec::new());
+        }
+        let never_made = process.failure.is_some() && !ran;
+        let forgetting = process.forgetting.take();
+        // What failed before it ran has been told to the caller, who asked for it.
+        if forgetting.is_none() && !(never_made && !process.is_container()) {
+            self.processes.insert(id, process);
+        }
+        if ran {
+            self.record(container, id, exit);
+            self.publish(&Event::Exited { container, id, exit });
+        }
+        if let Some(caller) = forgetting {
+            self.answer(caller, Ok(Reply::Done), Vec::new());
+        }
+    }
+}
+
+/// Enters the namespaces that the process is to share, in the process that clones it.
+fn enter(
+    plan: &Plan,
+    descriptors: &[OwnedFd],
+    beside: Option<BorrowedFd<'_>>,
+    namespaces: i32,
+) -> Result<(), Errno> {
+    if let Some(beside) = beside {
+        return setns(beside, namespaces);
+    }
+    // The user namespace, which is listed first, last: entering it gives up the host's privileges.
+    for (index, kind) in plan.joined.iter().rev() {
+        let fd = descriptors.get(usize::from(index.0)).ok_or(Errno::BADF)?;
+        setns(fd.as_fd(), *kind)?;
+    }
+    Ok(())
+}

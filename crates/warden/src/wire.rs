@@ -1,0 +1,146 @@
+//! Messages between the warden and its clients: postcard in SEQPACKET packets, with descriptors.
+
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut, Read, Seek, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use bulkhead_spec::{Id, IdRange};
+use rustix::fs::MemfdFlags;
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::protocol::{CreateContainer, Event, Exec, Known, StartFailure};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Request {
+    Create(Box<CreateContainer>),
+    Start(Id),
+    Exec(Box<Exec>),
+    Attach { id: Id, stdin: bool, stdout: bool, stderr: bool },
+    Resize { id: Id, rows: u16, columns: u16 },
+    List,
+    Namespaces(Id),
+    UserNamespace(IdRange),
+    Forget(Id),
+    ShutDown,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Numbered {
+    pub number: u64,
+    pub request: Request,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Message {
+    Reply { number: u64, reply: Result<Reply, Fault> },
+    Event(Event),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Reply {
+    Done,
+    Created {
+        pid: u32,
+    },
+    Executed {
+        pid: u32,
+    },
+    /// With a descriptor for each whose flag is set; `more` messages follow.
+    List {
+        known: Vec<(Known, bool)>,
+        more: bool,
+    },
+    Namespaces(Vec<String>),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Fault {
+    Start(StartFailure),
+    Unknown(Id),
+    Refused(String),
+}
+
+/// The most descriptors that one message carries (unix(7), `SCM_MAX_FD`).
+pub const MOST_DESCRIPTORS: usize = 253;
+
+/// What fits into a packet for sure; more travels in a memfd, as the last descriptor.
+const LARGEST_PACKET: usize = 64 << 10;
+
+/// A packet that is ready to be sent.
+#[derive(Debug)]
+pub struct Packet {
+    bytes: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl Packet {
+    pub fn new(message: &impl Serialize, mut descriptors: Vec<OwnedFd>) -> Result<Self, Errno> {
+        let mut bytes = postcard::to_extend(message, vec![0]).map_err(|_| Errno::INVAL)?;
+        if bytes.len() > LARGEST_PACKET {
+            let memory = rustix::fs::memfd_create(c"bulkhead message", MemfdFlags::CLOEXEC)?;
+            let mut file = File::from(memory);
+            let written = file.write_all(&bytes[1..]).and_then(|()| file.rewind());
+            written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+            descriptors.push(file.into());
+            bytes = vec![1];
+        }
+        if descriptors.len() > MOST_DESCRIPTORS {
+            return Err(Errno::TOOMANYREFS);
+        }
+        Ok(Self { bytes, descriptors })
+    }
+
+    pub fn send(&self, socket: BorrowedFd<'_>, flags: SendFlags) -> Result<(), Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptors: Vec<_> = self.descriptors.iter().map(AsFd::as_fd).collect();
+        if !descriptors.is_empty() {
+            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        }
+        let parts = [IoSlice::new(&self.bytes)];
+        let flags = flags | SendFlags::NOSIGNAL;
+        rustix::io::retry_on_intr(|| rustix::net::sendmsg(socket, &parts, &mut ancillary, flags))
+            .map(drop)
+    }
+}
+
+/// Takes one message; `None` at the end of the connection.
+pub fn receive<T: DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+    flags: RecvFlags,
+) -> Result<Option<(T, Vec<OwnedFd>)>, Errno> {
+    let mut bytes = vec![0; LARGEST_PACKET + 1];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
+    let received = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags)
+    })?;
+    let mut descriptors = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(list) = message {
+            descriptors.extend(list);
+        }
+    }
+    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(Errno::MSGSIZE);
+    }
+    let mut outside = Vec::new();
+    let payload = match bytes[..received.bytes].split_first() {
+        None => return Ok(None),
+        Some((0, payload)) => payload,
+        Some(_) => {
+            let memory = descriptors.pop().ok_or(Errno::PROTO)?;
+            File::from(memory).read_to_end(&mut outside).map_err(|_| Errno::PROTO)?;
+            &outside
+        }
+    };
+    let message = postcard::from_bytes(payload).map_err(|_| Errno::PROTO)?;
+    Ok(Some((message, descriptors)))
+}

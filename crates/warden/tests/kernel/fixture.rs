@@ -1,0 +1,246 @@
+//! A warden of the test's own, and containers made from busybox.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use bulkhead_runtime::*;
+use bulkhead_spec::{Id, IdRange};
+use bulkhead_sys::mount::{Depth, set_id_mapping};
+use bulkhead_warden::*;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+pub const RANGE: IdRange = IdRange { first: 1_000_000, size: 65_536 };
+
+/// A warden, and the tree that its containers have as their root.
+pub struct Ship {
+    pub directory: tempfile::TempDir,
+    pub client: Client,
+    pub events: Receiver<Event>,
+}
+
+/// What a test asks for; [`Ship::create`] turns it into a request.
+pub struct Wish {
+    pub id: Id,
+    pub spec: ContainerSpec,
+    pub fds: Vec<OwnedFd>,
+    pub stdin_open: bool,
+    pub stdin_once: bool,
+    pub attachments: Vec<Attachment>,
+}
+
+impl Ship {
+    pub fn launch() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("root");
+        fs::create_dir_all(root.join("bin")).unwrap();
+        fs::create_dir_all(root.join("etc")).unwrap();
+        fs::create_dir_all(root.join("usr/none")).unwrap();
+        fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+        for name in [
+            "sh", "ls", "cat", "id", "echo", "sleep", "true", "hostname", "readlink", "stat",
+            "mount", "tty", "stty", "touch", "grep", "kill", "wc", "head", "pwd", "env", "ulimit",
+            "dd", "ps", "yes",
+        ] {
+            std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
+        }
+        fs::write(
+            root.join("etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n",
+        )
+        .unwrap();
+        fs::write(root.join("etc/group"), "root:x:0:\nweb:x:34:\nextra:x:50:web\n").unwrap();
+        fs::write(root.join("etc/data"), "no program\n").unwrap();
+        fs::create_dir(directory.path().join("logs")).unwrap();
+        let (client, events) = connect(directory.path());
+        Self { directory, client, events }
+    }
+
+    /// A second client, as an engine that was started again.
+    pub fn another(&self) -> (Client, Receiver<Event>) {
+        connect(self.directory.path())
+    }
+
+    pub fn wish(&self, arguments: &[&str]) -> Wish {
+        let tree = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let root = open_tree(CWD, self.directory.path().join("root"), tree).unwrap();
+        let userns = self.client.user_namespace(RANGE).unwrap();
+        set_id_mapping(root.as_fd(), Depth::One, userns.as_fd()).unwrap();
+        let mut fds = vec![root];
+        let devices = defaults::DEVICES.iter().map(|device| {
+            let node = rustix::fs::open(device.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+            fds.push(node.unwrap());
+            Device { path: device.path.to_owned(), fd: FdIndex(fds.len() as u16 - 1) }
+        });
+        let devices = devices.collect();
+        let logs = File::open(self.directory.path().join("logs")).unwrap();
+        fds.push(logs.into());
+        let private = Source::Private;
+        let spec = ContainerSpec {
+            hostname: "box".into(),
+            domainname: String::new(),
+            namespaces: Namespaces {
+                pid: private,
+                net: private,
+                ipc: private,
+                mnt: private,
+                uts: private,
+                user: private,
+                cgroup: private,
+                time: private,
+            },
+            id_range: Some(RANGE),
+            rootfs: FdIndex(0),
+            rootfs_readonly: false,
+            mounts: defaults::mounts(false, 1 << 20),
+            devices,
+            masked_paths: defaults::masked_paths(false),
+            readonly_paths: defaults::readonly_paths(false),
+            sysctls: defaults::network_sysctls(),
+            cgroup_v1_procs: vec![],
+            cgroup_v2: None,
+            process: process(arguments),
+        };
+        let id = Id::random();
+        Wish { id, spec, fds, stdin_open: false, stdin_once: false, attachments: vec![] }
+    }
+
+    pub fn log_name(id: Id) -> String {
+        format!("{id}-json.log")
+    }
+
+    pub fn create(&self, wish: Wish) -> Result<Created, WardenError> {
+        let Wish { id, spec, fds, stdin_open, stdin_once, attachments } = wish;
+        let directory = FdIndex(1 + defaults::DEVICES.len() as u16);
+        let name = Self::log_name(id);
+        let log = Log::JsonFile { directory, name, max_size: 10 << 20, max_files: 5 };
+        let request = CreateContainer { id, spec, log, stdin_open, stdin_once, attachments };
+        self.client.create(request, fds)
+    }
+
+    /// Runs a container to its end: its exit code and its log.
+    pub fn run(&self, wish: Wish) -> (u8, String) {
+        let id = wish.id;
+        self.create(wish).unwrap();
+        self.client.start(id).unwrap();
+        let code = self.exit(id).code;
+        let text = self.log(id);
+        self.client.forget(id).unwrap();
+        (code, text)
+    }
+
+    pub fn sh(&self, script: &str) -> (u8, String) {
+        self.run(self.wish(&["sh", "-c", script]))
+    }
+
+    pub fn exit(&self, wanted: Id) -> Exit {
+        exit_of(&self.events, wanted)
+    }
+
+    /// What was logged, without the time.
+    pub fn log(&self, id: Id) -> String {
+        let path = self.directory.path().join("logs").join(Self::log_name(id));
+        let text = fs::read_to_string(path).unwrap();
+        let line = |line: &str| {
+            let value: serde_json::Value = serde_json::from_str(line).unwrap();
+            value["log"].as_str().unwrap().to_owned()
+        };
+        text.lines().map(line).collect()
+    }
+}
+
+impl Drop for Ship {
+    fn drop(&mut self) {
+        let Ok(known) = self.client.list() else { return };
+        for (known, pidfd) in known {
+            if let (State::Running, Some(pidfd)) = (known.state, pidfd) {
+                let kill = rustix::process::Signal::KILL;
+                let _ = rustix::process::pidfd_send_signal(pidfd, kill);
+                let _ = self.events.iter().find(|event| {
+                    let Event::Exited { id, .. } = event;
+                    *id == known.id
+                });
+            } else {
+                let _ = self.client.forget(known.id);
+            }
+        }
+        let ended = self.client.shut_down();
+        if !std::thread::panicking() {
+            ended.unwrap();
+        }
+    }
+}
+
+impl Wish {
+    pub fn change(mut self, change: impl FnOnce(&mut ContainerSpec)) -> Self {
+        change(&mut self.spec);
+        self
+    }
+
+    /// Adds an attached client with everything.
+    pub fn attach(mut self) -> (Self, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.fds.push(theirs.into());
+        let socket = FdIndex(self.fds.len() as u16 - 1);
+        self.attachments.push(Attachment { socket, stdin: true, stdout: true, stderr: true });
+        (self, ours)
+    }
+}
+
+/// How long a test waits for what must happen; only a failure takes so long.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub fn exit_of(events: &Receiver<Event>, wanted: Id) -> Exit {
+    loop {
+        let Event::Exited { id, exit, .. } = events.recv_timeout(PATIENCE).unwrap();
+        if id == wanted {
+            return exit;
+        }
+    }
+}
+
+pub fn process(arguments: &[&str]) -> ProcessSpec {
+    ProcessSpec {
+        arguments: arguments.iter().map(|it| (*it).to_owned()).collect(),
+        environment: vec!["PATH=/usr/none:/bin".into()],
+        working_directory: "/".into(),
+        user: User { name: String::new(), additional_groups: vec![] },
+        terminal: false,
+        terminal_size: (0, 0),
+        capabilities: capabilities::resolve(&[], &[], false).unwrap(),
+        no_new_privileges: false,
+        seccomp: Seccomp::Unconfined,
+        rlimits: vec![],
+        oom_score_adj: None,
+        init: false,
+    }
+}
+
+/// Cuts Docker's frames: (stream, payload).
+pub fn frames(mut socket: UnixStream) -> Vec<(u8, String)> {
+    let mut bytes = Vec::new();
+    socket.read_to_end(&mut bytes).unwrap();
+    let (mut rest, mut all) = (bytes.as_slice(), Vec::<(u8, String)>::new());
+    while let [stream, 0, 0, 0, a, b, c, d, tail @ ..] = rest {
+        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        all.push((*stream, String::from_utf8(tail[..length].to_vec()).unwrap()));
+        rest = &tail[length..];
+    }
+    assert!(rest.is_empty(), "{rest:?}");
+    all
+}
+
+fn connect(directory: &Path) -> (Client, Receiver<Event>) {
+    let (sender, events) = channel();
+    let program = std::env::current_exe().unwrap();
+    let client = Client::connect_or_start(&directory.join("warden.sock"), &program, move |event| {
+        let _ = sender.send(event);
+    });
+    (client.unwrap(), events)
+}
