@@ -1,5 +1,6 @@
 //! `/containers` and `/exec`.
 
+mod archive;
 pub(crate) mod create;
 mod exec;
 mod host_config;
@@ -36,6 +37,8 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/containers/{id}/attach", post(streams::attach))
         .route("/containers/{id}/logs", get(streams::logs))
         .route("/containers/{id}/stats", get(stats::stats))
+        .route("/containers/{id}/archive", get(archive::get).head(archive::stat).put(archive::put))
+        .route("/containers/{id}/export", get(archive::export))
         .route("/containers/{id}/exec", post(exec::create))
         .route("/exec/{id}/start", post(exec::start))
         .route("/exec/{id}/resize", post(exec::resize))

@@ -2,6 +2,7 @@
 
 mod archive;
 mod changes;
+mod commit;
 pub(crate) mod transfer;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::request::{Query, timestamp};
 /// Names hold slashes, so everything below `/images` but the list is told apart by its last word.
 pub(crate) fn routes() -> Router<Api> {
     Router::new()
+        .route("/commit", axum::routing::post(commit::commit))
         .route("/images/json", get(list))
         .route("/images/{*rest}", axum::routing::any(route))
         .route("/distribution/{*rest}", get(transfer::distribution))

@@ -171,7 +171,7 @@ impl Engine {
         Ok(shares)
     }
 
-    fn rootfs(
+    pub(crate) fn rootfs(
         &self,
         record: &Record,
         directory: &OwnedFd,
