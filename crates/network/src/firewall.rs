@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::Ipv4Addr;
 
 use rustix::io::Errno;
 
-use crate::nft::{Batch, Element, Family, Nfnetlink, ruleset};
+use crate::nft::{Batch, Element, Family, Nfnetlink, conntrack, ruleset};
 use crate::{Bridge, Endpoint, NetworkError, PublishedPort};
 
 /// Our two tables in the network namespace in which this was opened.
@@ -53,7 +54,10 @@ impl Firewall {
 
     pub(crate) fn unpin(&mut self, host_link: &str) -> io::Result<()> {
         let removed = match self.endpoints.remove(host_link) {
-            Some(placed) => self.commit(&removing(&placed)),
+            Some(placed) => {
+                let removed = unless_absent(self.commit(&removing(&placed)));
+                self.forget_endpoint(placed).and(removed)
+            }
             None => self.remove_interface(host_link),
         };
         unless_absent(removed)
@@ -140,7 +144,7 @@ impl Firewall {
 
     /// Removes every element whose key begins with the interface.
     fn remove_interface(&mut self, name: &str) -> io::Result<()> {
-        let mut batch = Batch::default();
+        let (mut batch, mut removed) = (Batch::default(), Vec::new());
         for (family, set) in ruleset::keyed_by_interface() {
             let found = match self.socket.elements(family, ruleset::TABLE, set) {
                 Err(error) if is_absent(&error) => continue,
@@ -149,8 +153,25 @@ impl Firewall {
             let stale: Vec<_> =
                 found.into_iter().filter(|element| ruleset::is_of(element, name)).collect();
             batch.remove(family, ruleset::TABLE, set, &stale);
+            removed.extend(stale.into_iter().map(|element| (family, set, element)));
         }
-        self.commit(&batch)
+        self.commit(&batch)?;
+        self.forget_endpoint(removed)
+    }
+
+    /// Ends the connections of the endpoint with these elements.
+    fn forget_endpoint(&mut self, elements: Vec<Placed>) -> io::Result<()> {
+        let addresses =
+            elements.iter().filter_map(|(_, set, element)| ruleset::pinned_address(set, element));
+        addresses.map(|address| self.forget(address)).collect()
+    }
+
+    fn forget(&mut self, address: Ipv4Addr) -> io::Result<()> {
+        match conntrack::forget(&mut self.socket, address) {
+            // a kernel without nf_conntrack_netlink: old flows end by their timeout
+            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(()),
+            other => other,
+        }
     }
 
     /// Commits, and stays `intact` if nobody else changed the ruleset before or meanwhile.

@@ -15,7 +15,8 @@ use crate::survey::Survey;
 use crate::{Bridge, Endpoint, NetworkError, PublishedPort, link, netns};
 
 /// The kernel's links, addresses and nftables in the network namespace of the calling thread when
-/// it was opened. All methods block for well under a millisecond to a few milliseconds.
+/// it was opened. All methods but [`Host::unplug`]
+/// and [`Host::remove_bridge`] block for well under a millisecond to a few milliseconds.
 #[derive(Debug)]
 pub struct Host {
     netns: OwnedFd,
@@ -146,7 +147,11 @@ impl Host {
             .map_err(NetworkError::kernel("bring the container's loopback up"))
     }
 
-    /// Removes the host's end (and so the pair); one that is gone already is no error.
+    /// Removes the host's end (and so the pair), and ends its connections; one that is gone already
+    /// is no error.
+    ///
+    /// The kernel waits for several RCU grace periods when a link goes: this takes 10 to 50 ms, and
+    /// is best not waited for.
     pub fn unplug(&self, host_link: &str) -> Result<(), NetworkError> {
         let failed = NetworkError::kernel(format!("remove the nftables element of {host_link}"));
         let deleted = self.delete_link(host_link);

@@ -35,6 +35,16 @@ pub enum Protocol {
     Udp,
 }
 
+impl Protocol {
+    /// The number in the IPv4 header.
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
 /// A host port that leads to a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PublishedPort {

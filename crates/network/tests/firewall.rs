@@ -384,3 +384,36 @@ fn refused(from: &Namespace, address: Ipv4Addr, port: u16) -> bool {
 fn has(program: &str) -> bool {
     Command::new(program).arg("-V").output().is_ok()
 }
+
+/// J18: an old flow does not reach the container that has the address next.
+#[test]
+fn old_flows_end_with_their_container() {
+    let host = TestHost::new();
+    let outside = host.outside();
+    let network = bridge("bulkhead0", 1);
+    host.host.ensure_bridge(&network).unwrap();
+    let (first, end) = host.container(&network, 2);
+    let mut port = tcp(ANY, 53, end.address, 53);
+    port.protocol = Protocol::Udp;
+    host.host.publish(&[port]).unwrap();
+    let client = outside.namespace.run(|| UdpSocket::bind((ANY, 0)).unwrap());
+    let hears = |container: &Namespace| {
+        let server = container.run(|| UdpSocket::bind((ANY, 53)).unwrap());
+        server.set_read_timeout(Some(SILENCE)).unwrap();
+        // refused: what the last question was answered with
+        let _ = client.send_to(b"question", (HOST_OUTSIDE, 53));
+        client.send_to(b"question", (HOST_OUTSIDE, 53)).unwrap();
+        let mut buffer = [0; 16];
+        let heard = server.recv_from(&mut buffer);
+        if let Ok((_, peer)) = heard {
+            server.send_to(b"answer", peer).unwrap();
+        }
+        heard.is_ok()
+    };
+    assert!(hears(&first));
+    // the same address for another container, which has published nothing
+    host.host.unpublish(&[port]).unwrap();
+    host.host.unplug(&end.host_link).unwrap();
+    let (second, _) = host.container(&network, 2);
+    assert!(!hears(&second));
+}

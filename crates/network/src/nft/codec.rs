@@ -293,28 +293,24 @@ impl Batch {
     }
 }
 
-/// A request for all elements of a set.
-pub(super) fn dump_elements(family: Family, table: &str, set: &str, sequence: u32) -> Vec<u8> {
+/// What to ask for the elements of a set with.
+pub(super) fn dump_elements(table: &str, set: &str) -> Attributes {
     let mut attributes = Attributes::default();
     attributes.text(1, table).text(2, set);
-    let mut datagram = Vec::new();
-    let kind = SUBSYSTEM << 8 | u16::from(GET_ELEMENT);
-    header(&mut datagram, kind, REQUEST | DUMP, sequence, family as u8, [0, 0], &attributes.0);
-    datagram
+    attributes
 }
 
-/// A request for the number of the ruleset's last change.
-pub(super) fn generation(sequence: u32) -> Vec<u8> {
+/// A request that stands alone: a dump, or one that is answered with an acknowledgement last.
+pub(super) fn request(
+    kind: u16,
+    dump: bool,
+    family: u8,
+    sequence: u32,
+    attributes: &Attributes,
+) -> Vec<u8> {
     let mut datagram = Vec::new();
-    header(
-        &mut datagram,
-        SUBSYSTEM << 8 | u16::from(GET_GENERATION),
-        REQUEST,
-        sequence,
-        0,
-        [0, 0],
-        &[],
-    );
+    let flags = REQUEST | if dump { DUMP } else { ACKNOWLEDGE };
+    header(&mut datagram, kind, flags, sequence, family, [0, 0], &attributes.0);
     datagram
 }
 
@@ -354,7 +350,7 @@ fn header(
 }
 
 /// The attributes in `bytes`, without their flags; stops at the first that is malformed.
-fn each(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn each(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes([*rest.first()?, *rest.get(1)?]));
@@ -365,7 +361,7 @@ fn each(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-const NESTED: u16 = 1 << 15;
+pub(super) const NESTED: u16 = 1 << 15;
 const NETWORK_ORDER: u16 = 1 << 14;
 
 // netlink flags
@@ -388,9 +384,10 @@ const NEW_RULE: u8 = 6;
 const DELETE_RULE: u8 = 8;
 const NEW_SET: u8 = 9;
 const NEW_ELEMENT: u8 = 12;
-const GET_ELEMENT: u8 = 13;
+/// With the subsystem, as a request that stands alone has it.
+pub(super) const GET_ELEMENT: u16 = SUBSYSTEM << 8 | 13;
 const DELETE_ELEMENT: u8 = 14;
-const GET_GENERATION: u8 = 16;
+pub(super) const GET_GENERATION: u16 = SUBSYSTEM << 8 | 16;
 
 const SET_INTERVAL: u32 = 0x4;
 const SET_MAP: u32 = 0x8;

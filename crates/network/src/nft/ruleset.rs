@@ -33,7 +33,7 @@ use std::net::Ipv4Addr;
 use super::codec::{Hook, Set, Type};
 use super::expression::{Base, Connection, Meta, R0, Rule, Verdict};
 use super::{Batch, Element, Family};
-use crate::{Bridge, Endpoint, Protocol, PublishedPort};
+use crate::{Bridge, Endpoint, PublishedPort};
 
 pub(crate) const TABLE: &str = "bulkhead";
 pub(crate) const FAMILIES: [Family; 2] = [Family::Inet, Family::Bridge];
@@ -137,12 +137,8 @@ pub(crate) fn endpoint(endpoint: &Endpoint) -> Vec<(Family, &'static str, Elemen
 
 /// A published port's element.
 pub(crate) fn port(port: &PublishedPort) -> (Family, &'static str, Element) {
-    let protocol = match port.protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-    };
     let number = |port: u16| [port.to_be_bytes(), [0, 0]].concat();
-    let mut key = vec![protocol, 0, 0, 0];
+    let mut key = vec![port.protocol.number(), 0, 0, 0];
     let map = if port.host_address == Ipv4Addr::UNSPECIFIED {
         PORTS.name
     } else {
@@ -158,6 +154,14 @@ pub(crate) fn port(port: &PublishedPort) -> (Family, &'static str, Element) {
 /// Whether the element's key begins with this interface.
 pub(crate) fn is_of(element: &Element, name: &str) -> bool {
     element.key.starts_with(&interface(name))
+}
+
+/// The address that an endpoint's element pins it to.
+pub(crate) fn pinned_address(set: &str, element: &Element) -> Option<Ipv4Addr> {
+    if set != ENDPOINTS.name {
+        return None;
+    }
+    element.key.last_chunk::<4>().map(|octets| Ipv4Addr::from(*octets))
 }
 
 /// The sets whose keys begin with a bridge's or an endpoint's interface.

@@ -5,7 +5,7 @@ use std::io;
 use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 use rustix::net::sockopt::set_socket_send_buffer_size_force;
 
-use super::codec::{self, Batch, Element, Family};
+use super::codec::{self, Attributes, Batch, Element, Family};
 
 /// A nfnetlink socket of the namespace in which it was opened.
 #[derive(Debug)]
@@ -62,47 +62,61 @@ impl Nfnetlink {
         table: &str,
         set: &str,
     ) -> io::Result<Vec<Element>> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let wanted = self.sequence;
-        self.socket.send(&codec::dump_elements(family, table, set, wanted), 0)?;
+        let attributes = codec::dump_elements(table, set);
         let mut elements = Vec::new();
-        let mut done = false;
-        while !done {
-            self.receive(|sequence, kind, body| {
-                if sequence != wanted {
-                    return Ok(());
-                }
-                match kind {
-                    ERROR if error_code(body) != 0 => {
-                        return Err(io::Error::from_raw_os_error(-error_code(body)));
-                    }
-                    ERROR | DONE => done = true,
-                    _ => elements.extend(codec::decode_elements(body)),
-                }
-                Ok(())
-            })?;
-        }
+        self.ask_of(family as u8, codec::GET_ELEMENT, true, &attributes, |body| {
+            elements.extend(codec::decode_elements(body));
+        })?;
         Ok(elements)
     }
 
     /// The number of the ruleset's last change, by whomever.
     pub(crate) fn generation(&mut self) -> io::Result<u32> {
+        let mut found = None;
+        self.ask_of(0, codec::GET_GENERATION, false, &Attributes::default(), |body| {
+            found = codec::decode_generation(body);
+        })?;
+        found.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    }
+
+    /// Asks about IPv4 and hands each answer's body over.
+    pub(super) fn ask(
+        &mut self,
+        kind: u16,
+        dump: bool,
+        attributes: &Attributes,
+        each: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
+        self.ask_of(IPV4, kind, dump, attributes, each)
+    }
+
+    fn ask_of(
+        &mut self,
+        family: u8,
+        kind: u16,
+        dump: bool,
+        attributes: &Attributes,
+        mut each: impl FnMut(&[u8]),
+    ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let wanted = self.sequence;
-        self.socket.send(&codec::generation(wanted), 0)?;
-        let mut found = None;
-        while found.is_none() {
+        self.socket.send(&codec::request(kind, dump, family, wanted, attributes), 0)?;
+        let mut done = false;
+        while !done {
             self.receive(|sequence, kind, body| {
-                if sequence == wanted {
-                    if kind == ERROR {
+                match kind {
+                    // left over from a request that failed half-way
+                    _ if sequence != wanted => {}
+                    ERROR if error_code(body) != 0 => {
                         return Err(io::Error::from_raw_os_error(-error_code(body)));
                     }
-                    found = codec::decode_generation(body);
+                    ERROR | DONE => done = true,
+                    _ => each(body),
                 }
                 Ok(())
             })?;
         }
-        found.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+        Ok(())
     }
 
     /// Receives one datagram and hands over sequence number, type and body of each message.
@@ -141,6 +155,7 @@ fn error_code(body: &[u8]) -> i32 {
 
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
+const IPV4: u8 = 2;
 /// Bytes; see `Rtnetlink`.
 const RECEIVE: usize = 32 * 1024;
 const SEND: usize = 4 * 1024 * 1024;
