@@ -1,0 +1,291 @@
+use std::io::{BufReader, BufWriter, PipeWriter};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bulkhead_image::{Content, ImageError, Layer};
+use bulkhead_spec::{Digest, Timestamp};
+
+use super::run::SCRIPT;
+use super::{Build, now};
+use crate::BuildError;
+use crate::cache::{self, CachedStep};
+use crate::copy::{Collected, CopyError, Transfer};
+use crate::ignore::Ignore;
+use crate::instruction::{Copy, Instruction};
+use crate::owner::{self, ModeChange};
+use crate::plan::Origin;
+use crate::request::Executor;
+use crate::state::State;
+use crate::view::View;
+
+impl<E: Executor> Build<'_, E> {
+    pub(super) async fn copy(
+        &mut self,
+        stage: usize,
+        state: &mut State,
+        copy: &Copy,
+        instruction: &Instruction,
+    ) -> Result<(), BuildError> {
+        let line = instruction.line;
+        let refused = |message: String| BuildError::Step { line, message };
+        let faulty = |message: String| BuildError::Dockerfile { line, message };
+        let expand = |text: &String| state.expand(text, self.plan.escape).map_err(faulty);
+        let keyword = if copy.add { "ADD" } else { "COPY" };
+        let sources = copy.sources.iter().map(expand).collect::<Result<Vec<_>, _>>()?;
+        let destination = expand(&copy.destination)?;
+        let exclude = copy.exclude.iter().map(expand).collect::<Result<Vec<_>, _>>()?;
+        let owner = copy.chown.as_ref().map(expand).transpose()?;
+        let mode = copy.chmod.as_ref().map(expand).transpose()?;
+        let mut files = Vec::new();
+        for document in &copy.files {
+            let mut content = document.file();
+            if document.mark.expand {
+                content = state.expand_document(&content, self.plan.escape).map_err(faulty)?;
+            }
+            files.push((document.mark.name.clone(), content));
+        }
+        let mut history = vec![keyword.to_owned()];
+        history.extend(copy.from.iter().map(|from| format!("--from={from}")));
+        history.extend(owner.iter().map(|owner| format!("--chown={owner}")));
+        history.extend(mode.iter().map(|mode| format!("--chmod={mode}")));
+        history.extend(exclude.iter().map(|pattern| format!("--exclude={pattern}")));
+        history.extend(sources.iter().cloned());
+        history.extend(files.iter().map(|(name, _)| format!("<<{name}")));
+        history.push(destination.clone());
+        let history = history.join(" ");
+
+        let lower = view(&self.content, &state.image.rootfs.diff_ids)?;
+        let origin = self.plan.origin(stage, copy).map_err(faulty)?;
+        let mut ignores = Vec::new();
+        if !exclude.is_empty() {
+            let pattern = Ignore::parse(&exclude.join("\n"));
+            ignores
+                .push(Arc::new(pattern.map_err(|pattern| {
+                    refused(format!("--exclude: wrong pattern {pattern:?}"))
+                })?));
+        }
+        let source = match &origin {
+            Origin::Context => {
+                ignores.push(Arc::clone(&self.ignore));
+                let context = self.context.try_clone();
+                View::new(vec![context.map_err(|cause| BuildError::Io {
+                    what: "open the build context".to_owned(),
+                    cause,
+                })?])
+            }
+            Origin::Stage(index) => match self.stages.get(index) {
+                Some(stage) => view(&self.content, &stage.image.rootfs.diff_ids)?,
+                // Only a trigger of the base image can name a stage that the plan did not see.
+                None => {
+                    return Err(refused(format!(
+                        "{} names a stage that this target does not need otherwise",
+                        instruction.text
+                    )));
+                }
+            },
+            Origin::Image(reference) => {
+                let image = self.image(reference).await?;
+                view(&self.content, &self.content.config(image.id)?.rootfs.diff_ids)?
+            }
+        };
+        let working_directory = state.image.config.working_dir.clone();
+        let add = copy.add;
+        let unpack = copy.unpack.unwrap_or(true);
+        let seconds = Timestamp::now().as_second();
+        let prepared = blocking(move || {
+            let transfer = Transfer {
+                keyword,
+                source,
+                from_context: origin == Origin::Context,
+                ignores,
+                owner: owner.map(|text| resolve_owner(&text, &lower)).transpose()?,
+                lower,
+                sources,
+                files,
+                working_directory,
+                destination,
+                mode: mode
+                    .map(|text| ModeChange::parse(&text))
+                    .transpose()
+                    .map_err(CopyError::Refused)?,
+                unpack: add && unpack,
+                now: u64::try_from(seconds).unwrap_or(0),
+            };
+            let collected = transfer.collect()?;
+            let digest = transfer.digest(&collected)?;
+            Ok((transfer, collected, digest))
+        })
+        .await;
+        let at = |error| at_line(error, line);
+        let (transfer, collected, digest): (Transfer, Collected, Digest) = prepared.map_err(at)?;
+
+        let key = cache::key([&state.chain.hex(), &history, &digest.hex()[..]]);
+        if let Some(step) = self.cached(key) {
+            self.done(state, key, step, true, history);
+            return Ok(());
+        }
+        let content = Arc::clone(&self.content);
+        let imported = blocking(move || {
+            Ok(import(&content, move |to| transfer.write(&collected, BufWriter::new(to))))
+        });
+        let layer = imported.await.map_err(at)?.map_err(|failed| failed.at(line))?;
+        let layer = Some((layer.descriptor, layer.diff_id));
+        self.done(state, key, CachedStep { layer, created: now() }, false, history);
+        Ok(())
+    }
+
+    /// Makes the directory where it is missing, for the stage's user as BuildKit does.
+    pub(super) async fn working_directory(
+        &mut self,
+        state: &mut State,
+        path: &str,
+        line: usize,
+    ) -> Result<(), BuildError> {
+        let path = state
+            .expand(path, self.plan.escape)
+            .map_err(|message| BuildError::Dockerfile { line, message })?;
+        let directory = absolute(&state.image.config.working_dir, &path);
+        state.image.config.working_dir = directory.clone();
+        let history = format!("WORKDIR {directory}");
+        let key = cache::key([&state.chain.hex(), history.as_str(), &state.image.config.user]);
+        if let Some(step) = self.cached(key) {
+            self.done(state, key, step, true, history);
+            return Ok(());
+        }
+        let lower = view(&self.content, &state.image.rootfs.diff_ids)?;
+        let user = state.image.config.user.clone();
+        let content = Arc::clone(&self.content);
+        let made = blocking(move || {
+            let found = lower.resolve(Path::new(&directory)).map_err(|cause| CopyError::Io {
+                what: format!("look up {directory} in the image"),
+                cause,
+            })?;
+            match &found.node {
+                Some(node) if node.is_directory() => return Ok(None),
+                Some(_) => {
+                    return Err(CopyError::Refused(format!("{directory} is not a directory")));
+                }
+                None => {}
+            }
+            let owner = match user.as_str() {
+                "" => None,
+                user => Some(resolve_owner(user, &lower)?),
+            };
+            let directory = Transfer::of_directory(lower, owner, Timestamp::now().as_second());
+            let path: PathBuf = found.path;
+            Ok(Some(import(&content, move |to| {
+                directory.write_directory(&path, BufWriter::new(to))
+            })))
+        });
+        let layer = made.await.map_err(|error| at_line(error, line))?.transpose();
+        let layer = layer.map_err(|failed| failed.at(line))?;
+        let layer = layer.map(|layer| (layer.descriptor, layer.diff_id));
+        self.done(state, key, CachedStep { layer, created: now() }, false, history);
+        Ok(())
+    }
+
+    /// A layer that holds nothing but an executable script.
+    pub(super) async fn script_layer(&self, script: String) -> Result<Layer, BuildError> {
+        let content = Arc::clone(&self.content);
+        let made = blocking(move || {
+            Ok(import(&content, move |to| {
+                let failed = |cause| CopyError::Io { what: "write the script".to_owned(), cause };
+                let mut header = tar::Header::new_gnu();
+                header.set_mode(0o755);
+                header.set_uid(0);
+                header.set_gid(0);
+                header.set_mtime(0);
+                header.set_size(script.len() as u64);
+                let mut builder = tar::Builder::new(to);
+                builder.append_data(&mut header, SCRIPT, script.as_bytes()).map_err(failed)?;
+                builder.into_inner().map(drop).map_err(failed)
+            }))
+        });
+        made.await.map_err(|error| at_line(error, 0))?.map_err(|failed| failed.at(0))
+    }
+}
+
+fn view(content: &Content, diff_ids: &[Digest]) -> Result<View, ImageError> {
+    let layers = diff_ids.iter().map(|diff_id| content.layer(*diff_id));
+    layers.collect::<Result<_, _>>().map(View::new)
+}
+
+fn resolve_owner(text: &str, view: &View) -> Result<owner::Owner, CopyError> {
+    let resolved = owner::resolve(text, view)
+        .map_err(|cause| CopyError::Io { what: "read the image's users".to_owned(), cause })?;
+    resolved.map_err(CopyError::Refused)
+}
+
+/// `path` seen from `directory`, without `.` and `..`.
+fn absolute(directory: &str, path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    let whole = if path.starts_with('/') { path.to_owned() } else { format!("{directory}/{path}") };
+    for part in whole.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// Why there is no layer.
+enum Failed {
+    Copy(CopyError),
+    Image(ImageError),
+}
+
+impl Failed {
+    fn at(self, line: usize) -> BuildError {
+        match self {
+            Self::Copy(error) => at_line(error, line),
+            Self::Image(error) => BuildError::Image(error),
+        }
+    }
+}
+
+fn at_line(error: CopyError, line: usize) -> BuildError {
+    match error {
+        CopyError::Io { what, cause } => BuildError::Io { what, cause },
+        CopyError::Refused(message) => BuildError::Step { line, message },
+    }
+}
+
+/// Stores what `write` sends through a pipe, so that no layer is ever whole in memory.
+fn import(
+    content: &Content,
+    write: impl FnOnce(PipeWriter) -> Result<(), CopyError> + Send,
+) -> Result<Layer, Failed> {
+    let (reader, writer) = std::io::pipe()
+        .map_err(|cause| Failed::Copy(CopyError::Io { what: "make a pipe".to_owned(), cause }))?;
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(move || write(writer));
+        // The reading end is closed with the import, so the writer never waits for nobody.
+        let imported = { content.import_layer(&mut BufReader::with_capacity(128 << 10, reader)) };
+        let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match (written, imported) {
+            (Ok(()), Ok(layer)) => Ok(layer),
+            (Err(CopyError::Io { cause, .. }), Err(error))
+                if cause.kind() == std::io::ErrorKind::BrokenPipe =>
+            {
+                Err(Failed::Image(error))
+            }
+            (Err(error), _) => Err(Failed::Copy(error)),
+            (Ok(()), Err(error)) => Err(Failed::Image(error)),
+        }
+    })
+}
+
+/// Runs file work on a thread that may wait.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CopyError> + Send + 'static,
+) -> Result<T, CopyError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(CopyError::Refused("the engine is shutting down".to_owned())),
+        },
+    }
+}

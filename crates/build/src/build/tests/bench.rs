@@ -1,0 +1,230 @@
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bulkhead_image::{Content, Layer, StoredImage};
+use bulkhead_spec::image::{Descriptor, ImageConfig};
+use bulkhead_spec::{Digest, Reference};
+use rustix::fs::{OFlags, Stat};
+
+use crate::state::State;
+use crate::view::View;
+use crate::{BuildError, BuildRequest, Cache, CachedStep, Executor, Output, RunStep, build};
+
+/// A context, a store of images, and an executor that writes files instead of running programs.
+pub(super) struct Bench {
+    directory: tempfile::TempDir,
+    pub(super) content: Arc<Content>,
+    cache: Steps,
+    executor: Writer,
+    said: Arc<Mutex<String>>,
+    pub(super) dockerfile: String,
+    pub(super) arguments: Vec<(&'static str, &'static str)>,
+    pub(super) contexts: Vec<(&'static str, &'static str)>,
+    pub(super) target: Option<&'static str>,
+    pub(super) no_cache: bool,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(directory.path().join("context")).expect("makes it");
+        let content = Content::open(&directory.path().join("content")).expect("opens");
+        let content = Arc::new(content);
+        let executor = Writer {
+            content: Arc::clone(&content),
+            images: BTreeMap::new(),
+            runs: Mutex::default(),
+        };
+        Self {
+            directory,
+            content,
+            cache: Steps::default(),
+            executor,
+            said: Arc::default(),
+            dockerfile: "Dockerfile".to_owned(),
+            arguments: Vec::new(),
+            contexts: Vec::new(),
+            target: None,
+            no_cache: false,
+        }
+    }
+
+    pub(super) fn context(&self, path: &str) -> PathBuf {
+        self.directory.path().join("context").join(path)
+    }
+
+    pub(super) fn put(&self, path: &str, text: impl AsRef<[u8]>) {
+        let path = self.context(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("makes it");
+        std::fs::write(&path, text).expect("writes it");
+    }
+
+    pub(super) fn chmod(&self, path: &str, mode: u32) {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(self.context(path), mode).expect("chmod");
+    }
+
+    /// Makes an image of one layer. A name that ends in `/` is a directory of mode 1777, a text
+    /// that starts with `-> ` a link.
+    pub(super) fn image(&mut self, name: &str, files: &[(&str, &str)]) {
+        self.image_with(name, files, |_| {});
+    }
+
+    pub(super) fn image_with(
+        &mut self,
+        name: &str,
+        files: &[(&str, &str)],
+        change: impl FnOnce(&mut ImageConfig),
+    ) {
+        let layer = self.content.import_layer(&mut &archive(files)[..]).expect("a layer");
+        let mut state = State::scratch();
+        let step =
+            CachedStep { layer: Some((layer.descriptor, layer.diff_id)), created: "then".into() };
+        state.record("import".to_owned(), &step, state.chain);
+        change(&mut state.image);
+        let image = self.content.write_image(&state.image, &state.layers).expect("an image");
+        self.executor.images.insert(name.parse().expect(name), image);
+    }
+
+    pub(super) async fn build(&self) -> Result<StoredImage, BuildError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let request = BuildRequest {
+            context: bulkhead_sys::path::open_host(&self.context(""), flags).expect("opens"),
+            dockerfile: self.dockerfile.clone(),
+            arguments: self.arguments.iter().map(own).map(|(n, v)| (n, Some(v))).collect(),
+            labels: BTreeMap::new(),
+            target: self.target.map(str::to_owned),
+            no_cache: self.no_cache,
+            pull: false,
+            network: None,
+            extra_hosts: Vec::new(),
+            contexts: self.contexts.iter().map(own).collect(),
+        };
+        let said = Arc::clone(&self.said);
+        let output = move |text: &str| said.lock().expect("no panic").push_str(text);
+        build(request, Arc::clone(&self.content), &self.cache, &self.executor, &output).await
+    }
+
+    /// What was run since this was last asked.
+    pub(super) fn runs(&self) -> Vec<RunStep> {
+        std::mem::take(&mut self.executor.runs.lock().expect("no panic"))
+    }
+
+    /// What was put out since this was last asked.
+    pub(super) fn said(&self) -> String {
+        std::mem::take(&mut self.said.lock().expect("no panic"))
+    }
+
+    pub(super) fn config(&self, image: &StoredImage) -> ImageConfig {
+        self.content.config(image.id).expect("a configuration")
+    }
+
+    fn view(&self, layers: &[Digest]) -> View {
+        View::new(layers.iter().map(|id| self.content.layer(*id).expect("a layer")).collect())
+    }
+
+    pub(super) fn text_in(&self, layers: &[Digest], path: &str) -> Option<String> {
+        let bytes = self.view(layers).read_small(Path::new(path), 1 << 20).expect(path)?;
+        Some(String::from_utf8(bytes).expect("text"))
+    }
+
+    pub(super) fn text(&self, image: &StoredImage, path: &str) -> Option<String> {
+        self.text_in(&self.config(image).rootfs.diff_ids, path)
+    }
+
+    pub(super) fn stat(&self, image: &StoredImage, path: &str) -> Option<Stat> {
+        let view = self.view(&self.config(image).rootfs.diff_ids);
+        view.exact(Path::new(path)).expect(path).map(|node| node.stat)
+    }
+
+    /// Mode and owner, as `100644 0:0`.
+    pub(super) fn mode(&self, image: &StoredImage, path: &str) -> String {
+        let stat = self.stat(image, path).unwrap_or_else(|| panic!("{path} is not there"));
+        format!("{:o} {}:{}", stat.st_mode, stat.st_uid, stat.st_gid)
+    }
+}
+
+pub(super) fn archive(files: &[(&str, &str)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, text) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_mtime(1000);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(0);
+        header.set_mode(0o644);
+        if let Some(target) = text.strip_prefix("-> ") {
+            header.set_entry_type(tar::EntryType::Symlink);
+            builder.append_link(&mut header, name, target).expect("appends");
+        } else if name.ends_with('/') {
+            header.set_entry_type(tar::EntryType::Directory);
+            header.set_mode(0o1777);
+            header.set_uid(5);
+            builder.append_data(&mut header, name, &b""[..]).expect("appends");
+        } else {
+            header.set_size(text.len() as u64);
+            builder.append_data(&mut header, name, text.as_bytes()).expect("appends");
+        }
+    }
+    builder.into_inner().expect("an archive")
+}
+
+#[derive(Default)]
+struct Steps(Mutex<BTreeMap<Digest, CachedStep>>);
+
+impl Cache for Steps {
+    fn find(&self, key: Digest) -> Option<CachedStep> {
+        self.0.lock().expect("no panic").get(&key).cloned()
+    }
+
+    fn remember(&self, key: Digest, step: CachedStep) {
+        self.0.lock().expect("no panic").insert(key, step);
+    }
+}
+
+/// `write PATH TEXT` makes a layer of that file, `remove PATH` one without it, `fail` fails, and
+/// everything else changes nothing.
+struct Writer {
+    content: Arc<Content>,
+    images: BTreeMap<Reference, StoredImage>,
+    runs: Mutex<Vec<RunStep>>,
+}
+
+impl Executor for Writer {
+    async fn image(
+        &self,
+        reference: &Reference,
+        _pull: bool,
+        _output: &Output,
+    ) -> Result<StoredImage, BuildError> {
+        let missing = || {
+            let name = reference.familiar();
+            BuildError::Engine(format!("manifest for {name} not found: manifest unknown"))
+        };
+        self.images.get(reference).cloned().ok_or_else(missing)
+    }
+
+    async fn run(&self, step: RunStep, _output: &Output) -> Result<Option<Layer>, BuildError> {
+        let text = step.arguments.last().cloned().unwrap_or_default();
+        self.runs.lock().expect("no panic").push(step);
+        let words: Vec<_> = text.split_whitespace().collect();
+        let bytes = match words[..] {
+            ["fail"] => {
+                return Err(BuildError::Failed { command: "its own".to_owned(), code: 7 });
+            }
+            ["write", path, text] => archive(&[(path, text)]),
+            ["remove", path] => {
+                let path = Path::new(path);
+                let name = format!(".wh.{}", path.file_name().expect("a name").display());
+                archive(&[(path.with_file_name(name).to_str().expect("text"), "")])
+            }
+            _ => return Ok(None),
+        };
+        let layer: Layer = self.content.import_layer(&mut &bytes[..])?;
+        let _: &Descriptor = &layer.descriptor;
+        Ok(Some(layer))
+    }
+}

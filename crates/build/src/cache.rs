@@ -1,0 +1,36 @@
+use bulkhead_image::Content;
+use bulkhead_spec::{Digest, Hasher, image};
+
+/// Remembers which layer a step made, by a key over everything that the step depends on.
+pub trait Cache: Send + Sync {
+    fn find(&self, key: Digest) -> Option<CachedStep>;
+    fn remember(&self, key: Digest, step: CachedStep);
+}
+
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct CachedStep {
+    /// `None`: the step changed no file.
+    pub layer: Option<(image::Descriptor, Digest)>,
+    /// When the step was done (RFC 3339): a build that is cached as a whole gives the same image.
+    #[serde(default)]
+    pub created: String,
+}
+
+impl CachedStep {
+    /// Whether the layer is still on this machine, as an archive and unpacked.
+    pub(crate) fn is_whole(&self, content: &Content) -> bool {
+        self.layer.as_ref().is_none_or(|(descriptor, diff_id)| {
+            content.contains(descriptor.digest) && content.layer(*diff_id).is_ok()
+        })
+    }
+}
+
+/// Hashes `parts` so that no two lists of parts give one key.
+pub(crate) fn key<'a>(parts: impl IntoIterator<Item = &'a str>) -> Digest {
+    let mut hasher = Hasher::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.finish()
+}

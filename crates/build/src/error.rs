@@ -1,0 +1,27 @@
+use std::io;
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Docker's words, such as `dockerfile parse error on line 3: unknown instruction: RUNN`.
+    #[error("dockerfile parse error on line {line}: {message}")]
+    Dockerfile { line: usize, message: String },
+    #[error("the Dockerfile {0} is not in the build context")]
+    NoDockerfile(String),
+    #[error("target stage {0:?} could not be found")]
+    NoTarget(String),
+    #[error("build context {name}={value}: only docker-image://REFERENCE is supported")]
+    Context { name: String, value: String },
+    /// A step that cannot be done, such as a COPY of a file that is not there.
+    #[error("Dockerfile line {line}: {message}")]
+    Step { line: usize, message: String },
+    #[error("The command '{command}' returned a non-zero code: {code}")]
+    Failed { command: String, code: u8 },
+    #[error("{what}: {cause}")]
+    Io { what: String, cause: io::Error },
+    #[error(transparent)]
+    Image(#[from] bulkhead_image::ImageError),
+    /// From the executor: the engine's own words.
+    #[error("{0}")]
+    Engine(String),
+}

@@ -1,0 +1,119 @@
+//! What an image is after each instruction: configuration, history, layers, arguments.
+
+mod metadata;
+
+use std::collections::BTreeMap;
+
+use bulkhead_spec::Digest;
+use bulkhead_spec::image::{Descriptor, History, ImageConfig, Platform, RootFs};
+
+use crate::cache::{self, CachedStep};
+use crate::expand::{self, Style};
+pub(crate) use metadata::Scope;
+
+/// A stage in the making.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) image: ImageConfig,
+    /// The archives of `image.rootfs.diff_ids`, lowest first.
+    pub(crate) layers: Vec<Descriptor>,
+    /// Names everything that the stage came from and went through.
+    pub(crate) chain: Digest,
+    /// Values of the ARG instructions so far; ENV of the same name hides one.
+    pub(crate) arguments: BTreeMap<String, String>,
+    /// A CMD below an ENTRYPOINT of this stage is the base's, and is dropped.
+    pub(crate) has_own_command: bool,
+    /// The image that this is as long as no instruction has changed it.
+    pub(crate) base: Option<Digest>,
+}
+
+impl State {
+    /// `FROM scratch`.
+    pub(crate) fn scratch() -> Self {
+        let platform = Platform::host();
+        Self {
+            image: ImageConfig {
+                architecture: platform.architecture,
+                os: platform.os,
+                variant: platform.variant,
+                created: None,
+                author: String::new(),
+                config: Default::default(),
+                rootfs: RootFs { kind: "layers".to_owned(), diff_ids: Vec::new() },
+                history: Vec::new(),
+            },
+            layers: Vec::new(),
+            chain: cache::key(["scratch"]),
+            arguments: BTreeMap::new(),
+            has_own_command: false,
+            base: None,
+        }
+    }
+
+    /// `FROM image`.
+    pub(crate) fn on(id: Digest, image: ImageConfig, layers: Vec<Descriptor>) -> Self {
+        let chain = cache::key(["image", &id.hex()]);
+        Self { image, layers, chain, base: Some(id), ..Self::scratch() }
+    }
+
+    /// `FROM stage`: arguments end with their stage.
+    pub(crate) fn next_stage(&self) -> Self {
+        Self { arguments: BTreeMap::new(), has_own_command: false, ..self.clone() }
+    }
+
+    pub(crate) fn variable(&self, name: &str) -> Option<String> {
+        let environment = self.image.config.env.iter().flatten();
+        let set = environment.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name);
+        set.map(|(_, value)| value.to_owned()).or_else(|| self.arguments.get(name).cloned())
+    }
+
+    pub(crate) fn expand(&self, text: &str, escape: char) -> Result<String, String> {
+        expand::word(text, escape, &|name| self.variable(name)).map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn expand_words(&self, text: &str, escape: char) -> Result<Vec<String>, String> {
+        expand::words(text, escape, Style::default(), &|name| self.variable(name))
+            .map_err(|error| error.to_string())
+    }
+
+    /// A here-document's body: quotes are text.
+    pub(crate) fn expand_document(&self, text: &str, escape: char) -> Result<String, String> {
+        let style = Style { ignore_quotes: true, ..Style::default() };
+        expand::styled(text, escape, style, &|name| self.variable(name))
+            .map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn shell(&self) -> Vec<String> {
+        let default = || vec!["/bin/sh".to_owned(), "-c".to_owned()];
+        self.image.config.shell.clone().unwrap_or_else(default)
+    }
+
+    /// Arguments as `NAME=value` that no ENV hides.
+    pub(crate) fn visible_arguments(&self) -> Vec<String> {
+        let set = |name: &str| {
+            let environment = self.image.config.env.iter().flatten();
+            environment.filter_map(|pair| pair.split_once('=')).any(|(key, _)| key == name)
+        };
+        let visible = self.arguments.iter().filter(|(name, _)| !set(name));
+        visible.map(|(name, value)| format!("{name}={value}")).collect()
+    }
+
+    /// Notes a step that is done.
+    pub(crate) fn record(&mut self, created_by: String, step: &CachedStep, key: Digest) {
+        self.base = None;
+        let layer = step.layer.as_ref();
+        let diff_id = layer.map(|(_, diff_id)| diff_id.hex()).unwrap_or_default();
+        self.chain = cache::key([&key.hex()[..], &diff_id]);
+        self.image.history.push(History {
+            created: Some(step.created.clone()),
+            created_by,
+            empty_layer: layer.is_none(),
+            ..History::default()
+        });
+        self.image.created = Some(step.created.clone());
+        if let Some((descriptor, diff_id)) = layer {
+            self.layers.push(descriptor.clone());
+            self.image.rootfs.diff_ids.push(*diff_id);
+        }
+    }
+}
