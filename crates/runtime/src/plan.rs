@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use bulkhead_sys::mount::Attributes;
 use bulkhead_sys::process::Arguments;
-use bulkhead_sys::seccomp::Instruction;
 use rustix::process::{Resource, Rlimit};
 
+use crate::seccomp::Filter;
 use crate::{Capabilities, FdIndex, User};
 
 mod compile;
@@ -45,7 +45,7 @@ struct Program {
     environment: Arguments,
     /// `HOME` comes from the user database where the environment has none.
     wants_home: bool,
-    filter: Vec<Instruction>,
+    filter: Option<Filter>,
 }
 
 /// A file system that is mounted anew.

@@ -18,9 +18,15 @@ pub const CHILD: i32 = libc::SIGCHLD;
 /// Blocks every signal that can be blocked, and takes back whatever was ignored, which children
 /// would inherit through exec.
 pub fn block_all() -> Result<(), Errno> {
+    // the kernel's `struct sigaction`: no handler (SIG_DFL), flags, restorer, mask of 64 bits
+    let default = [0u64; 4];
     for number in 1..=64 {
-        // SAFETY: SIG_DFL installs no code; numbers that cannot be changed give EINVAL.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        // SAFETY: `default` lives across the call and installs no code. Not libc's signal(), which
+        // leaves out 32 and 33; numbers that cannot be changed give EINVAL.
+        unsafe {
+            let none = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), none, size_of::<u64>());
+        }
     }
     set_mask(true)
 }

@@ -3,10 +3,10 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_sys::mount::Attributes;
 use bulkhead_sys::process::{Arguments, CLONE_NEWCGROUP, CLONE_NEWUSER};
-use bulkhead_sys::seccomp::Instruction;
 use rustix::process::{Resource, Rlimit};
 
 use super::{KINDS, NewMount, Plan, Program, Refused, Step};
+use crate::seccomp::{self, SeccompError};
 use crate::{ContainerSpec, FdIndex, Mount, MountKind, Namespaces, ProcessSpec, Source, defaults};
 
 /// What plans need to know of the host; read once.
@@ -40,8 +40,10 @@ impl Host {
 }
 
 /// A specification that no process can be made of.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum PlanError {
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
     #[error("no command specified")]
     NoCommand,
     #[error("{0:?} holds a zero byte")]
@@ -59,12 +61,8 @@ pub enum PlanError {
 }
 
 impl Plan {
-    /// Compiles the first process of a container. `filter` is its seccomp program, empty for none.
-    pub fn container(
-        spec: &ContainerSpec,
-        host: &Host,
-        filter: Vec<Instruction>,
-    ) -> Result<Self, PlanError> {
+    /// Compiles the first process of a container.
+    pub fn container(spec: &ContainerSpec, host: &Host) -> Result<Self, PlanError> {
         if spec.namespaces.mnt != Source::Private {
             return Err(PlanError::SharedMounts);
         }
@@ -138,7 +136,7 @@ impl Plan {
         Self {
             namespaces: private & !CLONE_NEWCGROUP,
             joined: joined.collect(),
-            ..Self::process(&spec.process, filter)?
+            ..Self::process(&spec.process)?
         }
         .after(steps)
     }
@@ -148,7 +146,6 @@ impl Plan {
         process: &ProcessSpec,
         cgroup_v1_procs: &[FdIndex],
         namespaces: i32,
-        filter: Vec<Instruction>,
     ) -> Result<Self, PlanError> {
         let mut steps = Vec::with_capacity(24);
         // Before its root: the files of the host are opened by then, but the warden's copy of the
@@ -161,17 +158,18 @@ impl Plan {
             let (rows, columns) = process.terminal_size;
             steps.push(Step::OpenTerminal { rows, columns, console: false });
         }
-        Self::process(process, filter)?.after(steps)
+        Self::process(process)?.after(steps)
     }
 
-    fn process(process: &ProcessSpec, filter: Vec<Instruction>) -> Result<Self, PlanError> {
+    fn process(process: &ProcessSpec) -> Result<Self, PlanError> {
         let name = process.arguments.first().filter(|it| !it.is_empty());
         let name = name.ok_or(PlanError::NoCommand)?.clone();
         let directory = match process.working_directory.as_str() {
             "" => PathBuf::from("/"),
             directory => absolute(directory)?,
         };
-        let filtered = !filter.is_empty();
+        let filter = seccomp::compile(&process.seccomp, process.capabilities)?;
+        let filtered = filter.is_some();
         let no_new_privileges = process.no_new_privileges;
         let mut steps = vec![
             Step::Session { terminal: process.terminal },

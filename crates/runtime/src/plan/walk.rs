@@ -251,7 +251,10 @@ impl<'a> Walk<'a> {
                 process::close_on_exec_from(3)
             }
             Step::BoundingSet(set) => identity::bound(*set),
-            Step::Filter => bulkhead_sys::seccomp::install(&program.filter),
+            Step::Filter => match &program.filter {
+                Some(filter) => bulkhead_sys::seccomp::install(&filter.instructions),
+                None => Err(Errno::INVAL),
+            },
             Step::SetIdentity => {
                 let user = self.user.as_ref().ok_or(Errno::INVAL)?;
                 process::set_identity(user.uid, user.gid, &user.additional_gids)

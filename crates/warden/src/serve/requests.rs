@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use bulkhead_runtime::plan::{KINDS, PlanError};
-use bulkhead_runtime::{Plan, ProcessSpec, Source as NamespaceSource};
+use bulkhead_runtime::{Plan, Source as NamespaceSource};
 use bulkhead_spec::{Id, IdRange};
 use bulkhead_sys::process::{CLONE_NEWUSER, clone3};
 use rustix::fs::OFlags;
@@ -69,8 +69,7 @@ impl Warden {
         if self.processes.contains_key(&id) {
             return Err(Fault::Refused(format!("container {id} exists already")));
         }
-        let filter = filter(&spec.process)?;
-        let plan = Plan::container(&spec, &self.ready.host, filter).map_err(unplanned)?;
+        let plan = Plan::container(&spec, &self.ready.host).map_err(unplanned)?;
         let copy = |index: bulkhead_runtime::FdIndex| {
             let fd = descriptors.get(usize::from(index.0)).ok_or(Errno::BADF);
             fd.and_then(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 3))
@@ -131,9 +130,7 @@ impl Warden {
             return Err(Fault::Refused(format!("container {container} is not running")));
         };
         let (range, namespaces) = (holder.range, holder.namespaces);
-        let filter = filter(&process)?;
-        let plan = Plan::exec(&process, &request.cgroup_v1_procs, namespaces, filter)
-            .map_err(unplanned)?;
+        let plan = Plan::exec(&process, &request.cgroup_v1_procs, namespaces).map_err(unplanned)?;
         let terminal = process.terminal;
         let stdio = self.stdio(terminal, request.stdin_open, range)?;
         let cgroup = request.cgroup_v2.and_then(|it| descriptors.get(usize::from(it.0)));
@@ -323,10 +320,6 @@ impl Warden {
         self.ending = true;
         Ok(())
     }
-}
-
-fn filter(_process: &ProcessSpec) -> Result<Vec<bulkhead_sys::seccomp::Instruction>, Fault> {
-    Ok(Vec::new())
 }
 
 fn unplanned(error: PlanError) -> Fault {

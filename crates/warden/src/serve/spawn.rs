@@ -229,8 +229,9 @@ impl Warden {
             errno: Errno::SRCH.raw_os_error(),
             detail: "it was killed before it was ready".to_owned(),
         });
-        process.failure = Some(failure.clone());
-        self.answer(caller, Err(Fault::Start(process.start_failure(&failure))), Vec::new());
+        // The answer is given when it is reaped, so that nothing is left of it by then.
+        process.failure = Some(failure);
+        process.caller = Some(caller);
     }
 
     /// The process's pidfd is readable: it has ended.
@@ -277,18 +278,19 @@ impl Warden {
     /// The process has ended and its output is written: everybody is told.
     pub(super) fn finish(&mut self, id: Id, exit: Exit) {
         let Some(mut process) = self.processes.remove(&id) else { return };
-        let ran = matches!(process.phase, Phase::Running);
+        let (ran, unmade) = (process.phase == Phase::Running, process.phase == Phase::Preparing);
         process.phase = Phase::Exited(exit);
         self.close_output(&mut process);
         let container = process.container;
         if let Some(caller) = process.caller.take() {
-            let failure = Failure { step: u16::MAX, errno: 3, detail: "it was killed".to_owned() };
+            let killed =
+                || Failure { step: u16::MAX, errno: 3, detail: "it was killed".to_owned() };
+            let failure = process.failure.clone().unwrap_or_else(killed);
             self.answer(caller, Err(Fault::Start(process.start_failure(&failure))), Vec::new());
         }
-        let never_made = process.failure.is_some() && !ran;
         let forgetting = process.forgetting.take();
-        // What failed before it ran has been told to the caller, who asked for it.
-        if forgetting.is_none() && !(never_made && !process.is_container()) {
+        // What was never created has been told to the caller, who asked for it.
+        if forgetting.is_none() && !unmade {
             self.processes.insert(id, process);
         }
         if ran {
