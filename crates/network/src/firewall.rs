@@ -100,18 +100,33 @@ impl Firewall {
         }
     }
 
-    /// Replaces all rules and elements, in one transaction: nothing is open in between.
+    /// Replaces all rules, and the elements of these bridges and of whatever has an address in
+    /// their subnets, in one transaction: nothing is open in between. Elements of other bridges
+    /// are another engine's.
     pub(crate) fn replace(
         &mut self,
         bridges: &[(Bridge, Vec<Endpoint>)],
         ports: &[PublishedPort],
     ) -> io::Result<()> {
+        let before = self.socket.generation()?;
         let mut batch = Batch::default();
         ruleset::base(&mut batch);
+        let mut stale: Vec<Placed> = Vec::new();
         for (family, set) in ruleset::SETS {
-            batch.clear(family, ruleset::TABLE, set.name);
+            let found = match self.socket.elements(family, ruleset::TABLE, set.name) {
+                Err(error) if is_absent(&error) => Vec::new(),
+                other => other?,
+            };
+            for element in found {
+                if bridges.iter().any(|(bridge, _)| ruleset::concerns(set, &element, bridge)) {
+                    if set.name == ruleset::ENDPOINTS.name {
+                        stale.push(ruleset::pinned_port(&element));
+                    }
+                    stale.push((family, set.name, element));
+                }
+            }
         }
-        self.endpoints.clear();
+        remove(&mut batch, &stale);
         let mut elements: Vec<Placed> = ports.iter().map(ruleset::port).collect();
         for (bridge, endpoints) in bridges {
             elements.extend(ruleset::bridge(bridge));
@@ -122,7 +137,6 @@ impl Firewall {
             }
         }
         insert(&mut batch, &elements);
-        let before = self.socket.generation()?;
         self.socket.commit(&batch)?;
         self.intact = self.socket.generation().ok().filter(|after| *after == following(before));
         Ok(())
@@ -132,7 +146,13 @@ impl Firewall {
         Ok(self.intact == Some(self.socket.generation()?))
     }
 
+    /// Deletes both tables, unless they still serve a bridge: perhaps another engine's.
     pub(crate) fn delete_tables(&mut self) -> io::Result<()> {
+        match self.socket.elements(Family::Inet, ruleset::TABLE, ruleset::BRIDGES.name) {
+            Ok(bridges) if !bridges.is_empty() => return Ok(()),
+            Err(error) if !is_absent(&error) => return Err(error),
+            _ => {}
+        }
         let answers = ruleset::FAMILIES.map(|family| {
             let mut batch = Batch::default();
             batch.delete_table(family, ruleset::TABLE);
@@ -161,9 +181,9 @@ impl Firewall {
 
     /// Ends the connections of the endpoint with these elements.
     fn forget_endpoint(&mut self, elements: Vec<Placed>) -> io::Result<()> {
-        let addresses =
+        let mut addresses =
             elements.iter().filter_map(|(_, set, element)| ruleset::pinned_address(set, element));
-        addresses.map(|address| self.forget(address)).collect()
+        addresses.try_for_each(|address| self.forget(address))
     }
 
     fn forget(&mut self, address: Ipv4Addr) -> io::Result<()> {
@@ -208,10 +228,15 @@ fn insert(batch: &mut Batch, elements: &[Placed]) {
 
 fn removing(elements: &[Placed]) -> Batch {
     let mut batch = Batch::default();
+    remove(&mut batch, elements);
+    batch
+}
+
+/// Removes elements as part of `batch`, one message per set.
+fn remove(batch: &mut Batch, elements: &[Placed]) {
     for (family, set) in ruleset::SETS {
         batch.remove(family, ruleset::TABLE, set.name, &of(elements, family, set.name));
     }
-    batch
 }
 
 fn of(elements: &[Placed], family: Family, set: &str) -> Vec<Element> {

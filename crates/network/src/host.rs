@@ -179,12 +179,12 @@ impl Host {
         self.firewall().is_intact().map_err(failed)
     }
 
-    /// Makes the kernel hold exactly these endpoints and ports: what an engine that crashed left
-    /// behind is removed, what a flush of the ruleset lost is put back.
+    /// Makes the kernel hold exactly these endpoints and ports on these bridges: what an engine that
+    /// crashed left behind is removed, what a flush of the ruleset lost is put back.
     ///
-    /// A link is known as ours by what it is, not by a record: a bridge by its hardware address
-    /// that is made from its IPv4 address, an endpoint as a veth on such a bridge. Containers whose
-    /// link is gone are not plugged again, because that takes their network namespace.
+    /// Every veth on one of the bridges counts as ours, and every port that leads into its subnet.
+    /// Other bridges are left alone: they may be another engine's. Containers whose link is gone
+    /// are not plugged again, because that takes their network namespace.
     pub fn reconcile(
         &self,
         bridges: &[(Bridge, Vec<Endpoint>)],
@@ -206,11 +206,10 @@ impl Host {
         let mut route = self.route();
         let survey = survey(&mut route)?;
         let wanted = |name: &str| {
-            bridges.iter().any(|(bridge, endpoints)| {
-                bridge.name == name || endpoints.iter().any(|each| each.host_link == name)
-            })
+            bridges.iter().any(|(_, endpoints)| endpoints.iter().any(|it| it.host_link == name))
         };
-        let strays = survey.own_links().into_iter().filter(|name| !wanted(name));
+        let names: Vec<_> = bridges.iter().map(|(bridge, _)| bridge.name.as_str()).collect();
+        let strays = survey.veths_on(&names).into_iter().filter(|name| !wanted(name));
         let deletions: Vec<_> = strays.map(link::delete).collect();
         let answers =
             route.change(deletions).map_err(NetworkError::kernel("remove stale interfaces"))?;
@@ -221,8 +220,8 @@ impl Host {
         Ok(())
     }
 
-    /// Removes the nftables tables, with what the administrator put into `user`; links stay, and
-    /// `net.ipv4.ip_forward`, because others may rely on it by now.
+    /// Removes the nftables tables, with what the administrator put into `user`, once the last
+    /// bridge was removed from them; `net.ipv4.ip_forward` stays, because others may rely on it.
     pub fn tear_down(&self) -> Result<(), NetworkError> {
         let failed = NetworkError::kernel("remove the nftables tables called bulkhead");
         self.firewall().delete_tables().map_err(failed)

@@ -71,14 +71,15 @@ impl Survey {
             .any(|(other, length)| same_network(subnet, other, prefix.min(length)))
     }
 
-    /// Names of our bridges and of the veths on them.
-    pub(crate) fn own_links(&self) -> Vec<&str> {
-        let own = self.own_bridges();
-        let ours = |link: &&LinkMessage| {
-            own.contains(&link.header.index)
-                || link::is_veth(link) && link::controller(link).is_some_and(|it| own.contains(&it))
+    /// Names of the veths on the bridges with these names.
+    pub(crate) fn veths_on(&self, bridges: &[&str]) -> Vec<&str> {
+        let named = |link: &&LinkMessage| link::name(link).is_some_and(|it| bridges.contains(&it));
+        let indexes: Vec<_> =
+            self.links.iter().filter(named).map(|link| link.header.index).collect();
+        let on_one = |link: &&LinkMessage| {
+            link::is_veth(link) && link::controller(link).is_some_and(|it| indexes.contains(&it))
         };
-        self.links.iter().filter(ours).filter_map(link::name).collect()
+        self.links.iter().filter(on_one).filter_map(link::name).collect()
     }
 
     /// Indexes of the bridges whose hardware address is made from their IPv4 address.

@@ -311,6 +311,17 @@ fn reconcile_puts_back_what_a_flush_lost() {
     }
     assert_eq!(outside.namespace.fetch(HOST_OUTSIDE, 80).unwrap(), OUTSIDE);
 
+    // what another engine keeps on its own bridge in the same tables stays
+    let other = bridge("bulkhead1", 2);
+    host.host.ensure_bridge(&other).unwrap();
+    let (elsewhere, elsewhere_end) = host.container(&other, 2);
+    let _elsewhere = elsewhere.serve(80);
+    host.host.publish(&[tcp(ANY, 82, elsewhere_end.address, 80)]).unwrap();
+    host.host.reconcile(&wanted, &[port]).unwrap();
+    assert_eq!(outside.namespace.fetch(HOST_OUTSIDE, 82).unwrap(), OUTSIDE);
+    host.host.tear_down().unwrap();
+    assert_eq!(outside.namespace.fetch(HOST_OUTSIDE, 82).unwrap(), OUTSIDE);
+
     // our own changes do not count as somebody else's, and a plug or publish mends what it needs
     host.host.publish(&[stale]).unwrap();
     assert!(host.host.is_intact().unwrap());

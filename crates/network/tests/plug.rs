@@ -91,18 +91,21 @@ fn a_failed_plug_leaves_nothing() {
 #[test]
 fn reconcile_removes_what_a_crash_left() {
     let host = TestHost::new();
-    let (kept, gone) = (bridge("bulkhead0", 1), bridge("bulkhead1", 2));
+    let (kept, other) = (bridge("bulkhead0", 1), bridge("bulkhead1", 2));
     host.host.ensure_bridge(&kept).unwrap();
-    host.host.ensure_bridge(&gone).unwrap();
+    host.host.ensure_bridge(&other).unwrap();
     let (_first, first_end) = host.container(&kept, 2);
     let (_second, _) = host.container(&kept, 3);
-    let (_third, _) = host.container(&gone, 2);
+    let (third, third_end) = host.container(&other, 2);
 
     let again = host.namespace.run(|| bulkhead_network::Host::open().unwrap());
     for _ in 0..2 {
         again.reconcile(&[(kept.clone(), vec![first_end.clone()])], &[]).unwrap();
-        assert_eq!(links(&host.namespace), [first_end.host_link.as_str(), "bulkhead0", "lo"]);
+        assert_eq!(links(&host.namespace), ["bh1.2", "bh2.2", "bulkhead0", "bulkhead1", "lo"]);
     }
+    // the other bridge may be another engine's: its container still works
+    let _server = host.namespace.serve(80);
+    assert_eq!(third.fetch(other.gateway, 80).unwrap(), third_end.address);
 }
 
 #[test]

@@ -232,13 +232,6 @@ impl Batch {
         self.elements(DELETE_ELEMENT, 0, (family, table, set), elements)
     }
 
-    /// Removes all elements of a set.
-    pub(crate) fn clear(&mut self, family: Family, table: &str, set: &str) -> &mut Self {
-        self.push(DELETE_ELEMENT, family, 0, |message| {
-            message.text(1, table).text(2, set);
-        })
-    }
-
     fn elements(
         &mut self,
         kind: u8,

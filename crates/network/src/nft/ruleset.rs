@@ -38,7 +38,7 @@ use crate::{Bridge, Endpoint, PublishedPort};
 pub(crate) const TABLE: &str = "bulkhead";
 pub(crate) const FAMILIES: [Family; 2] = [Family::Inet, Family::Bridge];
 
-/// All sets that `reconcile` fills anew.
+/// All sets.
 pub(crate) const SETS: [(Family, &Set); 8] = [
     (Family::Inet, &ADDRESS_PORTS),
     (Family::Inet, &PORTS),
@@ -46,8 +46,8 @@ pub(crate) const SETS: [(Family, &Set); 8] = [
     (Family::Inet, &INTERNAL),
     (Family::Inet, &SAME),
     (Family::Inet, &SUBNETS),
-    (Family::Bridge, &PINNED),
     (Family::Bridge, &ENDPOINTS),
+    (Family::Bridge, &PINNED),
 ];
 
 const ADDRESS_PORTS: Set = Set {
@@ -62,7 +62,8 @@ const PORTS: Set = Set {
     value: &[Type::Address, Type::Port],
     interval: false,
 };
-const BRIDGES: Set = Set { name: "bridges", key: &[Type::Interface], value: &[], interval: false };
+pub(crate) const BRIDGES: Set =
+    Set { name: "bridges", key: &[Type::Interface], value: &[], interval: false };
 const INTERNAL: Set =
     Set { name: "internal", key: &[Type::Interface], value: &[], interval: false };
 /// (bridge, bridge): nft cannot compare two registers. With `bridge-nf-call-iptables`, which is on
@@ -76,7 +77,7 @@ const SAME: Set = Set {
 const SUBNETS: Set =
     Set { name: "subnets", key: &[Type::Interface, Type::Address], value: &[], interval: true };
 const PINNED: Set = Set { name: "pinned", key: &[Type::Interface], value: &[], interval: false };
-const ENDPOINTS: Set = Set {
+pub(crate) const ENDPOINTS: Set = Set {
     name: "endpoints",
     key: &[Type::Interface, Type::Mac, Type::Address],
     value: &[],
@@ -107,10 +108,9 @@ pub(crate) fn base(batch: &mut Batch) {
 /// A bridge's elements.
 pub(crate) fn bridge(bridge: &Bridge) -> Vec<(Family, &'static str, Element)> {
     let name = interface(&bridge.name);
-    let mask = u32::MAX.checked_shl(32 - u32::from(bridge.prefix.min(32))).unwrap_or(0);
-    let first = u32::from(bridge.gateway) & mask;
+    let (first, last) = subnet(bridge);
     let with = |address: u32| [name.as_slice(), &address.to_be_bytes()].concat();
-    let subnet = Element { key: with(first), end: Some(with(first | !mask)), ..Element::default() };
+    let subnet = Element { key: with(first), end: Some(with(last)), ..Element::default() };
     let mut elements = vec![
         (Family::Inet, BRIDGES.name, plain(name.to_vec())),
         (Family::Inet, SAME.name, plain([name, name].concat())),
@@ -154,6 +154,35 @@ pub(crate) fn port(port: &PublishedPort) -> (Family, &'static str, Element) {
 /// Whether the element's key begins with this interface.
 pub(crate) fn is_of(element: &Element, name: &str) -> bool {
     element.key.starts_with(&interface(name))
+}
+
+/// Whether an element belongs to the bridge: by the bridge's name, or by an address in its subnet.
+/// Those of `pinned` have neither; see [`pinned_port`].
+pub(crate) fn concerns(set: &Set, element: &Element, bridge: &Bridge) -> bool {
+    let (first, last) = subnet(bridge);
+    let inside = |octets: Option<&[u8; 4]>| {
+        octets.is_some_and(|octets| (first..=last).contains(&u32::from_be_bytes(*octets)))
+    };
+    if set.name == ENDPOINTS.name {
+        inside(element.key.last_chunk())
+    } else if let Some(value) = &element.value {
+        inside(value.first_chunk())
+    } else {
+        set.name != PINNED.name && is_of(element, &bridge.name)
+    }
+}
+
+/// The element of `pinned` that goes with an element of `endpoints`.
+pub(crate) fn pinned_port(endpoint: &Element) -> (Family, &'static str, Element) {
+    let name = endpoint.key.get(..16).unwrap_or_default();
+    (Family::Bridge, PINNED.name, plain(name.to_vec()))
+}
+
+/// First and last address of the bridge's subnet.
+fn subnet(bridge: &Bridge) -> (u32, u32) {
+    let mask = u32::MAX.checked_shl(32 - u32::from(bridge.prefix.min(32))).unwrap_or(0);
+    let first = u32::from(bridge.gateway) & mask;
+    (first, first | !mask)
 }
 
 /// The address that an endpoint's element pins it to.
