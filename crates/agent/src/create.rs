@@ -1,0 +1,222 @@
+//! A container of a task as Docker's create request: the agent's half, and over it the control plane's.
+
+use std::collections::BTreeMap;
+
+use bulkhead_aws_api::acs::{PayloadContainer, PayloadTask};
+use serde_json::{Map, Value, json};
+
+/// The body of `POST /containers/create`. `names` has the Docker names of the task's containers.
+///
+/// # Errors
+/// Where the control plane's texts are not JSON objects.
+pub(crate) fn body(
+    task: &PayloadTask,
+    container: &PayloadContainer,
+    names: &BTreeMap<String, String>,
+) -> Result<Value, serde_json::Error> {
+    let environment: Vec<String> = container
+        .environment
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .chain([format!("AWS_EXECUTION_ENV=AWS_ECS_{}", task.launch_type)])
+        .collect();
+    let mut body = json!({"Image": container.image, "Env": environment});
+    if let Some(command) = &container.command {
+        body["Cmd"] = json!(command);
+    }
+    if let Some(entry_point) = &container.entry_point {
+        body["Entrypoint"] = json!(entry_point);
+    }
+    let exposed: Map<String, Value> = ports(container).map(|(port, _)| (port, json!({}))).collect();
+    body["ExposedPorts"] = Value::Object(exposed);
+    body["HostConfig"] = host_config(task, container, names);
+    lay_over(&mut body, text_object(&container.docker_config.config)?);
+    lay_over(&mut body["HostConfig"], text_object(&container.docker_config.host_config)?);
+    // the agent's labels win: it finds its containers by them
+    let mut labels = body["Labels"].as_object().cloned().unwrap_or_default();
+    for (name, value) in labels_of(task, container) {
+        labels.insert(name.into(), json!(value));
+    }
+    body["Labels"] = Value::Object(labels);
+    Ok(body)
+}
+
+/// The label that holds a container's task.
+pub(crate) const TASK_LABEL: &str = "com.amazonaws.ecs.task-arn";
+/// The label that holds a container's name in its task.
+pub(crate) const NAME_LABEL: &str = "com.amazonaws.ecs.container-name";
+
+fn labels_of<'a>(
+    task: &'a PayloadTask,
+    container: &'a PayloadContainer,
+) -> [(&'static str, &'a str); 5] {
+    let cluster = task.task_cluster_arn.rsplit('/').next().unwrap_or_default();
+    [
+        (TASK_LABEL, &task.arn),
+        (NAME_LABEL, &container.name),
+        ("com.amazonaws.ecs.task-definition-family", &task.family),
+        ("com.amazonaws.ecs.task-definition-version", &task.version),
+        ("com.amazonaws.ecs.cluster", cluster),
+    ]
+}
+
+fn host_config(
+    task: &PayloadTask,
+    container: &PayloadContainer,
+    names: &BTreeMap<String, String>,
+) -> Value {
+    let docker_name = |name: &str| names.get(name).cloned().unwrap_or_else(|| name.to_owned());
+    let links: Vec<String> = container
+        .links
+        .iter()
+        .map(|link| {
+            let (name, alias) = link.split_once(':').unwrap_or((link, link));
+            format!("{}:{alias}", docker_name(name))
+        })
+        .collect();
+    let volumes_from: Vec<String> = container
+        .volumes_from
+        .iter()
+        .map(|from| {
+            let mode = if from.read_only == Some(true) { ":ro" } else { "" };
+            format!("{}{mode}", docker_name(&from.source_container))
+        })
+        .collect();
+    let mut config = json!({
+        "CpuShares": cpu_shares(container.cpu),
+        "Binds": binds(task, container),
+        "Links": links,
+        "VolumesFrom": volumes_from,
+    });
+    if container.memory > 0 {
+        config["Memory"] = json!(container.memory.max(MINIMUM_MEMORY) << 20);
+    }
+    if task.network_mode == "bridge" || task.network_mode.is_empty() {
+        let bindings: Map<String, Value> =
+            ports(container).fold(Map::new(), |mut all, (port, host)| {
+                // port 0 asks for a free one; Docker spells that as an empty text
+                let host = if host == 0 { String::new() } else { host.to_string() };
+                let list = all.entry(port).or_insert_with(|| json!([]));
+                if let Some(list) = list.as_array_mut() {
+                    list.push(json!({"HostPort": host}));
+                }
+                all
+            });
+        config["PortBindings"] = Value::Object(bindings);
+    }
+    config
+}
+
+/// Weights as ECS's agent sets them: below 2 the kernel refuses, above 262,144 too.
+fn cpu_shares(units: i64) -> i64 {
+    units.clamp(2, 262_144)
+}
+
+/// `80/tcp` and its host port.
+fn ports(container: &PayloadContainer) -> impl Iterator<Item = (String, i64)> {
+    container.port_mappings.iter().filter_map(|mapping| {
+        let protocol = mapping.protocol.as_deref().unwrap_or("tcp");
+        Some((format!("{}/{protocol}", mapping.container_port?), mapping.host_port.unwrap_or(0)))
+    })
+}
+
+fn binds(task: &PayloadTask, container: &PayloadContainer) -> Vec<String> {
+    let mounts = container.mount_points.iter().filter_map(|mount| {
+        let (name, path) = (mount.source_volume.as_ref()?, mount.container_path.as_ref()?);
+        let volume = task.volumes.iter().find(|volume| volume.name == *name)?;
+        let directory = volume.host.as_ref().and_then(|host| host.source_path.clone());
+        let shared = volume
+            .docker_volume_configuration
+            .as_ref()
+            .is_some_and(|config| config["scope"].as_str() == Some("shared"));
+        let source = match directory {
+            Some(directory) if !directory.is_empty() => directory,
+            _ if shared => name.clone(),
+            _ => task_volume(task, name),
+        };
+        let mode = if mount.read_only == Some(true) { ":ro" } else { "" };
+        Some(format!("{source}:{path}{mode}"))
+    });
+    mounts.collect()
+}
+
+/// Volumes that live as long as their task.
+pub(crate) fn task_volumes(task: &PayloadTask) -> Vec<String> {
+    let own = task.volumes.iter().filter(|volume| {
+        let config = volume.docker_volume_configuration.as_ref();
+        let shared = config.is_some_and(|config| config["scope"].as_str() == Some("shared"));
+        let path = volume.host.as_ref().and_then(|host| host.source_path.as_deref());
+        !shared && path.unwrap_or_default().is_empty()
+    });
+    own.map(|volume| task_volume(task, &volume.name)).collect()
+}
+
+fn task_volume(task: &PayloadTask, name: &str) -> String {
+    let id = task.arn.rsplit('/').next().unwrap_or_default();
+    format!("ecs-{}-{}-{name}-{id}", task.family, task.version)
+}
+
+fn text_object(text: &str) -> Result<Map<String, Value>, serde_json::Error> {
+    if text.is_empty() {
+        return Ok(Map::new());
+    }
+    serde_json::from_str(text)
+}
+
+fn lay_over(below: &mut Value, above: Map<String, Value>) {
+    for (name, value) in above {
+        below[name] = value;
+    }
+}
+
+/// The least memory that Docker accepts, in MiB.
+const MINIMUM_MEMORY: i64 = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_proxy_of_the_walk_through() {
+        let task: PayloadTask = serde_json::from_value(json!({
+            "arn": "arn:aws:ecs:r:0:task/default/0a", "taskClusterArn": "arn:aws:ecs:r:0:cluster/default",
+            "family": "SecurityApp", "version": "1", "launchType": "EC2", "networkMode": "bridge",
+            "volumes": [{"name": "v", "host": {}}, {"name": "h", "host": {"sourcePath": "/srv"}}],
+            "containers": [{
+                "name": "proxy-container", "image": "127.0.0.1:5000/proxy", "cpu": 256, "memory": 256,
+                "environment": {"A": "1"}, "links": ["application-container"],
+                "portMappings": [
+                    {"containerPort": 80, "hostPort": 80, "protocol": "tcp"},
+                    {"containerPort": 53, "hostPort": 0, "protocol": "udp"},
+                ],
+                "mountPoints": [
+                    {"sourceVolume": "v", "containerPath": "/v"},
+                    {"sourceVolume": "h", "containerPath": "/h", "readOnly": true},
+                ],
+                "dockerConfig": {"config": "{\"User\":\"7\",\"Labels\":{\"own\":\"x\"}}", "hostConfig": "{\"NetworkMode\":\"bridge\"}"},
+            }],
+        }))
+        .unwrap();
+        let names = [("application-container".to_owned(), "ecs-app-1".to_owned())].into();
+        assert_eq!(
+            body(&task, &task.containers[0], &names).unwrap(),
+            json!({
+                "Image": "127.0.0.1:5000/proxy", "Env": ["A=1", "AWS_EXECUTION_ENV=AWS_ECS_EC2"], "User": "7",
+                "ExposedPorts": {"80/tcp": {}, "53/udp": {}},
+                "Labels": {
+                    "own": "x", "com.amazonaws.ecs.task-arn": "arn:aws:ecs:r:0:task/default/0a",
+                    "com.amazonaws.ecs.container-name": "proxy-container",
+                    "com.amazonaws.ecs.task-definition-family": "SecurityApp",
+                    "com.amazonaws.ecs.task-definition-version": "1", "com.amazonaws.ecs.cluster": "default",
+                },
+                "HostConfig": {
+                    "CpuShares": 256, "Memory": 256 << 20, "NetworkMode": "bridge",
+                    "Binds": ["ecs-SecurityApp-1-v-0a:/v", "/srv:/h:ro"],
+                    "Links": ["ecs-app-1:application-container"], "VolumesFrom": [],
+                    "PortBindings": {"80/tcp": [{"HostPort": "80"}], "53/udp": [{"HostPort": ""}]},
+                },
+            })
+        );
+        assert_eq!(task_volumes(&task), ["ecs-SecurityApp-1-v-0a"]);
+    }
+}
