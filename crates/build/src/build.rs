@@ -57,6 +57,7 @@ pub async fn build<E: Executor>(
         executor,
         output,
         step: 0,
+        steps: plan.steps(),
         stages: BTreeMap::new(),
         images: BTreeMap::new(),
         declared: BTreeSet::new(),
@@ -98,7 +99,9 @@ struct Build<'a, E> {
     cache: &'a dyn Cache,
     executor: &'a E,
     output: &'a Output,
+    /// How many `Step n/m` lines were put out, and how many there will be.
     step: usize,
+    steps: usize,
     /// Stages that are built, by their number in the plan.
     stages: BTreeMap<usize, State>,
     /// Images that were found or pulled for this build.
@@ -210,6 +213,9 @@ impl<E: Executor> Build<'_, E> {
                 }
             }
         }
+        state
+            .check_weight()
+            .map_err(|message| BuildError::Step { line: instruction.line, message })?;
         if state.layers.len() > MOST_LAYERS {
             return Err(BuildError::Step {
                 line: instruction.line,
@@ -257,7 +263,7 @@ impl<E: Executor> Build<'_, E> {
 
     fn announce(&mut self, text: &str) {
         self.step += 1;
-        (self.output)(&format!("Step {}/{} : {text}\n", self.step, self.plan.steps()));
+        (self.output)(&format!("Step {}/{} : {text}\n", self.step, self.steps));
     }
 
     fn report(&self, state: &State) {

@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     /// Indexes of the stages to build, each after those it needs; the last is the target.
     pub(crate) order: Vec<usize>,
     contexts: BTreeMap<String, Reference>,
+    /// Of all values of global arguments, also of those that were replaced.
+    global_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,12 @@ pub(crate) fn plan(dockerfile: Dockerfile, choices: Choices<'_>) -> Result<Plan,
         stages: Vec::new(),
         order: Vec::new(),
         contexts: contexts(choices.contexts)?,
+        global_bytes: 0,
     };
+    if let Some(line) = dockerfile.lines.get(MOST_INSTRUCTIONS) {
+        let message = format!("more than {MOST_INSTRUCTIONS} instructions");
+        return Err(BuildError::Dockerfile { line: line.number, message });
+    }
     for line in dockerfile.lines {
         let number = line.number;
         let at = |message| BuildError::Dockerfile { line: number, message };
@@ -146,6 +153,10 @@ impl Plan {
                         (None, None) => platform_arguments(choices.target).remove(name),
                     };
                     if let Some(value) = value {
+                        self.global_bytes += value.len();
+                        if self.global_bytes > MOST_GLOBAL_BYTES {
+                            return Err("the values of ARG before FROM are too long".to_owned());
+                        }
                         self.global_values.insert(name.clone(), value);
                     }
                 }
@@ -287,8 +298,15 @@ fn supported_platform(text: &str) -> Result<(), String> {
     ))
 }
 
+/// Far more than anyone writes, and few enough that work in squares of it ends.
+const MOST_INSTRUCTIONS: usize = 10_000;
+
+const MOST_GLOBAL_BYTES: usize = 1 << 20;
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::parse;
 
@@ -375,5 +393,16 @@ mod tests {
             text += &format!("FROM s{} AS s{n}\n", n - 1);
         }
         assert_eq!(planned(&text, &[], None, &[]).expect("plans").order.len(), 1000);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics_and_every_fault_has_a_line(
+            text in r#"((FROM a|FROM scratch AS x|ARG A=1|COPY --from=(x|0|9)|RUN <<E|ADD|EXPOSE|ONBUILD|ENV|HEALTHCHECK --interval=1s CMD|VOLUME|USER \$A|[a\["'$ {}=:-]{0,4})[ \n]){0,20}"#,
+        ) {
+            if let Err(error) = planned(&text, &[], None, &[]) {
+                prop_assert!(error.starts_with("dockerfile parse error on line "), "{}", error);
+            }
+        }
     }
 }

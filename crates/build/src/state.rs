@@ -23,6 +23,8 @@ pub(crate) struct State {
     pub(crate) arguments: BTreeMap<String, String>,
     /// A CMD below an ENTRYPOINT of this stage is the base's, and is dropped.
     pub(crate) has_own_command: bool,
+    /// Bytes of all history lines of this build, which hold every value that was expanded.
+    pub(crate) weight: usize,
     /// The image that this is as long as no instruction has changed it.
     pub(crate) base: Option<Digest>,
 }
@@ -46,6 +48,7 @@ impl State {
             chain: cache::key(["scratch"]),
             arguments: BTreeMap::new(),
             has_own_command: false,
+            weight: 0,
             base: None,
         }
     }
@@ -69,6 +72,30 @@ impl State {
 
     pub(crate) fn expand(&self, text: &str, escape: char) -> Result<String, String> {
         expand::word(text, escape, &|name| self.variable(name)).map_err(|error| error.to_string())
+    }
+
+    /// Expands several words of one instruction, which together must stay within reason.
+    pub(crate) fn expand_all(&self, words: &[String], escape: char) -> Result<Vec<String>, String> {
+        let mut total = 0;
+        let mut expanded = Vec::with_capacity(words.len());
+        for word in words {
+            let word = self.expand(word, escape)?;
+            total += word.len();
+            if total > HEAVIEST {
+                return Err(too_heavy());
+            }
+            expanded.push(word);
+        }
+        Ok(expanded)
+    }
+
+    /// Whether the image still is one that every engine takes.
+    pub(crate) fn check_weight(&self) -> Result<(), String> {
+        let environment = self.image.config.env.as_ref().map_or(0, Vec::len);
+        if self.weight > HEAVIEST || environment.max(self.arguments.len()) > MOST_VARIABLES {
+            return Err(too_heavy());
+        }
+        Ok(())
     }
 
     pub(crate) fn expand_words(&self, text: &str, escape: char) -> Result<Vec<String>, String> {
@@ -101,6 +128,7 @@ impl State {
     /// Notes a step that is done.
     pub(crate) fn record(&mut self, created_by: String, step: &CachedStep, key: Digest) {
         self.base = None;
+        self.weight += created_by.len();
         let layer = step.layer.as_ref();
         let diff_id = layer.map(|(_, diff_id)| diff_id.hex()).unwrap_or_default();
         self.chain = cache::key([&key.hex()[..], &diff_id]);
@@ -117,3 +145,16 @@ impl State {
         }
     }
 }
+
+fn too_heavy() -> String {
+    format!(
+        "the image's configuration would get too large: at most {HEAVIEST} bytes of instructions \
+         after expansion, and {MOST_VARIABLES} variables"
+    )
+}
+
+/// Bytes. Registries and engines take configurations of at most 4 MiB, in which an ENV stands
+/// twice: in the history and as what it sets.
+const HEAVIEST: usize = 3 << 19;
+
+const MOST_VARIABLES: usize = 10_000;

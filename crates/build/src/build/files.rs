@@ -31,9 +31,11 @@ impl<E: Executor> Build<'_, E> {
         let faulty = |message: String| BuildError::Dockerfile { line, message };
         let expand = |text: &String| state.expand(text, self.plan.escape).map_err(faulty);
         let keyword = if copy.add { "ADD" } else { "COPY" };
-        let sources = copy.sources.iter().map(expand).collect::<Result<Vec<_>, _>>()?;
+        let expand_all =
+            |words: &[String]| state.expand_all(words, self.plan.escape).map_err(faulty);
+        let sources = expand_all(&copy.sources)?;
         let destination = expand(&copy.destination)?;
-        let exclude = copy.exclude.iter().map(expand).collect::<Result<Vec<_>, _>>()?;
+        let exclude = expand_all(&copy.exclude)?;
         let owner = copy.chown.as_ref().map(expand).transpose()?;
         let mode = copy.chmod.as_ref().map(expand).transpose()?;
         let mut files = Vec::new();

@@ -147,6 +147,29 @@ async fn documents_run_in_the_shell_or_by_their_own_interpreter() {
 }
 
 #[tokio::test]
+async fn bombs_end_with_a_fault() {
+    let mut bench = Bench::new();
+    bench.image("base", &[("x", "x")]);
+    let doubled = "ENV A=$A$A$A$A\n".repeat(30);
+    let many = (0..9_000).map(|n| format!("ENV B{n}=$A\n")).collect::<String>();
+    let x = "x".repeat(5_000);
+    for dockerfile in [
+        format!("FROM base\nENV A=xxxxxxxx\n{doubled}"),
+        format!("FROM base\nENV A={x}\n{many}"),
+        format!("FROM base\nENV A={x}\nCOPY {} /\n", "$A ".repeat(100_000)),
+        format!("FROM base\nENV A={x}\nENV {}\n", "B=$A ".repeat(100_000)),
+        format!("ARG A={x}\n{}FROM base\n", "ARG B=$A\n".repeat(9_000)),
+        format!("FROM base\n{}", "RUN x\n".repeat(10_000)),
+        format!("FROM base\nRUN {}\n", "x".repeat(5 << 20)),
+    ] {
+        bench.put("Dockerfile", &dockerfile);
+        let error = bench.build().await.expect_err("too much").to_string();
+        assert!(error.contains("line ") && error.len() < 300, "{error}");
+    }
+    assert!(bench.runs().is_empty());
+}
+
+#[tokio::test]
 async fn faults_name_their_line_and_leave_no_image() {
     let mut bench = Bench::new();
     bench.image("base", &[("file", "x"), ("etc/passwd", "root:x:0:0::/:\n")]);

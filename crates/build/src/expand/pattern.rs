@@ -140,7 +140,7 @@ impl Pattern {
 
     /// The work grows with the product of both lengths; nobody needs this much.
     fn affordable(&self, places: usize) -> Result<(), ExpandError> {
-        if places.saturating_mul(self.parts.len() + 1) > 1 << 26 {
+        if places.saturating_mul(self.parts.len() + 1) > 1 << 24 {
             return Err(ExpandError::Pattern(self.spelling.clone()));
         }
         Ok(())

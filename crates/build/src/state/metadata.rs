@@ -86,10 +86,7 @@ impl State {
                 format!("EXPOSE map[{}]", names.join(" "))
             }
             Kind::Volume(words) => {
-                let mut volumes = Vec::new();
-                for word in words {
-                    volumes.push(expand(self, word)?);
-                }
+                let volumes = self.expand_all(words, scope.escape)?;
                 if volumes.iter().any(String::is_empty) {
                     return Err("VOLUME specified can not be an empty string".to_owned());
                 }
@@ -146,16 +143,16 @@ impl State {
         pairs: &[(String, String)],
         escape: char,
     ) -> Result<Vec<(String, String)>, String> {
-        pairs
-            .iter()
-            .map(|(name, value)| {
-                let name = self.expand(name, escape)?;
-                if name.is_empty() || name.contains('=') {
-                    return Err(format!("{name:?} is no name for a variable or label"));
-                }
-                Ok((name, self.expand(value, escape)?))
-            })
-            .collect()
+        let (names, values): (Vec<_>, Vec<_>) = pairs.iter().cloned().unzip();
+        let names = self.expand_all(&names, escape)?;
+        if let Some(name) = names.iter().find(|name| name.is_empty() || name.contains('=')) {
+            return Err(format!("{name:?} is no name for a variable or label"));
+        }
+        if names.len() > super::MOST_VARIABLES {
+            return Err(super::too_heavy());
+        }
+        let values = self.expand_all(&values, escape)?;
+        Ok(names.into_iter().zip(values).collect())
     }
 
     fn command(&self, command: &Command) -> Vec<String> {
