@@ -105,18 +105,19 @@ impl Glob {
 }
 
 fn class(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<Part> {
-    let negated = rest.next_if(|c| *c == '^' || *c == '!').is_some();
+    let negated = rest.next_if_eq(&'^').is_some();
     let mut ranges = Vec::new();
     loop {
         let low = match rest.next()? {
             ']' if !ranges.is_empty() => return Some(Part::Class { negated, ranges }),
             '\\' => rest.next()?,
+            '-' | ']' => return None,
             other => other,
         };
         let high = if rest.next_if_eq(&'-').is_some() {
             match rest.next()? {
                 '\\' => rest.next()?,
-                ']' => return None,
+                '-' | ']' => return None,
                 other => other,
             }
         } else {
@@ -157,7 +158,7 @@ mod tests {
             let glob = Glob::parse(pattern, Dialect::Ignore).expect(pattern);
             assert_eq!(glob.matches(path), want, "{pattern} {path}");
         }
-        for wrong in ["[", "[a", "[]", "a\\", "[a-]"] {
+        for wrong in ["[", "[a", "[]", "[]a]", "[-x]", "[a-b-c]", "a\\", "[a-]"] {
             assert!(Glob::parse(wrong, Dialect::Match).is_none(), "{wrong}");
         }
     }
