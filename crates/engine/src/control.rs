@@ -245,7 +245,7 @@ impl Engine {
         let engine = self.arc();
         blocking(move || {
             let _guard = guard;
-            engine.drop_container(id, volumes);
+            engine.drop_container(id, volumes, engine.cleaning());
             match engine.record(id) {
                 Ok(_) => Err(EngineError::internal("the removal could not be recorded")),
                 Err(_) => Ok(()),

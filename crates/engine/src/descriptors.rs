@@ -1,6 +1,6 @@
 //! The descriptors that travel to the warden with a request, and their numbers.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use bulkhead_runtime::FdIndex;
 
@@ -12,10 +12,6 @@ impl Descriptors {
         let index = u16::try_from(self.0.len()).expect("a container has fewer than 65,536 mounts");
         self.0.push(fd);
         FdIndex(index)
-    }
-
-    pub(crate) fn get(&self, index: FdIndex) -> BorrowedFd<'_> {
-        self.0[usize::from(index.0)].as_fd()
     }
 
     pub(crate) fn into_inner(self) -> Vec<OwnedFd> {

@@ -13,6 +13,12 @@ use crate::start::Cause;
 use crate::state::Record;
 use crate::{Container, Engine, NetworkPlace, Status};
 
+/// Held while a container that is gone for users is still being cleaned up.
+#[derive(Debug)]
+pub(crate) struct Cleaning {
+    _guard: Option<tokio::sync::OwnedRwLockReadGuard<()>>,
+}
+
 impl Engine {
     /// Called for the warden's event, and by recovery for an end that nobody saw.
     pub(crate) async fn container_ended(&self, id: Id, exit: Exit) {
@@ -39,6 +45,8 @@ impl Engine {
             return;
         }
         let before = record.container.clone();
+        // Taken before anybody hears of the end, so that a tear-down that follows waits for the rest.
+        let cleaning = self.cleaning();
         let at = Timestamp::from_nanosecond(exit.at.into()).unwrap_or_else(|_| Timestamp::now());
         let oom_killed = self
             .cgroup(id)
@@ -85,7 +93,7 @@ impl Engine {
         if wait.is_none() && before.host.auto_remove && !record.throw_away {
             self.tell_container(&before, "die", &[("exitCode", code)]);
             self.finish(id, exit.code, false);
-            self.drop_container(id, true);
+            self.drop_container(id, true, cleaning);
         } else {
             if let Err(error) = self.change(id, ended) {
                 // In memory it has ended all the same; the next engine learns it from the warden.
@@ -146,7 +154,7 @@ impl Engine {
 
     /// Removes a container that does not run: from the store and from sight at once, then its files
     /// in the background. A crash in between leaves only orphans, which the next engine removes.
-    pub(crate) fn drop_container(&self, id: Id, volumes: bool) {
+    pub(crate) fn drop_container(&self, id: Id, volumes: bool, cleaning: Cleaning) {
         let Ok(record) = self.record(id) else { return };
         let container = record.container;
         let anonymous = if volumes { self.anonymous_volumes(&container) } else { Vec::new() };
@@ -178,11 +186,16 @@ impl Engine {
             });
         }
         let engine = self.arc();
-        let cleaning = Arc::clone(&self.cleaning).try_read_owned();
         tokio::runtime::Handle::current().spawn_blocking(move || {
             engine.clean_up(&container, &anonymous);
             drop(cleaning);
         });
+    }
+
+    /// Makes [`Engine::tear_down`] wait until it is dropped.
+    pub(crate) fn cleaning(&self) -> Cleaning {
+        // Fails only while a tear-down goes on, which removes what is left itself.
+        Cleaning { _guard: Arc::clone(&self.cleaning).try_read_owned().ok() }
     }
 
     fn clean_up(&self, container: &Container, volumes: &[String]) {

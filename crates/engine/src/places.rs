@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_spec::{Id, IdRange};
 use bulkhead_sys::path;
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 
 use crate::error::io_error;
 use crate::{Class, EngineError};
@@ -171,12 +171,6 @@ fn list(directory: &Path) -> Result<Vec<String>, EngineError> {
     let entries = std::fs::read_dir(directory).map_err(io_error(directory.display()))?;
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     Ok(names.collect())
-}
-
-/// Opens a directory of this program's own, named by its options.
-pub(crate) fn open_own(path: &Path) -> Result<OwnedFd, EngineError> {
-    rustix::fs::openat(CWD, path, DIRECTORY, Mode::empty())
-        .map_err(|errno| io_error(path.display())(errno.into()))
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ impl Engine {
                 for fault in self.take_down(&record.container) {
                     tracing::warn!(error = %fault, "remove an unfinished build step");
                 }
-                self.drop_container(id, true);
+                self.drop_container(id, true, self.cleaning());
                 continue;
             }
             let exit = ended.iter().find(|(ended, _)| *ended == id).map(|(_, exit)| *exit);

@@ -21,8 +21,6 @@ use crate::{Container, Engine, EngineError, HostConfig, merge, security};
 /// What was made for a start and goes into the message.
 pub(crate) struct Parts {
     pub rootfs: OwnedFd,
-    /// The container's own user namespace, for id-mapped mounts.
-    pub users: Option<OwnedFd>,
     pub descriptors: Descriptors,
     pub mounts: Vec<Mount>,
     pub devices: Vec<bulkhead_runtime::Device>,
@@ -35,10 +33,10 @@ impl Engine {
         container: &Container,
         shares: &Shares,
         rootfs: OwnedFd,
-        users: Option<OwnedFd>,
+        users: Option<&OwnedFd>,
     ) -> Result<(Parts, Vec<DeviceRule>), EngineError> {
         let mut descriptors = Descriptors::default();
-        let borrowed = users.as_ref().map(OwnedFd::as_fd);
+        let borrowed = users.map(OwnedFd::as_fd);
         let wanted = self.user_mounts(container, rootfs.as_fd(), borrowed, &mut descriptors)?;
         let owner = match &shares.network {
             Share::Container(other) => *other,
@@ -65,7 +63,7 @@ impl Engine {
         own.sort_by_key(|mount| mount.target.matches('/').count());
         mounts.extend(own);
         let (devices, rules) = self.devices(container, &mut descriptors)?;
-        Ok((Parts { rootfs, users, descriptors, mounts, devices }, rules))
+        Ok((Parts { rootfs, descriptors, mounts, devices }, rules))
     }
 
     /// The warden's message for a container and the descriptors that travel with it.
@@ -79,7 +77,7 @@ impl Engine {
         terminal_size: (u16, u16),
         waiting: Vec<(std::os::unix::net::UnixStream, crate::Streams)>,
     ) -> Result<(CreateContainer, Vec<OwnedFd>), EngineError> {
-        let Parts { rootfs, users: _, mut descriptors, mounts, devices } = parts;
+        let Parts { rootfs, mut descriptors, mounts, devices } = parts;
         let container = &record.container;
         let (config, host) = (&container.config, &container.host);
         let security = security::parse(&host.security_opt)?;

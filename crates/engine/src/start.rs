@@ -133,7 +133,7 @@ impl Engine {
                 let directory = self.places.make_container(id, container.id_range)?;
                 self.write_files(container, &directory)?;
                 let rootfs = self.rootfs(record, &directory, users.as_ref())?;
-                self.parts(container, &shares, rootfs, users)?
+                self.parts(container, &shares, rootfs, users.as_ref())?
             };
             let (limits, warnings) =
                 limits(&container.host, rules)?.without_absent(&self.hierarchies);
@@ -240,7 +240,7 @@ impl Engine {
         }
         drop(state);
         if auto_remove {
-            self.drop_container(id, true);
+            self.drop_container(id, true, self.cleaning());
         }
     }
 }

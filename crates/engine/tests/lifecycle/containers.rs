@@ -1,0 +1,347 @@
+use std::os::unix::fs::MetadataExt;
+
+use bulkhead_engine::{
+    Class, CreateExec, HostConfig, LogQuery, Started, Status, Step, Stopped, Streams, WaitCondition,
+};
+
+use crate::rig::{Rig, read_output, send};
+
+fn both() -> LogQuery {
+    LogQuery { stdout: true, stderr: true, ..LogQuery::default() }
+}
+
+pub async fn a_program_runs_and_its_output_is_kept(rig: &mut Rig) {
+    let (_, mut events) = rig.engine.events(None);
+    let (code, output) =
+        rig.run(Rig::script("one", "echo out; echo err >&2; cat /missing; exit 3")).await;
+    assert_eq!(code, 3);
+    for text in ["out\n", "err\n", "No such file"] {
+        assert!(output.contains(text), "{output}");
+    }
+    let container = rig.engine.container("one").unwrap();
+    assert_eq!((container.state.status, container.state.exit_code), (Status::Exited, 3));
+    assert!(container.state.started_at < container.state.finished_at);
+    assert_eq!(container.state.pid, 0);
+    assert_eq!(rig.log("one", LogQuery { stderr: false, ..both() }).await, "out\n");
+    assert!(rig.log("one", both()).await.contains("err\n"));
+    let mut actions = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        assert_eq!(event.attributes["name"], "one");
+        if event.action == "die" {
+            assert_eq!(event.attributes["exitCode"], "3");
+        }
+        actions.push(event.action);
+    }
+    assert_eq!(actions, ["create", "attach", "start", "die"]);
+
+    // Again, with what it wrote still there and the log going on.
+    assert_eq!(rig.engine.start("one").await.unwrap(), Started::Now);
+    rig.engine.wait("one", WaitCondition::NotRunning).unwrap().await.unwrap();
+    assert_eq!(rig.log("one", LogQuery { stderr: false, ..both() }).await, "out\nout\n");
+    rig.engine.remove("one", false, false).await.unwrap();
+    assert_eq!(rig.engine.container("one").unwrap_err().message, "No such container: one");
+
+    // Followed while it runs.
+    rig.start(Rig::script("two", "for i in 1 2 3; do echo $i; sleep 0.05; done")).await;
+    assert_eq!(rig.log("two", LogQuery { follow: true, ..both() }).await, "1\n2\n3\n");
+    rig.done().await;
+}
+
+pub async fn a_container_is_isolated(rig: &mut Rig) {
+    let mut create = Rig::script(
+        "alone",
+        "id -u; hostname; echo pid $$; cat /proc/self/uid_map; ip -o link | grep -c .; \
+         ls /proc | grep -c '^[0-9]'; touch /proc/sys/kernel/x; head -c0 /proc/kcore; \
+         cat /proc/self/status | grep -E 'CapEff|NoNewPrivs|Seccomp:'; echo $HOSTNAME $A; \
+         ls /sys/fs/cgroup >/dev/null && stat -c %u /srv/data/seed; mkdir /own; ls -d /own",
+    );
+    create.config.hostname = "inside".into();
+    create.config.env = vec!["A=b".into()];
+    create.host.memory = 64 << 20;
+    let (code, output) = rig.run(create).await;
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(code, 0, "{output}");
+    assert_eq!(lines[..3], ["0", "inside", "pid 1"], "{output}");
+    let first = rig.options.first_id.to_string();
+    assert!(lines[3].split_whitespace().eq(["0", &first, "65536"]), "{output}");
+    assert_eq!(lines[4], "2", "lo and eth0: {output}");
+    assert!(output.contains("CapEff:\t00000000"), "{output}");
+    assert!(output.contains("Seccomp:\t2"), "{output}");
+    assert!(output.contains("inside b"), "{output}");
+    assert!(output.contains("\n33\n/own\n"), "owners of the image are kept: {output}");
+    // Outside nothing of it belongs to root.
+    let id = rig.engine.container("alone").unwrap().id;
+    let own = rig.options.data.join(format!("containers/{id}/upper/own"));
+    assert_eq!(std::fs::metadata(own).unwrap().uid(), rig.options.first_id);
+
+    let sleeper = rig.start(Rig::sleeper("outside")).await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", sleeper.state.pid)).unwrap();
+    let range = sleeper.id_range.unwrap();
+    assert!(status.contains(&format!("Uid:\t{0}\t{0}", range.first)), "{status}");
+    assert_eq!(rig.engine.stats("outside").await.unwrap().networks.len(), 1);
+    assert!(rig.engine.stats("outside").await.unwrap().pids >= 1);
+    let (titles, rows) = rig.engine.top("outside").await.unwrap();
+    assert_eq!(titles[7], "CMD");
+    assert!(rows.iter().any(|row| row[7].starts_with("sh -c trap")), "{rows:?}");
+    rig.engine.namespace("outside", "net").await.unwrap();
+    rig.done().await;
+}
+
+pub async fn signals_stop_and_kill(rig: &mut Rig) {
+    rig.start(Rig::sleeper("aa")).await;
+    let ended = rig.engine.wait("aa", WaitCondition::NextExit).unwrap();
+    assert_eq!(rig.engine.stop("aa", None, None).await.unwrap(), Stopped::Now);
+    assert_eq!(ended.await.unwrap(), 3, "the stop signal was handled");
+    assert_eq!(rig.engine.stop("aa", None, None).await.unwrap(), Stopped::Already);
+
+    rig.start(Rig::script("bb", "trap '' TERM; echo ready; sleep 1000 & wait; wait")).await;
+    let mut lines = rig.engine.logs("bb", LogQuery { follow: true, ..both() }).await.unwrap();
+    assert_eq!(lines.recv().await.unwrap().text, b"ready\n");
+    rig.engine.stop("bb", Some(0), None).await.unwrap();
+    assert_eq!(rig.engine.container("bb").unwrap().state.exit_code, 137);
+
+    rig.engine.start("aa").await.unwrap();
+    rig.engine.kill("aa", "9").await.unwrap();
+    assert_eq!(rig.engine.container("aa").unwrap().state.exit_code, 137);
+    let error = rig.engine.kill("aa", "KILL").await.unwrap_err();
+    assert_eq!(error.class, Class::Conflict);
+    assert!(error.message.contains("is not running"), "{error}");
+    assert_eq!(rig.engine.kill("aa", "NOPE").await.unwrap_err().message, "invalid signal: NOPE");
+
+    rig.engine.restart("aa", Some(0)).await.unwrap();
+    assert_eq!(rig.engine.container("aa").unwrap().state.status, Status::Running);
+    let error = rig.engine.remove("aa", false, false).await.unwrap_err();
+    assert!(error.message.contains("stop the container before removing"), "{error}");
+    rig.engine.rename("aa", "cc").await.unwrap();
+    assert!(rig.engine.container("aa").is_err());
+    rig.engine.remove("cc", true, false).await.unwrap();
+    rig.done().await;
+}
+
+pub async fn pause_freezes(rig: &mut Rig) {
+    rig.start(Rig::script("pp", "trap 'exit 4' TERM; while true; do echo x; sleep 0.01; done"))
+        .await;
+    let mut lines = rig.engine.logs("pp", LogQuery { follow: true, ..both() }).await.unwrap();
+    lines.recv().await.unwrap();
+    rig.engine.pause("pp").await.unwrap();
+    assert_eq!(rig.engine.container("pp").unwrap().state.status, Status::Paused);
+    // What was written before the freeze may still be on its way; then nothing comes.
+    let silence = std::time::Duration::from_millis(200);
+    let drained = async { while lines.recv().await.is_some() {} };
+    assert!(tokio::time::timeout(silence, drained).await.is_err());
+    let quiet = tokio::time::timeout(silence, lines.recv()).await;
+    assert!(quiet.is_err(), "a frozen container wrote {quiet:?}");
+    let error = rig.engine.pause("pp").await.unwrap_err();
+    assert!(error.message.contains("already paused"), "{error}");
+    assert!(rig.engine.exec_create("pp", exec(&["true"])).await.is_err());
+    rig.engine.unpause("pp").await.unwrap();
+    lines.recv().await.unwrap();
+    rig.engine.pause("pp").await.unwrap();
+    rig.engine.stop("pp", Some(1), None).await.unwrap();
+    assert_eq!(rig.engine.container("pp").unwrap().state.status, Status::Exited);
+    rig.done().await;
+}
+
+fn exec(command: &[&str]) -> CreateExec {
+    CreateExec {
+        cmd: command.iter().map(|word| (*word).to_owned()).collect(),
+        attach_stdout: true,
+        attach_stderr: true,
+        ..CreateExec::default()
+    }
+}
+
+pub async fn commands_run_inside_a_running_container(rig: &mut Rig) {
+    let mut create = Rig::sleeper("box");
+    create.config.env = vec!["OWN=1".into()];
+    rig.start(create).await;
+    let mut command = exec(&["sh", "-c", "echo $OWN $MORE; id -un; ls -d /proc/1; exit 7"]);
+    command.env = vec!["MORE=2".into()];
+    command.user = "www".into();
+    let id = rig.engine.exec_create("box", command).await.unwrap().to_string();
+    let socket = rig.engine.exec_start(&id, false, (0, 0)).await.unwrap().unwrap();
+    assert_eq!(read_output(socket, false).await, "1 2\nwww\n/proc/1\n");
+    wait_for(|| rig.engine.exec(&id).unwrap().exit_code == Some(7)).await;
+    assert!(!rig.engine.exec(&id).unwrap().running);
+    assert!(rig.engine.exec_start(&id, false, (0, 0)).await.is_err(), "only once");
+
+    let missing = rig.engine.exec_create("box", exec(&["nope"])).await.unwrap().to_string();
+    let error = rig.engine.exec_start(&missing, false, (0, 0)).await.unwrap_err();
+    assert!(error.message.contains("executable file not found"), "{error}");
+    assert_eq!(rig.engine.exec(&missing).unwrap().exit_code, Some(127));
+
+    let mut cat = exec(&["cat"]);
+    cat.attach_stdin = true;
+    let id = rig.engine.exec_create("box", cat).await.unwrap().to_string();
+    let socket = rig.engine.exec_start(&id, false, (0, 0)).await.unwrap().unwrap();
+    send(&socket, "through\n");
+    socket.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(read_output(socket, false).await, "through\n");
+    rig.done().await;
+}
+
+/// Waits for what another thread of the engine is about to do.
+pub async fn wait_for(condition: impl Fn() -> bool) {
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !condition() {
+        assert!(std::time::Instant::now() < patience, "it did not happen within ten seconds");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+pub async fn a_terminal_and_stdin(rig: &mut Rig) {
+    let mut create = Rig::script("term", "read line; tty; stty size; echo got $line $TERM");
+    create.config.tty = true;
+    create.config.open_stdin = true;
+    create.config.stdin_once = true;
+    rig.engine.create(create).await.unwrap();
+    let streams = Streams { stdin: true, stdout: true, stderr: true, logs: false };
+    let socket = rig.engine.attach("term", streams).await.unwrap();
+    // Before the start it is kept for the start.
+    let _ = rig.engine.resize("term", 31, 97).await;
+    rig.engine.start("term").await.unwrap();
+    send(&socket, "words\n");
+    let output = read_output(socket, true).await;
+    assert!(output.contains("/dev/pts/0\r\n") || output.contains("/dev/console\r\n"), "{output}");
+    assert!(output.contains("31 97"), "{output}");
+    assert!(output.contains("got words xterm"), "{output}");
+    rig.done().await;
+}
+
+pub async fn files_come_from_binds_volumes_and_tmpfs(rig: &mut Rig) {
+    let source = rig.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("file"), "bound").unwrap();
+    std::os::unix::fs::chown(source.join("file"), Some(1000), Some(1000)).unwrap();
+    let made = rig.path().join("made/by/engine");
+    let mut create = Rig::script(
+        "files",
+        "cat /bound/file; stat -c ' %u' /bound/file; touch /bound/x || echo readonly; \
+         touch /made/new; cat /srv/data/seed; stat -c %u /srv/data/seed; echo more > /srv/data/more; \
+         mount | grep ' /scratch '; cat /etc/resolv.conf | grep -c nameserver; cat /anonymous/x; \
+         mkdir /anonymous/y",
+    );
+    create.host.binds = vec![
+        format!("{}:/bound:ro", source.display()),
+        format!("{}:/made", made.display()),
+        "data:/srv/data".into(),
+    ];
+    create.config.volumes = vec!["/anonymous".into()];
+    create.host.tmpfs = [("/scratch".to_owned(), "size=1m".to_owned())].into();
+    let (code, output) = rig.run(create).await;
+    assert_eq!(code, 0, "{output}");
+    assert!(output.starts_with("bound 1000\n"), "{output}");
+    assert!(output.contains("readonly\nfrom the image\n33\n"), "{output}");
+    assert!(output.contains("size=1024k"), "{output}");
+    assert_eq!(std::fs::metadata(made.join("new")).unwrap().uid(), 0, "root inside is root of it");
+    // The volume outlives the container and is the same for the next.
+    rig.engine.remove("files", false, true).await.unwrap();
+    let volumes = rig.engine.volumes();
+    assert_eq!(volumes.len(), 1, "the anonymous one went with its container");
+    let mut again = Rig::script("again", "cat /data/more /data/seed");
+    again.host.binds = vec!["data:/data:ro".into()];
+    assert_eq!(rig.run(again).await, (0, "more\nfrom the image\n".to_owned()));
+    let error = rig.engine.remove_volume("data", false).await.unwrap_err();
+    assert!(error.message.contains("volume is in use"), "{error}");
+    rig.engine.remove("again", false, false).await.unwrap();
+    rig.engine.remove_volume("data", false).await.unwrap();
+    assert!(!rig.options.data.join("volumes/data").exists());
+    rig.done().await;
+}
+
+pub async fn namespaces_are_shared_on_request(rig: &mut Rig) {
+    let names = "for kind in net pid ipc uts user cgroup; do readlink /proc/self/ns/$kind; done";
+    let own: Vec<String> = ["net", "pid", "ipc", "uts", "user", "cgroup"]
+        .iter()
+        .map(|kind| std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap())
+        .map(|path| path.display().to_string())
+        .collect();
+    let (_, private) = rig.run(Rig::script("private", names)).await;
+    let private: Vec<&str> = private.lines().collect();
+    assert_eq!(private.len(), 6);
+    for (inside, outside) in private.iter().zip(&own) {
+        assert_ne!(inside, outside);
+    }
+    let mut host = Rig::script("host", names);
+    host.host = HostConfig {
+        network_mode: "host".into(),
+        pid_mode: "host".into(),
+        ipc_mode: "host".into(),
+        uts_mode: "host".into(),
+        userns_mode: "host".into(),
+        cgroupns_mode: "host".into(),
+        ..HostConfig::default()
+    };
+    let (_, shared) = rig.run(host).await;
+    assert_eq!(shared.lines().collect::<Vec<_>>(), own);
+
+    let target = rig.start(Rig::sleeper("target")).await;
+    let mut joining =
+        Rig::script("joining", &format!("{names}; ip -o addr show eth0; cat /etc/hosts"));
+    joining.host.network_mode = "container:target".into();
+    joining.host.pid_mode = "container:target".into();
+    let (code, output) = rig.run(joining).await;
+    assert_eq!(code, 0, "{output}");
+    let of_target = |kind: &str| {
+        let link = format!("/proc/{}/ns/{kind}", target.state.pid);
+        std::fs::read_link(link).unwrap().display().to_string()
+    };
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines[..2], [of_target("net"), of_target("pid")]);
+    assert_ne!(lines[2], of_target("ipc"));
+    assert_eq!(lines[4], of_target("user"));
+    assert!(output.contains(&target.network.address.unwrap().to_string()), "{output}");
+    rig.done().await;
+}
+
+pub async fn removed_by_itself(rig: &mut Rig) {
+    for number in 0..5 {
+        let mut create = Rig::script("gone", "echo $0");
+        create.host.auto_remove = true;
+        create.config.volumes = vec!["/v".into()];
+        rig.engine.create(create).await.unwrap();
+        let streams = Streams { stdout: true, stderr: true, ..Streams::default() };
+        let socket = rig.engine.attach("gone", streams).await.unwrap();
+        let removed = rig.engine.wait("gone", WaitCondition::Removed).unwrap();
+        let started = std::time::Instant::now();
+        rig.engine.start("gone").await.unwrap();
+        assert_eq!(read_output(socket, false).await, "sh\n");
+        assert_eq!(removed.await.unwrap(), 0);
+        eprintln!("run {number}: {:?}", started.elapsed());
+        assert!(rig.engine.containers().is_empty());
+        assert!(rig.engine.volumes().is_empty());
+    }
+    rig.done().await;
+    let left: Vec<_> = std::fs::read_dir(rig.options.data.join("containers")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+pub async fn build_steps_become_layers(rig: &mut Rig) {
+    let image = rig.engine.image("busybox").unwrap();
+    let layers = image.config.rootfs.diff_ids.clone();
+    let step = |command: &str| Step {
+        arguments: vec!["sh".into(), "-c".into(), command.into()],
+        environment: vec!["PATH=/bin".into(), "V=1".into()],
+        working_directory: "/work/dir".into(),
+        user: String::new(),
+        network: String::new(),
+        extra_hosts: Vec::new(),
+        layers: layers.clone(),
+    };
+    let output = std::sync::Mutex::new(String::new());
+    let collect = |text: &str| output.lock().unwrap().push_str(text);
+    let (code, layer) =
+        rig.engine.run_step(step("echo building; echo $V > made; id -u"), &collect).await.unwrap();
+    assert_eq!(code, 0, "{output:?}");
+    assert_eq!(*output.lock().unwrap(), "building\n0\n");
+    let layer = layer.expect("it changed something");
+    let mut more = step("cat /work/dir/made; stat -c %u /work/dir/made; exit 9");
+    more.layers.push(layer.diff_id);
+    output.lock().unwrap().clear();
+    let (code, none) = rig.engine.run_step(more, &collect).await.unwrap();
+    assert_eq!((code, none.is_none()), (9, true));
+    assert_eq!(*output.lock().unwrap(), "1\n0\n");
+    wait_for(|| rig.engine.info().containers == 0).await;
+    assert!(rig.engine.containers().is_empty());
+    rig.done().await;
+}

@@ -1,0 +1,129 @@
+//! Containers from create to remove, with the real warden, kernel and network.
+//!
+//! Every test is a process of its own in a network and mount namespace of its own, with its own
+//! data directory, cgroup parent and warden; this program starts itself as each of them. At the
+//! end of each nothing may be left.
+
+mod containers;
+mod failures;
+mod networks;
+mod recovery;
+mod rig;
+
+use std::panic::AssertUnwindSafe;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::FutureExt;
+use rig::Rig;
+
+type Test = (&'static str, fn() -> rig::Running);
+
+macro_rules! tests {
+    ($($module:ident::$name:ident),* $(,)?) => {
+        [$((concat!(stringify!($module), "::", stringify!($name)), || {
+            Box::pin(async {
+                let mut rig = Rig::new().await;
+                let test = async {
+                    rig.import_busybox().await;
+                    $module::$name(&mut rig).await;
+                };
+                let test = AssertUnwindSafe(test).catch_unwind().await;
+                if test.is_err() {
+                    rig.clear_after_failure().await;
+                }
+                test.is_ok()
+            })
+        })),*]
+    };
+}
+
+fn main() -> ExitCode {
+    let tests: &[Test] = &tests![
+        containers::a_program_runs_and_its_output_is_kept,
+        containers::a_container_is_isolated,
+        containers::signals_stop_and_kill,
+        containers::pause_freezes,
+        containers::commands_run_inside_a_running_container,
+        containers::a_terminal_and_stdin,
+        containers::files_come_from_binds_volumes_and_tmpfs,
+        containers::namespaces_are_shared_on_request,
+        containers::removed_by_itself,
+        containers::build_steps_become_layers,
+        failures::every_failure_is_told_and_leaves_nothing,
+        failures::restarts_follow_the_policy,
+        networks::links_names_and_published_ports,
+        recovery::a_running_container_survives_its_engine,
+        recovery::ends_that_nobody_saw_are_recorded,
+        recovery::orphans_are_removed,
+        recovery::a_killed_engine_is_repaired,
+    ];
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["warden", "--socket", socket] => match bulkhead_warden::serve(socket.as_ref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("warden: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        ["--one", name] => one(tests, name),
+        ["--engine", directory] => recovery::engine_to_be_killed(directory.as_ref()),
+        rest => all(tests, rest),
+    }
+}
+
+/// Runs the tests whose name holds any of the filters, two at a time.
+fn all(tests: &[Test], arguments: &[&str]) -> ExitCode {
+    if arguments.contains(&"--list") {
+        tests.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let filters: Vec<&&str> = arguments.iter().filter(|it| !it.starts_with('-')).collect();
+    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|it| name.contains(**it));
+    let queue = Mutex::new(tests.iter().filter(|(name, _)| wanted(name)));
+    let failed = AtomicBool::new(false);
+    let next = || queue.lock().expect("no test panics here").next();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some((name, _)) = next() {
+                    let started = std::time::Instant::now();
+                    let output = Command::new(std::env::current_exe().expect("/proc is mounted"))
+                        .args(["--one", name])
+                        .stdin(Stdio::null())
+                        .output()
+                        .expect("this program can be started");
+                    let took = started.elapsed();
+                    let passed = output.status.success();
+                    println!(
+                        "test {name} ... {} ({took:.2?})",
+                        if passed { "ok" } else { "FAILED" }
+                    );
+                    let text = String::from_utf8_lossy(&output.stderr);
+                    if !passed || text.contains("skipped ") || arguments.contains(&"--nocapture") {
+                        println!("{text}");
+                        failed.fetch_or(!passed, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    if failed.load(Ordering::Relaxed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn one(tests: &[Test], name: &str) -> ExitCode {
+    let Some((_, test)) = tests.iter().find(|(own, _)| *own == name) else {
+        eprintln!("there is no test {name}");
+        return ExitCode::FAILURE;
+    };
+    if !std::path::Path::new("/bin/busybox").exists() {
+        bulkhead_sys::testing::skip("/bin/busybox (busybox-static) is not installed");
+        return ExitCode::SUCCESS;
+    }
+    // Before there is any other thread: all of them, and the warden, are to be inside.
+    rig::enter_own_namespaces();
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    if runtime.block_on(test()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,71 @@
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+
+use bulkhead_engine::PortBinding;
+use bulkhead_network::Protocol;
+
+use crate::containers::wait_for;
+use crate::rig::Rig;
+
+pub async fn links_names_and_published_ports(rig: &mut Rig) {
+    let mut server = Rig::script(
+        "server",
+        "echo served > /tmp/index.html; httpd -f -p 80 -h /tmp & trap 'exit 0' TERM; wait",
+    );
+    server.config.exposed_ports = vec![(80, Protocol::Tcp)];
+    server.host.port_bindings = vec![PortBinding {
+        container_port: 80,
+        protocol: Protocol::Tcp,
+        host_address: Ipv4Addr::UNSPECIFIED,
+        host_port: 0,
+    }];
+    let server = rig.start(server).await;
+    let address = server.network.address.unwrap();
+    assert_eq!(server.network.gateway, Some("172.29.0.1".parse().unwrap()));
+    let port = server.network.ports[0].host_port;
+    assert_ne!(port, 0);
+    let view = &rig.engine.networks()[0];
+    assert_eq!(view.containers[&server.id].3, address);
+
+    // From the host, by its own address and the published port.
+    let fetch = move || {
+        let mut stream = TcpStream::connect((Ipv4Addr::new(172, 29, 0, 1), port)).ok()?;
+        stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    };
+    wait_for(|| fetch().is_some_and(|answer| answer.contains("served"))).await;
+
+    // From another container, by link, by alias.
+    let mut client = Rig::script(
+        "client",
+        "wget -q -O - http://app/index.html; cat /etc/hosts; env | grep ^APP_; ip route",
+    );
+    client.host.links = vec!["server:app".into()];
+    client.host.extra_hosts = vec!["up:host-gateway".into()];
+    let (code, output) = rig.run(client).await;
+    assert_eq!(code, 0, "{output}");
+    assert!(output.starts_with("served\n"), "{output}");
+    assert!(output.contains(&format!("{address}\tapp {} server\n", server.id.short())), "{output}");
+    assert!(output.contains("172.29.0.1\tup\n"), "{output}");
+    assert!(output.contains(&format!("APP_PORT_80_TCP=tcp://{address}:80\n")), "{output}");
+    assert!(output.contains("default via 172.29.0.1"), "{output}");
+
+    let mut none = Rig::script("none", "ip -o link | grep -c .; ip -o addr show lo | grep -c 127");
+    none.host.network_mode = "none".into();
+    assert_eq!(rig.run(none).await, (0, "1\n1\n".to_owned()));
+
+    // A linked container that comes back elsewhere is found again.
+    let mut holder = Rig::sleeper("holder");
+    holder.host.links = vec!["server:app".into()];
+    let holder = rig.start(holder).await;
+    rig.engine.stop("server", Some(1), None).await.unwrap();
+    rig.start(Rig::sleeper("squatter")).await;
+    rig.engine.start("server").await.unwrap();
+    let moved = rig.engine.container("server").unwrap().network.address.unwrap();
+    let hosts = rig.options.data.join(format!("containers/{}/hosts", holder.id));
+    let hosts = std::fs::read_to_string(hosts).unwrap();
+    assert!(hosts.contains(&format!("{moved}\tapp")), "{hosts}");
+    rig.done().await;
+}

@@ -1,0 +1,206 @@
+use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use bulkhead_engine::{Engine, LogQuery, PortBinding, Status, WaitCondition};
+use bulkhead_network::Protocol;
+
+use crate::containers::wait_for;
+use crate::rig::{Rig, options};
+
+pub async fn a_running_container_survives_its_engine(rig: &mut Rig) {
+    let mut create = Rig::script(
+        "lives",
+        "trap 'exit 6' TERM; echo before; while [ ! -e /go ]; do sleep 0.01; done; echo after; \
+         sleep 1000 & wait",
+    );
+    create.host.port_bindings = vec![PortBinding {
+        container_port: 80,
+        protocol: Protocol::Tcp,
+        host_address: Ipv4Addr::LOCALHOST,
+        host_port: 0,
+    }];
+    let before = rig.start(create).await;
+    let mut paused = Rig::sleeper("paused");
+    paused.host.restart_policy.name = "always".into();
+    rig.start(paused).await;
+    rig.engine.pause("paused").await.unwrap();
+    rig.close().await;
+    rig.open().await;
+    let after = rig.engine.container("lives").unwrap();
+    assert_eq!(after.state, before.state);
+    assert_eq!(after.network, before.network);
+    assert_eq!(rig.engine.container("paused").unwrap().state.status, Status::Paused);
+    rig.engine.unpause("paused").await.unwrap();
+    // Its port is still its own, its log goes on, and it can be stopped.
+    let port = after.network.ports[0].host_port;
+    assert!(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err());
+    let query = LogQuery { stdout: true, stderr: true, follow: true, ..LogQuery::default() };
+    let mut lines = rig.engine.logs("lives", query).await.unwrap();
+    assert_eq!(lines.recv().await.unwrap().text, b"before\n");
+    let go = rig.options.data.join(format!("containers/{}/upper/go", after.id));
+    // Through a process of its own: the overlay must see the file.
+    drop(go);
+    let touch = bulkhead_engine::CreateExec {
+        cmd: vec!["touch".into(), "/go".into()],
+        ..bulkhead_engine::CreateExec::default()
+    };
+    let exec = rig.engine.exec_create("lives", touch).await.unwrap().to_string();
+    rig.engine.exec_start(&exec, true, (0, 0)).await.unwrap();
+    assert_eq!(lines.recv().await.unwrap().text, b"after\n");
+    rig.engine.stop("lives", None, None).await.unwrap();
+    assert_eq!(rig.engine.container("lives").unwrap().state.exit_code, 6);
+    rig.done().await;
+}
+
+pub async fn ends_that_nobody_saw_are_recorded(rig: &mut Rig) {
+    let go = rig.path().join("go");
+    std::fs::create_dir(&go).unwrap();
+    let script = "while [ ! -e /signal/go ]; do sleep 0.01; done; exit 42";
+    let mut pids = Vec::new();
+    for (name, policy, auto_remove) in
+        [("plain", "", false), ("again", "always", false), ("removed", "", true)]
+    {
+        let mut create = Rig::script(name, script);
+        create.host.binds = vec![format!("{}:/signal", go.display())];
+        create.host.restart_policy.name = policy.into();
+        create.host.auto_remove = auto_remove;
+        pids.push(rig.start(create).await.state.pid);
+    }
+    rig.close().await;
+    std::fs::write(go.join("go"), "").unwrap();
+    let gone = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).is_err();
+    wait_for(|| pids.iter().all(gone)).await;
+    std::fs::remove_file(go.join("go")).unwrap();
+    rig.open().await;
+    let plain = rig.engine.container("plain").unwrap();
+    assert_eq!((plain.state.status, plain.state.exit_code), (Status::Exited, 42));
+    assert!(plain.network.address.is_none());
+    wait_for(|| rig.engine.container("again").unwrap().state.status == Status::Running).await;
+    assert!(rig.engine.container("removed").is_err());
+
+    // The warden is gone, as after a reboot: nothing runs, and the policy starts again.
+    let again = rig.engine.container("again").unwrap();
+    rig.close().await;
+    end_wardens(&rig.options.run);
+    rig.open().await;
+    wait_for(|| {
+        let now = rig.engine.container("again").unwrap().state;
+        now.status == Status::Running && now.pid != again.state.pid
+    })
+    .await;
+    wait_for(|| gone(&again.state.pid)).await;
+    rig.engine.remove("again", true, false).await.unwrap();
+    rig.done().await;
+}
+
+/// Ends the warden of this run directory, found by its command line; it is this test's own.
+fn end_wardens(run: &Path) {
+    let wanted = run.display().to_string();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
+        let line = String::from_utf8_lossy(&line);
+        if !line.contains("\0warden\0") || !line.contains(&wanted) {
+            continue;
+        }
+        let pid: i32 = entry.file_name().to_string_lossy().parse().unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        rustix::process::pidfd_send_signal(&fd, rustix::process::Signal::KILL).unwrap();
+        let mut ended = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut ended, None).unwrap();
+    }
+}
+
+pub async fn orphans_are_removed(rig: &mut Rig) {
+    rig.start(Rig::sleeper("kept")).await;
+    let orphan = "f".repeat(64);
+    let data = rig.options.data.clone();
+    std::fs::create_dir_all(data.join(format!("containers/{orphan}/upper/deep"))).unwrap();
+    std::fs::create_dir_all(data.join("volumes/orphan/_data")).unwrap();
+    let cgroups = || -> Vec<std::path::PathBuf> {
+        let own = format!("{}/{orphan}", rig.options.cgroup_parent);
+        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
+        hierarchies
+            .map(|it| it.path().join(&own))
+            .filter(|it| it.parent().unwrap().exists())
+            .collect()
+    };
+    let made = cgroups();
+    assert!(!made.is_empty());
+    made.iter().for_each(|path| std::fs::create_dir(path).unwrap());
+    rig.close().await;
+    rig.open().await;
+    assert!(!data.join("containers").join(&orphan).exists());
+    assert!(!data.join("volumes/orphan").exists());
+    assert!(made.iter().all(|path| !path.exists()));
+    assert_eq!(rig.engine.container("kept").unwrap().state.status, Status::Running);
+    let error = Engine::open(rig.options.clone()).await.unwrap_err();
+    assert!(error.message.starts_with("another Bulkhead engine uses"), "{error}");
+    rig.done().await;
+}
+
+/// The engine as a process that is killed at random moments while it creates, starts, stops and
+/// removes: the next one always opens, and in the end nothing is left.
+pub async fn a_killed_engine_is_repaired(rig: &mut Rig) {
+    rig.close().await;
+    for round in 0..12_u64 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .arg("--engine")
+            .arg(rig.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "open", "round {round}");
+        // Not a wait for something to happen, but the random moment.
+        std::thread::sleep(std::time::Duration::from_millis(round * 23 % 150));
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(9), "it ended by itself: {status}");
+    }
+    rig.open().await;
+    for container in rig.engine.containers() {
+        let name = container.name.to_string();
+        rig.engine.remove(&name, true, true).await.unwrap();
+    }
+    // What it made works, on a machine that it has not worn out.
+    let (code, output) = rig.run(Rig::script("after", "echo fine")).await;
+    assert_eq!((code, output.as_str()), (0, "fine\n"));
+    rig.engine.remove("after", false, false).await.unwrap();
+    rig.done().await;
+    let left: Vec<_> = std::fs::read_dir(rig.options.data.join("containers")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// The process that is killed.
+pub fn engine_to_be_killed(directory: &Path) -> ExitCode {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let engine = Engine::open(options(directory)).await.unwrap();
+        println!("open");
+        let work = |number: u32| {
+            let engine = std::sync::Arc::clone(&engine);
+            async move {
+                for round in 0.. {
+                    let name = format!("n{number}-{round}-{}", std::process::id());
+                    let mut create = Rig::sleeper(&name);
+                    create.host.auto_remove = round % 2 == 0;
+                    create.config.volumes = vec!["/v".into()];
+                    engine.create(create).await.unwrap();
+                    engine.start(&name).await.unwrap();
+                    let removed = engine.wait(&name, WaitCondition::NextExit).unwrap();
+                    engine.kill(&name, "KILL").await.unwrap();
+                    removed.await.unwrap();
+                    if round % 2 == 1 {
+                        engine.remove(&name, true, true).await.unwrap();
+                    }
+                }
+            }
+        };
+        tokio::join!(work(0), work(1));
+    });
+    ExitCode::SUCCESS
+}
