@@ -45,7 +45,7 @@ impl std::fmt::Debug for Credentials {
 /// What a transfer reports while it goes, in the words of Docker's progress lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    /// Short layer digest, or the tag in the first line; empty for a line about the whole image.
+    /// Short layer digest.
     pub id: String,
     /// `Pulling fs layer`, `Downloading`, `Extracting`, `Pull complete`, `Pushed`, …
     pub status: String,
@@ -83,8 +83,8 @@ impl RegistryClient {
 
     /// Pulls the image for this machine's platform, layers in parallel, and unpacks it.
     ///
-    /// Reports Docker's lines from `Pulling from …` to `Status: …`. What arrived before an error
-    /// stays, verified, for the next try.
+    /// Reports Docker's lines about layers. What arrived before an error stays, verified, for the
+    /// next try.
     pub async fn pull(
         &self,
         content: Arc<Content>,
@@ -103,8 +103,6 @@ impl RegistryClient {
     }
 
     /// Pushes the image under `reference`; returns the manifest's digest and size.
-    ///
-    /// Reports Docker's lines, the last of them `TAG: digest: … size: …`.
     pub async fn push(
         &self,
         content: Arc<Content>,

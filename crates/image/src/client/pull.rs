@@ -29,27 +29,21 @@ pub(super) async fn pull(
     report: Report<'_>,
 ) -> Result<StoredImage, ImageError> {
     let top = documents::fetch(session, reference, &reference.version()).await?;
-    report(Progress::line(reference.version(), format!("Pulling from {}", reference.path())));
     let (bytes, manifest) = documents::manifest(session, reference, &top).await?;
     let config = config(session, content, &manifest.config).await?;
     let layers = layers(&manifest, &config)?;
     let id = manifest.config.digest;
-    let known = content.stored(id).is_ok();
     for (layer, _) in &layers {
         report(Progress::line(layer.digest.short(), "Pulling fs layer"));
     }
     fetch_layers(session, content, &layers, report).await?;
     let content = Arc::clone(content);
-    let stored = blocking(move || {
+    blocking(move || {
         let manifest = content.write(&bytes)?;
         content.link_image(id, manifest)?;
         Ok(StoredImage { id, manifest })
     })
-    .await?;
-    report(Progress::line("", format!("Digest: {}", top.descriptor.digest)));
-    let outcome = if known { "Image is up to date" } else { "Downloaded newer image" };
-    report(Progress::line("", format!("Status: {outcome} for {}", reference.familiar())));
-    Ok(stored)
+    .await
 }
 
 async fn config(

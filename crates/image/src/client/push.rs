@@ -27,8 +27,6 @@ pub(super) async fn push(
     report: Report<'_>,
 ) -> Result<(Digest, u64), ImageError> {
     let manifest = content.manifest(image.id)?;
-    let repository = format!("{}/{}", reference.domain(), reference.path());
-    report(Progress::line("", format!("The push refers to repository [{repository}]")));
     let mut layers = Vec::<Descriptor>::new();
     for layer in &manifest.layers {
         if !layers.iter().any(|known| known.digest == layer.digest) {
@@ -70,10 +68,7 @@ pub(super) async fn push(
     if !response.status().is_success() {
         return Err(session.refused("push the manifest", response).await);
     }
-    let size = bytes.len() as u64;
-    let digest = image.manifest;
-    report(Progress::line("", format!("{version}: digest: {digest} size: {size}")));
-    Ok((digest, size))
+    Ok((image.manifest, bytes.len() as u64))
 }
 
 /// Sends a blob. `false`: the registry has it already.
