@@ -110,7 +110,7 @@ impl fmt::Display for Plan {
         for (fd, kind) in &self.joined {
             writeln!(f, "join {} of {fd}", namespaces(*kind))?;
         }
-        writeln!(f, "clone {}", namespaces(self.namespaces))?;
+        writeln!(f, "clone [{}]", namespaces(self.namespaces))?;
         for (resource, limit) in &self.limits {
             let text = |value: Option<u64>| value.map_or("unlimited".into(), |it| it.to_string());
             writeln!(f, "limit {resource:?} {} {}", text(limit.current), text(limit.maximum))?;
@@ -119,10 +119,7 @@ impl fmt::Display for Plan {
             writeln!(f, "oom_score_adj {score}")?;
         }
         for step in &self.steps {
-            match step {
-                Step::Filter => writeln!(f, "filter")?,
-                step => writeln!(f, "{step}")?,
-            }
+            writeln!(f, "{step}")?;
         }
         writeln!(f, "arguments {:?}", self.program.arguments.strings())?;
         writeln!(f, "environment {:?}", self.program.environment.strings())

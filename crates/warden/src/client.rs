@@ -87,8 +87,15 @@ impl Client {
         let connected = match connect(socket) {
             Ok(connected) => connected,
             Err(Errno::NOENT | Errno::CONNREFUSED) => {
-                launch::launch(socket, program).map_err(WardenError::Gone)?;
-                connect(socket).map_err(|error| WardenError::Gone(error.into()))?
+                // one starter at a time; who had to wait finds a warden
+                let _turn = launch::turn(socket).map_err(WardenError::Gone)?;
+                match connect(socket) {
+                    Ok(connected) => connected,
+                    Err(_) => {
+                        launch::launch(socket, program).map_err(WardenError::Gone)?;
+                        connect(socket).map_err(|error| WardenError::Gone(error.into()))?
+                    }
+                }
             }
             Err(error) => return Err(WardenError::Gone(error.into())),
         };

@@ -1,7 +1,15 @@
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+/// Waits until no one else is starting a warden at `socket`; the turn ends with the file.
+pub(super) fn turn(socket: &Path) -> io::Result<File> {
+    let path = socket.with_extension("starting");
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    file.lock()?;
+    Ok(file)
+}
 
 /// Starts a warden and waits until it listens: it closes its standard output then.
 pub(super) fn launch(socket: &Path, program: &Path) -> io::Result<()> {

@@ -51,6 +51,8 @@ impl Warden {
             .chain([theirs.as_raw_fd()])
             .chain(stdio.iter().flatten().map(AsRawFd::as_raw_fd))
             .map(|fd| fd as u32)
+            // so that nothing else takes these numbers before the streams have their place
+            .chain([0, 1, 2])
             .collect();
         keep.sort_unstable();
         keep.dedup();
@@ -131,7 +133,7 @@ impl Warden {
         }
         let pid = Pid::from_raw(child.pid as i32);
         for (resource, limit) in &process.plan.limits {
-            rustix::process::prlimit(pid, *resource, limit.clone())?;
+            rustix::process::prlimit(pid, *resource, *limit)?;
         }
         if let Some(control) = &process.control {
             rustix::io::write(control, b"m")?;

@@ -17,6 +17,9 @@ macro_rules! cases {
 }
 
 cases![
+    cgroups_are_joined_at_birth,
+    signals_do_not_end_the_warden,
+    one_warden_at_a_socket,
     a_program_runs_and_its_output_is_logged,
     a_container_is_sealed_off,
     what_is_in_the_file_systems,
@@ -195,7 +198,7 @@ fn capabilities_and_filters() {
 
 fn a_terminal() {
     let ship = Ship::launch();
-    let script = "tty; stty size; test -c /dev/console && echo console; read line; stty size; echo got $line";
+    let script = "tty; stty size; test -c /dev/console && echo console; read line; stty size; echo got $line >&2";
     let mut wish = ship.wish(&["sh", "-c", script]);
     wish.spec.process.terminal = true;
     wish.spec.process.terminal_size = (24, 80);
@@ -527,4 +530,123 @@ fn nothing_of_the_host_is_open() {
     let descriptors = fs::read_dir(format!("/proc/{host}/fd")).unwrap().count();
     assert_eq!(descriptors, 3);
     let _ = others.1.netns.as_fd();
+}
+
+/// A cgroup of the test's own in one hierarchy; removed with the test.
+struct Cgroup(std::path::PathBuf);
+
+impl Cgroup {
+    fn new(hierarchy: &str) -> Option<Self> {
+        let name = format!("bulkhead-warden-{}", Id::random().short());
+        let path = std::path::Path::new(hierarchy).join(name);
+        fs::create_dir(&path).ok().map(|()| Self(path))
+    }
+
+    fn procs(&self) -> String {
+        fs::read_to_string(self.0.join("cgroup.procs")).unwrap()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn cgroups_are_joined_at_birth() {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let find = |kind: &str| {
+        let of_kind = mounts.lines().filter(|line| line.split(' ').nth(2) == Some(kind));
+        of_kind.filter_map(|line| line.split(' ').nth(1)).map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    let v1 = find("cgroup").into_iter().find(|path| path.ends_with("/pids"));
+    let v1 = v1.and_then(|path| Cgroup::new(&path));
+    let v2 = find("cgroup2").first().and_then(|path| Cgroup::new(path));
+    if v1.is_none() && v2.is_none() {
+        return bulkhead_sys::testing::skip("no cgroup hierarchy is mounted");
+    }
+    let ship = Ship::launch();
+    let mut wish = ship.wish(&["sleep", "1000"]);
+    let open = |v1: &Option<Cgroup>, v2: &Option<Cgroup>, fds: &mut Vec<std::os::fd::OwnedFd>| {
+        let mut add = |fd: fs::File| {
+            fds.push(fd.into());
+            FdIndex(fds.len() as u16 - 1)
+        };
+        let write = |path: std::path::PathBuf| fs::File::options().write(true).open(path).unwrap();
+        let v1 = v1.iter().map(|it| add(write(it.0.join("cgroup.procs")))).collect::<Vec<_>>();
+        (v1, v2.as_ref().map(|it| add(fs::File::open(&it.0).unwrap())))
+    };
+    (wish.spec.cgroup_v1_procs, wish.spec.cgroup_v2) = open(&v1, &v2, &mut wish.fds);
+    let id = wish.id;
+    let created = ship.create(wish).unwrap();
+    ship.client.start(id).unwrap();
+    for cgroup in v1.iter().chain(&v2) {
+        assert_eq!(cgroup.procs(), format!("{}\n", created.pid));
+    }
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let exec = Id::random();
+    let mut fds = vec![theirs.into()];
+    let (cgroup_v1_procs, cgroup_v2) = open(&v1, &v2, &mut fds);
+    let attachments =
+        vec![Attachment { socket: FdIndex(0), stdin: true, stdout: true, stderr: true }];
+    let process = process(&["sh", "-c", "cat /proc/self/cgroup; read x"]);
+    let stdin_open = true;
+    let request = Exec {
+        container: id,
+        id: exec,
+        process,
+        cgroup_v1_procs,
+        cgroup_v2,
+        stdin_open,
+        attachments,
+    };
+    let (pid, _pidfd) = ship.client.exec(request, fds).unwrap();
+    for cgroup in v1.iter().chain(&v2) {
+        assert_eq!(
+            cgroup.procs().lines().collect::<Vec<_>>(),
+            [created.pid.to_string(), pid.to_string()]
+        );
+    }
+    ours.shutdown(Shutdown::Write).unwrap();
+    let text: String = frames(ours).into_iter().map(|(_, text)| text).collect();
+    for line in text.lines().filter(|line| line.contains(":pids:") || line.starts_with("0::")) {
+        assert!(line.ends_with(":/"), "the namespace starts at the container's cgroup: {text}");
+    }
+    pidfd_send_signal(&created.pidfd, Signal::KILL).unwrap();
+    ship.exit(id);
+}
+
+fn signals_do_not_end_the_warden() {
+    let ship = Ship::launch();
+    let (_, created) = sleeper(&ship);
+    let status = fs::read_to_string(format!("/proc/{}/status", created.pid)).unwrap();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap();
+    let pid = rustix::process::Pid::from_raw(parent.parse().unwrap()).unwrap();
+    let warden = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    let command = fs::read_to_string(format!("/proc/{parent}/cmdline")).unwrap();
+    assert!(command.contains("warden"), "{command}");
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::PIPE, Signal::QUIT] {
+        pidfd_send_signal(&warden, signal).unwrap();
+    }
+    assert_eq!(ship.client.list().unwrap().len(), 1);
+    let mounts = fs::read_to_string(format!("/proc/{parent}/mountinfo")).unwrap();
+    assert_eq!(mounts.lines().count(), 4, "{mounts}");
+}
+
+fn one_warden_at_a_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let (socket, program) = (directory.path().join("w.sock"), std::env::current_exe().unwrap());
+    // one that was killed has left its socket
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let clients: Vec<_> = std::thread::scope(|scope| {
+        let start = || Client::connect_or_start(&socket, &program, |_| {});
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(start)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for client in &clients {
+        assert!(client.as_ref().unwrap().list().unwrap().is_empty());
+    }
+    clients[0].as_ref().unwrap().shut_down().unwrap();
+    let error = clients[1].as_ref().unwrap().list().unwrap_err();
+    assert!(matches!(error, WardenError::Gone(_)), "{error}");
 }

@@ -1,4 +1,5 @@
 //! The warden against the real kernel: this program runs itself as the warden.
+#![allow(clippy::unwrap_used)] // a test without the harness, so not known to be one
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
