@@ -38,6 +38,8 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/containers/{id}/logs", get(streams::logs))
         .route("/containers/{id}/stats", get(stats::stats))
         .route("/containers/{id}/archive", get(archive::get).head(archive::stat).put(archive::put))
+        .route("/containers/{id}/changes", get(lifecycle::not_yet))
+        .route("/containers/{id}/update", post(lifecycle::not_yet))
         .route("/containers/{id}/export", get(archive::export))
         .route("/containers/{id}/exec", post(exec::create))
         .route("/exec/{id}/start", post(exec::start))

@@ -153,7 +153,7 @@ fn view(image: &Image, data: &str) -> Value {
         "Size": image.size,
         "GraphDriver": {
             "Data": {
-                "UpperDir": top.map(|top| format!("{data}/layers/{}", top.hex())).unwrap_or_default(),
+                "UpperDir": top.map(|top| format!("{data}/content/layers/{}", top.hex())).unwrap_or_default(),
             },
             "Name": "overlay2",
         },

@@ -15,13 +15,13 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::error::{Answer, ApiError};
 
-/// Where the lines of an answer go. Sending never blocks; a client that left is not noticed.
+/// Where the lines of an answer go. Sending never blocks.
 #[derive(Debug, Clone)]
 pub(crate) struct Lines(mpsc::UnboundedSender<Value>);
 
 impl Lines {
     pub(crate) fn send(&self, line: Value) {
-        // The client may have left; what it asked for goes on without it.
+        // Fails once the client has left, and then nobody reads.
         let _ = self.0.send(line);
     }
 
@@ -54,9 +54,9 @@ where
 {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let work = work(Lines(sender.clone()));
-    let work = tokio::spawn(work);
+    let mut work = AbortOnDrop(tokio::spawn(work));
     let last = async move {
-        match work.await {
+        match (&mut work.0).await {
             Ok(done) => done,
             Err(panic) => {
                 Err(ApiError::internal(format!("the request could not be finished: {panic}")))
@@ -75,6 +75,15 @@ where
         .filter_map(|done| async move { done.err().map(|error| error_line(&error)) });
     let stream = lines.chain(end).map(|line| Ok::<_, Infallible>(encode(&line)));
     Ok(body(Body::from_stream(stream)))
+}
+
+/// A client that goes gives up what it asked for, as with Docker: Ctrl-C ends a build.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 pub(crate) fn body(body: Body) -> Response {

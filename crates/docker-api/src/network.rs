@@ -39,13 +39,16 @@ async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>>
             })
     });
     // The list leaves the containers out.
-    let shown =
-        shown.map(|network| view(&NetworkView { containers: Default::default(), ..network }));
+    let shown = shown.map(|network| {
+        let network = NetworkView { containers: Default::default(), ..network };
+        view(&network, &api.engine.options().bridge)
+    });
     Ok(axum::Json(shown.collect()))
 }
 
 async fn inspect(State(api): State<Api>, Path(name): Path<String>) -> Answer<axum::Json<Value>> {
-    find(&api, &name).map(|network| axum::Json(view(&network)))
+    let network = find(&api, &name)?;
+    Ok(axum::Json(view(&network, &api.engine.options().bridge)))
 }
 
 async fn remove(State(api): State<Api>, Path(name): Path<String>) -> ApiError {
@@ -90,7 +93,7 @@ fn is_builtin(name: &str) -> bool {
     matches!(name, "bridge" | "host" | "none")
 }
 
-fn view(network: &NetworkView) -> Value {
+fn view(network: &NetworkView, bridge: &str) -> Value {
     let subnets = network.subnet.map(|(subnet, prefix, gateway)| {
         json!([{ "Subnet": format!("{subnet}/{prefix}"), "Gateway": gateway.to_string() }])
     });
@@ -105,6 +108,16 @@ fn view(network: &NetworkView) -> Value {
         });
         (id.to_string(), view)
     });
+    let options = match network.name.as_str() {
+        "bridge" => json!({
+            "com.docker.network.bridge.default_bridge": "true",
+            "com.docker.network.bridge.enable_icc": "true",
+            "com.docker.network.bridge.enable_ip_masquerade": "true",
+            "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
+            "com.docker.network.bridge.name": bridge,
+        }),
+        _ => json!({}),
+    };
     json!({
         "Name": network.name,
         "Id": network.id,
@@ -120,7 +133,7 @@ fn view(network: &NetworkView) -> Value {
         "ConfigFrom": { "Network": "" },
         "ConfigOnly": false,
         "Containers": Value::Object(containers.collect()),
-        "Options": {},
+        "Options": options,
         "Labels": {},
     })
 }

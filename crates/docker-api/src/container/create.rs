@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(request.config.exposed_ports, [(80, Protocol::Tcp)]);
         assert_eq!(request.host.memory, 256 << 20);
         assert_eq!(request.host.userns_mode, "host");
-        assert_eq!(request.host.pids_limit, Some(0));
+        assert_eq!(request.host.pids_limit, None);
         assert_eq!(
             request.host.port_bindings,
             [PortBinding {

@@ -235,7 +235,6 @@ pub(crate) fn convert(
         shm_size: positive("ShmSize", wire.shm_size)?,
         log_driver: wire.log_config.kind,
         log_options: wire.log_config.config,
-        // -1 is how some clients write "unlimited"
         memory: positive("Memory", wire.memory)?,
         memory_reservation: positive("MemoryReservation", wire.memory_reservation)?,
         memory_swap: wire.memory_swap,
@@ -245,7 +244,8 @@ pub(crate) fn convert(
         cpu_quota: wire.cpu_quota,
         cpuset_cpus: wire.cpuset_cpus,
         cpuset_mems: wire.cpuset_mems,
-        pids_limit: wire.pids_limit,
+        // The CLI sends 0 for what its user did not say; -1 is how that user says "unlimited".
+        pids_limit: wire.pids_limit.filter(|limit| *limit != 0),
         cgroup_parent: wire.cgroup_parent,
         echo,
     })
@@ -389,8 +389,13 @@ pub(crate) fn view(container: &Container) -> Value {
         ("NanoCpus", json!(host.nano_cpus)),
         ("CpuShares", json!(host.cpu_shares)),
         ("Links", links(container)),
+        ("PidsLimit", json!(host.pids_limit)),
     ] {
         view.insert(member.to_owned(), value);
+    }
+    // The CLI sends -1 for what its user did not say.
+    if view.get("MemorySwappiness") == Some(&json!(-1)) {
+        view.insert("MemorySwappiness".to_owned(), Value::Null);
     }
     if host.privileged {
         view.insert("MaskedPaths".to_owned(), Value::Null);

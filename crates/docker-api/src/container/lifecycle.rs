@@ -132,6 +132,14 @@ pub(crate) async fn top(
     Ok(axum::Json(json!({ "Processes": processes, "Titles": titles })))
 }
 
+/// `GET /containers/{id}/changes`, `POST /containers/{id}/update`
+pub(crate) async fn not_yet() -> ApiError {
+    ApiError::unsupported(
+        "Bulkhead can neither list a container's changes nor update its limits yet; look inside \
+         with docker exec, or make it anew with other limits",
+    )
+}
+
 /// `POST /containers/prune`: removes every container that does not run.
 pub(crate) async fn prune(State(api): State<Api>, query: Query) -> Answer<Response> {
     let filters = Filters::from_query(&query, &["until", "label", "label!"])?;

@@ -122,7 +122,7 @@ pub(crate) fn mounts(mounts: &[MountPoint]) -> Value {
             "Type": mount.kind,
             "Source": mount.source,
             "Destination": mount.target,
-            "Mode": "",
+            "Mode": if mount.readonly { "ro" } else { "" },
             "RW": !mount.readonly,
             "Propagation": if mount.kind == MountType::Bind { "rprivate" } else { "" },
         });
@@ -139,10 +139,17 @@ pub(crate) fn mounts(mounts: &[MountPoint]) -> Value {
 fn network_settings(container: &Container) -> Value {
     let place = &container.network;
     let endpoint = endpoint(place);
+    // A path to the network namespace, which nsenter and the like can open.
+    let own = container.state.pid != 0 && place.mode != "host" && place.sandbox_key.is_empty();
+    let sandbox = if own {
+        format!("/proc/{}/ns/net", container.state.pid)
+    } else {
+        place.sandbox_key.clone()
+    };
     json!({
         "Bridge": "",
-        "SandboxID": place.sandbox_key.rsplit('/').next().unwrap_or_default(),
-        "SandboxKey": place.sandbox_key,
+        "SandboxID": place.endpoint_id.map(|id| id.to_string()).unwrap_or_default(),
+        "SandboxKey": sandbox,
         "Ports": ports(container),
         "HairpinMode": false,
         "LinkLocalIPv6Address": "",
@@ -307,6 +314,7 @@ pub(crate) mod tests {
             ("/Config/Volumes", Value::Null),
             ("/NetworkSettings/Ports/80~1tcp/0/HostIp", json!("0.0.0.0")),
             ("/NetworkSettings/Ports/53~1udp", Value::Null),
+            ("/NetworkSettings/SandboxKey", json!("/proc/7/ns/net")),
             ("/NetworkSettings/IPAddress", json!("172.17.0.2")),
             ("/NetworkSettings/Networks/bridge/MacAddress", json!("02:42:ac:11:00:02")),
             ("/Mounts", json!([])),
