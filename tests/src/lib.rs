@@ -1,1 +1,227 @@
-//! placeholder
+//! A whole Bulkhead for one test: its own network namespace, directories, cgroups and ports.
+//!
+//! Everything a test sees goes through a real client: the docker CLI, the AWS CLI, a browser, or
+//! Bulkhead's own command line.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// `bulkhead up` in a network namespace that has nothing but `lo`.
+#[derive(Debug)]
+pub struct Daemon {
+    netns: String,
+    directory: tempfile::TempDir,
+    cgroup: String,
+}
+
+/// What a client said.
+#[derive(Debug)]
+pub struct Said {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Said {
+    /// Standard output without its last newline; an error if the client failed.
+    pub fn ok(self) -> Result<String> {
+        ensure!(self.code == 0, "exit status {}: {}{}", self.code, self.stdout, self.stderr);
+        Ok(self.stdout.trim_end().to_owned())
+    }
+}
+
+impl Daemon {
+    pub fn start() -> Result<Self> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let netns = format!("bhtest-{}-{number}", std::process::id());
+        let directory = tempfile::Builder::new().prefix("bulkhead-test-").tempdir_in("/var/tmp")?;
+        let cgroup = format!("bulkhead-test-{}-{number}", std::process::id());
+        // Made first, so that whatever fails later is cleaned up by its drop.
+        let daemon = Self { netns, directory, cgroup };
+        run(Command::new("ip").args(["netns", "add", &daemon.netns]))?.ok()?;
+        run(Command::new("ip").args(["-n", &daemon.netns, "link", "set", "lo", "up"]))?.ok()?;
+        daemon.up()?;
+        Ok(daemon)
+    }
+
+    /// Starts (or starts again) the engine and everything with it.
+    pub fn up(&self) -> Result<()> {
+        let flags = [
+            "up",
+            "--detach",
+            "--bridge",
+            "bhtest0",
+            "--bridge-address",
+            "10.99.0.1/24",
+            "--public-ip",
+            "10.99.0.1",
+        ];
+        let mut command = self.inside(&program());
+        command.args(flags).arg("--data").arg(self.data()).arg("--run").arg(self.run_directory());
+        command.args(["--cgroup-parent", &self.cgroup]);
+        run(&mut command)?.ok().context("bulkhead up")?;
+        Ok(())
+    }
+
+    /// `kill -9` of the engine; returns when it is gone. The warden and its containers stay.
+    pub fn crash(&self) -> Result<()> {
+        let pid = std::fs::read_to_string(self.run_directory().join("bulkhead.pid"))?;
+        let pid = rustix::process::Pid::from_raw(pid.trim().parse()?).context("a pid")?;
+        let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL)?;
+        let mut polled = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut polled, None)?;
+        Ok(())
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    pub fn run_directory(&self) -> PathBuf {
+        self.directory.path().join("run")
+    }
+
+    /// A directory of this test's own.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn socket(&self) -> String {
+        format!("unix://{}", self.run_directory().join("docker.sock").display())
+    }
+
+    /// The real docker CLI.
+    pub fn docker(&self, arguments: &[&str]) -> Result<Said> {
+        let docker = std::env::var_os("BULKHEAD_DOCKER").unwrap_or_else(|| "docker".into());
+        run(self.inside(Path::new(&docker)).args(arguments))
+    }
+
+    pub fn bulkhead(&self, arguments: &[&str]) -> Result<Said> {
+        run(self.inside(&program()).args(arguments))
+    }
+
+    /// A line for the shell, in the daemon's network namespace, with `$BULKHEAD` and `DOCKER_HOST`.
+    pub fn shell(&self, line: &str) -> Result<Said> {
+        run(self.inside(Path::new("sh")).arg("-c").arg(line))
+    }
+
+    /// A command in the daemon's network namespace, where its ports listen on loopback.
+    pub fn inside(&self, program_to_run: &Path) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.netns]).arg(program_to_run);
+        command
+            .env("DOCKER_HOST", self.socket())
+            .env("BULKHEAD_HOST", self.socket())
+            .env("BULKHEAD", program())
+            .env("HOME", self.directory.path())
+            .env("DOCKER_CONFIG", self.directory.path().join("docker"))
+            .env("AWS_ENDPOINT_URL", "http://127.0.0.1:7400")
+            .env("AWS_DEFAULT_REGION", "us-east-1")
+            .env("AWS_PAGER", "");
+        if let Ok(text) = std::fs::read(self.data().join("credentials.json"))
+            && let Ok(keys) = serde_json::from_slice::<serde_json::Value>(&text)
+        {
+            for (variable, name) in [
+                ("AWS_ACCESS_KEY_ID", "access_key_id"),
+                ("AWS_SECRET_ACCESS_KEY", "secret_access_key"),
+                ("PASSWORD", "password"),
+            ] {
+                command.env(variable, keys[name].as_str().unwrap_or_default());
+            }
+        }
+        command
+    }
+
+    /// Imports a busybox image under a name.
+    pub fn busybox(&self, name: &str) -> Result<()> {
+        let archive = busybox_archive(self.directory.path())?;
+        let path = archive.to_string_lossy();
+        self.docker(&["import", "-c", "CMD [\"sh\"]", "-c", "ENV PATH=/bin", &path, name])?.ok()?;
+        Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let (data, run_directory) = (self.data(), self.run_directory());
+        let mut command = self.inside(&program());
+        command.args(["down", "--purge"]).arg("--data").arg(data).arg("--run").arg(run_directory);
+        let down = run(&mut command).and_then(Said::ok);
+        let deleted =
+            run(Command::new("ip").args(["netns", "delete", &self.netns])).and_then(Said::ok);
+        // A test that leaks is a bug, also one that has failed for another reason.
+        for result in [down, deleted] {
+            if let Err(cause) = result {
+                eprintln!("cleaning up after a test: {cause:#}");
+                if !std::thread::panicking() {
+                    panic!("cleaning up after a test: {cause:#}");
+                }
+            }
+        }
+    }
+}
+
+/// The program under test: `cargo xtask test` names it; else the one that cargo built last.
+pub fn program() -> PathBuf {
+    if let Some(path) = std::env::var_os("BULKHEAD_PROGRAM") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("a running test has a path");
+    let built =
+        test.ancestors().nth(2).expect("tests lie in target/TARGET/PROFILE/deps").join("bulkhead");
+    assert!(built.exists(), "{} is not built: run `cargo build` first", built.display());
+    built
+}
+
+/// Runs a command to its end.
+pub fn run(command: &mut Command) -> Result<Said> {
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("run {command:?}"))?;
+    Ok(said(&output))
+}
+
+pub fn said(output: &Output) -> Said {
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A tree with busybox and its applets, as a tar file.
+fn busybox_archive(directory: &Path) -> Result<PathBuf> {
+    let root = directory.join("busybox");
+    let archive = directory.join("busybox.tar");
+    if archive.exists() {
+        return Ok(archive);
+    }
+    let busybox =
+        ["/bin/busybox", "/usr/bin/busybox"].into_iter().map(Path::new).find(|path| path.exists());
+    let Some(busybox) = busybox else { bail!("busybox is not installed (Debian: busybox-static)") };
+    for name in ["bin", "etc", "tmp", "proc", "sys", "dev", "root"] {
+        std::fs::create_dir_all(root.join(name))?;
+    }
+    std::fs::copy(busybox, root.join("bin/busybox"))?;
+    let applets = run(Command::new(busybox).arg("--list"))?.ok()?;
+    for applet in applets.lines().filter(|applet| *applet != "busybox") {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet))?;
+    }
+    std::fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/:/bin/sh\n",
+    )?;
+    std::fs::write(root.join("etc/group"), "root:x:0:\nweb:x:33:\n")?;
+    run(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).args([
+        "--owner=0",
+        "--group=0",
+        ".",
+    ]))?
+    .ok()?;
+    Ok(archive)
+}

@@ -89,6 +89,12 @@ impl bulkhead_console::Users for Credentials {
     }
 }
 
+impl bulkhead_aws_api::AccessKeys for Credentials {
+    fn secret(&self, access_key_id: &str) -> Option<String> {
+        (access_key_id == self.access_key_id).then(|| self.secret_access_key.clone())
+    }
+}
+
 impl Credentials {
     fn is(&self, user: &str, password: &str) -> bool {
         // Every byte is compared whatever came before it, so that time tells nothing of the password.

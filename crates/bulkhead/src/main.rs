@@ -57,15 +57,11 @@ fn warden(arguments: &[std::ffi::OsString]) -> ExitCode {
         eprintln!("usage: bulkhead warden --socket PATH");
         return ExitCode::FAILURE;
     }
-    match serve_warden(std::path::Path::new(socket)) {
+    match bulkhead_warden::serve(std::path::Path::new(socket)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {
             eprintln!("bulkhead warden: {cause}");
             ExitCode::FAILURE
         }
     }
-}
-
-fn serve_warden(_socket: &std::path::Path) -> std::io::Result<()> {
-    Err(std::io::ErrorKind::Unsupported.into())
 }

@@ -152,21 +152,38 @@ async fn serve(arguments: UpArguments) -> Result<(), Failure> {
 
     let store = Arc::new(open_store(&arguments.data)?);
     let control = Arc::new(bulkhead_ecs::Control::new(store, bulkhead_ecs::Options::default()));
+    let api = listen(arguments.api, "--api").await?;
+    let api_address = api.local_addr()?;
+    let keys: Arc<dyn bulkhead_aws_api::AccessKeys> = Arc::new(credentials.clone());
+    spawn_http(api, bulkhead_aws_api::router(control.clone(), keys), stopped.clone());
     let console = listen(arguments.console, "--console").await?;
     let console_address = console.local_addr()?;
     let users: Arc<dyn bulkhead_console::Users> = Arc::new(credentials.clone());
     spawn_http(console, bulkhead_console::router(control.clone(), users), stopped.clone());
+
+    let listeners = [registry_address, api_address, console_address];
+    let agent = agent_options(&arguments, &credentials, &socket, &listeners)?;
+    let agent = tokio::spawn(bulkhead_agent::run(agent, stopped.clone()));
 
     let pid = arguments.run.join("bulkhead.pid");
     std::fs::write(&pid, format!("{}\n", std::process::id()))
         .map_err(|cause| Failure::new(format!("cannot write {}: {cause}", pid.display())))?;
     println!("Docker API  unix://{}", socket.display());
     println!("Registry    {registry_address}");
+    println!("ECS API     http://{api_address}");
     println!("Console     http://{console_address}/");
     println!("{READY}");
     tracing::info!("ready");
 
-    wait_for_end(stopped.clone()).await?;
+    tokio::select! {
+        ended = wait_for_end(stopped.clone()) => ended?,
+        ended = agent => {
+            // Only a state file that cannot be read ends the agent: nothing that a retry would mend.
+            if let Ok(Err(cause)) = ended {
+                return Err(Failure::new(cause.to_string()));
+            }
+        }
+    }
     stop.send_replace(true);
     // What is under way is finished by the next start; waiting for slow clients helps nobody.
     docker.abort();
@@ -198,6 +215,41 @@ async fn open_engine(arguments: &UpArguments) -> Result<Arc<Engine>, Failure> {
 /// The first host id of containers' user namespaces: above what distributions give to users
 /// (subuid(5) ranges of useradd start at 100,000 and rarely reach this far), below 2^31.
 const FIRST_ID: u32 = 1_000_000_000;
+
+/// The agent of this machine: it knows the engine by its socket and the control plane by its port.
+fn agent_options(
+    arguments: &UpArguments,
+    credentials: &Credentials,
+    socket: &Path,
+    listeners: &[SocketAddr; 3],
+) -> Result<bulkhead_agent::Options, Failure> {
+    let addresses = bulkhead_network::Host::open()
+        .and_then(|host| host.addresses())
+        .map_err(|cause| Failure::new(format!("cannot read this machine's addresses: {cause}")))?;
+    let private = addresses.first().copied();
+    let [registry, api, _] = listeners;
+    let keys = bulkhead_aws_api::sigv4::Credentials {
+        access_key_id: credentials.access_key_id.clone(),
+        secret_access_key: credentials.secret_access_key.clone(),
+    };
+    let login = bulkhead_agent::RegistryLogin {
+        user: credentials.user.clone(),
+        password: credentials.password.clone(),
+    };
+    Ok(bulkhead_agent::Options {
+        cluster: arguments.cluster.clone(),
+        private_ip: private.map(Into::into),
+        public_ip: arguments.public_ip.or(private).map(Into::into),
+        reserved_ports: listeners.iter().map(SocketAddr::port).collect(),
+        registries: [(registry.to_string(), login)].into(),
+        ..bulkhead_agent::Options::new(
+            &format!("http://{api}"),
+            keys,
+            socket.to_owned(),
+            arguments.data.join("agent"),
+        )
+    })
+}
 
 /// The control plane's records, beside the engine's and apart from them: on many machines they are in etcd.
 fn open_store(data: &Path) -> Result<bulkhead_store::Embedded, Failure> {

@@ -46,9 +46,9 @@ pub use task::{
 };
 pub use task_definition::{
     ContainerDefinition, ContainerDependency, Definition, HealthCheck, HostEntry, HostVolume,
-    KeyValuePair, ListTaskDefinitions, LogConfiguration, MountPoint, PlacementConstraint, PlacementStrategy,
-    PortMapping, RegisterTaskDefinition, SystemControl, TaskDefinition, Ulimit, Volume, VolumeFrom,
-    without_nulls,
+    KeyValuePair, ListTaskDefinitions, LogConfiguration, MountPoint, PlacementConstraint,
+    PlacementStrategy, PortMapping, RegisterTaskDefinition, SystemControl, TaskDefinition, Ulimit,
+    Volume, VolumeFrom, without_nulls,
 };
 pub use timestamp::Timestamp;
 pub use transition::{ContainerStateChange, TaskStateChange};

@@ -78,16 +78,7 @@ impl Bench {
         files: &[(&str, &str)],
         change: impl FnOnce(&mut ImageConfig),
     ) {
-        self.image_of(name, &archive(files), change);
-    }
-
-    pub(super) fn image_of(
-        &mut self,
-        name: &str,
-        archive: &[u8],
-        change: impl FnOnce(&mut ImageConfig),
-    ) {
-        let layer = self.content.import_layer(&mut &archive[..]).expect("a layer");
+        let layer = self.content.import_layer(&mut &archive(files)[..]).expect("a layer");
         let mut state = State::scratch();
         let step =
             CachedStep { layer: Some((layer.descriptor, layer.diff_id)), created: "then".into() };
@@ -147,15 +138,6 @@ impl Bench {
     pub(super) fn stat(&self, image: &StoredImage, path: &str) -> Option<Stat> {
         let view = self.view(&self.config(image).rootfs.diff_ids);
         view.exact(Path::new(path)).expect(path).map(|node| node.stat)
-    }
-
-    pub(super) fn xattr(&self, image: &StoredImage, path: &str, name: &str) -> Vec<u8> {
-        let view = self.view(&self.config(image).rootfs.diff_ids);
-        let node = view.exact(Path::new(path)).expect(path).expect(path);
-        let file = node.open_file().expect("opens").expect("a file");
-        let mut value = [0; 100];
-        let length = rustix::fs::fgetxattr(file, name, &mut value[..]).expect(name);
-        value[..length].to_vec()
     }
 
     /// Mode and owner, as `100644 0:0`.

@@ -40,28 +40,6 @@ async fn stages_copy_from_each_other_and_from_images() {
 }
 
 #[tokio::test]
-async fn file_capabilities_survive_a_copy() {
-    // CAP_NET_BIND_SERVICE, effective and permitted: capabilities(7), VFS_CAP_REVISION_2.
-    let mut capability = [0; 20];
-    (capability[0], capability[3], capability[5]) = (1, 2, 4);
-    let mut builder = tar::Builder::new(Vec::new());
-    let extension = ("SCHILY.xattr.security.capability", &capability[..]);
-    builder.append_pax_extensions([extension]).expect("appends");
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(0o755);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_size(1);
-    builder.append_data(&mut header, "server", &b"x"[..]).expect("appends");
-    let mut bench = Bench::new();
-    bench.image_of("builder", &builder.into_inner().expect("an archive"), |_| {});
-    bench.put("Dockerfile", "FROM scratch\nCOPY --from=builder server /bin/\n");
-    let image = bench.build().await.expect("builds");
-    assert_eq!(bench.xattr(&image, "bin/server", "security.capability"), capability);
-}
-
-#[tokio::test]
 async fn a_base_alone_is_itself() {
     let mut bench = Bench::new();
     bench.image("base", &[("x", "x")]);
