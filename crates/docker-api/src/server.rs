@@ -29,7 +29,13 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().half_close(true).timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    // Names as Docker writes them: not every client reads HTTP with care.
+    server
+        .http1()
+        .title_case_headers(true)
+        .half_close(true)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
     let graceful = GracefulShutdown::new();
     // Also when the sender is gone: whoever could have stopped the server has ended.
     let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
