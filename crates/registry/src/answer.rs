@@ -16,13 +16,14 @@ pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) code: &'static str,
     pub(crate) message: String,
-    pub(crate) headers: HeaderMap,
+    /// Boxed, because few refusals have any.
+    pub(crate) headers: Box<HeaderMap>,
 }
 
 impl Refusal {
     pub(crate) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(status).expect("the callers write valid statuses");
-        Self { status, code, message: message.into(), headers: HeaderMap::new() }
+        Self { status, code, message: message.into(), headers: Box::default() }
     }
 
     pub(crate) fn blob_unknown() -> Self {
@@ -47,7 +48,7 @@ impl IntoResponse for Refusal {
         let error = serde_json::json!({ "code": self.code, "message": self.message });
         let mut response = json(&serde_json::json!({ "errors": [error] }));
         *response.status_mut() = self.status;
-        response.headers_mut().extend(self.headers);
+        response.headers_mut().extend(*self.headers);
         response
     }
 }

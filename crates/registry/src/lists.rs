@@ -12,6 +12,8 @@ use crate::serve::find;
 use crate::store::Kind;
 
 type Query = Vec<(String, String)>;
+/// Names, and `n` and `last` of the page after them.
+type Page = (Vec<String>, Option<(usize, String)>);
 
 /// Names in one answer, whatever `n` asks for.
 const PAGE: usize = 1000;
@@ -57,11 +59,8 @@ pub(crate) fn referrers(registry: &Registry, name: &Name, digest: Digest, query:
     Ok(response)
 }
 
-/// The part of sorted `names` after `last`, at most `n`; and `n` and `last` for what comes next.
-fn page(
-    names: Vec<String>,
-    query: &Query,
-) -> Result<(Vec<String>, Option<(usize, String)>), Refusal> {
+/// The part of sorted `names` after `last`, at most `n`.
+fn page(names: Vec<String>, query: &Query) -> Result<Page, Refusal> {
     let count = match find(query, "n") {
         None => PAGE,
         Some(text) => match text.parse::<u64>() {

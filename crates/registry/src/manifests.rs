@@ -154,7 +154,7 @@ impl Outline {
         {
             return Err(invalid(format!("mediaType {inside:?} is not the Content-Type's")));
         }
-        let media_type = match (&*announced, body.media_type) {
+        let media_type = match (announced, body.media_type) {
             ("", Some(inside)) => inside,
             ("", None) if is_index => OCI_INDEX.to_owned(),
             ("", None) => OCI_MANIFEST.to_owned(),

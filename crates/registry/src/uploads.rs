@@ -208,7 +208,7 @@ fn check_range(headers: &HeaderMap, name: &Name, id: &str, size: u64) -> Result<
     }
     let message = format!("the upload has {size} bytes, and the next piece must start there");
     let mut refusal = Refusal::new(416, "BLOB_UPLOAD_INVALID", message);
-    refusal.headers = progress(StatusCode::OK, name, id, size).headers().clone();
+    *refusal.headers = progress(StatusCode::OK, name, id, size).headers().clone();
     Err(refusal)
 }
 

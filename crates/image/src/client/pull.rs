@@ -215,6 +215,6 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(error) => Err(error).map_err(std::io::Error::other).doing(|| "store".to_owned()),
+        Err(error) => Err(std::io::Error::other(error)).doing(|| "store".to_owned()),
     }
 }
