@@ -88,26 +88,32 @@ fn create_through(
     if bytes.is_empty() {
         return Err(Errno::NOENT.into());
     }
-    match directory(path) {
-        Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
-        other => return other,
-    }
+    let missing = |error: &io::Error| error.raw_os_error() == Some(Errno::NOENT.raw_os_error());
+    let components: Vec<_> =
+        bytes.split(|&byte| byte == b'/').filter(|part| !part.is_empty()).collect();
+    let prefix = |length: usize| -> PathBuf {
+        let parts = components[..length].iter().map(|part| OsStr::from_bytes(part));
+        std::iter::once(OsStr::new(".")).chain(parts).collect()
+    };
+    // Usually all or all but the last is there, so the search for what exists starts at the end.
+    let mut length = components.len();
+    let mut at = loop {
+        match directory(&prefix(length)) {
+            Err(error) if missing(&error) && length > 0 => length -= 1,
+            other => break other?,
+        }
+    };
     // Each prefix is resolved from the root again: a kept descriptor would not see `..` right.
-    let mut prefix = PathBuf::from(".");
-    let mut at = directory(&prefix)?;
-    for component in bytes.split(|&byte| byte == b'/').filter(|part| !part.is_empty()) {
-        let name = OsStr::from_bytes(component);
-        let holder = prefix.clone();
-        prefix.push(name);
-        at = match directory(&prefix) {
+    while length < components.len() {
+        let (holder, name) = (prefix(length), OsStr::from_bytes(components[length]));
+        length += 1;
+        at = match directory(&prefix(length)) {
             Ok(found) => found,
-            Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {
-                match rustix::fs::mkdirat(&at, name, mode) {
-                    Ok(()) => directory(&prefix)?,
-                    Err(Errno::EXIST) => follow(root, &at, &holder, name, mode, links)?,
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            Err(error) if missing(&error) => match rustix::fs::mkdirat(&at, name, mode) {
+                Ok(()) => directory(&prefix(length))?,
+                Err(Errno::EXIST) => follow(root, &at, &holder, name, mode, links)?,
+                Err(error) => return Err(error.into()),
+            },
             Err(error) => return Err(error),
         };
     }

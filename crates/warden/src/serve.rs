@@ -65,6 +65,8 @@ struct Ready {
     proc: OwnedFd,
     null: OwnedFd,
     host: Host,
+    /// The limit of open descriptors that the warden was started with.
+    descriptors: rustix::process::Rlimit,
 }
 
 struct Warden {

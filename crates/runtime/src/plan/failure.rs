@@ -22,7 +22,8 @@ impl Plan {
             failure.detail.clone()
         };
         let Some(step) = self.steps.get(usize::from(failure.step)) else {
-            return format!("start the process: {reason}");
+            // the parent's part, which it has worded itself
+            return reason;
         };
         match step {
             Step::Execute { searched: true, .. }

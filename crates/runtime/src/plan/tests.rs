@@ -124,7 +124,7 @@ fn failures_are_worded_for_dockers_clients() {
         (2, 2, "", "chdir to cwd (\"/srv\") set in config.json failed: no such file or directory"),
         (1, 22, "unable to find user web", "unable to find user web"),
         (3, 122, "", "new session keyring: disk quota exceeded"),
-        (999, 1, "", "start the process: operation not permitted"),
+        (999, 1, "map ids: denied", "map ids: denied"),
     ] {
         let failure = Failure { step, errno, detail: detail.to_owned() };
         assert_eq!(plan.describe(&failure), want);

@@ -12,6 +12,7 @@ use rustix::mount::{
     fsconfig_create, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 
 use super::Ready;
@@ -66,8 +67,12 @@ pub(super) fn prepare(socket: &Path) -> std::io::Result<Ready> {
     let directory_of_processes = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let proc = rustix::fs::open(c"/proc", directory_of_processes, Mode::empty())?;
     let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    // a container takes half a dozen
+    let descriptors = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: descriptors.maximum, ..descriptors };
+    setrlimit(Resource::Nofile, most)?;
     let lock = OwnedFd::from(lock);
-    Ok(Ready { listener, directory, name, exits, _lock: lock, proc, null, host })
+    Ok(Ready { listener, directory, name, exits, _lock: lock, proc, null, host, descriptors })
 }
 
 /// Tells the starter that connections are accepted, and lets go of its standard streams.

@@ -10,7 +10,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, Resource, WaitId, WaitIdOptions, waitid};
 
 use super::io::{Io, Stdio};
 use super::process::{Phase, Process};
@@ -65,9 +65,11 @@ impl Warden {
             })
         } else {
             let (joined, beside) = (order.namespaces, order.beside);
-            clone3(0, None, || {
+            // The intermediate process is born in the cgroup: once it is in the container's
+            // namespaces, it may not choose one (cgroups(7), `nsdelegate`).
+            clone3(0, cgroup, || {
                 let cloned = enter(&plan, descriptors, beside, joined).and_then(|()| {
-                    clone3(namespaces | CLONE_PARENT, cgroup, || {
+                    clone3(namespaces | CLONE_PARENT, None, || {
                         if close_all_but(&keep).is_err() { 255 } else { plan.walk(&surroundings) }
                     })
                 });
@@ -77,11 +79,7 @@ impl Warden {
                         0
                     }
                     Err(errno) => {
-                        let failure = Failure {
-                            step: u16::MAX,
-                            errno: errno.raw_os_error(),
-                            detail: format!("join the namespaces and clone: {errno}"),
-                        };
+                        let failure = failure("join the namespaces and clone", errno);
                         Report::Failed(failure).send(theirs.as_fd(), None);
                         255
                     }
@@ -96,7 +94,7 @@ impl Warden {
             plan,
             pid: 0,
             pidfd: None,
-            control: Some(self.watch(ours, Source::Control(id), EventFlags::IN)?),
+            control: None,
             helper: None,
             phase: Phase::Preparing,
             caller: Some(caller),
@@ -108,35 +106,55 @@ impl Warden {
             ended: None,
             deadline: None,
         };
+        // From here on the child exists: what goes wrong ends it, and its end is the answer.
+        let prepared = self.connect_output(&mut process, order.stdio.ours).and_then(|()| {
+            process.control = Some(self.watch(ours, Source::Control(id), EventFlags::IN)?);
+            Ok(())
+        });
+        let prepared = prepared.map_err(|errno| failure("watch its streams", errno));
         if direct {
-            self.adopt(&mut process, child)?;
+            if let Err(failure) = self.adopt(&mut process, child).and(prepared) {
+                self.give_up(&mut process, failure);
+            }
         } else {
             process.helper = Some(self.watch(child.pidfd, Source::Helper(id), EventFlags::IN)?);
+            if let Err(failure) = prepared {
+                self.give_up(&mut process, failure);
+            }
         }
-        self.connect_output(&mut process, order.stdio.ours)?;
         self.processes.insert(id, process);
         Ok(())
     }
 
     /// Does for a cloned child what only the host's root may, and lets it begin.
-    fn adopt(&mut self, process: &mut Process, child: Child) -> Result<(), Errno> {
+    fn adopt(&mut self, process: &mut Process, child: Child) -> Result<(), Failure> {
         process.pid = child.pid;
-        process.pidfd = Some(self.watch(child.pidfd, Source::Pidfd(process.id), EventFlags::IN)?);
+        let watched = self.watch(child.pidfd, Source::Pidfd(process.id), EventFlags::IN);
+        process.pidfd = Some(watched.map_err(|errno| failure("watch the process", errno))?);
         if process.plan.namespaces & CLONE_NEWUSER != 0
             && let Some(range) = process.range
         {
-            self.map_ids(child.pid, range)?;
+            self.map_ids(child.pid, range).map_err(|errno| {
+                let (first, size) = (range.first, range.size);
+                failure(&format!("map {size} ids from {first} into the user namespace"), errno)
+            })?;
         }
         if let Some(score) = process.plan.oom_score_adj {
-            let file = self.proc_file(child.pid, "oom_score_adj", OFlags::WRONLY)?;
-            rustix::io::write(file, score.to_string().as_bytes())?;
+            self.proc_file(child.pid, "oom_score_adj", OFlags::WRONLY)
+                .and_then(|file| rustix::io::write(file, score.to_string().as_bytes()))
+                .map_err(|errno| failure(&format!("set oom_score_adj to {score}"), errno))?;
         }
         let pid = Pid::from_raw(child.pid as i32);
-        for (resource, limit) in &process.plan.limits {
-            rustix::process::prlimit(pid, *resource, *limit)?;
+        let limits = &process.plan.limits;
+        // the warden's own is raised, for its many descriptors
+        let usual = (Resource::Nofile, self.ready.descriptors);
+        let unset = !limits.iter().any(|(resource, _)| *resource == Resource::Nofile);
+        for (resource, limit) in unset.then_some(&usual).into_iter().chain(limits) {
+            rustix::process::prlimit(pid, *resource, *limit)
+                .map_err(|errno| failure(&format!("error setting rlimit {resource:?}"), errno))?;
         }
         if let Some(control) = &process.control {
-            rustix::io::write(control, b"m")?;
+            rustix::io::write(control, b"m").map_err(|errno| failure("let it begin", errno))?;
         }
         Ok(())
     }
@@ -172,13 +190,13 @@ impl Warden {
     fn heed(&mut self, process: &mut Process, report: Report, descriptor: Option<OwnedFd>) {
         match (report, descriptor) {
             (Report::Cloned { pid }, Some(pidfd)) => {
-                if let Err(errno) = self.adopt(process, Child { pid, pidfd }) {
-                    self.give_up(process, errno);
+                if let Err(failure) = self.adopt(process, Child { pid, pidfd }) {
+                    self.give_up(process, failure);
                 }
             }
             (Report::Terminal, Some(master)) => {
                 if let Err(errno) = self.connect_terminal(process, master) {
-                    self.give_up(process, errno);
+                    self.give_up(process, failure("watch its terminal", errno));
                 }
             }
             (Report::Ready, _) => {
@@ -192,15 +210,13 @@ impl Warden {
             }
             (Report::Failed(failure), _) => process.failure = Some(failure),
             (Report::Cloned { .. } | Report::Terminal, None) => {
-                self.give_up(process, Errno::PROTO);
+                self.give_up(process, failure("understand the child", Errno::PROTO));
             }
         }
     }
 
     /// The warden could not do its part: the child is ended.
-    fn give_up(&mut self, process: &mut Process, errno: Errno) {
-        let detail = String::new();
-        let failure = Failure { step: u16::MAX, errno: errno.raw_os_error(), detail };
+    fn give_up(&mut self, process: &mut Process, failure: Failure) {
         process.failure = Some(failure);
         if let Some(pidfd) = &process.pidfd {
             let kill = rustix::process::Signal::KILL;
@@ -303,6 +319,13 @@ impl Warden {
             self.answer(caller, Ok(Reply::Done), Vec::new());
         }
     }
+}
+
+/// A failure of the warden's own part.
+fn failure(what: &str, errno: Errno) -> Failure {
+    let reason = std::io::Error::from(errno).to_string();
+    let reason = reason.split(" (os error").next().unwrap_or_default().to_lowercase();
+    Failure { step: u16::MAX, errno: errno.raw_os_error(), detail: format!("{what}: {reason}") }
 }
 
 /// Enters the namespaces that the process is to share, in the process that clones it.
