@@ -1,5 +1,6 @@
 //! What follows when a container has ended: record, restart, take down, tell.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,7 +105,8 @@ impl Engine {
             }
             self.tell_container(&before, "die", &[("exitCode", code)]);
             self.finish(id, exit.code, wait.is_some());
-            faults.extend(self.take_down(&before));
+            let netns = self.state().slot_mut(id).ok().and_then(|slot| slot.live.netns.take());
+            faults.extend(self.take_down(&before, netns));
         }
         for fault in faults {
             tracing::warn!(container = %before.name, error = %fault, "take down an ended container");
@@ -179,7 +181,9 @@ impl Engine {
         for name in &anonymous {
             self.tell("volume", "destroy", name, [("driver".into(), "local".into())]);
         }
+        let mut netns = None;
         if let Some(slot) = slot {
+            netns = slot.live.netns;
             slot.progress.send_modify(|progress| {
                 progress.running = false;
                 progress.removed = true;
@@ -187,7 +191,7 @@ impl Engine {
         }
         let engine = self.arc();
         tokio::runtime::Handle::current().spawn_blocking(move || {
-            engine.clean_up(&container, &anonymous);
+            engine.clean_up(&container, netns, &anonymous);
             drop(cleaning);
         });
     }
@@ -198,8 +202,8 @@ impl Engine {
         Cleaning { _guard: Arc::clone(&self.cleaning).try_read_owned().ok() }
     }
 
-    fn clean_up(&self, container: &Container, volumes: &[String]) {
-        let mut faults = self.take_down(container);
+    fn clean_up(&self, container: &Container, netns: Option<Arc<OwnedFd>>, volumes: &[String]) {
+        let mut faults = self.take_down(container, netns);
         faults.extend(self.places.remove_container(container.id).err());
         for name in volumes {
             faults.extend(self.places.remove_volume(name).err());

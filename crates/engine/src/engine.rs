@@ -13,6 +13,7 @@ use crate::error::io_error;
 use crate::events::Events;
 use crate::networking::DefaultNetwork;
 use crate::places::Places;
+use crate::retired::Retired;
 use crate::state::{Record, State};
 use crate::{Container, EngineError, Options};
 
@@ -34,6 +35,7 @@ pub struct Engine {
     pub(crate) network: DefaultNetwork,
     pub(crate) hierarchies: Hierarchies,
     pub(crate) events: Events,
+    pub(crate) retired: Retired,
     state: Mutex<State>,
     /// Held while a name and a range of ids are chosen and recorded.
     pub(crate) creating: Mutex<()>,
@@ -101,6 +103,7 @@ impl Engine {
             network,
             hierarchies,
             events: Events::default(),
+            retired: Retired::default(),
             state: Mutex::default(),
             creating: Mutex::default(),
             cleaning: Arc::default(),

@@ -38,6 +38,7 @@ mod pool;
 mod ports;
 mod recover;
 mod restart;
+mod retired;
 mod security;
 mod signals;
 mod sources;

@@ -1,7 +1,8 @@
 //! A container's place in the network: leased, plugged in, published, and taken down again.
 
 use std::net::Ipv4Addr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use bulkhead_network::{Bridge, Endpoint, PublishedPort};
 use bulkhead_spec::Id;
@@ -10,6 +11,7 @@ use bulkhead_store::{Store, load, put};
 use crate::hosts::{HostLine, extra_host, hosts_file, resolv_conf};
 use crate::places::write_file;
 use crate::ports::{Reservation, reserve, wanted};
+use crate::retired::RetiredLink;
 use crate::{
     Class, Container, Engine, EngineError, NetworkPlace, Options, PortBinding, links, pool,
 };
@@ -73,9 +75,10 @@ fn free_subnet(host: &bulkhead_network::Host) -> Result<(Ipv4Addr, u8), EngineEr
     ))
 }
 
-/// The host's end of a container's veth pair: 15 bytes at most.
-pub(crate) fn host_link(id: Id) -> String {
-    format!("bh{}", id.short())
+/// The host's end of a veth pair: 15 bytes at most. Named by the endpoint and not the container,
+/// whose next start does not wait until the last one's link has gone.
+fn host_link(endpoint: Id) -> String {
+    format!("bh{}", endpoint.short())
 }
 
 impl Engine {
@@ -146,22 +149,12 @@ impl Engine {
         }
     }
 
-    /// Takes down what [`Self::plug`] and [`Self::lease`] made; every error is collected.
-    pub(crate) fn unplug(&self, container: &Container) -> Vec<EngineError> {
-        let mut errors = Vec::new();
-        if container.network.mode != "bridge" || container.network.address.is_none() {
-            return errors;
+    /// Has taken down what [`Self::plug`] and [`Self::lease`] made.
+    pub(crate) fn unplug(&self, container: &Container, netns: Option<Arc<OwnedFd>>) {
+        if let (Some(endpoint), Some(address)) = (endpoint(container), container.network.address) {
+            let owner = container.id;
+            self.retire(RetiredLink { name: endpoint.host_link, address, owner, netns });
         }
-        if let Err(error) = self.host.unplug(&host_link(container.id)) {
-            errors.push(error.into());
-        }
-        if let Some(address) = container.network.address {
-            let mut state = self.state();
-            if state.addresses.get(&address) == Some(&container.id) {
-                state.addresses.remove(&address);
-            }
-        }
-        errors
     }
 
     pub(crate) fn unpublish(&self, container: &Container) -> Vec<EngineError> {
@@ -176,7 +169,7 @@ impl Engine {
     pub(crate) fn write_files(
         &self,
         container: &Container,
-        directory: &std::os::fd::OwnedFd,
+        directory: &OwnedFd,
     ) -> Result<(), EngineError> {
         write_file(directory, "hostname", &format!("{}\n", container.config.hostname))?;
         if container.network.mode.starts_with("container:") {
@@ -273,7 +266,7 @@ impl Engine {
 
 pub(crate) fn endpoint(container: &Container) -> Option<Endpoint> {
     Some(Endpoint {
-        host_link: host_link(container.id),
+        host_link: host_link(container.network.endpoint_id?),
         interface: "eth0".to_owned(),
         address: container.network.address?,
         mac: container.network.mac?,

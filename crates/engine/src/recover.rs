@@ -7,7 +7,7 @@ use bulkhead_spec::{Id, Timestamp};
 use bulkhead_store::load_all;
 use bulkhead_warden::{Exit, Known, State as Found};
 
-use crate::networking::{endpoint, host_link, published};
+use crate::networking::{endpoint, published};
 use crate::ports::reserve;
 use crate::restart::starts_with_engine;
 use crate::state::{ImageRecord, Record, Slot};
@@ -48,7 +48,7 @@ impl Engine {
         for id in ids {
             let record = self.record(id)?;
             if record.throw_away {
-                for fault in self.take_down(&record.container) {
+                for fault in self.take_down(&record.container, None) {
                     tracing::warn!(error = %fault, "remove an unfinished build step");
                 }
                 self.drop_container(id, true, self.cleaning());
@@ -119,8 +119,10 @@ impl Engine {
                 Vec::new()
             }
         };
+        let netns = self.namespace_of(id, "net").ok().map(Arc::new);
         let mut state = self.state();
         let slot = state.slot_mut(id)?;
+        slot.live.netns = netns;
         slot.record.container.state.pid = pid;
         slot.live.pidfd = Some(pidfd);
         slot.live.ports = ports;
@@ -148,7 +150,6 @@ impl Engine {
         let mut faults = Vec::new();
         for id in known.keys().filter(|id| !recorded.contains(id)) {
             faults.extend(self.remove_cgroup(&self.cgroup_path(*id)).err());
-            let _ = self.host.unplug(&host_link(*id));
             let _ = self.warden.forget(*id);
         }
         let live: BTreeSet<String> = {
@@ -210,7 +211,7 @@ impl Engine {
     }
 
     fn tear_down_now(&self) -> Vec<EngineError> {
-        let mut faults: Vec<EngineError> = Vec::new();
+        let mut faults = self.remove_retired();
         for name in self.cgroups() {
             let path = format!("/{}/{name}", self.options.cgroup_parent);
             faults.extend(self.remove_cgroup(&path).err());

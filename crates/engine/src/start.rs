@@ -72,6 +72,7 @@ impl Engine {
                     slot.record = record;
                     slot.live.pidfd = Some(up.pidfd);
                     slot.live.ports = up.ports;
+                    slot.live.netns = Some(up.netns);
                     if cause == Cause::User {
                         slot.live.last_wait = std::time::Duration::ZERO;
                     }
@@ -84,7 +85,7 @@ impl Engine {
                 Ok(Started::Now)
             }
             Err(error) => {
-                for fault in self.take_down(&record.container) {
+                for fault in self.take_down(&record.container, None) {
                     tracing::warn!(container = %record.container.name, error = %fault, "undo a failed start");
                 }
                 self.record_failure(record, &error);
@@ -100,6 +101,7 @@ impl Engine {
         waiting: Vec<(std::os::unix::net::UnixStream, crate::Streams)>,
     ) -> Result<Up, EngineError> {
         let id = record.container.id;
+        self.retired.touch();
         let shares = self.shares_for_start(&record.container)?;
         let linked = self.linked(&record.container)?;
         let (place, ports) = self.lease(&record.container)?;
@@ -150,7 +152,12 @@ impl Engine {
         })?;
         self.plug(container, created.netns.as_fd())?;
         self.warden.start(id)?;
-        Ok(Up { pid: created.pid, pidfd: Arc::new(created.pidfd), ports })
+        Ok(Up {
+            netns: Arc::new(created.netns),
+            pid: created.pid,
+            pidfd: Arc::new(created.pidfd),
+            ports,
+        })
     }
 
     /// The other containers whose namespaces this one joins must run.
@@ -194,18 +201,22 @@ impl Engine {
 
     /// Removes everything that runs or is mounted for a container; its files stay. Goes on past
     /// errors and returns them all. Doing it twice does no harm.
-    pub(crate) fn take_down(&self, container: &Container) -> Vec<EngineError> {
+    pub(crate) fn take_down(
+        &self,
+        container: &Container,
+        netns: Option<Arc<OwnedFd>>,
+    ) -> Vec<EngineError> {
         let mut errors = self.unpublish(container);
         match self.warden.forget(container.id) {
             Ok(()) | Err(bulkhead_warden::WardenError::Unknown(_)) => {}
             Err(error) => errors.push(error.into()),
         }
         errors.extend(self.remove_cgroup(&self.cgroup_path(container.id)).err());
-        errors.extend(self.unplug(container));
         if let Ok(slot) = self.state().slot_mut(container.id) {
             slot.live.ports = Vec::new();
             slot.live.pidfd = None;
         }
+        self.unplug(container, netns);
         errors
     }
 
@@ -246,6 +257,7 @@ impl Engine {
 }
 
 struct Up {
+    netns: Arc<OwnedFd>,
     pid: u32,
     pidfd: Arc<OwnedFd>,
     ports: Vec<Reservation>,

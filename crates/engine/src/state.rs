@@ -80,6 +80,8 @@ pub(crate) struct Progress {
 pub(crate) struct Live {
     pub pidfd: Option<Arc<OwnedFd>>,
     pub ports: Vec<Reservation>,
+    /// Its network namespace, so that the links can outlast it for a moment.
+    pub netns: Option<Arc<OwnedFd>>,
     /// Clients that attached before the start.
     pub waiting: Vec<(UnixStream, Streams)>,
     /// What a client asked for before there was a terminal.

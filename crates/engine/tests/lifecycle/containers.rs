@@ -89,14 +89,14 @@ pub async fn a_container_is_isolated(rig: &mut Rig) {
 
 pub async fn signals_stop_and_kill(rig: &mut Rig) {
     rig.start(Rig::sleeper("aa")).await;
+    rig.ready("aa").await;
     let ended = rig.engine.wait("aa", WaitCondition::NextExit).unwrap();
     assert_eq!(rig.engine.stop("aa", None, None).await.unwrap(), Stopped::Now);
     assert_eq!(ended.await.unwrap(), 3, "the stop signal was handled");
     assert_eq!(rig.engine.stop("aa", None, None).await.unwrap(), Stopped::Already);
 
     rig.start(Rig::script("bb", "trap '' TERM; echo ready; sleep 1000 & wait; wait")).await;
-    let mut lines = rig.engine.logs("bb", LogQuery { follow: true, ..both() }).await.unwrap();
-    assert_eq!(lines.recv().await.unwrap().text, b"ready\n");
+    rig.ready("bb").await;
     rig.engine.stop("bb", Some(0), None).await.unwrap();
     assert_eq!(rig.engine.container("bb").unwrap().state.exit_code, 137);
 

@@ -146,7 +146,15 @@ impl Rig {
 
     /// A container that runs until it is stopped, and stops at once when it is told.
     pub fn sleeper(name: &str) -> CreateContainer {
-        Self::script(name, "trap 'exit 3' TERM; sleep 1000 & wait")
+        Self::script(name, "trap 'exit 3' TERM; echo ready; sleep 1000 & wait")
+    }
+
+    /// Waits until a [`Self::sleeper`] handles signals: process 1 ignores what it does not handle.
+    pub async fn ready(&self, name: &str) {
+        let query = LogQuery { stdout: true, follow: true, ..LogQuery::default() };
+        let mut lines = self.engine.logs(name, query).await.expect("a log");
+        let line = lines.recv().await.expect("it says that it is ready");
+        assert_eq!(line.text, b"ready\n");
     }
 
     pub async fn start(&self, create: CreateContainer) -> Container {

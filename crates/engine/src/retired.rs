@@ -1,0 +1,115 @@
+//! Links of containers that have ended: taken down when the engine has nothing better to do.
+//!
+//! A link that goes makes the kernel wait for RCU grace periods, 10 to 50 ms in which nobody else
+//! can change a link; a container that starts meanwhile would wait for the one that ended before
+//! it. So a network namespace is kept open, which keeps its links, until no container has started
+//! for a moment; then all that have gathered go at once, which costs the kernel little more than
+//! one does. Nothing runs in them and nothing is published from them any more; their addresses
+//! stay leased until then. An engine that dies lets go of them too.
+
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bulkhead_spec::Id;
+
+use crate::{Engine, EngineError};
+
+/// No start for this long counts as a quiet moment.
+const QUIET: Duration = Duration::from_millis(300);
+/// However busy the engine is, nothing waits longer than this, nor do more than [`MOST`] wait.
+const LONGEST: Duration = Duration::from_secs(5);
+const MOST: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct RetiredLink {
+    pub name: String,
+    pub address: Ipv4Addr,
+    pub owner: Id,
+    /// Keeps the namespace, and with it the link; `None` if it went with the container.
+    pub netns: Option<Arc<OwnedFd>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Retired {
+    waiting: Mutex<Vec<RetiredLink>>,
+    last_start: Mutex<Instant>,
+    /// Whether a task is waiting for a quiet moment.
+    scheduled: AtomicBool,
+}
+
+impl Default for Retired {
+    fn default() -> Self {
+        Self {
+            waiting: Mutex::default(),
+            last_start: Mutex::new(Instant::now()),
+            scheduled: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Retired {
+    /// Notes that a container starts now.
+    pub(crate) fn touch(&self) {
+        *self.last_start.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn quiet_for(&self) -> Duration {
+        self.last_start.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<RetiredLink>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine {
+    /// Has a link taken down in a quiet moment; called from within the async runtime's threads.
+    pub(crate) fn retire(&self, link: RetiredLink) {
+        self.retired.waiting().push(link);
+        if self.retired.scheduled.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let engine = Arc::downgrade(&self.arc());
+        tokio::runtime::Handle::current().spawn(async move {
+            let since = Instant::now();
+            loop {
+                tokio::time::sleep(QUIET).await;
+                let Some(engine) = engine.upgrade() else { return };
+                let busy = engine.retired.quiet_for() < QUIET;
+                let full = engine.retired.waiting().len() >= MOST;
+                if busy && !full && since.elapsed() < LONGEST {
+                    continue;
+                }
+                // Before the list is taken: what is added after that schedules the next round.
+                engine.retired.scheduled.store(false, Ordering::Release);
+                tokio::task::spawn_blocking(move || {
+                    for fault in engine.remove_retired() {
+                        tracing::warn!(error = %fault, "take down a link");
+                    }
+                });
+                return;
+            }
+        });
+    }
+
+    /// Takes down every link that waits, and gives their addresses back.
+    pub(crate) fn remove_retired(&self) -> Vec<EngineError> {
+        let mut links = std::mem::take(&mut *self.retired.waiting());
+        // All namespaces first: the kernel clears them away together, with their links.
+        for link in &mut links {
+            link.netns = None;
+        }
+        let mut faults = Vec::new();
+        for link in links {
+            faults.extend(self.host.unplug(&link.name).err().map(EngineError::from));
+            let mut state = self.state();
+            if state.addresses.get(&link.address) == Some(&link.owner) {
+                state.addresses.remove(&link.address);
+            }
+        }
+        faults
+    }
+}
