@@ -69,6 +69,7 @@ pub struct Exit {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Event {
     /// A container or an exec (`container` differs from `id`) has ended and its output is written.
+    /// Only for what has run: a start that failed is the answer to its request.
     Exited { container: Id, id: Id, exit: Exit },
 }
 

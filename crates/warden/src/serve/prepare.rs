@@ -12,7 +12,7 @@ use rustix::mount::{
     fsconfig_create, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 
 use super::Ready;
@@ -31,6 +31,9 @@ pub(super) fn prepare(socket: &Path) -> std::io::Result<Ready> {
         Errno::NOSYS => Ok(()),
         error => Err(error),
     })?;
+    // A child that has joined a container's namespaces has a copy of this memory until its execve;
+    // nobody in there may look into it (CVE-2016-9962).
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::process::umask(Mode::from_raw_mode(0o077));
     rustix::thread::set_name(c"bulkhead-warden")?;
 

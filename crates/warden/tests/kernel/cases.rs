@@ -17,6 +17,10 @@ macro_rules! cases {
 }
 
 cases![
+    a_client_that_does_not_read_is_dropped,
+    large_requests_travel_in_memory,
+    many_at_once,
+    a_waiting_process_shows_nothing_of_the_warden,
     cgroups_are_joined_at_birth,
     signals_do_not_end_the_warden,
     one_warden_at_a_socket,
@@ -657,4 +661,78 @@ fn one_warden_at_a_socket() {
     clients[0].as_ref().unwrap().shut_down().unwrap();
     let error = clients[1].as_ref().unwrap().list().unwrap_err();
     assert!(matches!(error, WardenError::Gone(_)), "{error}");
+}
+
+fn a_client_that_does_not_read_is_dropped() {
+    let ship = Ship::launch();
+    let script = "dd if=/dev/zero bs=1024 count=12000 2>/dev/null | busybox tr '\\0' x; echo end";
+    let (wish, mut socket) = ship.wish(&["sh", "-c", script]).attach();
+    let id = wish.id;
+    ship.create(wish).unwrap();
+    ship.client.start(id).unwrap();
+    assert_eq!(ship.exit(id).code, 0, "the container did not wait for the client");
+    let mut bytes = Vec::new();
+    socket.read_to_end(&mut bytes).unwrap();
+    assert!(bytes.len() < 12_000 * 1024, "{}", bytes.len());
+    let directory = ship.directory.path().join("logs");
+    let logged: u64 =
+        fs::read_dir(directory).unwrap().map(|it| it.unwrap().metadata().unwrap().len()).sum();
+    assert!(logged > 12_000 * 1024, "the log has everything: {logged}");
+}
+
+fn large_requests_travel_in_memory() {
+    let ship = Ship::launch();
+    let mut wish = ship.wish(&["sh", "-c", "echo ${#A} ${#B} ${#C}"]);
+    for name in ["A", "B", "C"] {
+        wish.spec.process.environment.push(format!("{name}={}", "x".repeat(100_000)));
+    }
+    assert_eq!(ship.run(wish), (0, "100000 100000 100000\n".into()));
+}
+
+fn many_at_once() {
+    let ship = Ship::launch();
+    let wishes: Vec<_> =
+        (0..24).map(|_| ship.wish(&["sh", "-c", "echo $HOSTNAME; exit 4"])).collect();
+    let ids: Vec<_> = wishes.iter().map(|wish| wish.id).collect();
+    // `Receiver` is not shared between threads, so the threads get the client alone
+    let (client, queue) = (&ship.client, std::sync::Mutex::new(wishes));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let Some(wish) = queue.lock().unwrap().pop() else { break };
+                    let Wish { id, spec, fds, .. } = wish;
+                    let (log, attachments) = (Log::None, vec![]);
+                    let (stdin_open, stdin_once) = (false, false);
+                    let request =
+                        CreateContainer { id, spec, log, stdin_open, stdin_once, attachments };
+                    client.create(request, fds).unwrap();
+                    client.start(id).unwrap();
+                }
+            });
+        }
+    });
+    let mut ended: HashMap<Id, u8> = HashMap::new();
+    while ended.len() < ids.len() {
+        let Event::Exited { id, exit, .. } = ship.events.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(ended.insert(id, exit.code), None, "told once");
+    }
+    assert!(ids.iter().all(|id| ended[id] == 4));
+    assert_eq!(ship.client.list().unwrap().len(), ids.len());
+    ids.iter().for_each(|id| ship.client.forget(*id).unwrap());
+    assert!(ship.client.list().unwrap().is_empty());
+}
+
+fn a_waiting_process_shows_nothing_of_the_warden() {
+    let ship = Ship::launch();
+    let wish = ship.wish(&["true"]);
+    let id = wish.id;
+    let created = ship.create(wish).unwrap();
+    // `/proc/PID` of a process that is not dumpable belongs to the host's root, whatever its uid
+    let status = fs::read_to_string(format!("/proc/{}/status", created.pid)).unwrap();
+    let uid = status.lines().find(|line| line.starts_with("Uid:")).unwrap();
+    assert!(uid.contains(&RANGE.first.to_string()), "{uid}");
+    let owner = rustix::fs::stat(format!("/proc/{}/environ", created.pid)).unwrap().st_uid;
+    assert_eq!(owner, 0);
+    ship.client.forget(id).unwrap();
 }
