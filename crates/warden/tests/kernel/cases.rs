@@ -7,7 +7,10 @@ use std::os::unix::net::UnixStream;
 
 use bulkhead_runtime::*;
 use bulkhead_spec::Id;
+use bulkhead_sys::mount::{Depth, set_id_mapping};
 use bulkhead_warden::*;
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::fixture::*;
@@ -17,6 +20,9 @@ macro_rules! cases {
 }
 
 cases![
+    bind_mounts_keep_owners_and_flags,
+    mounts_are_not_shared_with_the_host,
+    a_killed_client_loses_nothing,
     a_client_that_does_not_read_is_dropped,
     large_requests_travel_in_memory,
     many_at_once,
@@ -735,4 +741,101 @@ fn a_waiting_process_shows_nothing_of_the_warden() {
     let owner = rustix::fs::stat(format!("/proc/{}/environ", created.pid)).unwrap().st_uid;
     assert_eq!(owner, 0);
     ship.client.forget(id).unwrap();
+}
+
+/// A detached, id-mapped clone of something of the host, as the engine makes for `-v`.
+fn bind(ship: &Ship, wish: &mut Wish, source: &std::path::Path, target: &str, readonly: bool) {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(CWD, source, flags).unwrap();
+    let userns = ship.client.user_namespace(RANGE).unwrap();
+    set_id_mapping(tree.as_fd(), Depth::One, userns.as_fd()).unwrap();
+    wish.fds.push(tree);
+    let fd = FdIndex(wish.fds.len() as u16 - 1);
+    let kind = MountKind::Detached { fd, is_directory: source.is_dir() };
+    let target = target.to_owned();
+    let (nosuid, nodev, noexec) = (false, false, false);
+    wish.spec.mounts.push(Mount { target, kind, readonly, nosuid, nodev, noexec });
+}
+
+fn bind_mounts_keep_owners_and_flags() {
+    let ship = Ship::launch();
+    let volume = ship.directory.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("of-33"), "content\n").unwrap();
+    std::os::unix::fs::chown(volume.join("of-33"), Some(33), Some(33)).unwrap();
+    let mut wish = ship.wish(&[
+        "sh",
+        "-c",
+        "stat -c %u /data/of-33; cat /made/deep/file; touch /data/new && echo rw; \
+         touch /closed/new || echo ro; echo x > /made/deep/file || echo ro",
+    ]);
+    bind(&ship, &mut wish, &volume, "/data", false);
+    bind(&ship, &mut wish, &volume, "/closed", true);
+    bind(&ship, &mut wish, &volume.join("of-33"), "/made/deep/file", true);
+    let (_, text) = ship.run(wish);
+    let lines: Vec<_> = text.lines().filter(|line| !line.contains(": ")).collect();
+    assert_eq!(lines, ["33", "content", "rw", "ro", "ro"], "{text}");
+    let new = rustix::fs::stat(volume.join("new")).unwrap();
+    assert_eq!((new.st_uid, new.st_gid), (0, 0));
+}
+
+fn mounts_are_not_shared_with_the_host() {
+    // in this thread's own copy of the mounts, which is made as systemd makes the host's
+    bulkhead_sys::unshare(rustix::thread::UnshareFlags::NEWNS).unwrap();
+    use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+    let (private, shared) = (MountPropagationFlags::PRIVATE, MountPropagationFlags::SHARED);
+    mount_change("/", private | MountPropagationFlags::REC).unwrap();
+    mount_change("/", shared | MountPropagationFlags::REC).unwrap();
+    let ship = Ship::launch();
+    let volume = ship.directory.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    mount_bind(&volume, &volume).unwrap();
+    let mut wish =
+        ship.wish(&["sh", "-c", "grep -c shared: /proc/self/mountinfo; mount -t tmpfs x /data"]);
+    wish.spec.process.capabilities = Capabilities(u64::MAX);
+    bind(&ship, &mut wish, &volume, "/data", false);
+    assert_eq!(ship.run(wish), (0, "0\n".into()));
+    rustix::mount::unmount(&volume, rustix::mount::UnmountFlags::DETACH).unwrap();
+}
+
+/// What the program does when it is run as `client DIRECTORY`: starts a container and waits.
+pub fn client(directory: &std::path::Path) {
+    let ship = std::mem::ManuallyDrop::new(Ship::at(directory));
+    let mut wish = ship.wish(&["sh", "-c", "echo before; read x; echo after; exit 6"]);
+    wish.stdin_open = true;
+    let id = wish.id;
+    ship.create(wish).unwrap();
+    ship.client.start(id).unwrap();
+    println!("{id}");
+    std::thread::park();
+}
+
+fn a_killed_client_loses_nothing() {
+    let mut ship = Ship::launch();
+    let mut program = std::process::Command::new(std::env::current_exe().unwrap());
+    let mut child = program
+        .arg("client")
+        .arg(ship.directory.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut output = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut output, &mut line).unwrap();
+    let id: Id = line.trim().parse().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (client, events) = ship.another();
+    drop(std::mem::replace(&mut ship.client, client));
+    ship.events = events;
+    let known = ship.client.list().unwrap();
+    let [(known, Some(_pidfd))] = known.as_slice() else { panic!("{known:?}") };
+    assert_eq!((known.id, known.state), (id, State::Running));
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ship.client.attach(id, theirs.into(), true, true, true).unwrap();
+    (&ours).write_all(b"\n").unwrap();
+    let text: String = frames(ours).into_iter().map(|(_, text)| text).collect();
+    assert!(text.ends_with("after\n"), "{text:?}");
+    assert_eq!(ship.exit(id).code, 6);
+    assert_eq!(ship.log(id), "before\nafter\n");
 }

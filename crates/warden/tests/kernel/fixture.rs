@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -19,9 +19,26 @@ pub const RANGE: IdRange = IdRange { first: 1_000_000, size: 65_536 };
 
 /// A warden, and the tree that its containers have as their root.
 pub struct Ship {
-    pub directory: tempfile::TempDir,
+    pub directory: Directory,
     pub client: Client,
     pub events: Receiver<Event>,
+}
+
+/// Where the warden of a test has its files; removed with it if it is its own.
+pub struct Directory(PathBuf, bool);
+
+impl Directory {
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if self.1 {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
 }
 
 /// What a test asks for; [`Ship::create`] turns it into a request.
@@ -36,7 +53,7 @@ pub struct Wish {
 
 impl Ship {
     pub fn launch() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Directory(tempfile::tempdir().unwrap().keep(), true);
         let root = directory.path().join("root");
         fs::create_dir_all(root.join("bin")).unwrap();
         fs::create_dir_all(root.join("etc")).unwrap();
@@ -59,6 +76,12 @@ impl Ship {
         fs::create_dir(directory.path().join("logs")).unwrap();
         let (client, events) = connect(directory.path());
         Self { directory, client, events }
+    }
+
+    /// A client of the warden that serves at `directory` already.
+    pub fn at(directory: &Path) -> Self {
+        let (client, events) = connect(directory);
+        Self { directory: Directory(directory.to_owned(), false), client, events }
     }
 
     /// A second client, as an engine that was started again.

@@ -23,6 +23,11 @@ fn main() -> ExitCode {
             }
         };
     }
+    if let [_, client, directory] = arguments.as_slice()
+        && client == "client"
+    {
+        cases::client(Path::new(directory));
+    }
     let listing = arguments.iter().any(|it| it == "--list");
     let filter = arguments.iter().skip(1).find(|it| !it.starts_with("--"));
     let cases: Vec<_> = cases::ALL

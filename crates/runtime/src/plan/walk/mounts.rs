@@ -2,7 +2,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use bulkhead_sys::mount::{Attributes, Depth, set_attributes};
+use bulkhead_sys::mount::{Attributes, Depth, set_attributes, set_private};
 use bulkhead_sys::path;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -22,7 +22,7 @@ impl Walk<'_> {
         let root = self.descriptor(root)?;
         move_mount(root, c"", CWD, c"/root", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
         self.root = Some(root);
-        Ok(())
+        set_private(root, Depth::Tree)
     }
 
     pub(super) fn mount(&mut self, mount: &NewMount, target: &Path) -> Result<(), Errno> {
@@ -57,6 +57,9 @@ impl Walk<'_> {
         let mount = self.descriptor(mount)?;
         let target = if directory { self.directory(target, false)? } else { self.file(target)? };
         put(mount, target.as_fd())?;
+        // What is cloned from a shared mount (all of them, under systemd) is its peer: what the
+        // container mounts below would show up on the host.
+        set_private(mount, Depth::Tree)?;
         if attributes != Attributes::default() {
             set_attributes(mount, Depth::Tree, attributes)?;
         }
