@@ -267,3 +267,12 @@ fn connect(directory: &Path) -> (Client, Receiver<Event>) {
     });
     (client.unwrap(), events)
 }
+
+/// Starts a container that does nothing.
+pub fn sleeper(ship: &Ship) -> (Id, Created) {
+    let wish = ship.wish(&["sleep", "1000"]);
+    let id = wish.id;
+    let created = ship.create(wish).unwrap();
+    ship.client.start(id).unwrap();
+    (id, created)
+}

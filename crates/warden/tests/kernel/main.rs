@@ -29,9 +29,8 @@ fn main() -> ExitCode {
         cases::client(Path::new(directory));
     }
     let listing = arguments.iter().any(|it| it == "--list");
-    let filter = arguments.iter().skip(1).find(|it| !it.starts_with("--"));
-    let cases: Vec<_> = cases::ALL
-        .iter()
+    let filter = arguments.iter().skip(1).find(|it| !it.starts_with('-'));
+    let cases: Vec<_> = cases::all()
         .filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter.as_str())))
         .collect();
     if listing {

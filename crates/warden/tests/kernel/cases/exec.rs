@@ -1,0 +1,88 @@
+//! More processes in a running container.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+
+use bulkhead_runtime::*;
+use bulkhead_spec::Id;
+use bulkhead_warden::*;
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::fixture::*;
+
+crate::cases::cases![exec_joins_the_container, exec_with_a_terminal,];
+
+fn exec(ship: &Ship, container: Id, process: ProcessSpec) -> Result<(Id, UnixStream), WardenError> {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_read_timeout(Some(PATIENCE)).unwrap();
+    let id = Id::random();
+    let attachments =
+        vec![Attachment { socket: FdIndex(0), stdin: true, stdout: true, stderr: true }];
+    let request = Exec {
+        container,
+        id,
+        process,
+        cgroup_v1_procs: vec![],
+        cgroup_v2: None,
+        stdin_open: true,
+        attachments,
+    };
+    let (pid, pidfd) = ship.client.exec(request, vec![theirs.into()])?;
+    assert!(pid > 1);
+    drop(pidfd);
+    Ok((id, ours))
+}
+
+fn exec_joins_the_container() {
+    let ship = Ship::launch();
+    let (container, created) = sleeper(&ship);
+    let mut second = process(&[
+        "sh",
+        "-c",
+        "id -u; hostname; readlink /proc/self/ns/pid; ls /proc/self/fd | wc -l; cat; exit 5",
+    ]);
+    second.seccomp = Seccomp::Default;
+    let (id, mut socket) = exec(&ship, container, second).unwrap();
+    socket.write_all(b"input").unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    let text: String = frames(socket).into_iter().map(|(_, text)| text).collect();
+    let pid = fs::read_link(format!("/proc/{}/ns/pid", created.pid)).unwrap();
+    assert_eq!(text, format!("0\nbox\n{}\n4\ninput", pid.display()));
+    assert_eq!(ship.exit(id).code, 5);
+    ship.client.forget(id).unwrap();
+    for (argument, want) in [
+        ("missing", "exec: \"missing\": executable file not found in $PATH"),
+        ("/etc/data", "exec: \"/etc/data\": permission denied"),
+    ] {
+        let error = exec(&ship, container, process(&[argument])).unwrap_err();
+        assert_eq!(error.to_string(), want);
+    }
+    let mut astray = process(&["true"]);
+    astray.working_directory = "/proc/self/fd/3/x".into();
+    assert!(exec(&ship, container, astray).unwrap_err().to_string().starts_with("chdir to cwd"));
+    assert!(matches!(exec(&ship, Id::random(), process(&["true"])), Err(WardenError::Unknown(_))));
+    // what an exec leaves behind goes on, and does not keep the exec open
+    let (id, socket) =
+        exec(&ship, container, process(&["sh", "-c", "sleep 500 & echo x"])).unwrap();
+    assert_eq!(frames(socket), [(1, "x\n".into())]);
+    assert_eq!(ship.exit(id).code, 0);
+    pidfd_send_signal(&created.pidfd, Signal::TERM).unwrap();
+    pidfd_send_signal(&created.pidfd, Signal::KILL).unwrap();
+    assert_eq!(ship.exit(container).code, 137);
+    assert!(exec(&ship, container, process(&["true"])).is_err());
+}
+
+fn exec_with_a_terminal() {
+    let ship = Ship::launch();
+    let (container, _created) = sleeper(&ship);
+    let mut second = process(&["sh", "-c", "tty; stty size"]);
+    second.terminal = true;
+    second.terminal_size = (10, 20);
+    let (id, mut socket) = exec(&ship, container, second).unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "/dev/pts/0\r\n10 20\r\n");
+    assert_eq!(ship.exit(id).code, 0);
+}
