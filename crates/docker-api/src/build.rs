@@ -162,6 +162,8 @@ async fn build(State(api): State<Api>, query: Query, request: Request) -> Answer
             lines: (!quiet).then(|| lines.clone()),
         };
         let cache = EngineCache(api.engine.clone());
+        // Until the image has its names, a removal of another must not sweep its layers.
+        let _unnamed = api.engine.hold_content().await;
         let content = api.engine.content();
         let built =
             bulkhead_build::build(asked.request(root), content, &cache, &executor, &output).await?;

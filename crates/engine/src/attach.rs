@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bulkhead_runtime::{ProcessSpec, User, capabilities};
 use bulkhead_spec::Id;
 use bulkhead_warden::{Attachment, Exec, Exit};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::control::not_running;
 use crate::create::blocking;
@@ -110,6 +111,7 @@ impl Engine {
                 started: false,
                 exit_code: None,
                 pid: 0,
+                pidfd: None,
                 terminal_size: (0, 0),
             },
         );
@@ -229,9 +231,10 @@ impl Engine {
             slot.running = true;
         }
         match self.warden.exec(request, descriptors.into_inner()) {
-            Ok((pid, _pidfd)) => {
+            Ok((pid, pidfd)) => {
                 if let Some(slot) = self.state().execs.get_mut(&exec_id) {
                     slot.pid = pid;
+                    slot.pidfd = slot.running.then_some(pidfd);
                 }
                 Ok(ours)
             }
@@ -269,6 +272,7 @@ impl Engine {
 
     pub fn exec(&self, exec: &str) -> Result<ExecView, EngineError> {
         let id = self.find_exec(exec)?;
+        self.await_news_of(id);
         let state = self.state();
         let slot = state.execs.get(&id).ok_or_else(|| no_exec(exec))?;
         Ok(ExecView {
@@ -281,6 +285,24 @@ impl Engine {
         })
     }
 
+    /// A client that saw the output end asks for the exit code at once: if the process has ended
+    /// and the warden's event is still on its way, this waits for it.
+    fn await_news_of(&self, exec: Id) {
+        for _ in 0..200 {
+            let has_ended = self.state().execs.get(&exec).is_some_and(|slot| {
+                let Some(pidfd) = slot.pidfd.as_ref().filter(|_| slot.running) else {
+                    return false;
+                };
+                let mut watched = [PollFd::new(pidfd, PollFlags::IN)];
+                poll(&mut watched, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+            });
+            if !has_ended {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
     /// Called for the warden's event.
     pub(crate) fn exec_ended(self: Arc<Self>, id: Id, exit: Exit) {
         let container = {
@@ -288,6 +310,7 @@ impl Engine {
             let Some(slot) = state.execs.get_mut(&id) else { return };
             slot.running = false;
             slot.exit_code = Some(exit.code);
+            slot.pidfd = None;
             let container = slot.container;
             state.slot(container).ok().map(|slot| slot.record.container.clone())
         };

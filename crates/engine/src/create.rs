@@ -42,6 +42,9 @@ impl Engine {
         let _creating = self.creating.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let container = {
             let state = self.state();
+            if !state.images.contains_key(&image.stored.id) {
+                return Err(EngineError::not_found(format!("No such image: {image_name}")));
+            }
             let name = choose_name(&state, name)?;
             let shares = Shares::resolve(&state, &host)?;
             for link in &host.links {
@@ -153,14 +156,14 @@ impl Engine {
                     point.source = self.places.volume_path(&name).display().to_string();
                     point.name = Some(name);
                 }
-                MountType::Bind if !mount.make_source => {
-                    if std::fs::symlink_metadata(&mount.source).is_err() {
-                        return Err(EngineError::invalid(format!(
-                            "invalid mount config for type \"bind\": bind source path does not \
+                MountType::Bind
+                    if !mount.make_source && std::fs::symlink_metadata(&mount.source).is_err() =>
+                {
+                    return Err(EngineError::invalid(format!(
+                        "invalid mount config for type \"bind\": bind source path does not \
                              exist: {}",
-                            mount.source
-                        )));
-                    }
+                        mount.source
+                    )));
                 }
                 _ => {}
             }

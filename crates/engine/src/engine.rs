@@ -41,8 +41,8 @@ pub struct Engine {
     pub(crate) creating: Mutex<()>,
     /// Held for reading while a container that is gone for users is still being cleaned up.
     pub(crate) cleaning: Arc<tokio::sync::RwLock<()>>,
-    /// What takes a name away from an image and what needs the image exclude each other.
-    pub(crate) images: tokio::sync::RwLock<()>,
+    /// Held for reading by whoever stores content that has no name yet; a sweep needs it alone.
+    pub(crate) unnamed: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl Engine {
@@ -55,7 +55,12 @@ impl Engine {
         let recovering = Arc::clone(&engine);
         let restart = blocking(move || recovering.recover()).await?;
         // Only now: an exit that the warden told meanwhile is looked at with the records in place.
-        tokio::spawn(watch_warden(Arc::downgrade(&engine), receiver));
+        let watched = Arc::downgrade(&engine);
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::Builder::new()
+            .name("warden events".to_owned())
+            .spawn(move || watch_warden(&watched, receiver, &runtime))
+            .map_err(io_error("start a thread"))?;
         for id in restart {
             engine.restart_later(id, std::time::Duration::ZERO);
         }
@@ -107,7 +112,7 @@ impl Engine {
             state: Mutex::default(),
             creating: Mutex::default(),
             cleaning: Arc::default(),
-            images: tokio::sync::RwLock::default(),
+            unnamed: Arc::default(),
         }))
     }
 
@@ -187,21 +192,22 @@ impl Engine {
     }
 }
 
-/// Hands the warden's events on, each to a task of its own: what one container's end takes does
-/// not hold up another's.
-async fn watch_warden(
-    engine: Weak<Engine>,
+/// Hands the warden's events on. A container's end goes to a task of its own, since what it takes
+/// must not hold up another's; an exec's is noted at once and not by way of the runtime, because a
+/// client asks for its exit code as soon as the output has ended.
+fn watch_warden(
+    engine: &Weak<Engine>,
     mut events: mpsc::UnboundedReceiver<bulkhead_warden::Event>,
+    runtime: &tokio::runtime::Handle,
 ) {
-    while let Some(event) = events.recv().await {
+    let _inside = runtime.enter();
+    while let Some(event) = events.blocking_recv() {
         let Some(engine) = engine.upgrade() else { return };
         let bulkhead_warden::Event::Exited { container, id, exit } = event;
-        tokio::spawn(async move {
-            if container == id {
-                engine.container_ended(id, exit).await;
-            } else {
-                engine.exec_ended(id, exit);
-            }
-        });
+        if container == id {
+            runtime.spawn(async move { engine.container_ended(id, exit).await });
+        } else {
+            engine.exec_ended(id, exit);
+        }
     }
 }

@@ -14,6 +14,12 @@ use crate::create::blocking;
 use crate::state::{ImageRecord, State};
 use crate::{Engine, EngineError, Image, RemovedImage, Status};
 
+/// Keeps content that has no name yet; see [`Engine::hold_content`].
+#[derive(Debug)]
+pub struct ContentHold {
+    _guard: tokio::sync::OwnedRwLockReadGuard<()>,
+}
+
 impl Engine {
     pub fn images(&self) -> Result<Vec<Image>, EngineError> {
         let records: Vec<(ImageRecord, Vec<Reference>)> = {
@@ -44,7 +50,7 @@ impl Engine {
         credentials: Option<Credentials>,
         progress: Arc<dyn Fn(Progress) + Send + Sync>,
     ) -> Result<Image, EngineError> {
-        let _pulling = self.images.read().await;
+        let _unnamed = self.hold_content().await;
         let pulled =
             self.registry.pull(self.content(), reference, credentials.as_ref(), &*progress).await?;
         let engine = self.arc();
@@ -61,7 +67,7 @@ impl Engine {
         credentials: Option<Credentials>,
         progress: Arc<dyn Fn(Progress) + Send + Sync>,
     ) -> Result<(Digest, u64), EngineError> {
-        let _pushing = self.images.read().await;
+        let _unnamed = self.hold_content().await;
         let id = self.state().references.get(reference).copied();
         let record = id.and_then(|id| self.state().images.get(&id).cloned()).ok_or_else(|| {
             EngineError::not_found(format!(
@@ -141,14 +147,27 @@ impl Engine {
         name: &str,
         force: bool,
     ) -> Result<Vec<RemovedImage>, EngineError> {
-        // Nothing is being pulled while content is swept: it would not be named yet.
-        let _removing = self.images.write().await;
         let engine = self.arc();
         let name = name.to_owned();
-        blocking(move || engine.remove_image_now(&name, force)).await
+        blocking(move || {
+            let removed = engine.remove_image_now(&name, force)?;
+            if removed.iter().any(|it| matches!(it, RemovedImage::Deleted(_))) && !engine.sweep()? {
+                engine.sweep_later();
+            }
+            Ok(removed)
+        })
+        .await
+    }
+
+    /// Keeps content that has no name yet from being swept: to be held from before the first layer
+    /// is stored until [`Engine::add_image`] has returned.
+    pub async fn hold_content(&self) -> ContentHold {
+        ContentHold { _guard: Arc::clone(&self.unnamed).read_owned().await }
     }
 
     fn remove_image_now(&self, name: &str, force: bool) -> Result<Vec<RemovedImage>, EngineError> {
+        // No container is made of the image meanwhile.
+        let _creating = self.creating.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (id, untag, delete) = self.state().plan_removal(name, force)?;
         let mut writes: Vec<Write> =
             untag.iter().map(|reference| Write::Delete(reference_key(reference))).collect();
@@ -173,16 +192,33 @@ impl Engine {
         if delete {
             removed.push(RemovedImage::Deleted(id));
             self.tell("image", "delete", id, []);
-            self.sweep()?;
         }
         Ok(removed)
     }
 
-    /// Removes the content that no image and no container needs.
-    pub(crate) fn sweep(&self) -> Result<(), EngineError> {
+    /// Removes the content that no image and no container needs; `false` if somebody is storing
+    /// content just now. Never waits for that: whoever holds content may want to hold it twice.
+    pub(crate) fn sweep(&self) -> Result<bool, EngineError> {
+        let Ok(_alone) = self.unnamed.try_write() else { return Ok(false) };
         let keep = self.needed_content();
         self.content.sweep(&|digest| keep.contains(&digest))?;
-        Ok(())
+        Ok(true)
+    }
+
+    /// Sweeps when nobody stores content any more.
+    fn sweep_later(&self) {
+        let engine = Arc::downgrade(&self.arc());
+        tokio::runtime::Handle::current().spawn(async move {
+            loop {
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                let Some(engine) = engine.upgrade() else { return };
+                match blocking(move || engine.sweep()).await {
+                    Ok(false) => {}
+                    Ok(true) => return,
+                    Err(error) => return tracing::warn!(%error, "sweep unused content"),
+                }
+            }
+        });
     }
 
     /// Every blob and layer that an image, a container or a cached build step stands on.
@@ -218,7 +254,7 @@ impl Engine {
         config: Config,
         message: &str,
     ) -> Result<Image, EngineError> {
-        let _importing = self.images.read().await;
+        let _unnamed = self.hold_content().await;
         let engine = self.arc();
         let references = references.to_vec();
         let message = message.to_owned();

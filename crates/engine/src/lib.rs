@@ -52,4 +52,5 @@ pub use container::*;
 pub use engine::Engine;
 pub use error::{Class, EngineError};
 pub use files::ContainerFiles;
+pub use images::ContentHold;
 pub use options::Options;

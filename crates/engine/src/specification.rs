@@ -26,6 +26,12 @@ pub(crate) struct Parts {
     pub devices: Vec<bulkhead_runtime::Device>,
 }
 
+/// Who attached before the start, and the size of their terminal.
+pub(crate) struct Clients {
+    pub waiting: Vec<(std::os::unix::net::UnixStream, crate::Streams)>,
+    pub terminal_size: (u16, u16),
+}
+
 impl Engine {
     /// The file systems and devices of a container; the slow half of its specification.
     pub(crate) fn parts(
@@ -74,9 +80,9 @@ impl Engine {
         parts: Parts,
         cgroup: &Cgroup,
         links: Vec<String>,
-        terminal_size: (u16, u16),
-        waiting: Vec<(std::os::unix::net::UnixStream, crate::Streams)>,
+        clients: Clients,
     ) -> Result<(CreateContainer, Vec<OwnedFd>), EngineError> {
+        let Clients { waiting, terminal_size } = clients;
         let Parts { rootfs, mut descriptors, mounts, devices } = parts;
         let container = &record.container;
         let (config, host) = (&container.config, &container.host);

@@ -15,6 +15,7 @@ use crate::create::{Share, Shares, blocking};
 use crate::error::io_error;
 use crate::limits::limits;
 use crate::ports::Reservation;
+use crate::specification::Clients;
 use crate::state::{Live, Record};
 use crate::{Container, Engine, EngineError, Started, Status, links};
 
@@ -56,13 +57,14 @@ impl Engine {
         if cause == Cause::User {
             record.container.restart_count = 0;
         }
-        let waiting = {
+        let clients = {
             let mut state = self.state();
             let live = &mut state.slot_mut(id)?.live;
             live.generation += 1;
-            std::mem::take(&mut live.waiting)
+            let waiting = std::mem::take(&mut live.waiting);
+            Clients { waiting, terminal_size: live.terminal_size }
         };
-        match self.bring_up(&mut record, waiting) {
+        match self.bring_up(&mut record, clients) {
             Ok(up) => {
                 record.container.state.pid = up.pid;
                 let container = record.container.clone();
@@ -95,11 +97,7 @@ impl Engine {
     }
 
     /// Makes everything and starts the process. On failure the caller takes down what was made.
-    fn bring_up(
-        &self,
-        record: &mut Record,
-        waiting: Vec<(std::os::unix::net::UnixStream, crate::Streams)>,
-    ) -> Result<Up, EngineError> {
+    fn bring_up(&self, record: &mut Record, clients: Clients) -> Result<Up, EngineError> {
         let id = record.container.id;
         self.retired.touch();
         let shares = self.shares_for_start(&record.container)?;
@@ -143,9 +141,8 @@ impl Engine {
                 tracing::warn!(container = %container.name, "{warning}");
             }
             let cgroup = Cgroup::create(&self.hierarchies, &self.cgroup_path(id), &limits)?;
-            let terminal_size = self.state().slot(id)?.live.terminal_size;
             let (message, descriptors) =
-                self.message(record, &shares, parts, &cgroup, links, terminal_size, waiting)?;
+                self.message(record, &shares, parts, &cgroup, links, clients)?;
             let created = self.warden.create(message, descriptors)?;
             commit.join().map_err(|_| EngineError::internal("the store failed"))??;
             Ok::<Created, EngineError>(created)

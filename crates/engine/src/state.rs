@@ -100,6 +100,7 @@ pub(crate) struct ExecSlot {
     pub running: bool,
     pub exit_code: Option<u8>,
     pub pid: u32,
+    pub pidfd: Option<OwnedFd>,
     pub terminal_size: (u16, u16),
 }
 

@@ -27,6 +27,7 @@ impl Engine {
         output: &(dyn Fn(&str) + Send + Sync),
     ) -> Result<(u8, Option<Layer>), EngineError> {
         let engine = self.arc();
+        let _unnamed = self.hold_content().await;
         let id = blocking(move || engine.create_step(step)).await?;
         // A build that is given up in the middle leaves nothing either.
         let _removal = RemoveOnDrop { engine: self.arc(), id };

@@ -149,6 +149,7 @@ pub(crate) async fn load(api: Api, request: Request) -> Answer<Response> {
     let body = request.into_body().into_data_stream();
     lines::answer(|lines| async move {
         let (archive, feed) = feed(body)?;
+        let _unnamed = api.engine.hold_content().await;
         let content = api.engine.content();
         let read = tokio::task::spawn_blocking(move || {
             let stream = std::os::unix::net::UnixStream::from(archive);
