@@ -133,6 +133,13 @@ impl Ship {
         Wish { id, spec, fds, stdin_open: false, stdin_once: false, attachments: vec![] }
     }
 
+    /// The root without an id mapping, for a container in the host's user namespace.
+    pub fn unmapped(&self, mut wish: Wish) -> Wish {
+        let tree = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        wish.fds[0] = open_tree(CWD, self.directory.path().join("root"), tree).unwrap();
+        wish
+    }
+
     pub fn log_name(id: Id) -> String {
         format!("{id}-json.log")
     }

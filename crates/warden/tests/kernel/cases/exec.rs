@@ -12,7 +12,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::fixture::*;
 
-crate::cases::cases![exec_joins_the_container, exec_with_a_terminal,];
+crate::cases::cases![exec_joins_the_container, exec_with_a_terminal, exec_beside_host_namespaces];
 
 fn exec(ship: &Ship, container: Id, process: ProcessSpec) -> Result<(Id, UnixStream), WardenError> {
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -85,4 +85,43 @@ fn exec_with_a_terminal() {
     socket.read_to_string(&mut text).unwrap();
     assert_eq!(text, "/dev/pts/0\r\n10 20\r\n");
     assert_eq!(ship.exit(id).code, 0);
+}
+
+fn exec_beside_host_namespaces() {
+    let ship = Ship::launch();
+    let private = |_: &mut Namespaces| {};
+    let all = |namespaces: &mut Namespaces| {
+        let (host, mnt) = (Source::Host, Source::Private);
+        *namespaces = Namespaces {
+            pid: host,
+            net: host,
+            ipc: host,
+            mnt,
+            uts: host,
+            user: host,
+            cgroup: host,
+            time: host,
+        };
+    };
+    for (change, name) in [
+        (&private as &dyn Fn(&mut Namespaces), "box".to_owned()),
+        (&all, rustix::system::uname().nodename().to_str().unwrap().to_owned()),
+    ] {
+        let wish = ship.unmapped(ship.wish(&["sleep", "1000"])).change(|spec| {
+            change(&mut spec.namespaces);
+            spec.namespaces.user = Source::Host;
+            spec.id_range = None;
+            spec.sysctls.clear();
+        });
+        let container = wish.id;
+        let created = ship.create(wish).unwrap();
+        ship.client.start(container).unwrap();
+        let script = "id -u; hostname; echo > /dev/stdout; cat /proc/1/comm";
+        let (id, socket) = exec(&ship, container, process(&["sh", "-c", script])).unwrap();
+        let text: String = frames(socket).into_iter().map(|(_, text)| text).collect();
+        assert!(text.starts_with(&format!("0\n{name}\n\n")), "{text}");
+        assert_eq!(ship.exit(id).code, 0);
+        pidfd_send_signal(&created.pidfd, Signal::KILL).unwrap();
+        assert_eq!(ship.exit(container).code, 137);
+    }
 }
