@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::create;
 use crate::engine::{Engine, EngineError};
 use crate::options::Options;
-use crate::plan::{self, Found, Learned, Step};
+use crate::plan::{self, Found, Learned, Phase, Step};
 use crate::reports::{self, Pulls, Report};
 use crate::state::{SavedTask, StateError, StateFile, random_hex};
 
@@ -58,7 +58,8 @@ impl Actor {
             for (name, container) in &mut found {
                 container.image_digest = digests.get(name).cloned();
             }
-            self.remember_made(&task, &found)?;
+            plan::forgive_cut_off_starts(&task, &mut found);
+            self.remember_found(&task, &found)?;
             self.note_vanished(&task, &found, &mut learned);
             if plan::all_started(&task.payload, &found) && learned.failures.is_empty() {
                 let report = reports::describe(&task.payload, "RUNNING", &found, &learned, pulls);
@@ -77,13 +78,17 @@ impl Actor {
                     let pull = self.engine.pull(&image, &self.options.registries);
                     match self.unless_stopped(pull).await {
                         Some(Ok(())) => {
-                            digests.extend(
-                                self.engine
-                                    .digest(&image)
-                                    .await
-                                    .map(|digest| (name.clone(), digest)),
-                            );
-                            learned.pulled.insert(name);
+                            let digest = self.engine.digest(&image).await;
+                            // one pull serves every container of that image
+                            for container in &task.payload.containers {
+                                if container.image == image {
+                                    learned.pulled.insert(container.name.clone());
+                                    let known = digest
+                                        .clone()
+                                        .map(|digest| (container.name.clone(), digest));
+                                    digests.extend(known);
+                                }
+                            }
                         }
                         Some(Err(EngineError::Unreachable(_))) => self.woken_or(pause).await,
                         Some(Err(error)) => {
@@ -205,17 +210,26 @@ impl Actor {
         })
     }
 
-    /// Adopts containers that were made just before the agent died.
-    fn remember_made(
+    /// Adopts containers that were made or started just before the agent died.
+    fn remember_found(
         &self,
         task: &SavedTask,
         found: &BTreeMap<String, Found>,
     ) -> Result<(), StateError> {
-        if found.keys().all(|name| task.made.contains_key(name)) {
+        let made = |(name, _): (&String, &Found)| task.made.contains_key(name);
+        let started = |(name, found): (&String, &Found)| {
+            found.phase == Phase::Created || task.started.contains(name)
+        };
+        if found.iter().all(made) && found.iter().all(started) {
             return Ok(());
         }
         self.remember(|task| {
-            task.made.extend(found.iter().map(|(name, found)| (name.clone(), found.id.clone())));
+            for (name, found) in found {
+                task.made.insert(name.clone(), found.id.clone());
+                if found.phase != Phase::Created {
+                    task.started.insert(name.clone());
+                }
+            }
         })
     }
 

@@ -79,6 +79,18 @@ pub(crate) fn next(task: &SavedTask, found: &BTreeMap<String, Found>, learned: &
     Step::Wait
 }
 
+/// Shows a container whose start was cut off as one that was not started.
+///
+/// An engine that dies in the middle of a start cannot say afterwards how the container ended, and says
+/// 255. Where nobody saw it run, starting it again is what was asked for.
+pub(crate) fn forgive_cut_off_starts(task: &SavedTask, found: &mut BTreeMap<String, Found>) {
+    for (name, container) in found {
+        if container.phase == Phase::Exited(UNKNOWN_EXIT) && !task.started.contains(name) {
+            container.phase = Phase::Created;
+        }
+    }
+}
+
 /// Whether every container was started, whatever became of it.
 pub(crate) fn all_started(task: &PayloadTask, found: &BTreeMap<String, Found>) -> bool {
     task.containers.iter().all(|container| {
@@ -152,6 +164,9 @@ fn stop_order(task: &PayloadTask, found: &BTreeMap<String, Found>) -> Option<Str
     // a cycle was refused at registration, but a stop must not depend on that
     free.or_else(|| candidates.next()).map(|container| container.name.clone())
 }
+
+/// The exit code that engines show for a process of which they lost sight.
+const UNKNOWN_EXIT: i64 = 255;
 
 #[cfg(test)]
 mod tests {
@@ -237,5 +252,18 @@ mod tests {
         task.made.insert("setup".into(), "id".into());
         assert_eq!(next(&task, &found, &Learned::default()), Step::Stop("proxy".into()));
         assert_eq!(next(&task, &BTreeMap::new(), &Learned::default()), Step::Finish);
+    }
+
+    #[test]
+    fn a_start_that_was_cut_off_is_made_again() {
+        let mut task = saved();
+        task.started.insert("application".into());
+        let mut found = BTreeMap::new();
+        put(&mut found, "application", Phase::Exited(255));
+        put(&mut found, "proxy", Phase::Exited(255));
+        put(&mut found, "setup", Phase::Exited(0));
+        forgive_cut_off_starts(&task, &mut found);
+        let phases: Vec<_> = found.values().map(|found| found.phase).collect();
+        assert_eq!(phases, [Phase::Exited(255), Phase::Created, Phase::Exited(0)]);
     }
 }

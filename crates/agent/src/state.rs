@@ -1,6 +1,6 @@
 //! The agent's memory across restarts: one small JSON file, replaced as a whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, rename};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -29,6 +29,8 @@ pub(crate) struct SavedTask {
     pub payload: PayloadTask,
     /// Containers that were made, by their names in the task: one that is gone was not never there.
     pub made: BTreeMap<String, String>,
+    /// Containers of which it is certain that they were started.
+    pub started: BTreeSet<String>,
     /// Seconds since 1970 at which everything had stopped.
     pub finished_at: Option<i64>,
     /// The last word about the task.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::ws::{Message, WebSocket};
 use bulkhead_ecs::{Change, Control, Session};
 use tokio::sync::broadcast;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::acs::{Ack, Frame, HeartbeatMessage, PayloadMessage, PayloadTask};
 use crate::answer::request_id;
@@ -72,7 +72,8 @@ impl Connection {
     }
 
     async fn run(mut self) {
-        let mut heartbeat = interval(HEARTBEAT);
+        // not at once: the first orders need a moment to be acknowledged before they count as lost
+        let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         if self.send_orders().await.is_err() {
             return;

@@ -1,4 +1,5 @@
 //! An agent's websocket, with the real server on loopback and a plain client.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::sync::Arc;
 use std::time::Duration;

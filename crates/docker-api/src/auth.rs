@@ -11,8 +11,8 @@ use bulkhead_engine::Class;
 use bulkhead_image::Credentials;
 use bulkhead_spec::DEFAULT_DOMAIN;
 use http::{HeaderMap, StatusCode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
 use crate::Api;
@@ -23,11 +23,16 @@ use crate::request::Json;
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(default)]
 pub(crate) struct AuthConfig {
+    #[serde(deserialize_with = "null_is_empty")]
     username: String,
+    #[serde(deserialize_with = "null_is_empty")]
     password: String,
+    #[serde(deserialize_with = "null_is_empty")]
     identitytoken: String,
+    #[serde(deserialize_with = "null_is_empty")]
     serveraddress: String,
     /// base64 of `user:password`, which older clients send alone.
+    #[serde(deserialize_with = "null_is_empty")]
     auth: String,
 }
 
@@ -40,6 +45,11 @@ impl AuthConfig {
         let empty = username.is_empty() && self.identitytoken.is_empty();
         (!empty).then_some(Credentials { username, password, identitytoken: self.identitytoken })
     }
+}
+
+/// As Go's decoder has it: bollard sends `null` for what it has no value for.
+fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 fn split_auth(auth: &str) -> Option<(String, String)> {
@@ -129,7 +139,8 @@ mod tests {
 
     #[test]
     fn credentials_come_from_the_header() {
-        let headers = headers(r#"{"username":"ann","password":"?>~","serveraddress":"x:5000"}"#);
+        let headers =
+            headers(r#"{"username":"ann","password":"?>~","auth":null,"serveraddress":"x:5000"}"#);
         let found = registry_auth(&headers).expect("valid").expect("there");
         assert_eq!((found.username.as_str(), found.password.as_str()), ("ann", "?>~"));
     }

@@ -52,7 +52,7 @@ fn encode(key: &str) -> String {
 
 fn decode(token: &str) -> Result<String, Error> {
     let invalid = || Error::invalid("Invalid token: give back the nextToken of the last answer.");
-    if !token.is_ascii() || token.len() % 2 != 0 {
+    if !token.is_ascii() || !token.len().is_multiple_of(2) {
         return Err(invalid());
     }
     let bytes = (0..token.len())

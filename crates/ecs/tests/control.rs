@@ -1,4 +1,5 @@
 //! The control plane over the real store, from clusters to stopped tasks.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::sync::Arc;
 use std::time::Duration;
