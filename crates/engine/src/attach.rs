@@ -16,7 +16,7 @@ use crate::descriptors::Descriptors;
 use crate::error::io_error;
 use crate::log_reader::LogReader;
 use crate::specification::{cgroup_descriptors, rlimits};
-use crate::state::ExecSlot;
+use crate::state::{ExecSlot, State};
 use crate::{
     Container, CreateExec, Engine, EngineError, ExecView, LogQuery, Status, Stream, Streams, merge,
     security,
@@ -44,8 +44,9 @@ impl Engine {
                 if streams.logs {
                     // The reader gets its end before the log is sent: the log may be larger than
                     // what a socket holds.
+                    // Nor does a reader that takes its time hold up whoever stops the container.
+                    drop(guard);
                     tokio::task::spawn_blocking(move || {
-                        let _guard = guard;
                         if let Err(error) = attach() {
                             tracing::warn!(%error, "attach");
                         }
@@ -286,34 +287,38 @@ impl Engine {
     }
 
     /// A client that saw the output end asks for the exit code at once: if the process has ended
-    /// and the warden's event is still on its way, this waits for it.
+    /// and the warden's event is still on its way, this waits for it, a second at most.
     fn await_news_of(&self, exec: Id) {
-        for _ in 0..200 {
-            let has_ended = self.state().execs.get(&exec).is_some_and(|slot| {
+        let has_ended = |state: &mut State| {
+            state.execs.get(&exec).is_some_and(|slot| {
                 let Some(pidfd) = slot.pidfd.as_ref().filter(|_| slot.running) else {
                     return false;
                 };
                 let mut watched = [PollFd::new(pidfd, PollFlags::IN)];
                 poll(&mut watched, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
-            });
-            if !has_ended {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
+            })
+        };
+        let second = std::time::Duration::from_secs(1);
+        let _ = self.exec_ends.wait_timeout_while(self.state(), second, has_ended);
     }
 
     /// Called for the warden's event.
     pub(crate) fn exec_ended(self: Arc<Self>, id: Id, exit: Exit) {
         let container = {
             let mut state = self.state();
-            let Some(slot) = state.execs.get_mut(&id) else { return };
+            let Some(slot) = state.execs.get_mut(&id) else {
+                // Of a container that is gone, or started by the engine before this one.
+                drop(state);
+                tokio::task::spawn_blocking(move || self.warden.forget(id));
+                return;
+            };
             slot.running = false;
             slot.exit_code = Some(exit.code);
             slot.pidfd = None;
             let container = slot.container;
             state.slot(container).ok().map(|slot| slot.record.container.clone())
         };
+        self.exec_ends.notify_all();
         if let Some(container) = container {
             let more = [("execID", id.to_string()), ("exitCode", exit.code.to_string())];
             self.tell_container(&container, "exec_die", &more);

@@ -63,7 +63,7 @@ impl Engine {
         };
         if !in_time {
             self.send(id, &pidfd, Signal::KILL)?;
-            let _ = progress.wait_for(ended).await;
+            killed(&container, progress.wait_for(ended)).await?;
         }
         self.tell_container(&container, "stop", &[]);
         Ok(Stopped::Now)
@@ -232,7 +232,7 @@ impl Engine {
                 let ends = progress.borrow_and_update().ends;
                 drop(guard);
                 self.send(id, &pidfd, Signal::KILL)?;
-                let _ = progress.wait_for(|it| it.ends > ends || it.removed).await;
+                killed(&container, progress.wait_for(|it| it.ends > ends || it.removed)).await?;
                 guard = match self.exclusive(&id.to_string()).await {
                     Ok((_, guard)) => guard,
                     // `--rm` was faster.
@@ -304,6 +304,19 @@ impl Engine {
         slot.progress.send_modify(|progress| progress.running = false);
         Ok(())
     }
+}
+
+/// Waits for the end that follows SIGKILL, but not for ever: a process may hang in the kernel.
+async fn killed<T>(container: &Container, end: impl Future<Output = T>) -> Result<(), EngineError> {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let hangs = |_| {
+        EngineError::internal(format!(
+            "container {} did not end within 30 seconds of SIGKILL; one of its processes may hang \
+             in the kernel, waiting for a device or a network file system",
+            container.name
+        ))
+    };
+    tokio::time::timeout(PATIENCE, end).await.map(drop).map_err(hangs)
 }
 
 pub(crate) fn not_running(container: &Container) -> String {

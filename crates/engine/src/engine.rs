@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use bulkhead_image::{Content, RegistryClient};
 use bulkhead_network::Host;
@@ -37,6 +37,8 @@ pub struct Engine {
     pub(crate) events: Events,
     pub(crate) retired: Retired,
     state: Mutex<State>,
+    /// Told, with `state`, whenever an exec has ended.
+    pub(crate) exec_ends: Condvar,
     /// Held while a name and a range of ids are chosen and recorded.
     pub(crate) creating: Mutex<()>,
     /// Held for reading while a container that is gone for users is still being cleaned up.
@@ -110,6 +112,7 @@ impl Engine {
             events: Events::default(),
             retired: Retired::default(),
             state: Mutex::default(),
+            exec_ends: Condvar::new(),
             creating: Mutex::default(),
             cleaning: Arc::default(),
             unnamed: Arc::default(),

@@ -148,7 +148,13 @@ impl Engine {
     fn remove_orphans(&self, known: &BTreeMap<Id, (Known, Option<Arc<std::os::fd::OwnedFd>>)>) {
         let recorded: BTreeSet<Id> = self.state().containers.keys().copied().collect();
         let mut faults = Vec::new();
-        for id in known.keys().filter(|id| !recorded.contains(id)) {
+        for (id, (found, _)) in known.iter().filter(|(id, _)| !recorded.contains(id)) {
+            let is_container = self.cgroup(*id).is_ok_and(|cgroup| cgroup.exists());
+            // An exec lives in its container's cgroup. One that runs goes on; it is forgotten when
+            // it ends, and nobody can ask for it any more.
+            if !is_container && found.state == Found::Running {
+                continue;
+            }
             faults.extend(self.remove_cgroup(&self.cgroup_path(*id)).err());
             let _ = self.warden.forget(*id);
         }

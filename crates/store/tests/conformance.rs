@@ -1,4 +1,5 @@
 //! What every store must do, and what the embedded one must survive.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};

@@ -345,3 +345,87 @@ pub async fn build_steps_become_layers(rig: &mut Rig) {
     assert!(rig.engine.containers().is_empty());
     rig.done().await;
 }
+
+pub async fn limits_hold(rig: &mut Rig) {
+    let mut create = Rig::sleeper("limited");
+    create.host.memory = 64 << 20;
+    create.host.pids_limit = Some(7);
+    rig.start(create).await;
+    let stats = rig.engine.stats("limited").await.unwrap();
+    assert_eq!((stats.memory_limit, stats.pids_limit), (64 << 20, 7));
+    let mut greedy = Rig::script("greedy", "tail /dev/zero");
+    greedy.host.memory = 16 << 20;
+    greedy.host.memory_swap = 16 << 20;
+    let (code, output) = rig.run(greedy).await;
+    assert_eq!(code, 137, "{output}");
+    assert!(rig.engine.container("greedy").unwrap().state.oom_killed);
+    let mut forks = Rig::script("forks", "for i in 1 2 3 4 5 6 7 8 9; do sleep 100 & done; true");
+    forks.host.pids_limit = Some(4);
+    let (_, output) = rig.run(forks).await;
+    assert!(output.contains("can't fork"), "{output}");
+    rig.done().await;
+}
+
+pub async fn privileges_are_what_was_asked_for(rig: &mut Rig) {
+    let show = "grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; cat /proc/self/uid_map; \
+                ls /dev; id -G; id -u";
+    let mut privileged = Rig::script("privileged", show);
+    privileged.host.privileged = true;
+    let (code, output) = rig.run(privileged).await;
+    assert_eq!(code, 0, "{output}");
+    assert!(output.contains("Seccomp:\t0"), "{output}");
+    assert!(output.contains("4294967295"), "the host's user namespace: {output}");
+    assert!(output.contains("kmsg"), "the host's devices: {output}");
+
+    let mut reduced = Rig::script("reduced", show);
+    reduced.config.user = "www".into();
+    reduced.host.cap_drop = vec!["ALL".into()];
+    reduced.host.security_opt = vec!["no-new-privileges".into(), "seccomp=unconfined".into()];
+    reduced.host.group_add = vec!["77".into()];
+    reduced.host.devices = vec![bulkhead_engine::DeviceRequest {
+        host: "/dev/kmsg".into(),
+        container: "/dev/log-of-kernel".into(),
+        permissions: "r".into(),
+    }];
+    let (code, output) = rig.run(reduced).await;
+    assert_eq!(code, 0, "{output}");
+    for text in [
+        "CapEff:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t0",
+        "log-of-kernel",
+        "33 77\n33\n",
+    ] {
+        assert!(output.contains(text), "{text} is missing in {output}");
+    }
+
+    let mut init = Rig::script("init", "sleep 0.01 & echo $$; readlink /proc/1/exe; exit 9");
+    init.host.init = Some(true);
+    init.host.readonly_rootfs = true;
+    // The default filter answers clone3(2) with ENOSYS, and init's own fork is behind it.
+    init.host.security_opt = vec!["seccomp=unconfined".into()];
+    let (code, output) = rig.run(init).await;
+    assert_eq!(code, 9, "{output}");
+    assert_ne!(output.lines().next(), Some("1"), "{output}");
+    rig.done().await;
+}
+
+pub async fn many_at_once(rig: &mut Rig) {
+    let started = std::time::Instant::now();
+    let runs = (0..20).map(|number| {
+        let rig = &*rig;
+        async move {
+            let mut create = Rig::script(&format!("many{number}"), "ip -o -4 addr show eth0");
+            create.host.auto_remove = true;
+            let (code, output) = rig.run(create).await;
+            assert_eq!(code, 0, "{output}");
+            output
+        }
+    });
+    let outputs = futures_util::future::join_all(runs).await;
+    let addresses: std::collections::BTreeSet<&str> =
+        outputs.iter().filter_map(|it| it.split_whitespace().nth(3)).collect();
+    assert_eq!(addresses.len(), 20, "every container has an address of its own: {outputs:?}");
+    eprintln!("20 containers at once: {:?}", started.elapsed());
+    rig.done().await;
+}

@@ -3,6 +3,7 @@
 //! Every test is a process of its own in a network and mount namespace of its own, with its own
 //! data directory, cgroup parent and warden; this program starts itself as each of them. At the
 //! end of each nothing may be left.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod containers;
 mod failures;
@@ -51,6 +52,9 @@ fn main() -> ExitCode {
         containers::namespaces_are_shared_on_request,
         containers::removed_by_itself,
         containers::build_steps_become_layers,
+        containers::limits_hold,
+        containers::privileges_are_what_was_asked_for,
+        containers::many_at_once,
         failures::every_failure_is_told_and_leaves_nothing,
         failures::restarts_follow_the_policy,
         networks::links_names_and_published_ports,

@@ -27,6 +27,14 @@ pub async fn a_running_container_survives_its_engine(rig: &mut Rig) {
     paused.host.restart_policy.name = "always".into();
     rig.start(paused).await;
     rig.engine.pause("paused").await.unwrap();
+    // A client's shell in it must not keep the next engine from opening.
+    let command = |words: &[&str]| bulkhead_engine::CreateExec {
+        cmd: words.iter().map(|word| (*word).to_owned()).collect(),
+        ..bulkhead_engine::CreateExec::default()
+    };
+    let shell = command(&["sh", "-c", "sleep 1000"]);
+    let shell = rig.engine.exec_create("lives", shell).await.unwrap().to_string();
+    rig.engine.exec_start(&shell, true, (0, 0)).await.unwrap();
     rig.close().await;
     rig.open().await;
     let after = rig.engine.container("lives").unwrap();
@@ -40,14 +48,10 @@ pub async fn a_running_container_survives_its_engine(rig: &mut Rig) {
     let query = LogQuery { stdout: true, stderr: true, follow: true, ..LogQuery::default() };
     let mut lines = rig.engine.logs("lives", query).await.unwrap();
     assert_eq!(lines.recv().await.unwrap().text, b"before\n");
-    let go = rig.options.data.join(format!("containers/{}/upper/go", after.id));
-    // Through a process of its own: the overlay must see the file.
-    drop(go);
-    let touch = bulkhead_engine::CreateExec {
-        cmd: vec!["touch".into(), "/go".into()],
-        ..bulkhead_engine::CreateExec::default()
-    };
-    let exec = rig.engine.exec_create("lives", touch).await.unwrap().to_string();
+    let (_, rows) = rig.engine.top("lives").await.unwrap();
+    assert!(rows.iter().any(|row| row[7] == "sleep 1000"), "the shell goes on: {rows:?}");
+    let exec =
+        rig.engine.exec_create("lives", command(&["touch", "/go"])).await.unwrap().to_string();
     rig.engine.exec_start(&exec, true, (0, 0)).await.unwrap();
     assert_eq!(lines.recv().await.unwrap().text, b"after\n");
     rig.engine.stop("lives", None, None).await.unwrap();
@@ -155,7 +159,10 @@ pub async fn a_killed_engine_is_repaired(rig: &mut Rig) {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert_eq!(lines.next().unwrap().unwrap(), "open", "round {round}");
-        // Not a wait for something to happen, but the random moment.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the random moment, not a wait for an event"
+        )]
         std::thread::sleep(std::time::Duration::from_millis(round * 23 % 150));
         child.kill().unwrap();
         let status = child.wait().unwrap();
