@@ -230,7 +230,12 @@ fn run_task(shell: &Shell, stage: &Stage) -> Result<String> {
     let task = started["tasks"][0]["taskArn"].as_str().context("run-task gave no task")?.to_owned();
     ensure!(started["tasks"][0]["lastStatus"] == "PENDING", "a new task is PENDING");
     aws(&format!("describe-tasks --tasks {task} --query tasks[0].lastStatus --output text"))?;
-    aws(&format!("wait tasks-running --tasks {task}"))?;
+    if let Err(cause) = aws(&format!("wait tasks-running --tasks {task}")) {
+        aws(&format!(
+            "describe-tasks --tasks {task} --query 'tasks[0].[lastStatus,stoppedReason,containers[].reason]'"
+        ))?;
+        return Err(cause);
+    }
     let status =
         aws(&format!("describe-tasks --tasks {task} --query tasks[0].lastStatus --output text"))?;
     ensure!(status.trim() == "RUNNING", "the task is {}", status.trim());

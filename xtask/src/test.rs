@@ -205,13 +205,18 @@ fn only_sys_is_unsafe() -> Result<()> {
     Ok(())
 }
 
+/// A static program asks for no loader: no program header of the type PT_INTERP (elf(5)).
 fn is_static(program: &Path) -> Result<()> {
     let elf = std::fs::read(program).with_context(|| format!("read {}", program.display()))?;
-    let interpreter = b"ld-linux";
-    ensure!(
-        !elf.windows(interpreter.len()).any(|window| window == interpreter),
-        "{} asks for a dynamic loader",
-        program.display()
-    );
+    let number = |at: usize, size: usize| -> Option<usize> {
+        let bytes = elf.get(at..at + size)?;
+        Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte)))
+    };
+    let headers = (|| Some((number(32, 8)?, number(54, 2)?, number(56, 2)?)))();
+    let (first, size, count) = headers.context("the program is no 64-bit ELF file")?;
+    let interpreter = (0..count).any(|header| number(first + header * size, 4) == Some(PT_INTERP));
+    ensure!(!interpreter, "{} asks for a dynamic loader", program.display());
     Ok(())
 }
+
+const PT_INTERP: usize = 3;
