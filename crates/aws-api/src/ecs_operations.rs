@@ -85,6 +85,7 @@ pub(crate) fn perform(
             "ListAccountSettings"
             | "PutAccountSetting"
             | "PutAccountSettingDefault"
+            | "DeleteAccountSetting"
             | "PutAttributes"
             | "DeleteAttributes"
             | "ListAttributes"
@@ -204,6 +205,10 @@ fn perform_on_properties(
             )?;
             Ok(paged("settings", json!(page.items), page.next_token))
         }
+        "DeleteAccountSetting" => {
+            let setting = control.delete_account_setting(name.unwrap_or_default())?;
+            Ok(json!({"setting": setting}))
+        }
         _ => {
             let setting =
                 control.put_account_setting(name.unwrap_or_default(), value.unwrap_or_default())?;
@@ -299,7 +304,7 @@ struct Properties {
 }
 
 /// Operations that the API has and Bulkhead does not offer yet.
-const NOT_OFFERED: [&str; 54] = [
+const NOT_OFFERED: [&str; 53] = [
     "AssociateGatewayWithCluster",
     "ContinueServiceDeployment",
     "CreateCapacityProvider",
@@ -308,7 +313,6 @@ const NOT_OFFERED: [&str; 54] = [
     "CreateGateway",
     "CreateService",
     "CreateTaskSet",
-    "DeleteAccountSetting",
     "DeleteCapacityProvider",
     "DeleteDaemon",
     "DeleteDaemonTaskDefinition",
