@@ -1,25 +1,69 @@
 //! Connections that stop being HTTP: attach, exec, and the bytes between them and the warden.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdStream;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::IntoResponse;
+use bulkhead_engine::Stream;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::TryStreamExt;
 use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::{HeaderValue, StatusCode};
 use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use hyper_util::server::conn::auto::upgrade;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio_util::io::ReaderStream;
 
+use crate::detach::{DetachKeys, DetachWatch};
 use crate::error::{Answer, ApiError};
 use crate::version::ApiVersion;
 
 const RAW: &str = "application/vnd.docker.raw-stream";
 const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
+
+/// What comes from the container, and what the client wants of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// A terminal's bytes, sent as they are.
+    Raw,
+    /// Docker's frames, sent as they are.
+    Framed,
+    /// A terminal's bytes for a client that expects frames.
+    Unframed,
+}
+
+impl Output {
+    pub(crate) fn of(terminal: bool) -> Self {
+        if terminal { Self::Raw } else { Self::Framed }
+    }
+
+    fn form(self, bytes: Bytes) -> Bytes {
+        match self {
+            Self::Raw | Self::Framed => bytes,
+            Self::Unframed => frame(Stream::Stdout, &bytes),
+        }
+    }
+}
+
+/// Docker's frame: the stream, three zeros, the length, the bytes.
+pub(crate) fn frame(stream: Stream, text: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(text.len() + 8);
+    framed.put_u8(match stream {
+        Stream::Stdout => 1,
+        Stream::Stderr => 2,
+    });
+    framed.put_slice(&[0; 3]);
+    framed.put_u32(u32::try_from(text.len()).unwrap_or(u32::MAX));
+    framed.put_slice(text);
+    framed.freeze()
+}
 
 /// What a request says about taking its connection over.
 #[derive(Debug)]
@@ -42,23 +86,34 @@ impl Hijack {
         }
     }
 
-    /// Answers, and connects the client with `stream` until the container's side ends.
+    /// Answers, and connects the client with `stream` until the container's side ends, or until
+    /// `detach` finds its keys in what the client sends.
     ///
     /// 101 and not 200: hyper hands a connection over only on 101 or CONNECT, and docker CLI and
     /// docker-py both ask for `Upgrade: tcp`. A client that does not ask gets the output as an
     /// ordinary body, and cannot send input.
-    pub(crate) fn answer(self, stream: StdStream, terminal: bool) -> Answer {
+    pub(crate) fn answer(
+        self,
+        stream: StdStream,
+        output: Output,
+        detach: Option<DetachKeys>,
+    ) -> Answer {
         let stream = to_tokio(stream).map_err(|error| {
             ApiError::internal(format!("the stream of the container cannot be used: {error}"))
         })?;
-        let kind = content_type(terminal, self.version);
+        let kind = content_type(output == Output::Raw, self.version);
         let Some(upgrade) = self.upgrade else {
-            let body = Body::from_stream(ReaderStream::new(stream));
+            let chunks = ReaderStream::new(stream).map_ok(move |bytes| output.form(bytes));
+            let body = Body::from_stream(chunks);
             return Ok(([(CONTENT_TYPE, kind)], body).into_response());
         };
         tokio::spawn(async move {
-            match upgrade.await {
-                Ok(client) => copy(TokioIo::new(client), stream).await,
+            match upgrade.await.map(upgrade::downcast::<TokioIo<UnixStream>>) {
+                Ok(Ok(parts)) => {
+                    let client = Client { stream: parts.io.into_inner(), sent: parts.read_buf };
+                    copy(client, stream, output, detach.map(DetachKeys::watch)).await;
+                }
+                Ok(Err(_)) => tracing::error!("the API is served on something but Unix sockets"),
                 Err(error) => tracing::debug!("the client left before the upgrade: {error}"),
             }
         });
@@ -82,56 +137,140 @@ fn to_tokio(stream: StdStream) -> io::Result<UnixStream> {
     UnixStream::from_std(stream)
 }
 
+/// A connection that was HTTP.
+#[derive(Debug)]
+struct Client {
+    stream: UnixStream,
+    /// What the client sent right behind its request.
+    sent: Bytes,
+}
+
 /// Copies both ways. A client that shuts its sending side goes on receiving, since the CLI does so
 /// at once when stdin is not attached; the end of the container's side is the end of all.
-async fn copy(client: impl AsyncRead + AsyncWrite, container: UnixStream) {
-    let (mut from_client, mut to_client) = tokio::io::split(client);
+async fn copy(client: Client, container: UnixStream, output: Output, detach: Option<DetachWatch>) {
+    let (from_client, mut to_client) = client.stream.into_split();
     let (mut from_container, mut to_container) = container.into_split();
     let input = async {
-        let copied = tokio::io::copy(&mut from_client, &mut to_container).await;
-        let shut = to_container.shutdown().await;
-        if copied.and(shut).is_ok() {
-            std::future::pending::<()>().await;
+        let from_client = client.sent.chain(from_client);
+        if let Ok(Passed::Detached) = pass(from_client, &mut to_container, detach).await {
+            return;
         }
         // A write that failed means that the container's side takes no more; its last output may
         // still be on the way.
+        let _ = to_container.shutdown().await;
         std::future::pending::<()>().await;
     };
-    let output = async {
-        let copied = tokio::io::copy(&mut from_container, &mut to_client).await;
+    let forward = async {
+        head_is_read(to_client.as_ref()).await;
+        let copied = send(&mut from_container, &mut to_client, output).await;
         let shut = to_client.shutdown().await;
-        copied.map(|_| ()).and(shut)
+        copied.and(shut)
     };
     tokio::select! {
         () = input => {}
-        ended = output => if let Err(error) = ended {
+        ended = forward => if let Err(error) = ended {
             tracing::debug!("an attached client left: {error}");
+        }
+    }
+}
+
+/// Waits until the client has read the answer's head.
+///
+/// docker-py reads the head through a buffer and the stream past it, and loses what it finds
+/// behind the head in one read (docker-py: docker/api/client.py, `_get_raw_response_socket`). A
+/// dockerd is so slow to start a process that this hardly ever happens; Bulkhead is not.
+async fn head_is_read(client: &UnixStream) {
+    const ATTEMPTS: u32 = 100;
+    for _ in 0..ATTEMPTS {
+        match bulkhead_sys::socket::unread_by_peer(client.as_fd()) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    }
+}
+
+async fn send(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    output: Output,
+) -> io::Result<()> {
+    if output != Output::Unframed {
+        return tokio::io::copy(from, to).await.map(drop);
+    }
+    let mut buffer = vec![0; 1 << 15];
+    loop {
+        match from.read(&mut buffer).await? {
+            0 => return Ok(()),
+            count => to.write_all(&output.form(Bytes::copy_from_slice(&buffer[..count]))).await?,
+        }
+    }
+}
+
+/// How input ended.
+enum Passed {
+    All,
+    Detached,
+}
+
+async fn pass(
+    mut from: impl AsyncRead + Unpin,
+    to: &mut (impl AsyncWrite + Unpin),
+    detach: Option<DetachWatch>,
+) -> io::Result<Passed> {
+    let Some(mut detach) = detach else {
+        tokio::io::copy(&mut from, to).await?;
+        return Ok(Passed::All);
+    };
+    let mut buffer = [0; 4096];
+    loop {
+        let count = from.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(Passed::All);
+        }
+        let (bytes, found) = detach.pass(&buffer[..count]);
+        to.write_all(&bytes).await?;
+        if found {
+            return Ok(Passed::Detached);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
-
     use super::*;
 
     #[tokio::test]
     async fn output_goes_on_after_the_client_shut_its_side() {
         let (mut client, server) = UnixStream::pair().expect("a pair");
         let (mut container, ours) = UnixStream::pair().expect("a pair");
-        let copying = tokio::spawn(copy(server, ours));
+        let server = Client { stream: server, sent: Bytes::from_static(b"early ") };
+        let copying = tokio::spawn(copy(server, ours, Output::Framed, None));
         client.write_all(b"in").await.expect("room");
         client.shutdown().await.expect("half closed");
         let mut input = Vec::new();
         container.read_to_end(&mut input).await.expect("input and its end");
-        assert_eq!(input, b"in");
+        assert_eq!(input, b"early in");
         container.write_all(b"out").await.expect("room");
         drop(container);
         let mut output = Vec::new();
         client.read_to_end(&mut output).await.expect("output and its end");
         assert_eq!(output, b"out");
         copying.await.expect("ends with the container");
+    }
+
+    #[tokio::test]
+    async fn detaching_ends_the_client_and_not_the_container() {
+        let (mut client, server) = UnixStream::pair().expect("a pair");
+        let (mut container, ours) = UnixStream::pair().expect("a pair");
+        let server = Client { stream: server, sent: Bytes::new() };
+        let keys = DetachKeys::parse("").expect("the default").watch();
+        let copying = tokio::spawn(copy(server, ours, Output::Unframed, Some(keys)));
+        client.write_all(b"in\x10\x11").await.expect("room");
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.expect("the end");
+        container.read_to_end(&mut rest).await.expect("input and its end");
+        assert_eq!(rest, b"in");
+        copying.await.expect("ends with the client");
     }
 
     #[test]

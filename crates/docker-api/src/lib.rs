@@ -11,6 +11,7 @@ mod auth;
 mod build;
 mod clock;
 mod container;
+mod detach;
 mod error;
 mod events;
 mod extension;

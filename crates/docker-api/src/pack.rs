@@ -21,7 +21,7 @@ pub(crate) struct Found {
     /// What holds it, for opening it anew; itself when it is `/`.
     holder: OwnedFd,
     /// The last component, as the archive and the answer's header name it.
-    name: OsString,
+    pub(crate) name: OsString,
     stat: Stat,
 }
 

@@ -301,6 +301,8 @@ pub struct CreateExec {
     pub attach_stdout: bool,
     pub attach_stderr: bool,
     pub privileged: bool,
+    /// As the user wrote them, such as `ctrl-p,ctrl-q`; empty is the default.
+    pub detach_keys: String,
 }
 
 #[derive(Debug, Clone)]

@@ -166,7 +166,8 @@ impl Engine {
                 .wait_for(|progress| {
                     progress.removed
                         || match condition {
-                            WaitCondition::NotRunning => !progress.running,
+                            // An end counts even where a policy restarts it at once, as in Docker.
+                            WaitCondition::NotRunning => !progress.running || progress.ends > ends,
                             WaitCondition::NextExit => progress.ends > ends,
                             WaitCondition::Removed => false,
                         }
@@ -216,9 +217,12 @@ impl Engine {
         let (id, mut guard) = self.exclusive(name).await?;
         let container = self.record(id)?.container;
         match container.state.status {
-            Status::Running | Status::Paused if !force => {
+            Status::Running | Status::Paused | Status::Restarting if !force => {
                 let why = match container.state.status {
                     Status::Paused => "container is paused and must be unpaused first",
+                    Status::Restarting => {
+                        "container is restarting: stop the container before removing or force remove"
+                    }
                     _ => "container is running: stop the container before removing or force remove",
                 };
                 return Err(EngineError::conflict(format!(

@@ -51,6 +51,6 @@ mod volumes;
 pub use container::*;
 pub use engine::Engine;
 pub use error::{Class, EngineError};
-pub use files::ContainerFiles;
+pub use files::{Change, ChangeKind, ContainerFiles};
 pub use images::ContentHold;
 pub use options::Options;

@@ -50,7 +50,7 @@ pub(crate) async fn export(
     State(api): State<Api>,
     extract::Path(name): extract::Path<String>,
 ) -> Answer<Response> {
-    let files = api.engine.files(&name).await?;
+    let files = api.engine.files(&name, Path::new("/")).await?;
     let found = pack::find(files.root.as_fd(), Path::new("/"));
     let found = found.map_err(|error| ApiError::internal(format!("open the root: {error}")))?;
     Ok(archive(files, found)?.into_response())
@@ -86,7 +86,7 @@ pub(crate) async fn put(
         return Err(ApiError::new(StatusCode::FORBIDDEN, message));
     }
     let path = path(&query)?;
-    let files = api.engine.files(&name).await?;
+    let files = api.engine.files(&name, &path).await?;
     let (stream, feed) = feed(request.into_body().into_data_stream())?;
     let keep_kinds = query.flag("noOverwriteDirNonDir");
     let unpacked = tokio::task::spawn_blocking(move || {
@@ -110,8 +110,8 @@ pub(crate) async fn put(
 /// The path, if it is a directory of the container.
 fn directory(files: &ContainerFiles, path: &Path, name: &str) -> Result<PathBuf, ApiError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
-    match bulkhead_sys::path::open(files.root.as_fd(), path, flags, Mode::empty()) {
-        Ok(_) => Ok(path.strip_prefix("/").unwrap_or(path).to_owned()),
+    match bulkhead_sys::path::open(files.root.as_fd(), &files.path, flags, Mode::empty()) {
+        Ok(_) => Ok(files.path.strip_prefix("/").unwrap_or(&files.path).to_owned()),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             Err(ApiError::invalid("extraction point is not a directory"))
         }
@@ -121,9 +121,14 @@ fn directory(files: &ContainerFiles, path: &Path, name: &str) -> Result<PathBuf,
 
 async fn find(api: &Api, name: &str, query: &Query) -> Answer<(ContainerFiles, Found)> {
     let path = path(query)?;
-    let files = api.engine.files(name).await?;
-    let found = pack::find(files.root.as_fd(), &path);
-    Ok((files, found.map_err(|error| missing(&error, &path, name))?))
+    let files = api.engine.files(name, &path).await?;
+    let found = pack::find(files.root.as_fd(), &files.path);
+    let mut found = found.map_err(|error| missing(&error, &path, name))?;
+    if let Some(name) = path.file_name() {
+        // The root of a volume has the name of the place where it is mounted.
+        found.name = name.to_owned();
+    }
+    Ok((files, found))
 }
 
 fn path(query: &Query) -> Result<PathBuf, ApiError> {

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::response::IntoResponse;
-use bulkhead_engine::{ContainerConfig, CreateContainer};
+use bulkhead_engine::{ContainerConfig, CreateContainer, MountRequest};
 use bulkhead_network::Protocol;
 use bulkhead_spec::image::{Empty, Healthcheck};
 use http::StatusCode;
@@ -22,10 +22,41 @@ pub(crate) async fn create(
 ) -> Answer {
     let name = query.text("name");
     let name = name.strip_prefix('/').unwrap_or(name);
-    let (request, warnings) = body.into_request(name)?;
+    let (mut request, warnings) = body.into_request(name)?;
+    add_volumes_from(&api, &mut request)?;
     let container = api.engine.create(request).await?;
     let body = json!({ "Id": container.id, "Warnings": warnings });
     Ok((StatusCode::CREATED, axum::Json(body)).into_response())
+}
+
+/// `VolumesFrom`: the mounts of other containers, each `NAME` or `NAME:ro`, but where the request
+/// mounts something else.
+fn add_volumes_from(api: &Api, request: &mut CreateContainer) -> Result<(), ApiError> {
+    let from = request.host.echo.get("VolumesFrom").cloned().unwrap_or_default();
+    let from: Vec<String> = serde_json::from_value(from).unwrap_or_default();
+    for text in from {
+        let (name, mode) = text.split_once(':').unwrap_or((&text, "rw"));
+        if !matches!(mode, "rw" | "ro" | "z" | "Z") {
+            return Err(ApiError::invalid(format!("invalid mode for volumes-from: {mode}")));
+        }
+        for mount in api.engine.container(name)?.mounts {
+            let host = &request.host;
+            let bound = |bind: &String| bind.split(':').nth(1) == Some(&mount.target);
+            if host.binds.iter().any(bound) || host.mounts.iter().any(|m| m.target == mount.target)
+            {
+                continue;
+            }
+            request.host.mounts.push(MountRequest {
+                kind: mount.kind,
+                source: mount.name.unwrap_or(mount.source),
+                target: mount.target,
+                readonly: mount.readonly || mode == "ro",
+                tmpfs_size: 0,
+                tmpfs_mode: 0,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The body of a create request: Docker's `Config` with two more members.
@@ -265,7 +296,7 @@ mod tests {
                 json!({"Image": "x", "HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "x"}]}}}),
                 "host port",
             ),
-            (json!({"Image": "x", "HostConfig": {"VolumesFrom": ["a"]}}), "VolumesFrom"),
+            (json!({"Image": "x", "HostConfig": {"StorageOpt": {"size": "1G"}}}), "StorageOpt"),
             (
                 json!({"Image": "x", "HostConfig": {"RestartPolicy": {"Name": "sometimes"}}}),
                 "sometimes",

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use super::create::Words;
 use super::lifecycle;
-use super::streams::frame;
 use crate::Api;
+use crate::detach::DetachKeys;
 use crate::error::{Answer, ApiError};
-use crate::hijack::Hijack;
+use crate::hijack::{Hijack, Output, frame};
 use crate::request::{Json, Query};
 
 #[derive(Debug, Default, Deserialize)]
@@ -29,6 +29,7 @@ pub(crate) struct CreateBody {
     attach_stdout: bool,
     attach_stderr: bool,
     privileged: bool,
+    detach_keys: String,
 }
 
 impl TryFrom<CreateBody> for CreateExec {
@@ -39,6 +40,7 @@ impl TryFrom<CreateBody> for CreateExec {
         if cmd.is_empty() {
             return Err(ApiError::invalid("No exec command specified"));
         }
+        DetachKeys::parse(&body.detach_keys)?;
         Ok(Self {
             cmd,
             env: body.env,
@@ -49,6 +51,7 @@ impl TryFrom<CreateBody> for CreateExec {
             attach_stdout: body.attach_stdout,
             attach_stderr: body.attach_stderr,
             privileged: body.privileged,
+            detach_keys: body.detach_keys,
         })
     }
 }
@@ -67,6 +70,7 @@ pub(crate) async fn create(
 #[serde(rename_all = "PascalCase", default)]
 struct StartBody {
     detach: bool,
+    tty: bool,
     /// Rows and columns.
     console_size: Option<(u16, u16)>,
 }
@@ -81,15 +85,22 @@ pub(crate) async fn start(
     let Json(body) = Json::<StartBody>::from_request(request, &()).await?;
     let view = api.engine.exec(&exec)?;
     let size = body.console_size.unwrap_or_default();
+    let terminal = view.create.tty;
+    // The start says what the client expects, whatever the process has (moby: the same file).
+    let output = if terminal && !body.tty { Output::Unframed } else { Output::of(terminal) };
+    let detach = match terminal && view.create.attach_stdin {
+        true => Some(DetachKeys::parse(&view.create.detach_keys)?),
+        false => None,
+    };
     match api.engine.exec_start(&exec, body.detach, size).await {
-        Ok(Some(stream)) => hijack.answer(stream, view.create.tty),
+        Ok(Some(stream)) => hijack.answer(stream, output, detach),
         Ok(None) => Ok(StatusCode::OK.into_response()),
         Err(error) if body.detach => Err(error.into()),
         // The CLI shows no error but the stream's, and takes its exit status from inspect (moby:
         // api/server/router/container/exec.go, postContainerExecStart).
         Err(error) => {
             tracing::info!(exec, "not started: {error}");
-            hijack.answer(said(&error.message, view.create.tty)?, view.create.tty)
+            hijack.answer(said(&error.message, terminal)?, output, None)
         }
     }
 }
@@ -146,7 +157,7 @@ pub(crate) async fn inspect(
         "OpenStdout": create.attach_stdout,
         "CanRemove": !exec.running && exec.exit_code.is_some(),
         "ContainerID": exec.container,
-        "DetachKeys": "",
+        "DetachKeys": create.detach_keys,
         "Pid": exec.pid,
     })))
 }

@@ -62,7 +62,7 @@ pub(crate) struct WireHostConfig {
     cgroup_parent: String,
     runtime: String,
     isolation: String,
-    volumes_from: Vec<String>,
+    pub(super) volumes_from: Vec<String>,
     volume_driver: String,
     device_requests: Vec<Value>,
     device_cgroup_rules: Vec<String>,
@@ -134,7 +134,6 @@ impl WireHostConfig {
     /// only change how well it runs.
     pub(crate) fn check(&self) -> Result<Vec<String>, ApiError> {
         for (asked, member, instead) in [
-            (!self.volumes_from.is_empty(), "VolumesFrom", "name the volumes with Binds or Mounts"),
             (!self.device_requests.is_empty(), "DeviceRequests", "name the devices with Devices"),
             (!self.device_cgroup_rules.is_empty(), "DeviceCgroupRules", "use Devices"),
             (!self.storage_opt.is_empty(), "StorageOpt", "leave it out"),

@@ -2,7 +2,7 @@
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use bulkhead_engine::{Container, EngineError, Started, Status, Stopped};
+use bulkhead_engine::{ChangeKind, Container, EngineError, Started, Status, Stopped};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -132,11 +132,26 @@ pub(crate) async fn top(
     Ok(axum::Json(json!({ "Processes": processes, "Titles": titles })))
 }
 
-/// `GET /containers/{id}/changes`, `POST /containers/{id}/update`
-pub(crate) async fn not_yet() -> ApiError {
+pub(crate) async fn changes(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+) -> Answer<axum::Json<Value>> {
+    let view = api.engine.changes(&name).await?.into_iter().map(|change| {
+        let kind = match change.kind {
+            ChangeKind::Modified => 0,
+            ChangeKind::Added => 1,
+            ChangeKind::Deleted => 2,
+        };
+        json!({ "Path": change.path.to_string_lossy(), "Kind": kind })
+    });
+    let view: Vec<Value> = view.collect();
+    Ok(axum::Json(if view.is_empty() { Value::Null } else { view.into() }))
+}
+
+/// `POST /containers/{id}/update`
+pub(crate) async fn update() -> ApiError {
     ApiError::unsupported(
-        "Bulkhead can neither list a container's changes nor update its limits yet; look inside \
-         with docker exec, or make it anew with other limits",
+        "Bulkhead cannot change a container's limits yet; make it anew with others",
     )
 }
 

@@ -11,12 +11,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::header::CONTENT_TYPE;
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::Api;
 use crate::clock;
+use crate::detach::DetachKeys;
 use crate::error::{Answer, ApiError};
-use crate::hijack::{self, Hijack};
+use crate::hijack::{self, Hijack, Output, frame};
 use crate::lines;
 use crate::request::Query;
 use crate::version::ApiVersion;
@@ -34,9 +36,43 @@ pub(crate) async fn attach(
         stderr: query.flag("stderr"),
         logs: query.flag("logs"),
     };
+    let detach = DetachKeys::parse(query.text("detachKeys"))?;
     let container = api.engine.container(&name)?;
-    let stream = api.engine.attach(&name, streams).await?;
-    Hijack::of(&mut request).answer(stream, container.config.tty)
+    let terminal = container.config.tty;
+    let stream = if query.flag("stream") {
+        api.engine.attach(&name, streams).await?
+    } else {
+        past(&api, &name, streams, terminal).await?
+    };
+    let detach = (terminal && streams.stdin).then_some(detach);
+    Hijack::of(&mut request).answer(stream, Output::of(terminal), detach)
+}
+
+/// What an attach without `stream` gets: the log so far if it asks for it, and the end.
+async fn past(
+    api: &Api,
+    name: &str,
+    streams: Streams,
+    terminal: bool,
+) -> Answer<std::os::unix::net::UnixStream> {
+    let fault = |error| ApiError::internal(format!("socketpair: {error}"));
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(fault)?;
+    if streams.logs && (streams.stdout || streams.stderr) {
+        let query =
+            LogQuery { stdout: streams.stdout, stderr: streams.stderr, ..LogQuery::default() };
+        let mut lines = api.engine.logs(name, query).await?;
+        theirs.set_nonblocking(true).map_err(fault)?;
+        let mut theirs = tokio::net::UnixStream::from_std(theirs).map_err(fault)?;
+        let shape = Shape { framed: !terminal, timestamps: false, details: None };
+        tokio::spawn(async move {
+            while let Some(line) = lines.recv().await {
+                if theirs.write_all(&shape.bytes(&line)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(ours)
 }
 
 /// `POST /containers/{id}/wait`: the headers go out at once, since the CLI starts the container
@@ -116,19 +152,6 @@ impl Shape {
         text.put_slice(&line.text);
         if self.framed { frame(line.stream, &text) } else { text.freeze() }
     }
-}
-
-/// Docker's frame: the stream, three zeros, the length, the bytes.
-pub(super) fn frame(stream: Stream, text: &[u8]) -> Bytes {
-    let mut framed = BytesMut::with_capacity(text.len() + 8);
-    framed.put_u8(match stream {
-        Stream::Stdout => 1,
-        Stream::Stderr => 2,
-    });
-    framed.put_slice(&[0; 3]);
-    framed.put_u32(u32::try_from(text.len()).unwrap_or(u32::MAX));
-    framed.put_slice(text);
-    framed.freeze()
 }
 
 /// Docker's `details` are what the log options `labels` and `env` pick; Bulkhead shows the labels.

@@ -1,0 +1,34 @@
+//! What rustix does not ask of sockets.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+
+/// Memory, in bytes, that holds what was sent on a Unix stream socket and not read by the peer yet;
+/// 0 once all is read (unix(7), `SIOCOUTQ`).
+pub fn unread_by_peer(socket: BorrowedFd<'_>) -> Result<u32, Errno> {
+    let mut unread: libc::c_int = 0;
+    // SAFETY: `TIOCOUTQ` (the number of SIOCOUTQ) writes one int, to `unread`, which lives past the
+    // call; `socket` is open as long as it is borrowed.
+    crate::check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) })?;
+    Ok(unread.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn what_the_peer_has_read_is_known() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        assert_eq!(unread_by_peer(ours.as_fd()), Ok(0));
+        ours.write_all(b"some").unwrap();
+        assert_ne!(unread_by_peer(ours.as_fd()), Ok(0));
+        theirs.read_exact(&mut [0; 4]).unwrap();
+        assert_eq!(unread_by_peer(ours.as_fd()), Ok(0));
+    }
+}
