@@ -77,6 +77,24 @@ where
     Ok(body(Body::from_stream(stream)))
 }
 
+/// As [`answer`], but the status is 200 whatever happens.
+pub(crate) async fn answer_in_band<Work, Done>(work: Work) -> Answer
+where
+    Work: FnOnce(Lines) -> Done,
+    Done: Future<Output = Result<(), ApiError>> + Send + 'static,
+{
+    answer(|lines| {
+        let done = work(lines.clone());
+        async move {
+            if let Err(error) = done.await {
+                lines.send(error_line(&error));
+            }
+            Ok(())
+        }
+    })
+    .await
+}
+
 /// A client that goes gives up what it asked for, as with Docker: Ctrl-C ends a build.
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 

@@ -147,9 +147,11 @@ fn header(size: u64) -> Header {
 /// `POST /images/load`
 pub(crate) async fn load(api: Api, request: Request) -> Answer<Response> {
     let body = request.into_body().into_data_stream();
-    lines::answer(|lines| async move {
+    // Errors are lines from the first on, as in Docker.
+    lines::answer_in_band(|lines| async move {
         let (archive, feed) = feed(body)?;
         let _unnamed = api.engine.hold_content().await;
+        let _hold = api.engine.hold_content().await;
         let content = api.engine.content();
         let read = tokio::task::spawn_blocking(move || {
             let stream = std::os::unix::net::UnixStream::from(archive);
