@@ -1,7 +1,7 @@
 //! Who may see the pages: log-in, cookie, and the checks that keep other sites out.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use askama::Template;
@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
+use tokio::sync::Notify;
 
 use crate::Console;
 use crate::pages::page;
@@ -22,7 +23,11 @@ const COOKIE: &str = "bulkhead-session";
 
 /// Tokens of those who are logged in, with the last time each was seen. A restart forgets them.
 #[derive(Debug, Default)]
-pub struct Sessions(Mutex<HashMap<String, Instant>>);
+pub struct Sessions {
+    seen: Mutex<HashMap<String, Instant>>,
+    /// Told at every log-out.
+    log_outs: Notify,
+}
 
 impl Sessions {
     fn begin(&self) -> String {
@@ -30,15 +35,14 @@ impl Sessions {
         getrandom::fill(&mut bytes)
             .expect("getrandom(2) with no flags fails only before Linux 3.17");
         let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = self.lock();
         sessions.retain(|_, seen| seen.elapsed() < IDLE);
         sessions.insert(token.clone(), Instant::now());
         token
     }
 
     fn knows(&self, token: &str) -> bool {
-        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match sessions.get_mut(token) {
+        match self.lock().get_mut(token) {
             Some(seen) if seen.elapsed() < IDLE => {
                 *seen = Instant::now();
                 true
@@ -48,7 +52,24 @@ impl Sessions {
     }
 
     fn end(&self, token: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(token);
+        self.lock().remove(token);
+        self.log_outs.notify_waiters();
+    }
+
+    /// Returns when a log-in has ended.
+    pub async fn ended(&self, token: &str) {
+        loop {
+            // Listening begins before the look, so that no log-out falls between the two.
+            let log_out = self.log_outs.notified();
+            if !self.lock().contains_key(token) {
+                return;
+            }
+            log_out.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -93,7 +114,8 @@ pub async fn require(State(console): State<Console>, request: Request, next: Nex
     Redirect::to("/login").into_response()
 }
 
-fn token(headers: &HeaderMap) -> Option<&str> {
+/// The token that the browser sent.
+pub fn token(headers: &HeaderMap) -> Option<&str> {
     let cookies = headers.get(header::COOKIE)?.to_str().ok()?;
     cookies.split(';').find_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='))
 }
