@@ -4,9 +4,17 @@
 //! Bulkhead's own command line.
 #![forbid(unsafe_code)]
 
+pub mod console;
+pub mod gate;
+pub mod http;
+pub mod webdriver;
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -45,6 +53,14 @@ impl Daemon {
         let daemon = Self { netns, directory, cgroup };
         run(Command::new("ip").args(["netns", "add", &daemon.netns]))?.ok()?;
         run(Command::new("ip").args(["-n", &daemon.netns, "link", "set", "lo", "up"]))?.ok()?;
+        // the machine's own address, beside the one by which it is reached from outside
+        let link = ["link", "add", "host0", "type", "veth", "peer", "name", "host1"];
+        run(Command::new("ip").args(["-n", &daemon.netns]).args(link))?.ok()?;
+        let address = ["address", "add", "10.98.0.2/24", "dev", "host0"];
+        run(Command::new("ip").args(["-n", &daemon.netns]).args(address))?.ok()?;
+        for link in ["host0", "host1"] {
+            run(Command::new("ip").args(["-n", &daemon.netns, "link", "set", link, "up"]))?.ok()?;
+        }
         daemon.up()?;
         Ok(daemon)
     }
@@ -102,8 +118,58 @@ impl Daemon {
         run(self.inside(Path::new(&docker)).args(arguments))
     }
 
+    /// Returns when a container has written a line, now or later.
+    pub fn until_logged(&self, container: &str, line: &str) -> Result<()> {
+        let docker = std::env::var_os("BULKHEAD_DOCKER").unwrap_or_else(|| "docker".into());
+        let mut child = self
+            .inside(Path::new(&docker))
+            .args(["logs", "--follow", container])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = child.stdout.take().context("it was piped")?;
+        let found =
+            BufReader::new(output).lines().any(|found| found.is_ok_and(|found| found == line));
+        child.kill()?;
+        child.wait()?;
+        ensure!(found, "{container} ended without writing {line:?}");
+        Ok(())
+    }
+
     pub fn bulkhead(&self, arguments: &[&str]) -> Result<Said> {
         run(self.inside(&program()).args(arguments))
+    }
+
+    /// The real AWS CLI, with the daemon's access key.
+    pub fn aws(&self, arguments: &[&str]) -> Result<Said> {
+        run(self.inside(Path::new("aws")).args(["--output", "json"]).args(arguments))
+    }
+
+    /// User, password and access key, as `bulkhead credentials` shows them.
+    pub fn credentials(&self) -> Result<serde_json::Value> {
+        let text = std::fs::read(self.data().join("credentials.json"))?;
+        Ok(serde_json::from_slice(&text)?)
+    }
+
+    /// Runs `work` on a thread of its own in the daemon's network namespace: sockets that it makes
+    /// belong there, wherever they are used later.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let namespace = std::fs::File::open(Path::new("/var/run/netns").join(&self.netns))?;
+        let enter = move || {
+            let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), kind)?;
+            work()
+        };
+        std::thread::scope(|scope| scope.spawn(enter).join())
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Connects to a port of the daemon's loopback.
+    pub fn connect(&self, port: u16) -> Result<TcpStream> {
+        let stream = self.within(|| Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port))?));
+        let stream = stream.with_context(|| format!("connect to port {port}"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(120)))?;
+        Ok(stream)
     }
 
     /// A line for the shell, in the daemon's network namespace, with `$BULKHEAD` and `DOCKER_HOST`.

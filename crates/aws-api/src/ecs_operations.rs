@@ -85,7 +85,6 @@ pub(crate) fn perform(
             "ListAccountSettings"
             | "PutAccountSetting"
             | "PutAccountSettingDefault"
-            | "DeleteAccountSetting"
             | "PutAttributes"
             | "DeleteAttributes"
             | "ListAttributes"
@@ -205,10 +204,6 @@ fn perform_on_properties(
             )?;
             Ok(paged("settings", json!(page.items), page.next_token))
         }
-        "DeleteAccountSetting" => {
-            let setting = control.delete_account_setting(name.unwrap_or_default())?;
-            Ok(json!({"setting": setting}))
-        }
         _ => {
             let setting =
                 control.put_account_setting(name.unwrap_or_default(), value.unwrap_or_default())?;
@@ -304,7 +299,7 @@ struct Properties {
 }
 
 /// Operations that the API has and Bulkhead does not offer yet.
-const NOT_OFFERED: [&str; 53] = [
+const NOT_OFFERED: [&str; 54] = [
     "AssociateGatewayWithCluster",
     "ContinueServiceDeployment",
     "CreateCapacityProvider",
@@ -313,6 +308,7 @@ const NOT_OFFERED: [&str; 53] = [
     "CreateGateway",
     "CreateService",
     "CreateTaskSet",
+    "DeleteAccountSetting",
     "DeleteCapacityProvider",
     "DeleteDaemon",
     "DeleteDaemonTaskDefinition",

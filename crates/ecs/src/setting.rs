@@ -35,6 +35,5 @@ pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     if DEFAULTS.iter().any(|(known, _)| *known == name) {
         return Ok(());
     }
-    let known: Vec<&str> = DEFAULTS.iter().map(|(known, _)| *known).collect();
-    Err(Error::invalid(format!("{name} should be one of [{}]", known.join(","))))
+    Err(Error::invalid(format!("Invalid setting name '{name}'.")))
 }

@@ -81,7 +81,9 @@ impl Control {
     /// Makes a revision INACTIVE; what runs from it goes on.
     pub fn deregister_task_definition(&self, reference: &str) -> Result<TaskDefinition, Error> {
         if matches!(DefinitionReference::parse(reference)?, DefinitionReference::Family(_)) {
-            return Err(Error::client("Revision is missing."));
+            return Err(Error::client(format!(
+                "Invalid revision number. Number: {reference}; give family:revision or an ARN."
+            )));
         }
         attempt(|| {
             let mut stored = self

@@ -1,5 +1,3 @@
-use bulkhead_store::Write;
-
 use super::Control;
 use crate::error::Error;
 use crate::page::{self, Order, Page};
@@ -45,13 +43,6 @@ impl Control {
         }
         self.store.commit(&[], &[record::put(&key::setting(name), &value)])?;
         Ok(self.setting(name, value.to_owned()))
-    }
-
-    /// Takes a setting back to its default; answers with an empty value, as ECS does.
-    pub fn delete_account_setting(&self, name: &str) -> Result<Setting, Error> {
-        check_name(name)?;
-        self.store.commit(&[], &[Write::Delete(key::setting(name))])?;
-        Ok(self.setting(name, String::new()))
     }
 
     fn setting(&self, name: &str, value: String) -> Setting {

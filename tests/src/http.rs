@@ -1,0 +1,91 @@
+//! HTTP as a test speaks it: one request per connection, over a stream that was opened in the
+//! daemon's network namespace. Small enough to be written here; a client library could not be told
+//! to open its sockets in another namespace, nor to send a false `Host`.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+
+use anyhow::{Context, Result};
+
+/// What a server answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Answer {
+    /// The first header of that name, in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Sends a request and reads the whole answer.
+pub fn request(
+    stream: TcpStream,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<Answer> {
+    let (reader, mut answer) = open(stream, method, path, headers, body)?;
+    let length = answer.header("content-length").and_then(|length| length.parse().ok());
+    let mut bytes = Vec::new();
+    reader.take(length.unwrap_or(u64::MAX)).read_to_end(&mut bytes).context("read the body")?;
+    answer.body = String::from_utf8_lossy(&bytes).into_owned();
+    Ok(answer)
+}
+
+/// Sends a request and reads as far as the head; the body, which may never end, is left to the caller.
+pub fn open(
+    mut stream: TcpStream,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<(BufReader<TcpStream>, Answer)> {
+    // In 1.0 a body comes in one piece, and ends with the connection where no length is given.
+    let mut head = format!("{method} {path} HTTP/1.0\r\n");
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        head.push_str(&format!("Host: {}\r\n", stream.peer_addr()?));
+    }
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(body.as_bytes())?;
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).with_context(|| format!("{method} {path}"))?;
+    let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.with_context(|| format!("{method} {path}: a status in {line:?}"))?;
+    let mut headers = Vec::new();
+    loop {
+        line.clear();
+        reader.read_line(&mut line)?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    Ok((reader, Answer { status, headers, body: String::new() }))
+}
+
+/// `name=value&…` as a form sends it.
+pub fn form(fields: &[(&str, &str)]) -> String {
+    let pairs: Vec<String> =
+        fields.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
+    pairs.join("&")
+}
+
+fn encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
