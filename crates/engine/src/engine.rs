@@ -34,6 +34,8 @@ pub struct Engine {
     pub(crate) host: Host,
     pub(crate) network: DefaultNetwork,
     pub(crate) hierarchies: Hierarchies,
+    /// `/bulkhead/ID-OF-THE-ENGINE`, below which every container has its cgroup.
+    pub(crate) cgroup_root: String,
     pub(crate) events: Events,
     pub(crate) retired: Retired,
     state: Mutex<State>,
@@ -94,6 +96,7 @@ impl Engine {
                 id
             }
         };
+        let cgroup_root = crate::cgroups::choose_root(&store, &options.cgroup_parent, id)?;
         let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let registry = RegistryClient::new(options.registries.clone());
         Ok(Arc::new_cyclic(|me| Self {
@@ -109,6 +112,7 @@ impl Engine {
             host,
             network,
             hierarchies,
+            cgroup_root,
             events: Events::default(),
             retired: Retired::default(),
             state: Mutex::default(),

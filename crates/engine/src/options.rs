@@ -17,8 +17,8 @@ pub struct Options {
     pub bridge_address: Option<(Ipv4Addr, u8)>,
     /// The first host id that containers' user namespaces may use.
     pub first_id: u32,
-    /// The cgroup below which all containers are, at the root of each hierarchy. Whatever is in it
-    /// and belongs to no container is removed when the engine opens.
+    /// The cgroup at the root of each hierarchy below which the engine makes its own, and in that
+    /// one for every container. Engines can share it.
     pub cgroup_parent: String,
     pub registries: RegistryOptions,
 }

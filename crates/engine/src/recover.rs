@@ -166,7 +166,7 @@ impl Engine {
                 .collect()
         };
         for name in self.cgroups().into_iter().filter(|name| !live.contains(name)) {
-            let path = format!("/{}/{name}", self.options.cgroup_parent);
+            let path = format!("{}/{name}", self.cgroup_root);
             // Those of records that have ended are looked at, and removed, when their end is taken.
             if name.parse::<Id>().is_ok_and(|id| recorded.contains(&id)) {
                 continue;
@@ -219,10 +219,10 @@ impl Engine {
     fn tear_down_now(&self) -> Vec<EngineError> {
         let mut faults = self.remove_retired();
         for name in self.cgroups() {
-            let path = format!("/{}/{name}", self.options.cgroup_parent);
+            let path = format!("{}/{name}", self.cgroup_root);
             faults.extend(self.remove_cgroup(&path).err());
         }
-        faults.extend(self.remove_cgroup(&format!("/{}", self.options.cgroup_parent)).err());
+        faults.extend(self.remove_cgroup_root().err());
         faults.extend(self.host.remove_bridge(&self.network.bridge.name).err().map(Into::into));
         faults.extend(self.host.tear_down().err().map(Into::into));
         faults.extend(self.warden.shut_down().err().map(Into::into));

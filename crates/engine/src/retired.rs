@@ -36,6 +36,9 @@ pub(crate) struct RetiredLink {
 pub(crate) struct Retired {
     waiting: Mutex<Vec<RetiredLink>>,
     last_start: Mutex<Instant>,
+    /// Held while links are taken down, so that a tear-down finds none that is neither waiting nor
+    /// gone.
+    removing: Mutex<()>,
     /// Whether a task is waiting for a quiet moment.
     scheduled: AtomicBool,
 }
@@ -45,6 +48,7 @@ impl Default for Retired {
         Self {
             waiting: Mutex::default(),
             last_start: Mutex::new(Instant::now()),
+            removing: Mutex::default(),
             scheduled: AtomicBool::new(false),
         }
     }
@@ -97,6 +101,7 @@ impl Engine {
 
     /// Takes down every link that waits, and gives their addresses back.
     pub(crate) fn remove_retired(&self) -> Vec<EngineError> {
+        let _removing = self.retired.removing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut links = std::mem::take(&mut *self.retired.waiting());
         // All namespaces first: the kernel clears them away together, with their links.
         for link in &mut links {

@@ -216,7 +216,7 @@ pub async fn files_come_from_binds_volumes_and_tmpfs(rig: &mut Rig) {
     let made = rig.path().join("made/by/engine");
     let mut create = Rig::script(
         "files",
-        "cat /bound/file; stat -c ' %u' /bound/file; touch /bound/x || echo readonly; \
+        "cat /bound/file; stat -c ' %u' /bound/file; touch /bound/x 2>/dev/null || echo readonly; \
          touch /made/new; cat /srv/data/seed; stat -c %u /srv/data/seed; echo more > /srv/data/more; \
          mount | grep ' /scratch '; cat /etc/resolv.conf | grep -c nameserver; cat /anonymous/x; \
          mkdir /anonymous/y",

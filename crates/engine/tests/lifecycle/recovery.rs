@@ -125,7 +125,8 @@ pub async fn orphans_are_removed(rig: &mut Rig) {
     std::fs::create_dir_all(data.join(format!("containers/{orphan}/upper/deep"))).unwrap();
     std::fs::create_dir_all(data.join("volumes/orphan/_data")).unwrap();
     let cgroups = || -> Vec<std::path::PathBuf> {
-        let own = format!("{}/{orphan}", rig.options.cgroup_parent);
+        let engine = &rig.engine.info().id[..12];
+        let own = format!("{}/{engine}/{orphan}", rig.options.cgroup_parent);
         let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
         hierarchies
             .map(|it| it.path().join(&own))
