@@ -75,6 +75,7 @@ fn version_view(kernel: &str) -> Value {
 async fn info(State(api): State<Api>) -> axum::Json<Value> {
     let info = api.engine.info();
     let registries = &api.engine.options().registries;
+    let has = |controller| info.controllers.contains(&controller);
     let cgroups = if info.cgroup_version == "2" { "2" } else { "1" };
     axum::Json(json!({
         "ID": info.id,
@@ -91,13 +92,13 @@ async fn info(State(api): State<Api>) -> axum::Json<Value> {
             "Authorization": null,
             "Log": ["json-file", "none"],
         },
-        "MemoryLimit": true,
-        "SwapLimit": true,
-        "CpuCfsPeriod": true,
-        "CpuCfsQuota": true,
-        "CPUShares": true,
-        "CPUSet": true,
-        "PidsLimit": true,
+        "MemoryLimit": has("memory"),
+        "SwapLimit": has("memory"),
+        "CpuCfsPeriod": has("cpu"),
+        "CpuCfsQuota": has("cpu"),
+        "CPUShares": has("cpu"),
+        "CPUSet": has("cpuset"),
+        "PidsLimit": has("pids"),
         "IPv4Forwarding": true,
         "Debug": false,
         "NFd": 0,

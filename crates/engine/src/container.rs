@@ -370,6 +370,8 @@ pub struct Info {
     pub operating_system: String,
     pub hostname: String,
     pub cgroup_version: String,
+    /// Which of cpu, cpuset, memory and pids can be limited here.
+    pub controllers: Vec<&'static str>,
     pub data: String,
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use crate::control::not_running;
 use crate::create::blocking;
-use crate::{Engine, EngineError, Info, Stats, Status};
+use crate::{Engine, EngineError, HostConfig, Info, Stats, Status};
 
 impl Engine {
     pub async fn stats(&self, name: &str) -> Result<Stats, EngineError> {
@@ -90,8 +90,22 @@ impl Engine {
                 bulkhead_runtime::cgroup::HostMode::V2 => "2".to_owned(),
                 _ => "1".to_owned(),
             },
+            controllers: ["cpu", "cpuset", "memory", "pids"]
+                .into_iter()
+                .filter(|controller| self.hierarchies.has(controller))
+                .collect(),
             data: self.options.data.display().to_string(),
         }
+    }
+
+    /// What of the asked-for limits this host cannot keep, a sentence for each in Docker's words.
+    /// Such a container runs without them.
+    pub fn discarded_limits(&self, host: &HostConfig) -> Result<Vec<String>, EngineError> {
+        let mut limits = crate::limits::limits(host, Vec::new())?;
+        if host.pids_limit.is_none() {
+            limits.pids = None; // our default, which nobody asked for
+        }
+        Ok(limits.without_absent(&self.hierarchies).1)
     }
 }
 

@@ -135,11 +135,8 @@ impl Engine {
                 let rootfs = self.rootfs(record, &directory, users.as_ref())?;
                 self.parts(container, &shares, rootfs, users.as_ref())?
             };
-            let (limits, warnings) =
-                limits(&container.host, rules)?.without_absent(&self.hierarchies);
-            for warning in warnings {
-                tracing::warn!(container = %container.name, "{warning}");
-            }
+            // whoever created the container was told (see `discarded_limits`)
+            let (limits, _) = limits(&container.host, rules)?.without_absent(&self.hierarchies);
             let cgroup = Cgroup::create(&self.hierarchies, &self.cgroup_path(id), &limits)?;
             let (message, descriptors) =
                 self.message(record, &shares, parts, &cgroup, links, clients)?;

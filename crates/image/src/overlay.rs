@@ -115,7 +115,9 @@ fn mount_by_path(parts: Parts) -> io::Result<OwnedFd> {
     let own = [Place::of(upper)?, Place::of(work)?];
     bulkhead_sys::unshare(UnshareFlags::NEWNS)?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    let [upper, work] = own.map(|place| place.open_again());
+    // Kept to the end: before Linux 6.5 paths are looked up only when the overlay is made.
+    let [upper, work] = own.map(Place::open_again);
+    let (upper, work) = (upper?, work?);
     let holder = tmpfs()?;
     // Paths go on to start at the root below, so this hides nothing from us.
     move_mount(&holder, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
@@ -128,8 +130,8 @@ fn mount_by_path(parts: Parts) -> io::Result<OwnedFd> {
     }
     let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&overlay, "lowerdir", lower.join(":"))?;
-    fsconfig_set_string(&overlay, "upperdir", directory::path_of(upper?.as_fd()))?;
-    fsconfig_set_string(&overlay, "workdir", directory::path_of(work?.as_fd()))?;
+    fsconfig_set_string(&overlay, "upperdir", directory::path_of(upper.as_fd()))?;
+    fsconfig_set_string(&overlay, "workdir", directory::path_of(work.as_fd()))?;
     Ok(create(&overlay)?)
 }
 

@@ -22,8 +22,9 @@ pub(crate) async fn create(
 ) -> Answer {
     let name = query.text("name");
     let name = name.strip_prefix('/').unwrap_or(name);
-    let (mut request, warnings) = body.into_request(name)?;
+    let (mut request, mut warnings) = body.into_request(name)?;
     add_volumes_from(&api, &mut request)?;
+    warnings.extend(api.engine.discarded_limits(&request.host)?);
     let container = api.engine.create(request).await?;
     let body = json!({ "Id": container.id, "Warnings": warnings });
     Ok((StatusCode::CREATED, axum::Json(body)).into_response())

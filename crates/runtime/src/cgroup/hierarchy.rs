@@ -28,6 +28,8 @@ impl Layout {
     ///
     /// A mount that a later one hides is left out, and of several mounts of one hierarchy the one
     /// whose root is nearest the hierarchy's root counts (a container sees bind mounts of others').
+    /// Mounts outside of `/sys/fs/cgroup`, such as those of a chroot, count only where none is
+    /// there: a v1 hierarchy beside a host that is all v2 would not limit what v2 has.
     pub fn parse(mountinfo: &str, cgroup: &str) -> Self {
         let mounts: Vec<MountLine<'_>> = mountinfo.lines().filter_map(MountLine::parse).collect();
         let known: Vec<Vec<&str>> = cgroup
@@ -37,6 +39,10 @@ impl Layout {
         let mut layout = Self::default();
         let mut visible: Vec<&MountLine<'_>> =
             mounts.iter().filter(|mount| !mount.is_hidden(&mounts)).collect();
+        visible.retain(|mount| matches!(mount.file_system, "cgroup" | "cgroup2"));
+        if visible.iter().any(|mount| mount.is_usual()) {
+            visible.retain(|mount| mount.is_usual());
+        }
         visible.sort_by_key(|mount| mount.root.len());
         for mount in visible {
             match mount.file_system {
@@ -100,6 +106,12 @@ impl<'a> MountLine<'a> {
         let mut right = right.split(' ');
         let (file_system, super_options) = (right.next()?, right.nth(1).unwrap_or_default());
         Some(Self { id, parent, root, mount_point, file_system, super_options })
+    }
+
+    /// Whether it is where systemd and every other init mount cgroups.
+    fn is_usual(&self) -> bool {
+        const USUAL: &str = "/sys/fs/cgroup";
+        self.mount_point == USUAL || is_below(&self.mount_point, USUAL)
     }
 
     /// Whether a path walk to the mount point ends in another mount.
@@ -273,6 +285,18 @@ mod tests {
         for text in ["", "x", " - ", "1 2 3", "1 2 3 / /a - cgroup2", "1 - cgroup"] {
             assert_eq!(Layout::parse(text, "a:b\n::\n").v1, []);
         }
+    }
+
+    #[test]
+    fn a_chroot_with_v1_does_not_make_a_v2_host_hybrid() {
+        let mounts = "\
+29 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw
+60 24 0:29 / /srv/chroot/sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+";
+        let layout = Layout::parse(mounts, "4:memory:/\n0::/\n");
+        assert_eq!((layout.mode(), layout.v1.len()), (Mode::V2, 0));
+        let elsewhere = mounts.replace(" /sys/fs/cgroup ", " /cgroup ");
+        assert_eq!(Layout::parse(&elsewhere, "4:memory:/\n0::/\n").mode(), Mode::Hybrid);
     }
 
     #[test]
