@@ -149,7 +149,6 @@ async fn build(State(api): State<Api>, query: Query, request: Request) -> Answer
             ApiError::invalid(format!("the build context could not be received: {error}"))
         })?;
 
-        let _hold = api.engine.hold_content().await;
         let stream = lines.clone();
         let quiet = asked.quiet;
         let output = move |text: &str| {

@@ -151,7 +151,6 @@ pub(crate) async fn load(api: Api, request: Request) -> Answer<Response> {
     lines::answer_in_band(|lines| async move {
         let (archive, feed) = feed(body)?;
         let _unnamed = api.engine.hold_content().await;
-        let _hold = api.engine.hold_content().await;
         let content = api.engine.content();
         let read = tokio::task::spawn_blocking(move || {
             let stream = std::os::unix::net::UnixStream::from(archive);

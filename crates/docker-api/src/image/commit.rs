@@ -28,7 +28,6 @@ pub(crate) async fn commit(State(api): State<Api>, query: Query) -> Answer<Respo
         }
     }
     let _unnamed = api.engine.hold_content().await;
-    let _hold = api.engine.hold_content().await;
     let layer = api.engine.changed_layer(name, query.flag_or("pause", true)).await?;
     let base = api.engine.image(&container.image_id.to_string())?;
     let content = api.engine.content();
