@@ -67,7 +67,7 @@ impl Found {
             _ => OsString::new(),
         };
         let modified = Timestamp::new(
-            i64::try_from(self.stat.st_mtime).unwrap_or(0),
+            self.stat.st_mtime,
             i32::try_from(self.stat.st_mtime_nsec).unwrap_or(0),
         );
         json!({
