@@ -29,6 +29,8 @@ pub(crate) struct CreateBody {
     attach_stdout: bool,
     attach_stderr: bool,
     privileged: bool,
+    /// docker-py spells it in lower case, which Go takes as well.
+    #[serde(alias = "detachKeys")]
     detach_keys: String,
 }
 
