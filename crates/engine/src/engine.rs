@@ -83,6 +83,7 @@ impl Engine {
         let host = Host::open()?;
         let network = DefaultNetwork::choose(&store, &host, &options)?;
         host.ensure_bridge(&network.bridge)?;
+        warn_of_foreign_drops(&host, &network.bridge.name)?;
         let socket = options.run.join("warden.sock");
         let warden = Client::connect_or_start(&socket, &options.program, move |event| {
             // Fails only while the process ends: the next engine asks the warden for exits.
@@ -217,4 +218,18 @@ fn watch_warden(
             engine.exec_ended(id, exit);
         }
     }
+}
+
+/// A host's firewall has the last word, and Docker's own (FORWARD drops by default) is one: its
+/// user should learn why containers reach nothing, and what to do.
+fn warn_of_foreign_drops(host: &Host, bridge: &str) -> Result<(), EngineError> {
+    for chain in host.foreign_forward_drops()? {
+        tracing::warn!(
+            "the firewall chain `{chain}` drops forwarded packets by default: containers reach other \
+             machines, and are reached by their published ports, only if it accepts packets of {bridge} \
+             (with iptables: `iptables -I FORWARD -i {bridge} -j ACCEPT` and `-o {bridge}`; where Docker \
+             runs, in its chain DOCKER-USER)"
+        );
+    }
+    Ok(())
 }

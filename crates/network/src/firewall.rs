@@ -146,6 +146,10 @@ impl Firewall {
         Ok(self.intact == Some(self.socket.generation()?))
     }
 
+    pub(crate) fn dropping_forward_chains(&mut self) -> io::Result<Vec<String>> {
+        self.socket.dropping_forward_chains()
+    }
+
     /// Deletes both tables, unless they still serve a bridge: perhaps another engine's.
     pub(crate) fn delete_tables(&mut self) -> io::Result<()> {
         match self.socket.elements(Family::Inet, ruleset::TABLE, ruleset::BRIDGES.name) {

@@ -179,6 +179,13 @@ impl Host {
         self.firewall().is_intact().map_err(failed)
     }
 
+    /// Chains of other programs that drop forwarded packets unless a rule of theirs accepts them, as
+    /// `ip filter FORWARD`: what our own table accepts does not get past them.
+    pub fn foreign_forward_drops(&self) -> Result<Vec<String>, NetworkError> {
+        let failed = NetworkError::kernel("list the chains of the nftables ruleset");
+        self.firewall().dropping_forward_chains().map_err(failed)
+    }
+
     /// Makes the kernel hold exactly these endpoints and ports on these bridges: what an engine that
     /// crashed left behind is removed, what a flush of the ruleset lost is put back.
     ///

@@ -428,3 +428,21 @@ fn old_flows_end_with_their_container() {
     let (second, _) = host.container(&network, 2);
     assert!(!hears(&second));
 }
+
+#[test]
+fn chains_of_others_that_drop_are_named() {
+    if !has("nft") {
+        return bulkhead_sys::testing::skip("no nft to make a chain of another program with");
+    }
+    let host = TestHost::new();
+    host.host.ensure_bridge(&bridge("bulkhead0", 1)).unwrap();
+    assert_eq!(host.host.foreign_forward_drops().unwrap(), Vec::<String>::new());
+    host.namespace.command("nft", &["add", "table", "ip", "filter"]);
+    for (chain, hook, policy) in
+        [("FORWARD", "forward", "drop"), ("INPUT", "input", "drop"), ("OTHER", "forward", "accept")]
+    {
+        let definition = format!("{{ type filter hook {hook} priority 0; policy {policy}; }}");
+        host.namespace.command("nft", &["add", "chain", "ip", "filter", chain, &definition]);
+    }
+    assert_eq!(host.host.foreign_forward_drops().unwrap(), ["ip filter FORWARD"]);
+}

@@ -322,6 +322,26 @@ pub(super) fn decode_generation(body: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(id.try_into().ok()?))
 }
 
+/// A base chain of anybody's that drops forwarded IPv4 packets which no rule of it takes, in the
+/// body of an NFT_MSG_NEWCHAIN: `ip filter FORWARD`.
+pub(super) fn decode_dropping_forward_chain(body: &[u8]) -> Option<String> {
+    let family = match *body.first()? {
+        1 => "inet",
+        2 => "ip",
+        _ => return None,
+    };
+    let attribute = |wanted: u16| each(body.get(4..)?).find(|(kind, _)| *kind == wanted);
+    let number = |value: &[u8]| Some(u32::from_be_bytes(value.try_into().ok()?));
+    let text = |value: &[u8]| String::from_utf8_lossy(value).trim_end_matches('\0').to_owned();
+    let (_, hook) = attribute(4)?;
+    let (_, hook_number) = each(hook).find(|(kind, _)| *kind == 1)?;
+    let policy = number(attribute(5)?.1)?;
+    if number(hook_number)? != FORWARD || policy != DROP {
+        return None;
+    }
+    Some(format!("{family} {} {}", text(attribute(1)?.1), text(attribute(3)?.1)))
+}
+
 /// Appends a netlink header, an nfgenmsg and attributes.
 fn header(
     datagram: &mut Vec<u8>,
@@ -380,13 +400,17 @@ const NEW_ELEMENT: u8 = 12;
 /// With the subsystem, as a request that stands alone has it.
 pub(super) const GET_ELEMENT: u16 = SUBSYSTEM << 8 | 13;
 const DELETE_ELEMENT: u8 = 14;
+pub(super) const GET_CHAIN: u16 = SUBSYSTEM << 8 | 4;
 pub(super) const GET_GENERATION: u16 = SUBSYSTEM << 8 | 16;
 
 const SET_INTERVAL: u32 = 0x4;
 const SET_MAP: u32 = 0x8;
 const SET_CONCAT: u32 = 0x80;
-/// The policy of a base chain, NF_ACCEPT.
+/// Policies of a base chain, NF_DROP and NF_ACCEPT.
+const DROP: u32 = 0;
 const ACCEPT: u32 = 1;
+/// NF_INET_FORWARD
+const FORWARD: u32 = 2;
 
 #[cfg(test)]
 mod tests {

@@ -79,6 +79,15 @@ impl Nfnetlink {
         found.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     }
 
+    /// Chains that drop what is forwarded unless one of their rules accepts it, as `family table chain`.
+    pub(crate) fn dropping_forward_chains(&mut self) -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
+        self.ask_of(0, codec::GET_CHAIN, true, &Attributes::default(), |body| {
+            found.extend(codec::decode_dropping_forward_chain(body));
+        })?;
+        Ok(found)
+    }
+
     /// Asks about IPv4 and hands each answer's body over.
     pub(super) fn ask(
         &mut self,
