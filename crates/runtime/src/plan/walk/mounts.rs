@@ -196,6 +196,8 @@ impl Walk<'_> {
 
 fn make(mount: &NewMount) -> Result<OwnedFd, Errno> {
     let context = fsopen(mount.kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // shown by mount(8) and df(1), which say "none" otherwise
+    fsconfig_set_string(&context, "source", mount.kind)?;
     for (key, value) in &mount.options {
         match value {
             Some(value) => fsconfig_set_string(&context, key.as_str(), value.as_str())?,
