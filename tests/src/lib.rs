@@ -24,6 +24,8 @@ pub struct Daemon {
     netns: String,
     directory: tempfile::TempDir,
     cgroup: String,
+    /// Lines for the shell that mount what the daemon is to see as `/sys/fs/cgroup`.
+    cgroup_mounts: Option<&'static str>,
 }
 
 /// What a client said.
@@ -44,13 +46,19 @@ impl Said {
 
 impl Daemon {
     pub fn start() -> Result<Self> {
+        Self::start_with_cgroups(None)
+    }
+
+    /// As [`Self::start`], in a mount namespace where these lines for the shell have mounted other
+    /// cgroups than this machine's usual ones.
+    pub fn start_with_cgroups(cgroup_mounts: Option<&'static str>) -> Result<Self> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let netns = format!("bhtest-{}-{number}", std::process::id());
         let directory = tempfile::Builder::new().prefix("bulkhead-test-").tempdir_in("/var/tmp")?;
         let cgroup = format!("bulkhead-test-{}-{number}", std::process::id());
         // Made first, so that whatever fails later is cleaned up by its drop.
-        let daemon = Self { netns, directory, cgroup };
+        let daemon = Self { netns, directory, cgroup, cgroup_mounts };
         run(Command::new("ip").args(["netns", "add", &daemon.netns]))?.ok()?;
         run(Command::new("ip").args(["-n", &daemon.netns, "link", "set", "lo", "up"]))?.ok()?;
         // the machine's own address, beside the one by which it is reached from outside
@@ -101,6 +109,11 @@ impl Daemon {
 
     pub fn run_directory(&self) -> PathBuf {
         self.directory.path().join("run")
+    }
+
+    /// The cgroup that holds the containers', from the root of each hierarchy.
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
     }
 
     /// A directory of this test's own.
@@ -180,7 +193,13 @@ impl Daemon {
     /// A command in the daemon's network namespace, where its ports listen on loopback.
     pub fn inside(&self, program_to_run: &Path) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.netns]).arg(program_to_run);
+        command.args(["netns", "exec", &self.netns]);
+        if let Some(mounts) = self.cgroup_mounts {
+            let line = format!("{mounts}\nexec \"$@\"");
+            command.args(["unshare", "--mount", "--propagation", "private"]);
+            command.args(["sh", "-ec", &line, "sh"]);
+        }
+        command.arg(program_to_run);
         command
             .env("DOCKER_HOST", self.socket())
             .env("BULKHEAD_HOST", self.socket())
