@@ -7,6 +7,7 @@ mod layers;
 mod setup;
 mod shell;
 mod test;
+mod vm;
 mod walkthrough;
 
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ usage: cargo xtask COMMAND
 
   demo            set up this machine, build Bulkhead and run the SecurityApp walk-through; leave it running
   demo --down     remove every trace of it
-  test [PART …]   everything that is tested: format lint unit walkthrough (default: all)
+  test [PART …]   everything that is tested: format lint unit walkthrough vm (default: all)
   bench run       `run --rm` of a no-op: bulkhead, and the docker CLI against Bulkhead and Docker
 ";
 

@@ -16,9 +16,16 @@ use crate::walkthrough;
 pub struct Tally {
     passed: usize,
     failed: Vec<String>,
+    skipped: usize,
 }
 
 impl Tally {
+    /// Counts one check that this machine cannot make.
+    pub fn skip(&mut self, name: &str, why: &str) {
+        println!("skipped {name}: {why}");
+        self.skipped += 1;
+    }
+
     /// Runs one check that is not a Rust test, and counts it.
     pub fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
         match check() {
@@ -44,7 +51,7 @@ const PACKAGES: &[(&str, &str)] = &[
 
 /// The parts by name; none means all.
 pub fn run(parts: &[&str]) -> Result<()> {
-    let known = ["format", "lint", "unit", "walkthrough"];
+    let known = ["format", "lint", "unit", "walkthrough", "vm"];
     if let Some(unknown) = parts.iter().find(|part| !known.contains(part)) {
         bail!("there is no part {unknown:?}: use {}", known.join(", "));
     }
@@ -73,6 +80,9 @@ pub fn run(parts: &[&str]) -> Result<()> {
     if wanted("walkthrough") {
         walkthrough::test(&mut tally, &bin);
     }
+    if wanted("vm") {
+        crate::vm::test(&mut tally, &bin);
+    }
     let skips = std::fs::read_to_string(&skipped).unwrap_or_default();
     let _ = std::fs::remove_file(&skipped);
     let skipped = skips.lines().count();
@@ -84,6 +94,7 @@ pub fn run(parts: &[&str]) -> Result<()> {
     }
     // A skipped test has returned early, which the test runner took for a pass.
     let passed = tally.passed.saturating_sub(skipped);
+    let skipped = skipped + tally.skipped;
     println!("{passed} passed, {} failed, {skipped} skipped", tally.failed.len());
     ensure!(tally.failed.is_empty(), "some tests failed");
     Ok(())
