@@ -5,6 +5,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -96,7 +97,7 @@ fn detach(arguments: &UpArguments) -> Result<(), Failure> {
         Failure::new(format!("cannot make {}: {cause}", arguments.run.display()))
     })?;
     let path = arguments.run.join("bulkhead.log");
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+    let log = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
     let log =
         log.map_err(|cause| Failure::new(format!("cannot write {}: {cause}", path.display())))?;
     let rest =

@@ -7,7 +7,8 @@ use bulkhead_store::{Compare, Store, put};
 use crate::state::{Record, Slot, State};
 use crate::{
     Class, Container, CreateContainer, Engine, EngineError, MountPoint, MountType, NetworkPlace,
-    Status, limits, links, merge, mounts, names, pool, security, signals,
+    Status, hosts, limits, links, merge, mounts, names, pool, security, signals, specification,
+    sysctls,
 };
 
 /// Where one of a container's namespaces comes from.
@@ -289,6 +290,9 @@ pub(crate) fn name_conflict(name: &Name, owner: Id) -> EngineError {
 /// What can be said of a request without knowing other containers.
 fn check(config: &crate::ContainerConfig, host: &mut crate::HostConfig) -> Result<(), EngineError> {
     limits::check(host)?;
+    specification::check_log(host)?;
+    hosts::check(config, host)?;
+    sysctls::check(host)?;
     security::parse(&host.security_opt)?;
     capabilities::resolve(&host.cap_add, &host.cap_drop, host.privileged)
         .map_err(|error| EngineError::invalid(error.to_string()))?;

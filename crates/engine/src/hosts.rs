@@ -3,13 +3,40 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::{EngineError, HostConfig};
+use crate::{ContainerConfig, EngineError, HostConfig, links};
 
 /// One line of `/etc/hosts`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HostLine {
     pub address: String,
     pub names: Vec<String>,
+}
+
+/// Refuses what would not stay one word, or one line, of the files that are written from it.
+pub(crate) fn check(config: &ContainerConfig, host: &HostConfig) -> Result<(), EngineError> {
+    let is_word = |text: &str| !text.contains(|it: char| it.is_whitespace() || it.is_control());
+    for (what, text) in [("hostname", &config.hostname), ("domain name", &config.domainname)] {
+        // sethostname(2) takes 64 bytes
+        if !is_word(text) || text.len() > 64 {
+            return Err(EngineError::invalid(format!("invalid {what}: {text:?}")));
+        }
+    }
+    for link in &host.links {
+        if !is_word(links::parse(link)?.1) {
+            return Err(EngineError::invalid(format!("bad format for links: {link:?}")));
+        }
+    }
+    for server in &host.dns {
+        if server.parse::<IpAddr>().is_err() {
+            return Err(EngineError::invalid(format!("bad nameserver address {server:?}")));
+        }
+    }
+    for (what, words) in [("search domain", &host.dns_search), ("option", &host.dns_options)] {
+        if let Some(wrong) = words.iter().find(|word| !is_word(word)) {
+            return Err(EngineError::invalid(format!("invalid DNS {what}: {wrong:?}")));
+        }
+    }
+    Ok(())
 }
 
 /// `/etc/hosts` of a container: the usual names, what was asked for, its own name last.
@@ -126,6 +153,29 @@ mod tests {
         }
         for wrong in ["db", "db:", "db:x", ":1.1.1.1", "a b:1.1.1.1"] {
             assert!(extra_host(wrong, gateway).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn no_line_is_smuggled_in() {
+        let line = || "a\n6.6.6.6 evil".to_owned();
+        let config = ContainerConfig::default;
+        assert!(check(&config(), &HostConfig::default()).is_ok());
+        for wrong in [
+            ContainerConfig { hostname: line(), ..config() },
+            ContainerConfig { domainname: line(), ..config() },
+            ContainerConfig { hostname: "a b".into(), ..config() },
+            ContainerConfig { hostname: "a".repeat(65), ..config() },
+        ] {
+            assert!(check(&wrong, &HostConfig::default()).is_err(), "{wrong:?}");
+        }
+        for wrong in [
+            HostConfig { links: vec![format!("db:{}", line())], ..HostConfig::default() },
+            HostConfig { dns: vec!["1.1.1.1\nx".into()], ..HostConfig::default() },
+            HostConfig { dns_search: vec![line()], ..HostConfig::default() },
+            HostConfig { dns_options: vec![line()], ..HostConfig::default() },
+        ] {
+            assert!(check(&config(), &wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -46,6 +46,7 @@ mod specification;
 mod start;
 mod state;
 mod step;
+mod sysctls;
 mod volumes;
 
 pub use container::*;

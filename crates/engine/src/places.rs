@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use bulkhead_spec::{Id, IdRange};
@@ -13,6 +14,9 @@ use crate::error::io_error;
 use crate::{Class, EngineError};
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Mounts of what lies below need no way through the directories above it.
+const PRIVATE: Mode = Mode::RWXU;
 
 /// The data directory, locked for this engine as long as this lives.
 #[derive(Debug)]
@@ -28,10 +32,14 @@ impl Places {
     pub(crate) fn open(data: &Path) -> Result<Self, EngineError> {
         let what = |name: &str| format!("{}/{name}", data.display());
         std::fs::create_dir_all(data).map_err(io_error(data.display()))?;
+        // Files below belong to whom the container made them for, set-user-ID bits and all: in a
+        // volume root's are the host's root's. So nobody else may come here (CVE-2021-41091).
+        rustix::fs::chmod(data, PRIVATE).map_err(|errno| io_error(data.display())(errno.into()))?;
         let lock = File::options()
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(0o600)
             .open(data.join("lock"))
             .map_err(io_error(what("lock")))?;
         if lock.try_lock().is_err() {
@@ -43,18 +51,20 @@ impl Places {
                 ),
             ));
         }
-        let directory = |name: &str, mode: u32| {
-            match rustix::fs::mkdir(data.join(name), Mode::from_raw_mode(mode)) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        let directory = |name: &str| {
+            match rustix::fs::mkdir(data.join(name), PRIVATE) {
+                Ok(()) => {}
+                // made by an earlier version, which let others pass
+                Err(rustix::io::Errno::EXIST) => rustix::fs::chmod(data.join(name), PRIVATE)
+                    .map_err(|errno| io_error(what(name))(errno.into()))?,
                 Err(errno) => return Err(io_error(what(name))(errno.into())),
             }
             rustix::fs::open(data.join(name), DIRECTORY, Mode::empty())
                 .map_err(|errno| io_error(what(name))(errno.into()))
         };
         Ok(Self {
-            // Others may pass to what is mounted from below, but not list it.
-            containers: directory("containers", 0o711)?,
-            volumes: directory("volumes", 0o711)?,
+            containers: directory("containers")?,
+            volumes: directory("volumes")?,
             data: data.to_owned(),
             _lock: lock,
         })
@@ -70,7 +80,7 @@ impl Places {
         let what = || format!("make the directory of container {}", id.short());
         let make = || -> std::io::Result<OwnedFd> {
             let name = id.to_string();
-            make_directory(&self.containers, &name, 0o711, None)?;
+            make_directory(&self.containers, &name, 0o700, None)?;
             let own = rustix::fs::openat(&self.containers, &name, DIRECTORY, Mode::empty())?;
             // The upper directory is the root's own entry: it shows as the container's root user.
             make_directory(&own, "upper", 0o755, range)?;
@@ -110,7 +120,7 @@ impl Places {
     /// Makes a volume's directory, or opens the one that is there.
     pub(crate) fn volume(&self, name: &str) -> Result<OwnedFd, EngineError> {
         let make = || -> std::io::Result<OwnedFd> {
-            make_directory(&self.volumes, name, 0o711, None)?;
+            make_directory(&self.volumes, name, 0o700, None)?;
             let own = rustix::fs::openat(&self.volumes, name, DIRECTORY, Mode::empty())?;
             make_directory(&own, "_data", 0o755, None)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -187,6 +197,24 @@ mod tests {
         assert!(error.message.starts_with("another Bulkhead engine uses"), "{error}");
         drop(first);
         Places::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn nobody_else_comes_to_what_containers_wrote() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        for name in ["volumes", "containers"] {
+            std::fs::create_dir_all(data.join(name)).unwrap();
+        }
+        let places = Places::open(&data).unwrap();
+        places.volume("v").unwrap();
+        let id = Id::random().to_string();
+        places.make_container(id.parse().unwrap(), None).unwrap();
+        for path in ["", "volumes", "containers", "volumes/v", &format!("containers/{id}")] {
+            let mode = std::fs::metadata(data.join(path)).unwrap().mode();
+            assert_eq!(mode & 0o777, 0o700, "{path}");
+        }
+        assert_eq!(std::fs::metadata(data.join("lock")).unwrap().mode() & 0o777, 0o600);
     }
 
     #[test]

@@ -244,6 +244,11 @@ pub(crate) fn rlimits(host: &HostConfig) -> Vec<(String, u64, u64)> {
     limits
 }
 
+/// Checks the options of the log.
+pub(crate) fn check_log(host: &HostConfig) -> Result<(), EngineError> {
+    log_size(host).and(log_files(host)).map(drop)
+}
+
 fn log_size(host: &HostConfig) -> Result<u64, EngineError> {
     match host.log_options.get("max-size").map(String::as_str) {
         None => Ok(10_000_000),
@@ -252,11 +257,17 @@ fn log_size(host: &HostConfig) -> Result<u64, EngineError> {
     }
 }
 
+/// Rotating renames every file, and the warden does nothing else meanwhile.
+const MOST_LOG_FILES: u32 = 100;
+
 fn log_files(host: &HostConfig) -> Result<u32, EngineError> {
     match host.log_options.get("max-file") {
         None => Ok(5),
         Some(text) => match text.parse() {
-            Ok(count @ 1..) => Ok(count),
+            Ok(count @ 1..=MOST_LOG_FILES) => Ok(count),
+            Ok(1..) => {
+                Err(EngineError::invalid(format!("max-file cannot be more than {MOST_LOG_FILES}")))
+            }
             _ => Err(EngineError::invalid("max-file cannot be less than 1")),
         },
     }

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -43,6 +44,16 @@ struct Watcher {
 impl Embedded {
     /// Opens the store, making the file if there is none. The file is locked as long as this lives.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        // Records hold what containers and tasks were given as their environment: secrets, often.
+        // Made here for root alone; one that an earlier version made is closed to others.
+        let file = std::fs::File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path)
+            .and_then(|file| file.set_permissions(std::fs::Permissions::from_mode(0o600)));
+        file.map_err(|error| StoreError::Database(format!("{}: {error}", path.display())))?;
         // The mirror answers reads, so redb's page cache (1 GiB by default) only serves commits.
         let database = Database::builder().set_cache_size(4 << 20).create(path).map_err(
             |error| match error {

@@ -211,7 +211,10 @@ impl<'a> Walk<'a> {
             Step::NewCgroupNamespace => {
                 to_errno(bulkhead_sys::unshare(rustix::thread::UnshareFlags::NEWCGROUP))
             }
-            Step::BecomeRoot => process::set_identity(0, 0, &[]),
+            Step::BecomeRoot => {
+                process::set_identity(0, 0, &[])?;
+                keep_memory_closed()
+            }
             Step::AttachRoot { root } => self.attach_root(*root),
             Step::Mount { mount, target } => self.mount(mount, target),
             Step::Attach { mount, target, directory, attributes } => {
@@ -258,7 +261,8 @@ impl<'a> Walk<'a> {
             },
             Step::SetIdentity => {
                 let user = self.user.as_ref().ok_or(Errno::INVAL)?;
-                process::set_identity(user.uid, user.gid, &user.additional_gids)
+                process::set_identity(user.uid, user.gid, &user.additional_gids)?;
+                keep_memory_closed()
             }
             Step::SetCapabilities(set) => identity::set_capabilities(*set),
             Step::NoNewPrivileges => rustix::thread::set_no_new_privs(true),
@@ -266,6 +270,12 @@ impl<'a> Walk<'a> {
             Step::Execute { candidates, searched } => Err(execute(candidates, *searched, program)),
         }
     }
+}
+
+/// This is still a copy of the warden's memory. A change of identity opens it to the container
+/// where the host has `fs.suid_dumpable` = 1 (proc_sys_fs(5)).
+fn keep_memory_closed() -> Result<(), Errno> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
 }
 
 /// Tries each candidate; returns why none could be executed.

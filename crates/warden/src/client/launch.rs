@@ -1,12 +1,19 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use bulkhead_sys::mount::{Attributes, Depth, set_attributes};
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 /// Waits until no one else is starting a warden at `socket`; the turn ends with the file.
 pub(super) fn turn(socket: &Path) -> io::Result<File> {
     let path = socket.with_extension("starting");
-    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
     file.lock()?;
     Ok(file)
 }
@@ -14,8 +21,10 @@ pub(super) fn turn(socket: &Path) -> io::Result<File> {
 /// Starts a warden and waits until it listens: it closes its standard output then.
 pub(super) fn launch(socket: &Path, program: &Path) -> io::Result<()> {
     let log_path = socket.with_extension("log");
-    let log = OpenOptions::new().create(true).append(true).open(&log_path)?;
-    let mut child = Command::new(program)
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&log_path)?;
+    let image = read_only(program)?;
+    let mut child = Command::new(format!("/proc/self/fd/{}", image.as_raw_fd()))
+        .arg0(program)
         .arg("warden")
         .arg("--socket")
         .arg(socket)
@@ -35,6 +44,18 @@ pub(super) fn launch(socket: &Path, program: &Path) -> io::Result<()> {
     }
     let status = child.wait()?;
     Err(io::Error::other(format!("it did not start ({status}); see {}", log_path.display())))
+}
+
+/// Opens the program through a read-only mount of its own that no namespace holds.
+///
+/// A container's program can be `/proc/self/exe`, which is the warden's own: run as root of the
+/// host, it could keep a way to that file and overwrite it once nobody runs it (CVE-2019-5736).
+/// Through this mount nobody can write, whoever they are.
+fn read_only(program: &Path) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let image = open_tree(CWD, program, flags)?;
+    set_attributes(image.as_fd(), Depth::One, Attributes::RDONLY)?;
+    Ok(image)
 }
 
 /// What a warden that listens says on its standard output before it closes it.

@@ -115,7 +115,14 @@ impl LogFile {
             0 => self.name.clone(),
             number => format!("{}.{number}", self.name),
         };
-        for number in (1..self.max_files).rev() {
+        // Only as far as there are files: what a user writes as the most may be any number, and
+        // every container waits for this.
+        let exists = |number: u32| {
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::statat(directory, numbered(number), flags).is_ok()
+        };
+        let last = (1..self.max_files).find(|number| !exists(*number));
+        for number in (1..=last.unwrap_or(self.max_files - 1)).rev() {
             let moved =
                 rustix::fs::renameat(directory, numbered(number - 1), directory, numbered(number));
             match moved {

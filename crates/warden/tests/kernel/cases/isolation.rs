@@ -29,6 +29,7 @@ crate::cases::cases![
     limits_and_sysctls,
     namespaces_of_the_host_and_of_others,
     nothing_of_the_host_is_open,
+    the_wardens_program_is_read_only_to_everybody,
 ];
 
 fn a_container_is_sealed_off() {
@@ -313,6 +314,22 @@ fn a_waiting_process_shows_nothing_of_the_warden() {
     assert!(uid.contains(&RANGE.first.to_string()), "{uid}");
     let owner = rustix::fs::stat(format!("/proc/{}/environ", created.pid)).unwrap().st_uid;
     assert_eq!(owner, 0);
+    ship.client.forget(id).unwrap();
+}
+
+/// A container's program may be `/proc/self/exe`: what it is then must not be open to writing.
+fn the_wardens_program_is_read_only_to_everybody() {
+    use rustix::fs::StatVfsMountFlags;
+    let ship = Ship::launch();
+    let wish = ship.wish(&["true"]);
+    let id = wish.id;
+    let created = ship.create(wish).unwrap();
+    // still the warden's own program, until it is let go
+    let program = format!("/proc/{}/exe", created.pid);
+    let flags = rustix::fs::statvfs(&program).unwrap().f_flag;
+    assert!(flags.contains(StatVfsMountFlags::RDONLY), "{flags:?}");
+    let owner = rustix::fs::chown(&program, None, None);
+    assert_eq!(owner, Err(rustix::io::Errno::ROFS));
     ship.client.forget(id).unwrap();
 }
 
