@@ -66,10 +66,8 @@ impl Found {
             FileType::Symlink => read_link(self.entry.as_fd()).unwrap_or_default(),
             _ => OsString::new(),
         };
-        let modified = Timestamp::new(
-            self.stat.st_mtime,
-            i32::try_from(self.stat.st_mtime_nsec).unwrap_or(0),
-        );
+        let modified =
+            Timestamp::new(self.stat.st_mtime, i32::try_from(self.stat.st_mtime_nsec).unwrap_or(0));
         json!({
             "name": self.name.to_string_lossy(),
             "size": self.stat.st_size,
@@ -101,10 +99,51 @@ struct Packer<W: Write> {
     range: Option<IdRange>,
 }
 
+/// A directory on the way.
+struct Level {
+    directory: OwnedFd,
+    path: PathBuf,
+    /// What is left to do in it, last name first.
+    names: Vec<OsString>,
+}
+
 impl<W: Write> Packer<W> {
+    /// A list of what is left to do, not a recursion: a container can nest directories deeper than
+    /// the stack of a thread goes.
     fn tree(&mut self, directory: BorrowedFd<'_>, path: &Path, stat: &Stat) -> io::Result<()> {
+        let mut levels = vec![self.enter(directory, path.to_owned(), stat)?];
+        while let Some(level) = levels.last_mut() {
+            let Some(name) = level.names.pop() else {
+                levels.pop();
+                continue;
+            };
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let entry = match rustix::fs::openat(&level.directory, &name, flags, Mode::empty()) {
+                Ok(entry) => entry,
+                // gone since it was listed: the container goes on meanwhile
+                Err(rustix::io::Errno::NOENT) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let stat = rustix::fs::fstat(&entry)?;
+            let path = level.path.join(&name);
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                levels.push(self.enter(entry.as_fd(), path, &stat)?);
+            } else {
+                self.entry(level.directory.as_fd(), &name, &path, &stat)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a directory's own entry and lists it.
+    fn enter(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        path: PathBuf,
+        stat: &Stat,
+    ) -> io::Result<Level> {
         let mut header = self.header(stat, EntryType::Directory);
-        self.archive.append_data(&mut header, path, io::empty())?;
+        self.archive.append_data(&mut header, &path, io::empty())?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(directory, ".", flags, Mode::empty())?;
         let mut names = Vec::new();
@@ -114,23 +153,8 @@ impl<W: Write> Packer<W> {
                 names.push(OsString::from_vec(name));
             }
         }
-        names.sort();
-        for name in names {
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let entry = match rustix::fs::openat(&directory, &name, flags, Mode::empty()) {
-                Ok(entry) => entry,
-                // gone since it was listed: the container goes on meanwhile
-                Err(rustix::io::Errno::NOENT) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let stat = rustix::fs::fstat(&entry)?;
-            let path = path.join(&name);
-            match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => self.tree(entry.as_fd(), &path, &stat)?,
-                _ => self.entry(directory.as_fd(), &name, &path, &stat)?,
-            }
-        }
-        Ok(())
+        names.sort_by(|one, other| other.cmp(one));
+        Ok(Level { directory, path, names })
     }
 
     /// Anything but a directory, named `name` in `holder` and `path` in the archive.
@@ -260,6 +284,23 @@ mod tests {
         entries
             .map(|entry| entry.expect("an entry").path().expect("a path").display().to_string())
             .collect()
+    }
+
+    #[test]
+    fn a_tree_deeper_than_the_stack_is_packed() {
+        let (place, root) = tree();
+        let mut at = rustix::io::dup(&root).expect("a descriptor");
+        for _ in 0..500 {
+            rustix::fs::mkdirat(&at, "d", Mode::RWXU).expect("a directory");
+            at = rustix::fs::openat(&at, "d", OFlags::PATH, Mode::empty()).expect("it is there");
+        }
+        let count = std::thread::scope(|scope| {
+            let small = std::thread::Builder::new().stack_size(160 << 10);
+            let pack = || names(&find(root.as_fd(), Path::new("/d")).expect("it is there")).len();
+            small.spawn_scoped(scope, pack).expect("a thread").join().expect("it does not crash")
+        });
+        assert_eq!(count, 500);
+        drop(place);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Copies a directory of a container into a volume.
 
+use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bulkhead_spec::IdRange;
 use rustix::fs::{
@@ -16,47 +17,85 @@ pub(crate) fn copy_directory(
     target: BorrowedFd<'_>,
     range: Option<IdRange>,
 ) -> std::io::Result<()> {
-    for entry in Dir::read_from(source)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
+    // A list of what is left to do, not a recursion: an image can nest directories deeper than the
+    // stack of a thread goes.
+    let mut levels =
+        vec![Level::enter(source.try_clone_to_owned()?, target.try_clone_to_owned()?)?];
+    while let Some(level) = levels.last_mut() {
+        let Some(name) = level.names.pop() else {
+            // last, since what is made inside changes the times; the volume's root takes the
+            // directory's own traits too, as Docker's copy-up does
+            let (from, to) = (level.source.as_fd(), level.target.as_fd());
+            copy_traits(from, to, &rustix::fs::fstat(from)?, range)?;
+            levels.pop();
             continue;
-        }
-        let stat = rustix::fs::statat(source, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let mode = Mode::from_raw_mode(stat.st_mode);
-        let read = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        // One component, no links: nothing that runs meanwhile can lead the walk away.
-        let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => {
-                let flags = read | OFlags::DIRECTORY;
-                let from = rustix::fs::openat2(source, name, flags, Mode::empty(), inside)?;
-                rustix::fs::mkdirat(target, name, Mode::RWXU)?;
-                let to = rustix::fs::openat2(target, name, flags, Mode::empty(), inside)?;
-                copy_directory(from.as_fd(), to.as_fd(), range)?;
-                copy_traits(from.as_fd(), to.as_fd(), &stat, range)?;
-            }
-            FileType::RegularFile => {
-                let from = rustix::fs::openat2(source, name, read, Mode::empty(), inside)?;
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-                let to = rustix::fs::openat2(target, name, flags, mode & Mode::RWXU, inside)?;
-                let (mut from, mut to) = (File::from(from), File::from(to));
-                std::io::copy(&mut from, &mut to)?;
-                copy_traits(from.as_fd(), to.as_fd(), &stat, range)?;
-            }
-            FileType::Symlink => {
-                let link = rustix::fs::readlinkat(source, name, Vec::new())?;
-                rustix::fs::symlinkat(&link, target, name)?;
-                let (user, group) = owner(&stat, range);
-                let flags = AtFlags::SYMLINK_NOFOLLOW;
-                rustix::fs::chownat(target, name, Some(user), Some(group), flags)?;
-            }
-            _ => {}
+        };
+        if let Some((from, to)) = copy_entry(level, &name, range)? {
+            levels.push(Level::enter(from, to)?);
         }
     }
-    // The volume's root takes the directory's own traits, as Docker's copy-up does.
-    let stat = rustix::fs::fstat(source)?;
-    copy_traits(source, target, &stat, range)
+    Ok(())
+}
+
+/// A directory on the way.
+struct Level {
+    source: OwnedFd,
+    target: OwnedFd,
+    /// What is left to do in it.
+    names: Vec<CString>,
+}
+
+impl Level {
+    fn enter(source: OwnedFd, target: OwnedFd) -> std::io::Result<Self> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&source)? {
+            let name = entry?.file_name().to_owned();
+            if !matches!(name.to_bytes(), b"." | b"..") {
+                names.push(name);
+            }
+        }
+        Ok(Self { source, target, names })
+    }
+}
+
+/// Copies one entry; a directory is made, and returned to be filled.
+fn copy_entry(
+    level: &Level,
+    name: &CStr,
+    range: Option<IdRange>,
+) -> std::io::Result<Option<(OwnedFd, OwnedFd)>> {
+    let (source, target) = (level.source.as_fd(), level.target.as_fd());
+    let stat = rustix::fs::statat(source, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    let read = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    // One component, no links: nothing that runs meanwhile can lead the walk away.
+    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => {
+            let flags = read | OFlags::DIRECTORY;
+            let from = rustix::fs::openat2(source, name, flags, Mode::empty(), inside)?;
+            rustix::fs::mkdirat(target, name, Mode::RWXU)?;
+            let to = rustix::fs::openat2(target, name, flags, Mode::empty(), inside)?;
+            return Ok(Some((from, to)));
+        }
+        FileType::RegularFile => {
+            let from = rustix::fs::openat2(source, name, read, Mode::empty(), inside)?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            let to = rustix::fs::openat2(target, name, flags, mode & Mode::RWXU, inside)?;
+            let (mut from, mut to) = (File::from(from), File::from(to));
+            std::io::copy(&mut from, &mut to)?;
+            copy_traits(from.as_fd(), to.as_fd(), &stat, range)?;
+        }
+        FileType::Symlink => {
+            let link = rustix::fs::readlinkat(source, name, Vec::new())?;
+            rustix::fs::symlinkat(&link, target, name)?;
+            let (user, group) = owner(&stat, range);
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::chownat(target, name, Some(user), Some(group), flags)?;
+        }
+        _ => {}
+    }
+    Ok(None)
 }
 
 fn copy_traits(
@@ -107,6 +146,31 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
+
+    #[test]
+    fn a_tree_deeper_than_the_stack_is_copied() {
+        use std::ffi::OsStr;
+        let source = tempfile::tempdir().unwrap();
+        let target = tempfile::tempdir().unwrap();
+        // three descriptors for each level on the way; more is an error, not a crash
+        let mut at = OwnedFd::from(File::open(source.path()).unwrap());
+        for _ in 0..250 {
+            rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
+            at = rustix::fs::openat(&at, "d", OFlags::PATH, Mode::empty()).unwrap();
+        }
+        let (from, to) = (File::open(source.path()).unwrap(), File::open(target.path()).unwrap());
+        let copy = || copy_directory(from.as_fd(), to.as_fd(), None);
+        std::thread::scope(|scope| {
+            let small = std::thread::Builder::new().stack_size(160 << 10);
+            small.spawn_scoped(scope, copy).unwrap().join().unwrap().unwrap();
+        });
+        let mut deep = target.path().to_owned();
+        deep.extend(std::iter::repeat_n("d", 250));
+        assert!(deep.is_dir());
+        for directory in [&from, &to] {
+            bulkhead_sys::path::remove_tree(directory.as_fd(), OsStr::new("d")).unwrap();
+        }
+    }
 
     #[test]
     fn owners_modes_links_and_times_are_kept() {

@@ -44,7 +44,12 @@ impl Engine {
             }
             if record.is_running() {
                 drop(guard);
-                return Ok(ContainerFiles { root: engine.live_root(id)?, path, range, _held: None });
+                return Ok(ContainerFiles {
+                    root: engine.live_root(id)?,
+                    path,
+                    range,
+                    _held: None,
+                });
             }
             let users = match range {
                 Some(range) => Some(engine.warden.user_namespace(range)?),
