@@ -82,6 +82,7 @@ fn definition(fields: &[(String, String)]) -> Result<Value, String> {
                     }
                     "ports" => container["portMappings"] = ports(value)?,
                     "links" => container["links"] = value.split(',').map(str::trim).collect(),
+                    "command" => container["command"] = command(value)?,
                     "environment" => container["environment"] = environment(value)?,
                     _ => {}
                 }
@@ -104,6 +105,16 @@ fn ports(text: &str) -> Result<Value, String> {
         )
     };
     text.split(',').map(|text| one(text.trim())).collect()
+}
+
+/// `sh,-c,date` as in the AWS console, or a JSON list, where an argument itself has a comma.
+fn command(text: &str) -> Result<Value, String> {
+    if text.starts_with('[') {
+        let arguments: Vec<String> = serde_json::from_str(text)
+            .map_err(|cause| format!("Command {text:?} is not a JSON list of texts: {cause}."))?;
+        return Ok(json!(arguments));
+    }
+    Ok(text.split(',').map(str::trim).collect())
 }
 
 fn environment(text: &str) -> Result<Value, String> {
@@ -193,10 +204,12 @@ mod tests {
             ("cpu", "256"),
             ("ports", "80:80/tcp"),
             ("links", "app"),
+            ("command", "nginx, -g"),
             ("name", "app"),
             ("image", "a"),
             ("memory", "256"),
             ("cpu", ""),
+            ("command", "[\"sh\", \"-c\", \"echo a,b\"]"),
             ("environment", "A=1\nB=x=y\n"),
             ("name", ""),
             ("image", ""),
@@ -205,8 +218,10 @@ mod tests {
         .map(|(name, value)| (name.to_owned(), value.to_owned()));
         let expected = json!({"family": "SecurityApp", "containerDefinitions": [
             {"name": "proxy", "essential": true, "image": "p", "memory": 256, "cpu": 256,
-             "portMappings": [{"hostPort": 80, "containerPort": 80, "protocol": "tcp"}], "links": ["app"]},
+             "portMappings": [{"hostPort": 80, "containerPort": 80, "protocol": "tcp"}], "links": ["app"],
+             "command": ["nginx", "-g"]},
             {"name": "app", "essential": true, "image": "a", "memory": 256,
+             "command": ["sh", "-c", "echo a,b"],
              "environment": [{"name": "A", "value": "1"}, {"name": "B", "value": "x=y"}]},
         ]});
         assert_eq!(definition(&fields).expect("a definition"), expected);
@@ -218,6 +233,7 @@ mod tests {
             ("ports", "80:x"),
             ("ports", "70000:80"),
             ("memory", "much"),
+            ("command", "[sh]"),
             ("environment", "novalue"),
         ] {
             let fields = [("name".to_owned(), "a".to_owned()), (name.to_owned(), value.to_owned())];

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 use bulkhead_ecs::{
     ContainerInstance, Control, DescribeClusters, DescribeContainerInstances, Error,
-    ListContainerInstances, ListTaskDefinitions, ListTasks, Resource, Task,
+    ListContainerInstances, ListTaskDefinitions, ListTasks, Page, Resource, Task,
 };
 use serde::Deserialize;
 
@@ -41,6 +41,23 @@ fn last(arn: &str) -> String {
     arn.rsplit('/').next().unwrap_or(arn).to_owned()
 }
 
+/// Everything that a list operation has, page by page.
+fn all<T>(mut list: impl FnMut(Option<String>) -> Result<Page<T>, Error>) -> Result<Vec<T>, Error> {
+    let mut items = Vec::new();
+    let mut token = None;
+    loop {
+        let page = list(token)?;
+        items.extend(page.items);
+        token = page.next_token;
+        if token.is_none() {
+            return Ok(items);
+        }
+    }
+}
+
+/// As many as a describe operation takes at once.
+const AT_ONCE: usize = 100;
+
 struct ClusterRow {
     name: String,
     status: String,
@@ -61,9 +78,9 @@ pub async fn clusters(State(console): State<Console>) -> Shown {
 }
 
 pub fn show_clusters(control: &Control, problem_text: Option<String>) -> Shown {
-    let listed = control.list_clusters(None, None).map_err(|error| problem(&error))?;
+    let listed = all(|token| control.list_clusters(token.as_deref(), None));
     let mut clusters = Vec::new();
-    for arns in listed.items.chunks(100) {
+    for arns in listed.map_err(|error| problem(&error))?.chunks(AT_ONCE) {
         let request = DescribeClusters { clusters: arns.to_vec(), ..DescribeClusters::default() };
         let (found, _) = control.describe_clusters(&request).map_err(|error| problem(&error))?;
         clusters.extend(found.into_iter().map(|cluster| ClusterRow {
@@ -81,6 +98,7 @@ struct TaskRow {
     id: String,
     arn: String,
     definition: String,
+    definition_path: String,
     last_status: String,
     desired_status: String,
     instance: String,
@@ -117,6 +135,7 @@ pub async fn cluster(State(console): State<Console>, Path(name): Path<String>) -
             .map(|task| TaskRow {
                 id: task.id().to_owned(),
                 definition: last(&task.task_definition_arn),
+                definition_path: last(&task.task_definition_arn).replace(':', "/"),
                 instance: last(&task.container_instance_arn),
                 arn: task.task_arn,
                 last_status: task.last_status,
@@ -147,33 +166,39 @@ fn number(resources: &[Resource], name: &str) -> i32 {
 }
 
 fn instances(control: &Control, cluster: &str) -> Result<Vec<ContainerInstance>, Error> {
-    let request = ListContainerInstances {
-        cluster: Some(cluster.to_owned()),
-        ..ListContainerInstances::default()
-    };
-    let arns = control.list_container_instances(&request)?.items;
-    if arns.is_empty() {
-        return Ok(Vec::new());
+    let cluster = Some(cluster.to_owned());
+    let arns = all(|next_token| {
+        control.list_container_instances(&ListContainerInstances {
+            cluster: cluster.clone(),
+            next_token,
+            ..ListContainerInstances::default()
+        })
+    })?;
+    let mut instances = Vec::new();
+    for arns in arns.chunks(AT_ONCE) {
+        let request = DescribeContainerInstances {
+            cluster: cluster.clone(),
+            container_instances: arns.to_vec(),
+            ..DescribeContainerInstances::default()
+        };
+        instances.extend(control.describe_container_instances(&request)?.0);
     }
-    let request = DescribeContainerInstances {
-        cluster: Some(cluster.to_owned()),
-        container_instances: arns,
-        ..DescribeContainerInstances::default()
-    };
-    Ok(control.describe_container_instances(&request)?.0)
+    Ok(instances)
 }
 
 fn tasks(control: &Control, cluster: &str) -> Result<Vec<Task>, Error> {
     let mut tasks = Vec::new();
     for status in ["RUNNING", "STOPPED"] {
-        let request = ListTasks {
-            cluster: Some(cluster.to_owned()),
-            desired_status: Some(status.to_owned()),
-            ..ListTasks::default()
-        };
-        let arns = control.list_tasks(&request)?.items;
-        if !arns.is_empty() {
-            tasks.extend(control.describe_tasks(Some(cluster), &arns, &[])?.0);
+        let arns = all(|next_token| {
+            control.list_tasks(&ListTasks {
+                cluster: Some(cluster.to_owned()),
+                desired_status: Some(status.to_owned()),
+                next_token,
+                ..ListTasks::default()
+            })
+        })?;
+        for arns in arns.chunks(AT_ONCE) {
+            tasks.extend(control.describe_tasks(Some(cluster), arns, &[])?.0);
         }
     }
     Ok(tasks)
@@ -205,12 +230,15 @@ pub async fn task_definitions(State(console): State<Console>) -> Shown {
 
 /// `family:revision`, newest first.
 fn definition_names(control: &Control, status: &str) -> Result<Vec<String>, Error> {
-    let request = ListTaskDefinitions {
-        status: Some(status.to_owned()),
-        sort: Some("DESC".to_owned()),
-        ..ListTaskDefinitions::default()
-    };
-    Ok(control.list_task_definitions(&request)?.items.iter().map(|arn| last(arn)).collect())
+    let arns = all(|next_token| {
+        control.list_task_definitions(&ListTaskDefinitions {
+            status: Some(status.to_owned()),
+            sort: Some("DESC".to_owned()),
+            next_token,
+            ..ListTaskDefinitions::default()
+        })
+    })?;
+    Ok(arns.iter().map(|arn| last(arn)).collect())
 }
 
 struct ContainerRow {
@@ -354,6 +382,7 @@ struct TaskPage {
     id: String,
     arn: String,
     definition: String,
+    definition_path: String,
     last_status: String,
     desired_status: String,
     instance: String,
@@ -396,6 +425,7 @@ pub async fn task(
         cluster,
         id,
         definition: last(&task.task_definition_arn),
+        definition_path: last(&task.task_definition_arn).replace(':', "/"),
         instance: last(&task.container_instance_arn),
         arn: task.task_arn,
         last_status: task.last_status,

@@ -148,13 +148,15 @@ pub async fn guard(request: Request, next: Next) -> Response {
     response
 }
 
+// Under `no-referrer` browsers send `Origin: null` with the forms of our own pages, too (Fetch, "append a
+// request `Origin` header"), and those would be refused.
 const HEADERS: [(&str, &str); 4] = [
     (
         "content-security-policy",
         "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'",
     ),
     ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "no-referrer"),
+    ("referrer-policy", "same-origin"),
     ("x-frame-options", "DENY"),
 ];
 
