@@ -52,7 +52,7 @@ impl<'a> Session<'a> {
     pub fn live(&self) -> Result<Live> {
         let stream = self.daemon.connect(PORT)?;
         let headers = [("Cookie", self.cookie.as_str()), ("Accept", "text/event-stream")];
-        let (lines, answer) = http::open(stream, "GET", "/live", &headers, "")?;
+        let (lines, answer) = http::open(stream, "/live", &headers)?;
         ensure!(answer.status == 200, "the stream answered {}", answer.status);
         Ok(Live { lines })
     }

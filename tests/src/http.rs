@@ -30,7 +30,8 @@ pub fn request(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Result<Answer> {
-    let (reader, mut answer) = open(stream, method, path, headers, body)?;
+    let headers = [headers, &[("Connection", "close")]].concat();
+    let (reader, mut answer) = begin(stream, "1.1", method, path, &headers, body)?;
     let length = answer.header("content-length").and_then(|length| length.parse().ok());
     let mut bytes = Vec::new();
     reader.take(length.unwrap_or(u64::MAX)).read_to_end(&mut bytes).context("read the body")?;
@@ -38,16 +39,25 @@ pub fn request(
     Ok(answer)
 }
 
-/// Sends a request and reads as far as the head; the body, which may never end, is left to the caller.
+/// Asks for a stream, and reads as far as its head; the body, which may never end, is left to the
+/// caller. In HTTP/1.0, where a body comes as it is, without the lengths of its pieces.
 pub fn open(
+    stream: TcpStream,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Result<(BufReader<TcpStream>, Answer)> {
+    begin(stream, "1.0", "GET", path, headers, "")
+}
+
+fn begin(
     mut stream: TcpStream,
+    version: &str,
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
     body: &str,
 ) -> Result<(BufReader<TcpStream>, Answer)> {
-    // In 1.0 a body comes in one piece, and ends with the connection where no length is given.
-    let mut head = format!("{method} {path} HTTP/1.0\r\n");
+    let mut head = format!("{method} {path} HTTP/{version}\r\n");
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         head.push_str(&format!("Host: {}\r\n", stream.peer_addr()?));
     }

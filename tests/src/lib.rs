@@ -7,6 +7,7 @@
 pub mod console;
 pub mod gate;
 pub mod http;
+pub mod tasks;
 pub mod webdriver;
 
 use std::io::{BufRead, BufReader};

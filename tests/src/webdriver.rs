@@ -5,7 +5,8 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use base64::Engine;
@@ -18,12 +19,17 @@ use crate::{Daemon, http};
 pub struct Browser<'a> {
     daemon: &'a Daemon,
     driver: Child,
+    /// Kept open: the driver ends when it cannot write.
+    _output: BufReader<ChildStdout>,
     port: u16,
     session: String,
 }
 
 /// The key under which a reference to an element is sent (WebDriver, 12.2).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// Longer than any page takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl<'a> Browser<'a> {
     /// Whether this machine has chromium and its driver.
@@ -40,17 +46,21 @@ impl<'a> Browser<'a> {
             .stderr(Stdio::null())
             .spawn()
             .context("run chromedriver")?;
-        let output = driver.stdout.take().expect("it was piped just above");
-        // Made before anything fails, so that its drop ends the driver.
-        let mut browser = Self { daemon, driver, port: 0, session: String::new() };
-        for line in BufReader::new(output).lines() {
-            let line = line?;
-            let port = line.split("successfully on port ").nth(1);
-            if let Some(port) = port.and_then(|port| port.trim_end_matches('.').parse().ok()) {
-                browser.port = port;
-                break;
+        let mut output = BufReader::new(driver.stdout.take().expect("it was piped just above"));
+        let mut said = String::new();
+        let mut port = None;
+        while port.is_none() {
+            let line = said.len();
+            if output.read_line(&mut said)? == 0 {
+                driver.wait()?;
+                bail!("chromedriver did not start: {said}");
             }
+            let rest = said[line..].split("successfully on port ").nth(1);
+            port = rest.and_then(|port| port.trim().trim_end_matches('.').parse().ok());
         }
+        let port = port.context("a port")?;
+        // Made before anything else can fail: its drop ends the driver.
+        let mut browser = Self { daemon, driver, _output: output, port, session: String::new() };
         let profile = daemon.directory().join("chromium");
         let flags = [
             "--headless=new",
@@ -67,7 +77,7 @@ impl<'a> Browser<'a> {
         ];
         let capabilities = json!({"capabilities": {"alwaysMatch": {
             "browserName": "chrome",
-            "timeouts": {"script": 60_000, "pageLoad": 60_000},
+            "timeouts": {"script": PATIENCE.as_millis(), "pageLoad": PATIENCE.as_millis()},
             "goog:chromeOptions": {"binary": "/usr/bin/chromium", "args": flags},
         }}});
         let session = browser.command("POST", "/session", &capabilities)?;
@@ -128,6 +138,15 @@ impl<'a> Browser<'a> {
         Ok(())
     }
 
+    /// Replaces what a field holds, at once.
+    pub fn paste(&self, selector: &str, text: &str) -> Result<()> {
+        let element = self.element(selector)?;
+        let body =
+            "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))";
+        self.post("execute/sync", &json!({"script": body, "args": [{ELEMENT: element}, text]}))?;
+        Ok(())
+    }
+
     /// The text of an element as it is seen.
     pub fn text(&self, selector: &str) -> Result<String> {
         let element = self.element(selector)?;
@@ -160,23 +179,41 @@ impl<'a> Browser<'a> {
         self.post("execute/sync", &json!({"script": body, "args": []}))
     }
 
-    /// Returns when an expression holds in the open page, looking again whenever the page changes.
+    /// Returns when an expression holds in the open page, or in one that is on its way: it is looked at
+    /// again whenever the page changes.
     pub fn wait(&self, expression: &str) -> Result<()> {
         let body = format!(
             "const done = arguments[0];
-             const holds = () => Boolean({expression});
+             const holds = () => document.readyState !== 'loading' && Boolean({expression});
              if (holds()) return done(true);
-             const observer = new MutationObserver(() => {{
+             const look = () => {{
                if (holds()) {{ observer.disconnect(); done(true); }}
-             }});
+             }};
+             const observer = new MutationObserver(look);
              const all = {{ subtree: true, childList: true, attributes: true, characterData: true }};
-             observer.observe(document, all);"
+             observer.observe(document, all);
+             document.addEventListener('readystatechange', look);"
         );
-        let waited = self.post("execute/async", &json!({"script": body, "args": []}));
-        waited.map(drop).with_context(|| {
-            let seen = self.text("body").unwrap_or_default();
-            format!("waiting for {expression}; the page shows:\n{seen}")
-        })
+        let begin = Instant::now();
+        loop {
+            match self.post("execute/async", &json!({"script": body, "args": []})) {
+                Ok(_) => return Ok(()),
+                // The page has made room for the next one, in which the wait goes on. The driver then
+                // says "unloaded" or, long before any, "timeout".
+                Err(_) if begin.elapsed() < PATIENCE => {}
+                Err(cause) => {
+                    let seen = self.text("body").unwrap_or_default();
+                    let context = format!("waiting for {expression}; the page shows:\n{seen}");
+                    return Err(cause.context(context));
+                }
+            }
+        }
+    }
+
+    /// Returns when a page of this address is open: a click may return before the page that it asked for
+    /// has begun to come.
+    pub fn at(&self, url: &str) -> Result<()> {
+        self.wait(&format!("location.href === {}", json!(url)))
     }
 
     /// The window's picture as PNG.
