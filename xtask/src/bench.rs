@@ -23,16 +23,25 @@ pub fn run(arguments: &[&str]) -> Result<()> {
         place.display()
     );
     let shell = Shell::default().with_path(&bin);
-    shell.run(&format!("bulkhead up --detach {flags}"))?;
-    let measured = measure(&shell, &bin, &ours, runs);
-    shell.run(&format!("bulkhead down --purge --data {0}/data --run {0}/run", place.display()))?;
+    // Both engines in a network namespace of the bench's own: Docker's rules and bridge go with it.
+    let netns = format!("bhbench-{}", std::process::id());
+    shell.run(&format!("ip netns add {netns} && ip -n {netns} link set lo up"))?;
+    let inside = format!("nsenter --net=/run/netns/{netns}");
+    let measured = shell
+        .run(&format!("{inside} bulkhead up --detach {flags}"))
+        .and_then(|_| measure(&shell, &inside, &bin, &ours, runs));
+    shell.run(&format!(
+        "{inside} bulkhead down --purge --data {0}/data --run {0}/run",
+        place.display()
+    ))?;
+    shell.run(&format!("ip netns delete {netns}"))?;
     std::fs::remove_dir_all(&place)?;
     measured
 }
 
-fn measure(shell: &Shell, bin: &Path, ours: &Path, runs: usize) -> Result<()> {
+fn measure(shell: &Shell, inside: &str, bin: &Path, ours: &Path, runs: usize) -> Result<()> {
     let peers = peers()?;
-    let started = shell.run(&format!("{} dockerd", peers.display()))?;
+    let started = shell.run(&format!("{inside} {} dockerd", peers.display()))?;
     let docker_host = started.lines().last().context("peers says no DOCKER_HOST")?.to_owned();
     let our_host = format!("unix://{}", ours.display());
     for host in [&docker_host, &our_host] {
