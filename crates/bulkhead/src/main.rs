@@ -30,11 +30,10 @@ fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let finished = match cli.command {
         cli::Command::Up(arguments) => up::run(arguments),
-        command => tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(Failure::from)
-            .and_then(|runtime| runtime.block_on(commands::run(&cli.global, command))),
+        command => {
+            bulkhead_sys::signal::end_at_broken_pipes();
+            run(&cli.global, command)
+        }
     };
     match finished {
         Ok(()) => ExitCode::SUCCESS,
@@ -45,6 +44,12 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit_code)
         }
     }
+}
+
+/// Every command but `up` is a client, and needs no more than one thread.
+fn run(global: &cli::Global, command: cli::Command) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(commands::run(global, command))
 }
 
 /// `bulkhead warden --socket PATH`: not for people; the engine starts it.

@@ -193,7 +193,14 @@ impl Engine {
         let ids: Vec<Id> = self.state().containers.keys().copied().collect();
         let stops = ids.iter().map(|id| async move {
             let id = id.to_string();
-            self.stop(&id, Some(2), None).await
+            let stop = self.stop(&id, Some(2), None);
+            tokio::pin!(stop);
+            if let Ok(stopped) = tokio::time::timeout(PATIENCE, &mut stop).await {
+                return stopped;
+            }
+            // Somebody else's stop, with a longer patience, is under way: a task's agent has 30 s.
+            self.kill(&id, "KILL").await?;
+            stop.await
         });
         let mut faults: Vec<EngineError> = futures_util::future::join_all(stops)
             .await
@@ -229,6 +236,9 @@ impl Engine {
         faults
     }
 }
+
+/// How long a container's own end is waited for when everything is torn down.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// What is recorded of an end that nobody saw: Docker's code for it.
 fn lost() -> Exit {

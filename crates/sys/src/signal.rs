@@ -31,6 +31,15 @@ pub fn block_all() -> Result<(), Errno> {
     set_mask(true)
 }
 
+/// Makes this process end at a write to a pipe that nobody reads any more, as `| head` expects of a
+/// command; Rust programs ignore SIGPIPE from their start.
+pub fn end_at_broken_pipes() {
+    // SAFETY: SIG_DFL installs no code, and the number is a signal that may be changed.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}
+
 /// Lets every signal through again.
 pub fn unblock_all() -> Result<(), Errno> {
     set_mask(false)

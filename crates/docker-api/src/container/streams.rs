@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::IntoResponse;
-use bulkhead_engine::{LogLine, LogQuery, Stream, Streams, WaitCondition};
+use bulkhead_engine::{LogLine, LogQuery, Streams, WaitCondition};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::header::CONTENT_TYPE;
@@ -161,6 +161,8 @@ fn details(labels: &BTreeMap<String, String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_engine::Stream;
+
     use super::*;
 
     #[test]
