@@ -178,8 +178,16 @@ impl Engine {
                 faults.extend(self.places.remove_container_named(&name).err());
             }
         }
+        // Volumes are what nobody can make again. A store that knows nothing at all was lost, not
+        // emptied volume by volume; then they stay, and are taken up by the next use of their name.
+        let forgot_all = {
+            let state = self.state();
+            state.containers.is_empty() && state.images.is_empty() && state.volumes.is_empty()
+        };
         for name in self.places.volumes().unwrap_or_default() {
-            if !self.state().volumes.contains_key(&name) {
+            if forgot_all {
+                tracing::warn!(volume = name, "a volume without any record stays");
+            } else if !self.state().volumes.contains_key(&name) {
                 faults.extend(self.places.remove_volume(&name).err());
             }
         }

@@ -61,6 +61,7 @@ fn main() -> ExitCode {
         recovery::a_running_container_survives_its_engine,
         recovery::ends_that_nobody_saw_are_recorded,
         recovery::orphans_are_removed,
+        recovery::volumes_outlive_a_lost_store,
         recovery::a_killed_engine_is_repaired,
     ];
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -183,6 +183,18 @@ pub async fn a_killed_engine_is_repaired(rig: &mut Rig) {
     assert!(left.is_empty(), "{left:?}");
 }
 
+pub async fn volumes_outlive_a_lost_store(rig: &mut Rig) {
+    rig.engine.create_volume(Some("kept"), Default::default()).await.unwrap();
+    let file = rig.path().join("data/volumes/kept/_data/file");
+    std::fs::write(&file, "text").unwrap();
+    rig.close().await;
+    std::fs::remove_file(rig.path().join("data/engine.redb")).unwrap();
+    rig.open().await;
+    rig.engine.create_volume(Some("kept"), Default::default()).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "text");
+    rig.done().await;
+}
+
 /// The process that is killed.
 pub fn engine_to_be_killed(directory: &Path) -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().unwrap();
