@@ -18,7 +18,7 @@ pub struct NewCluster {
 pub async fn create_cluster(
     State(console): State<Console>,
     Form(form): Form<NewCluster>,
-) -> Result<Response, Response> {
+) -> Result<Response, pages::Problem> {
     let request = CreateCluster { cluster_name: Some(form.name), ..CreateCluster::default() };
     match console.control.create_cluster(request) {
         Ok(cluster) => {
@@ -132,7 +132,7 @@ pub async fn deregister(
 ) -> Response {
     match console.control.deregister_task_definition(&format!("{family}:{revision}")) {
         Ok(_) => Redirect::to(&format!("/task-definitions/{family}/{revision}")).into_response(),
-        Err(error) => pages::problem(&error),
+        Err(error) => pages::Problem::from(error).into_response(),
     }
 }
 
@@ -146,7 +146,7 @@ pub async fn run_task(
     State(console): State<Console>,
     Path(cluster): Path<String>,
     Form(form): Form<NewTask>,
-) -> Result<Response, Response> {
+) -> Result<Response, pages::Problem> {
     let request = RunTask {
         cluster: Some(cluster.clone()),
         task_definition: form.definition.clone(),
@@ -185,7 +185,7 @@ pub async fn stop_task(
 ) -> Response {
     match console.control.stop_task(Some(&cluster), &task, Some("Stopped in the console")) {
         Ok(_) => Redirect::to(&format!("/clusters/{cluster}/tasks/{task}")).into_response(),
-        Err(error) => pages::problem(&error),
+        Err(error) => pages::Problem::from(error).into_response(),
     }
 }
 

@@ -29,12 +29,33 @@ struct ProblemPage {
     problem: String,
 }
 
-/// The control plane's own sentence, on a page.
-pub fn problem(error: &Error) -> Response {
-    (StatusCode::BAD_REQUEST, page(&ProblemPage { problem: error.message.clone() })).into_response()
+/// Why a page cannot be shown: one sentence, on a page of its own.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    sentence: String,
 }
 
-type Shown = Result<Response, Response>;
+impl Problem {
+    fn not_found(sentence: String) -> Self {
+        Self { status: StatusCode::NOT_FOUND, sentence }
+    }
+}
+
+/// The control plane's own sentence.
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, sentence: error.message }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        (self.status, page(&ProblemPage { problem: self.sentence })).into_response()
+    }
+}
+
+type Shown = Result<Response, Problem>;
 
 /// What follows the last slash of an ARN: the id or the name.
 fn last(arn: &str) -> String {
@@ -80,9 +101,9 @@ pub async fn clusters(State(console): State<Console>) -> Shown {
 pub fn show_clusters(control: &Control, problem_text: Option<String>) -> Shown {
     let listed = all(|token| control.list_clusters(token.as_deref(), None));
     let mut clusters = Vec::new();
-    for arns in listed.map_err(|error| problem(&error))?.chunks(AT_ONCE) {
+    for arns in listed?.chunks(AT_ONCE) {
         let request = DescribeClusters { clusters: arns.to_vec(), ..DescribeClusters::default() };
-        let (found, _) = control.describe_clusters(&request).map_err(|error| problem(&error))?;
+        let (found, _) = control.describe_clusters(&request)?;
         clusters.extend(found.into_iter().map(|cluster| ClusterRow {
             name: cluster.cluster_name,
             status: cluster.status,
@@ -125,8 +146,8 @@ struct ClusterPage {
 
 pub async fn cluster(State(console): State<Console>, Path(name): Path<String>) -> Shown {
     let control = &console.control;
-    let instances = instances(control, &name).map_err(|error| problem(&error))?;
-    let mut tasks = tasks(control, &name).map_err(|error| problem(&error))?;
+    let instances = instances(control, &name)?;
+    let mut tasks = tasks(control, &name)?;
     tasks.sort_by_key(|task| std::cmp::Reverse(task.created_at.map(|at| at.milliseconds())));
     Ok(page(&ClusterPage {
         arn: control.place().cluster(&name),
@@ -219,7 +240,7 @@ struct TaskDefinitionsPage {
 pub async fn task_definitions(State(console): State<Console>) -> Shown {
     let mut definitions = Vec::new();
     for status in ["ACTIVE", "INACTIVE"] {
-        let names = definition_names(&console.control, status).map_err(|error| problem(&error))?;
+        let names = definition_names(&console.control, status)?;
         definitions.extend(names.into_iter().filter_map(|name| {
             let (family, revision) = name.split_once(':')?;
             Some(DefinitionRow { family: family.to_owned(), revision: revision.to_owned(), status })
@@ -266,8 +287,7 @@ pub async fn task_definition(
     Path((family, revision)): Path<(String, String)>,
 ) -> Shown {
     let name = format!("{family}:{revision}");
-    let (definition, _) =
-        console.control.describe_task_definition(&name).map_err(|error| problem(&error))?;
+    let (definition, _) = console.control.describe_task_definition(&name)?;
     let json = serde_json::to_value(&definition).unwrap_or_default();
     let text = |value: &serde_json::Value| match value {
         serde_json::Value::String(text) => text.clone(),
@@ -359,7 +379,7 @@ pub fn show_run_task(
     problem_text: Option<String>,
     failures: Vec<(String, String)>,
 ) -> Shown {
-    let definitions = definition_names(control, "ACTIVE").map_err(|error| problem(&error))?;
+    let definitions = definition_names(control, "ACTIVE")?;
     let well = problem_text.is_none() && failures.is_empty();
     let shown =
         page(&RunTaskPage { cluster, definitions, chosen, problem: problem_text, failures });
@@ -395,17 +415,11 @@ pub async fn task(
     Path((cluster, id)): Path<(String, String)>,
 ) -> Shown {
     let control = &console.control;
-    let (found, _) = control
-        .describe_tasks(Some(&cluster), std::slice::from_ref(&id), &[])
-        .map_err(|error| problem(&error))?;
+    let (found, _) = control.describe_tasks(Some(&cluster), std::slice::from_ref(&id), &[])?;
     let Some(task) = found.into_iter().next() else {
-        return Err((
-            StatusCode::NOT_FOUND,
-            page(&ProblemPage { problem: format!("There is no task {id} in cluster {cluster}.") }),
-        )
-            .into_response());
+        return Err(Problem::not_found(format!("There is no task {id} in cluster {cluster}.")));
     };
-    let instances = instances(control, &cluster).map_err(|error| problem(&error))?;
+    let instances = instances(control, &cluster)?;
     let instance = instances
         .iter()
         .find(|instance| instance.container_instance_arn == task.container_instance_arn);
@@ -473,19 +487,15 @@ pub async fn instance(
     Path((cluster, id)): Path<(String, String)>,
 ) -> Shown {
     let control = &console.control;
-    let found = instances(control, &cluster).map_err(|error| problem(&error))?;
+    let found = instances(control, &cluster)?;
     let Some(instance) =
         found.into_iter().find(|instance| last(&instance.container_instance_arn) == id)
     else {
-        return Err((
-            StatusCode::NOT_FOUND,
-            page(&ProblemPage {
-                problem: format!("There is no container instance {id} in cluster {cluster}."),
-            }),
-        )
-            .into_response());
+        return Err(Problem::not_found(format!(
+            "There is no container instance {id} in cluster {cluster}."
+        )));
     };
-    let tasks = tasks(control, &cluster).map_err(|error| problem(&error))?;
+    let tasks = tasks(control, &cluster)?;
     let here = tasks.iter().filter(|task| {
         task.container_instance_arn == instance.container_instance_arn
             && task.last_status == "RUNNING"
