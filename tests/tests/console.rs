@@ -217,6 +217,11 @@ fn the_console_lets_in_nobody_else() -> Result<()> {
         ensure!(answer.body.contains("role=\"alert\""), "{}", answer.body);
         ensure!(answer.body.matches("</textarea>").count() == 5, "{}", answer.body);
     }
+    let fields = [("how", "form"), ("family", "kept"), ("name", "one"), ("ports", "80:x")];
+    let kept = session.post("/task-definitions", &fields)?.body;
+    for value in ["kept", "one", "80:x"] {
+        ensure!(kept.contains(&format!("value=\"{value}\"")), "{value} was not kept: {kept}");
+    }
     let path = "/clusters/default/tasks/%3Cscript%3Ealert(1)%3C%2Fscript%3E";
     let missing = session.get(path)?;
     ensure!(missing.status / 100 == 4, "{missing:?}");

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Console;
-use crate::pages;
+use crate::pages::{self, Draft, DraftContainer};
 
 #[derive(Deserialize)]
 pub struct NewCluster {
@@ -32,16 +32,21 @@ pub async fn register(
     State(console): State<Console>,
     Form(fields): Form<Vec<(String, String)>>,
 ) -> Response {
-    let json = match fields.iter().any(|(name, value)| name == "how" && value == "json") {
-        true => fields
-            .into_iter()
-            .find(|(name, _)| name == "json")
-            .map(|(_, text)| text)
-            .unwrap_or_default(),
-        false => match definition(&fields) {
-            Ok(definition) => serde_json::to_string_pretty(&definition).unwrap_or_default(),
-            Err(wrong) => return pages::show_new_task_definition(String::new(), Some(wrong)),
-        },
+    let (draft, json) = match fields.iter().any(|(name, value)| name == "how" && value == "json") {
+        true => {
+            let json = fields.into_iter().find(|(name, _)| name == "json");
+            (Draft::default(), json.map(|(_, text)| text).unwrap_or_default())
+        }
+        false => {
+            let made = definition(&fields);
+            let draft = draft(fields);
+            match made {
+                Ok(made) => (draft, serde_json::to_string_pretty(&made).unwrap_or_default()),
+                Err(wrong) => {
+                    return pages::show_new_task_definition(draft, String::new(), Some(wrong));
+                }
+            }
+        }
     };
     let registered = RegisterTaskDefinition::from_json(&json)
         .and_then(|request| console.control.register_task_definition(request));
@@ -55,8 +60,36 @@ pub async fn register(
                 .replace(':', "/");
             Redirect::to(&format!("/task-definitions/{name}")).into_response()
         }
-        Err(error) => pages::show_new_task_definition(json, Some(error.message)),
+        Err(error) => pages::show_new_task_definition(draft, json, Some(error.message)),
     }
+}
+
+/// The form's fields as they were typed, to be shown again.
+fn draft(fields: Vec<(String, String)>) -> Draft {
+    let mut draft = Draft::default();
+    for (field, value) in fields {
+        if field == "family" {
+            draft.family = value;
+            continue;
+        }
+        if field == "name" {
+            draft.containers.push(DraftContainer { name: value, ..DraftContainer::default() });
+            continue;
+        }
+        let Some(container) = draft.containers.last_mut() else { continue };
+        let place = match field.as_str() {
+            "image" => &mut container.image,
+            "memory" => &mut container.memory,
+            "cpu" => &mut container.cpu,
+            "ports" => &mut container.ports,
+            "links" => &mut container.links,
+            "command" => &mut container.command,
+            "environment" => &mut container.environment,
+            _ => continue,
+        };
+        *place = value;
+    }
+    draft
 }
 
 /// The form's fields as the JSON of RegisterTaskDefinition. Containers follow each other in the

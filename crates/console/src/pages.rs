@@ -327,10 +327,29 @@ pub async fn task_definition(
     }))
 }
 
+/// What the form for a task definition holds, as it was typed.
+#[derive(Debug, Default)]
+pub struct Draft {
+    pub family: String,
+    pub containers: Vec<DraftContainer>,
+}
+
+#[derive(Debug, Default)]
+pub struct DraftContainer {
+    pub name: String,
+    pub image: String,
+    pub memory: String,
+    pub cpu: String,
+    pub ports: String,
+    pub links: String,
+    pub command: String,
+    pub environment: String,
+}
+
 #[derive(Template)]
 #[template(path = "new_task_definition.html")]
 struct NewTaskDefinitionPage {
-    numbers: Vec<usize>,
+    draft: Draft,
     json: String,
     problem: Option<String>,
 }
@@ -338,14 +357,27 @@ struct NewTaskDefinitionPage {
 /// What a person changes into his own.
 const EXAMPLE: &str = include_str!("../templates/example.json");
 
+/// As many containers as the form has room for.
+const CONTAINERS: usize = 4;
+
 pub async fn new_task_definition() -> Response {
-    show_new_task_definition(EXAMPLE.to_owned(), None)
+    show_new_task_definition(Draft::default(), EXAMPLE.to_owned(), None)
 }
 
-pub fn show_new_task_definition(json: String, problem: Option<String>) -> Response {
+pub fn show_new_task_definition(
+    mut draft: Draft,
+    json: String,
+    problem: Option<String>,
+) -> Response {
     let status = if problem.is_some() { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-    (status, page(&NewTaskDefinitionPage { numbers: (1..=4).collect(), json, problem }))
-        .into_response()
+    let usual = || DraftContainer {
+        memory: "256".to_owned(),
+        cpu: "256".to_owned(),
+        ..DraftContainer::default()
+    };
+    let length = draft.containers.len().max(CONTAINERS);
+    draft.containers.resize_with(length, usual);
+    (status, page(&NewTaskDefinitionPage { draft, json, problem })).into_response()
 }
 
 #[derive(Template)]
