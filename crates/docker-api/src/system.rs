@@ -77,6 +77,10 @@ async fn info(State(api): State<Api>) -> axum::Json<Value> {
     let registries = &api.engine.options().registries;
     let has = |controller| info.controllers.contains(&controller);
     let cgroups = if info.cgroup_version == "2" { "2" } else { "1" };
+    let mut security = vec!["name=seccomp,profile=builtin", "name=cgroupns"];
+    if info.maps_owners {
+        security.push("name=userns");
+    }
     axum::Json(json!({
         "ID": info.id,
         "Containers": info.containers,
@@ -85,7 +89,7 @@ async fn info(State(api): State<Api>) -> axum::Json<Value> {
         "ContainersStopped": info.stopped,
         "Images": info.images,
         "Driver": "overlay2",
-        "DriverStatus": [["Supports d_type", "true"], ["ID-mapped layers", "true"]],
+        "DriverStatus": [["Supports d_type", "true"], ["ID-mapped layers", info.maps_owners.to_string()]],
         "Plugins": {
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
@@ -154,7 +158,7 @@ async fn info(State(api): State<Api>) -> axum::Json<Value> {
         "ContainerdCommit": { "ID": "" },
         "RuncCommit": { "ID": "" },
         "InitCommit": { "ID": "" },
-        "SecurityOptions": ["name=seccomp,profile=builtin", "name=userns", "name=cgroupns"],
+        "SecurityOptions": security,
         "FirewallBackend": { "Driver": "nftables" },
         "CDISpecDirs": [],
         "Warnings": null,

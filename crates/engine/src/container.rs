@@ -372,6 +372,8 @@ pub struct Info {
     pub cgroup_version: String,
     /// Which of cpu, cpuset, memory and pids can be limited here.
     pub controllers: Vec<&'static str>,
+    /// Whether containers have user namespaces unless told otherwise.
+    pub maps_owners: bool,
     pub data: String,
 }
 

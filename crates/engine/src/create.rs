@@ -25,6 +25,23 @@ impl Engine {
         blocking(move || engine.create_now(create, false)).await
     }
 
+    /// Whose ids a container has, on a host that may be unable to give it its own.
+    pub(crate) fn users(
+        &self,
+        shares: &Shares,
+        state: &State,
+        host: &crate::HostConfig,
+    ) -> Result<Users, EngineError> {
+        match shares.users(state, host)? {
+            Users::Own if self.maps_owners => Ok(Users::Own),
+            Users::Own if host.userns_mode.is_empty() => Ok(Users::Host),
+            Users::Own => {
+                Err(EngineError::new(Class::Unsupported, crate::engine::NO_USER_NAMESPACES))
+            }
+            users => Ok(users),
+        }
+    }
+
     pub(crate) fn create_now(
         &self,
         create: CreateContainer,
@@ -63,7 +80,7 @@ impl Engine {
                     _ => id.short(),
                 };
             }
-            let id_range = match shares.users(&state, &host)? {
+            let id_range = match self.users(&shares, &state, &host)? {
                 Users::Host => None,
                 Users::Of(range) => Some(range),
                 Users::Own => {

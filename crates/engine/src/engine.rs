@@ -3,7 +3,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use bulkhead_image::{Content, RegistryClient};
 use bulkhead_network::Host;
 use bulkhead_runtime::cgroup::Hierarchies;
-use bulkhead_spec::Id;
+use bulkhead_spec::{Id, IdRange};
 use bulkhead_store::{Embedded, Write, put};
 use bulkhead_warden::Client;
 use tokio::sync::mpsc;
@@ -16,6 +16,11 @@ use crate::places::Places;
 use crate::retired::Retired;
 use crate::state::{Record, State};
 use crate::{Container, EngineError, Options};
+
+/// Said when the engine starts, by `docker info`, and to whoever creates a container.
+pub(crate) const NO_USER_NAMESPACES: &str = "this kernel or file system cannot map the owners of \
+    image layers (Linux 5.19 with ext4, xfs or btrfs can), so containers run without a user \
+    namespace, as with --userns=host: root in them is root of this machine";
 
 /// One engine on one data directory. Cheap to share: put it in an [`Arc`].
 #[derive(Debug)]
@@ -34,6 +39,8 @@ pub struct Engine {
     pub(crate) host: Host,
     pub(crate) network: DefaultNetwork,
     pub(crate) hierarchies: Hierarchies,
+    /// Whether containers can have user namespaces of their own: their layers' owners are mapped.
+    pub(crate) maps_owners: bool,
     /// `/bulkhead/ID-OF-THE-ENGINE`, below which every container has its cgroup.
     pub(crate) cgroup_root: String,
     pub(crate) events: Events,
@@ -89,6 +96,11 @@ impl Engine {
             // Fails only while the process ends: the next engine asks the warden for exits.
             let _ = sender.send(event);
         })?;
+        let first = IdRange { first: options.first_id, size: IdRange::SIZE };
+        let maps_owners = places.maps_owners(&warden.user_namespace(first)?)?;
+        if !maps_owners {
+            tracing::warn!("{NO_USER_NAMESPACES}");
+        }
         let id = match bulkhead_store::load(&store, "engine/id")? {
             Some(id) => id,
             None => {
@@ -113,6 +125,7 @@ impl Engine {
             host,
             network,
             hierarchies,
+            maps_owners,
             cgroup_root,
             events: Events::default(),
             retired: Retired::default(),

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use crate::control::not_running;
-use crate::create::blocking;
+use crate::create::{Shares, Users, blocking};
+use crate::engine::NO_USER_NAMESPACES;
 use crate::{Engine, EngineError, HostConfig, Info, Stats, Status};
 
 impl Engine {
@@ -94,18 +95,25 @@ impl Engine {
                 .into_iter()
                 .filter(|controller| self.hierarchies.has(controller))
                 .collect(),
+            maps_owners: self.maps_owners,
             data: self.options.data.display().to_string(),
         }
     }
 
-    /// What of the asked-for limits this host cannot keep, a sentence for each in Docker's words.
-    /// Such a container runs without them.
-    pub fn discarded_limits(&self, host: &HostConfig) -> Result<Vec<String>, EngineError> {
+    /// What of these settings this host cannot keep, a sentence for each, for limits in Docker's
+    /// words. Such a container runs without them.
+    pub fn warnings(&self, host: &HostConfig) -> Result<Vec<String>, EngineError> {
         let mut limits = crate::limits::limits(host, Vec::new())?;
         if host.pids_limit.is_none() {
             limits.pids = None; // our default, which nobody asked for
         }
-        Ok(limits.without_absent(&self.hierarchies).1)
+        let mut warnings = limits.without_absent(&self.hierarchies).1;
+        let state = self.state();
+        let users = Shares::resolve(&state, host).and_then(|shares| shares.users(&state, host));
+        if !self.maps_owners && matches!(users, Ok(Users::Own)) {
+            warnings.push(NO_USER_NAMESPACES.to_owned());
+        }
+        Ok(warnings)
     }
 }
 

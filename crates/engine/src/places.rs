@@ -70,6 +70,24 @@ impl Places {
         })
     }
 
+    /// Whether files below the data directory can be shown with the owners of a user namespace.
+    pub(crate) fn maps_owners(&self, users: &OwnedFd) -> Result<bool, EngineError> {
+        let path = self.data.join("probe");
+        let failed = |cause| io_error(path.display())(cause);
+        // an engine that died here has left it
+        match std::fs::remove_dir_all(&path) {
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed(cause));
+            }
+            _ => std::fs::create_dir(&path).map_err(failed)?,
+        }
+        let scratch = rustix::fs::open(&path, DIRECTORY, Mode::empty())
+            .map_err(|errno| failed(errno.into()))?;
+        let can = bulkhead_image::can_map_owners(scratch.as_fd(), users.as_fd())?;
+        std::fs::remove_dir_all(&path).map_err(failed)?;
+        Ok(can)
+    }
+
     /// Makes a container's directory with the upper and work directory of its overlay; what is
     /// there already stays.
     pub(crate) fn make_container(

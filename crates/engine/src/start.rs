@@ -135,7 +135,7 @@ impl Engine {
                 let rootfs = self.rootfs(record, &directory, users.as_ref())?;
                 self.parts(container, &shares, rootfs, users.as_ref())?
             };
-            // whoever created the container was told (see `discarded_limits`)
+            // whoever created the container was told (see `Engine::warnings`)
             let (limits, _) = limits(&container.host, rules)?.without_absent(&self.hierarchies);
             let cgroup = Cgroup::create(&self.hierarchies, &self.cgroup_path(id), &limits)?;
             let (message, descriptors) =

@@ -82,7 +82,7 @@ impl Engine {
         let (mode, id_range) = {
             let state = self.state();
             let shares = Shares::resolve(&state, &host)?;
-            let id_range = match shares.users(&state, &host)? {
+            let id_range = match self.users(&shares, &state, &host)? {
                 Users::Host => None,
                 Users::Of(range) => Some(range),
                 Users::Own => {

@@ -25,4 +25,4 @@ pub use content::{Content, SMALL};
 pub use error::ImageError;
 pub use images::StoredImage;
 pub use layers::Layer;
-pub use overlay::mount_overlay;
+pub use overlay::{can_map_owners, mount_overlay};

@@ -58,11 +58,43 @@ pub fn mount_overlay(
     };
     match by_descriptor(&parts) {
         // "lowerdir+" by descriptor came with Linux 6.13, detached layers with 6.15.
-        Err(Errno::INVAL | Errno::BADF | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            by_path(parts).doing(what)
-        }
+        Err(Errno::INVAL | Errno::BADF | Errno::NOSYS | Errno::OPNOTSUPP) => match by_path(parts) {
+            Err(error) if mapping.is_some() && error.kind() == io::ErrorKind::InvalidInput => {
+                Err(unmappable(&error)).doing(what)
+            }
+            other => other.doing(what),
+        },
         other => other.doing(what),
     }
+}
+
+/// Tries in an empty directory whether layers there can have the owners of `mapping`'s user
+/// namespace; what was made there is for the caller to remove.
+pub fn can_map_owners(
+    scratch: BorrowedFd<'_>,
+    mapping: BorrowedFd<'_>,
+) -> Result<bool, ImageError> {
+    let what = || "try an overlay with mapped owners".to_owned();
+    let [layer, upper, work] = ["layer", "upper", "work"].map(|name| {
+        rustix::fs::mkdirat(scratch, name, Mode::RWXU)?;
+        directory::open(scratch, name)
+    });
+    let (layer, upper, work) = (layer.doing(what)?, upper.doing(what)?, work.doing(what)?);
+    match mount_overlay(&[layer], upper.as_fd(), work.as_fd(), Some(mapping)) {
+        Ok(_) => Ok(true),
+        Err(ImageError::Io { cause, .. }) if cause.kind() == io::ErrorKind::Unsupported => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn unmappable(cause: &io::Error) -> io::Error {
+    let message = format!(
+        "{cause}; this kernel or file system cannot map the owners of layers (Linux 5.19 with ext4, \
+         xfs or btrfs can); use --userns=host"
+    );
+    io::Error::new(io::ErrorKind::Unsupported, message)
 }
 
 struct Parts {
@@ -173,11 +205,7 @@ fn clone_mapped(
     if let Some(userns) = mapping {
         match mount::set_id_mapping(clone.as_fd(), Depth::One, userns) {
             Err(error @ (Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)) => {
-                let message = format!(
-                    "mount_setattr(MOUNT_ATTR_IDMAP): {error}; this kernel or file system cannot \
-                     map owners (Linux 5.19 and ext4, xfs, btrfs or tmpfs can); use --userns=host"
-                );
-                return Err(io::Error::new(io::ErrorKind::Unsupported, message))
+                return Err(unmappable(&error.into()))
                     .doing(|| "map the owners of a layer".to_owned());
             }
             other => other.doing(|| "map the owners of a layer".to_owned())?,

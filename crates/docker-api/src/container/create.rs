@@ -24,7 +24,7 @@ pub(crate) async fn create(
     let name = name.strip_prefix('/').unwrap_or(name);
     let (mut request, mut warnings) = body.into_request(name)?;
     add_volumes_from(&api, &mut request)?;
-    warnings.extend(api.engine.discarded_limits(&request.host)?);
+    warnings.extend(api.engine.warnings(&request.host)?);
     let container = api.engine.create(request).await?;
     let body = json!({ "Id": container.id, "Warnings": warnings });
     Ok((StatusCode::CREATED, axum::Json(body)).into_response())

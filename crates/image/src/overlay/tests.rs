@@ -272,3 +272,15 @@ fn nothing_changed_is_no_layer_and_equal_changes_are_one() {
     );
     assert_eq!(std::fs::read_dir(rig.path("content/tmp")).unwrap().count(), 0);
 }
+
+#[test]
+fn what_the_probe_says_is_true() {
+    let rig = tempfile::tempdir().unwrap();
+    let scratch = OwnedFd::from(File::open(rig.path()).unwrap());
+    let users = user_namespace();
+    let can = can_map_owners(scratch.as_fd(), users.as_fd()).unwrap();
+    let [layer, upper, work] =
+        ["layer", "upper", "work"].map(|name| directory::open(scratch.as_fd(), name).unwrap());
+    let mounted = mount_overlay(&[layer], upper.as_fd(), work.as_fd(), Some(users.as_fd()));
+    assert_eq!(mounted.is_ok(), can);
+}
