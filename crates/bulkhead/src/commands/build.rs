@@ -103,7 +103,10 @@ struct Dockerfile {
     outside: Option<PathBuf>,
 }
 
-fn query(arguments: &BuildArguments) -> Result<(Vec<(&'static str, String)>, Dockerfile), Failure> {
+/// Names and values of the request's query.
+type Parameters = Vec<(&'static str, String)>;
+
+fn query(arguments: &BuildArguments) -> Result<(Parameters, Dockerfile), Failure> {
     let mut query = Vec::new();
     query.extend(arguments.tag.iter().map(|tag| ("t", tag.clone())));
     query.push((

@@ -245,8 +245,10 @@ fn mount_request(flag: &str) -> Result<Value, Failure> {
     Ok(mount.into())
 }
 
+type Object = Map<String, Value>;
+
 /// The exposed ports and the bindings of `-p` and `--expose`.
-fn ports(arguments: &RunArguments) -> Result<(Map<String, Value>, Map<String, Value>), Failure> {
+fn ports(arguments: &RunArguments) -> Result<(Object, Object), Failure> {
     let mut exposed = Map::new();
     let mut bindings: Map<String, Value> = Map::new();
     for expose in &arguments.expose {
