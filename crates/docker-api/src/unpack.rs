@@ -51,7 +51,25 @@ pub(crate) struct Unpack<'a> {
 
 impl Unpack<'_> {
     /// Unpacks an archive, plain or gzip, to its end.
-    pub(crate) fn run(&self, stream: impl Read) -> Result<(), UnpackError> {
+    pub(crate) fn run(&self, stream: impl Read + Send) -> Result<(), UnpackError> {
+        let Owners::Archive(Some(range)) = self.owners else { return self.stream(stream) };
+        // In a volume's id-mapped mount only the container's ids can make files (EOVERFLOW), so a
+        // thread of its own becomes the container's root.
+        let unstarted = |cause| UnpackError::Entry { path: "/".to_owned(), cause };
+        let unpacking = || {
+            become_root_of(range).map_err(unstarted)?;
+            self.stream(stream)
+        };
+        let joined = std::thread::scope(|scope| {
+            std::thread::Builder::new().spawn_scoped(scope, unpacking).map(|thread| thread.join())
+        });
+        match joined.map_err(unstarted)? {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    fn stream(&self, stream: impl Read) -> Result<(), UnpackError> {
         let mut stream = BufReader::with_capacity(1 << 16, stream);
         let head = stream.fill_buf().map_err(UnpackError::Damaged)?;
         match head {
@@ -215,6 +233,19 @@ impl Unpack<'_> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         below::create_dir_all(self.root, path, Mode::from_raw_mode(0o755))
     }
+}
+
+/// Gives this thread the effective ids of a container's root, and keeps its capabilities.
+fn become_root_of(range: IdRange) -> io::Result<()> {
+    use rustix::thread::{capabilities, set_capabilities, set_thread_res_gid, set_thread_res_uid};
+    let first = Gid::from_raw(range.first);
+    set_thread_res_gid(rustix::process::getgid(), first, rustix::process::getgid())?;
+    let (own, first) = (rustix::process::getuid(), Uid::from_raw(range.first));
+    // The real id stays root's: what the kernel takes away for the effective one can be had back.
+    set_thread_res_uid(own, first, own)?;
+    let mut sets = capabilities(None)?;
+    sets.effective = sets.permitted;
+    Ok(set_capabilities(None, sets)?)
 }
 
 fn link_target(entry: &Entry<'_, impl Read>) -> io::Result<OsString> {
