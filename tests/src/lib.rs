@@ -10,7 +10,7 @@ pub mod http;
 pub mod tasks;
 pub mod webdriver;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -43,6 +43,28 @@ impl Said {
         ensure!(self.code == 0, "exit status {}: {}{}", self.code, self.stdout, self.stderr);
         Ok(self.stdout.trim_end().to_owned())
     }
+
+    /// An error unless the client ended with this status and said this (on either stream).
+    pub fn expect(self, code: i32, text: &str) -> Result<Self> {
+        ensure!(
+            self.code == code && (self.stdout.contains(text) || self.stderr.contains(text)),
+            "expected status {code} and {text:?}, but got {}: {}{}",
+            self.code,
+            self.stdout,
+            self.stderr
+        );
+        Ok(self)
+    }
+}
+
+/// Each part of the machine that a container occupies, listed one per line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traces {
+    pub mounts: Vec<String>,
+    pub links: Vec<String>,
+    pub cgroups: Vec<String>,
+    pub processes: Vec<String>,
+    pub firewall: Vec<String>,
 }
 
 impl Daemon {
@@ -128,8 +150,7 @@ impl Daemon {
 
     /// The real docker CLI.
     pub fn docker(&self, arguments: &[&str]) -> Result<Said> {
-        let docker = std::env::var_os("BULKHEAD_DOCKER").unwrap_or_else(|| "docker".into());
-        run(self.inside(Path::new(&docker)).args(arguments))
+        run(self.inside(&docker()).args(arguments))
     }
 
     /// Returns when a container has written a line, now or later.
@@ -186,15 +207,89 @@ impl Daemon {
         Ok(stream)
     }
 
-    /// A line for the shell, in the daemon's network namespace, with `$BULKHEAD` and `DOCKER_HOST`.
+    /// The same line for the shell with `$CLI` being the docker CLI, then Bulkhead's own.
+    pub fn each_cli(&self, line: &str) -> Result<[Said; 2]> {
+        let docker = self.shell(&format!("CLI=$DOCKER; {line}"))?;
+        Ok([docker, self.shell(&format!("CLI=$BULKHEAD; {line}"))?])
+    }
+
+    /// What is left on the machine of this daemon's containers, once the links of those that have
+    /// ended are gone: these are taken down a moment later, which the kernel reports.
+    pub fn traces(&self, expected_links: usize) -> Result<Traces> {
+        self.until(&["ip", "monitor", "link"], || {
+            Ok(self.lines("ip -o link show type veth")?.len() <= expected_links)
+        })?;
+        self.until(&["nft", "monitor"], || {
+            let pinned =
+                self.lines("nft list set bridge bulkhead endpoints | grep ' . ' || true")?;
+            // Its type has two dots as well.
+            Ok(pinned.len() <= expected_links + 1)
+        })?;
+        let links = self.lines("ip -o link show type veth | cut -d: -f2")?;
+        let directory = self.directory.path().display();
+        let cgroup = &self.cgroup;
+        Ok(Traces {
+            links,
+            mounts: self.lines(&format!("grep -F '{directory}' /proc/self/mountinfo || true"))?,
+            cgroups: self.lines(&format!(
+                "find /sys/fs/cgroup -mindepth 1 -type d -path '*/{cgroup}*/*' 2>/dev/null || true"
+            ))?,
+            processes: self.lines(&format!(
+                "cat /sys/fs/cgroup/*/{cgroup}*/*/cgroup.procs /sys/fs/cgroup/{cgroup}*/*/cgroup.procs 2>/dev/null | sort -u"
+            ))?,
+            firewall: self.lines("nft -s list ruleset")?,
+        })
+    }
+
+    /// Looks again whenever the monitor says something, until it is so or half a minute is over.
+    fn until(&self, monitor: &[&str], is_so: impl Fn() -> Result<bool>) -> Result<()> {
+        let mut command = self.inside(Path::new(monitor[0]));
+        command.args(&monitor[1..]).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("run {}", monitor[0]))?;
+        let mut output = child.stdout.take().context("it was piped")?;
+        let finished = loop {
+            match is_so() {
+                Ok(false) => {}
+                finished => break finished.map(drop),
+            }
+            let timeout = rustix::event::Timespec { tv_sec: 30, tv_nsec: 0 };
+            let mut polled = [rustix::event::PollFd::new(&output, rustix::event::PollFlags::IN)];
+            if rustix::event::poll(&mut polled, Some(&timeout))? == 0 {
+                break Ok(());
+            }
+            if output.read(&mut [0; 4096])? == 0 {
+                break Ok(());
+            }
+        };
+        child.kill()?;
+        child.wait()?;
+        finished
+    }
+
+    fn lines(&self, line: &str) -> Result<Vec<String>> {
+        Ok(self.shell(line)?.ok()?.lines().map(|line| line.trim().to_owned()).collect())
+    }
+
+    /// A line for the shell, in the daemon's network namespace, with `$BULKHEAD`, `$DOCKER`, `$HERE`
+    /// (the test's directory) and `DOCKER_HOST`.
     pub fn shell(&self, line: &str) -> Result<Said> {
-        run(self.inside(Path::new("sh")).arg("-c").arg(line))
+        // `COMMAND | head -n1` would wait for a COMMAND that has nothing more to say.
+        let first_line = r#"first_line() {
+            rm -f "$HERE/fifo"; mkfifo "$HERE/fifo"
+            "$@" >"$HERE/fifo" & follower=$!
+            head -n1 <"$HERE/fifo"
+            kill $follower 2>/dev/null || true; wait $follower 2>/dev/null || true
+        }"#;
+        // A client that hangs is a failed test, not one that never ends.
+        let mut command = self.inside(Path::new("timeout"));
+        run(command.args(["--foreground", "120", "sh", "-c", &format!("{first_line}\n{line}")]))
     }
 
     /// A command in the daemon's network namespace, where its ports listen on loopback.
     pub fn inside(&self, program_to_run: &Path) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.netns]);
+        // Not `ip netns exec`: that mounts a fresh /sys, in which there are no cgroups.
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.netns)).arg("--");
         if let Some(mounts) = self.cgroup_mounts {
             let line = format!("{mounts}\nexec \"$@\"");
             command.args(["unshare", "--mount", "--propagation", "private"]);
@@ -203,6 +298,12 @@ impl Daemon {
         command.arg(program_to_run);
         command
             .env("DOCKER_HOST", self.socket())
+            // The classic builder: every docker CLI has it.
+            .env("DOCKER_BUILDKIT", "0")
+            .env("DOCKER", docker())
+            .env("DATA", self.data())
+            .env("RUN_DIRECTORY", self.run_directory())
+            .env("HERE", self.directory.path())
             .env("BULKHEAD_HOST", self.socket())
             .env("BULKHEAD", program())
             .env("HOME", self.directory.path())
@@ -251,6 +352,10 @@ impl Drop for Daemon {
             }
         }
     }
+}
+
+fn docker() -> PathBuf {
+    std::env::var_os("BULKHEAD_DOCKER").unwrap_or_else(|| "docker".into()).into()
 }
 
 /// The program under test: `cargo xtask test` names it; else the one that cargo built last.

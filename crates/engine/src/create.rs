@@ -226,7 +226,8 @@ impl Shares {
             "" | "default" | "bridge" | "none" => Share::Private,
             "host" => Share::Host,
             mode if mode.starts_with("container:") => share("network", mode)?,
-            name => return Err(EngineError::not_found(format!("network {name} not found"))),
+            // Not "not found": the CLI takes that for a missing image, and starts to pull it.
+            name => return Err(EngineError::invalid(format!("network {name} not found"))),
         };
         Ok(Self {
             network,

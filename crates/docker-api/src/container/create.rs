@@ -22,10 +22,16 @@ pub(crate) async fn create(
 ) -> Answer {
     let name = query.text("name");
     let name = name.strip_prefix('/').unwrap_or(name);
+    let size = body.host_config.get("ConsoleSize").cloned().unwrap_or_default();
     let (mut request, mut warnings) = body.into_request(name)?;
     add_volumes_from(&api, &mut request)?;
     warnings.extend(api.engine.warnings(&request.host)?);
     let container = api.engine.create(request).await?;
+    if let Ok((rows, columns)) = serde_json::from_value::<(u16, u16)>(size) {
+        // Not running yet, which it says, but it remembers the size for the start: a resize after
+        // that may come when the program has asked already.
+        let _ = api.engine.resize(&container.id.to_string(), rows, columns).await;
+    }
     let body = json!({ "Id": container.id, "Warnings": warnings });
     Ok((StatusCode::CREATED, axum::Json(body)).into_response())
 }

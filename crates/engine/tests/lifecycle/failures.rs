@@ -22,7 +22,7 @@ pub async fn every_failure_is_told_and_leaves_nothing(rig: &mut Rig) {
         (|create| create.image = "NOPE".into(), Class::Invalid, "invalid reference format"),
         (
             |create| create.host.network_mode = "unknown".into(),
-            Class::NotFound,
+            Class::Invalid,
             "network unknown not found",
         ),
         (

@@ -65,6 +65,7 @@ fn host(
             "Dns": arguments.dns,
             "DnsSearch": arguments.dns_search,
             "DnsOptions": arguments.dns_option,
+            "ConsoleSize": crate::terminal::size().filter(|_| arguments.tty).unwrap_or_default(),
     });
     let rights = json!({
             "RestartPolicy": restart_policy(arguments.restart.as_deref())?,
