@@ -15,7 +15,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -217,7 +217,8 @@ impl Daemon {
     /// ended are gone: these are taken down a moment later, which the kernel reports.
     pub fn traces(&self, expected_links: usize) -> Result<Traces> {
         self.until(&["ip", "monitor", "link"], || {
-            Ok(self.lines("ip -o link show type veth")?.len() <= expected_links)
+            Ok(self.lines("ip -o link show type veth | grep -v 'host[01]@' || true")?.len()
+                <= expected_links)
         })?;
         self.until(&["nft", "monitor"], || {
             let pinned =
@@ -225,7 +226,7 @@ impl Daemon {
             // Its type has two dots as well.
             Ok(pinned.len() <= expected_links + 1)
         })?;
-        let links = self.lines("ip -o link show type veth | cut -d: -f2")?;
+        let links = self.lines("ip -o link show type veth | grep -v 'host[01]@' | cut -d: -f2")?;
         let directory = self.directory.path().display();
         let cgroup = &self.cgroup;
         Ok(Traces {
@@ -241,23 +242,24 @@ impl Daemon {
         })
     }
 
-    /// Looks again whenever the monitor says something, until it is so or half a minute is over.
+    /// Looks again whenever the monitor says something (or may not have listened yet), until it is
+    /// so or half a minute is over; what is wrong then is for the caller to find.
     fn until(&self, monitor: &[&str], is_so: impl Fn() -> Result<bool>) -> Result<()> {
         let mut command = self.inside(Path::new(monitor[0]));
         command.args(&monitor[1..]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("run {}", monitor[0]))?;
         let mut output = child.stdout.take().context("it was piped")?;
+        let end = Instant::now() + Duration::from_secs(30);
         let finished = loop {
             match is_so() {
-                Ok(false) => {}
+                Ok(false) if Instant::now() < end => {}
                 finished => break finished.map(drop),
             }
-            let timeout = rustix::event::Timespec { tv_sec: 30, tv_nsec: 0 };
+            let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
             let mut polled = [rustix::event::PollFd::new(&output, rustix::event::PollFlags::IN)];
-            if rustix::event::poll(&mut polled, Some(&timeout))? == 0 {
-                break Ok(());
-            }
-            if output.read(&mut [0; 4096])? == 0 {
+            if rustix::event::poll(&mut polled, Some(&timeout))? > 0
+                && output.read(&mut [0; 4096])? == 0
+            {
                 break Ok(());
             }
         };
@@ -277,7 +279,7 @@ impl Daemon {
         let first_line = r#"first_line() {
             rm -f "$HERE/fifo"; mkfifo "$HERE/fifo"
             "$@" >"$HERE/fifo" & follower=$!
-            head -n1 <"$HERE/fifo"
+            head -n"${LINES_WANTED:-1}" <"$HERE/fifo"
             kill $follower 2>/dev/null || true; wait $follower 2>/dev/null || true
         }"#;
         // A client that hangs is a failed test, not one that never ends.

@@ -413,8 +413,10 @@ fn limits_hold_policies_restart_and_nothing_is_left() -> Result<()> {
         $CLI inspect --format '{{.State.OOMKilled}} {{.State.ExitCode}} {{.HostConfig.Memory}}' big
         $CLI rm big >/dev/null
         $CLI run --rm --pids-limit 5 box sh -c 'for i in 1 2 3 4 5 6 7; do sleep 1000 & done' 2>&1 | grep -o \"can't fork\"
+        since=$(date +%s.%N)
         $CLI run -d --name again --restart on-failure:2 box sh -c 'echo line; exit 3' >/dev/null
-        $CLI wait again
+        LINES_WANTED=3 first_line $CLI events --since $since --filter container=again --filter event=die \
+            --format '{{.Actor.Attributes.exitCode}}'
         $CLI logs again
         $CLI inspect --format '{{.RestartCount}} {{.State.ExitCode}} {{.State.Status}}' again
         $CLI rm again >/dev/null
@@ -423,7 +425,7 @@ fn limits_hold_policies_restart_and_nothing_is_left() -> Result<()> {
     for said in daemon.each_cli(line)? {
         assert_eq!(
             said.ok()?,
-            "137\ntrue 137 16777216\ncan't fork\n3\nline\nline\nline\n2 3 exited"
+            "137\ntrue 137 16777216\ncan't fork\n3\n3\n3\nline\nline\nline\n2 3 exited"
         );
     }
     ensure!(

@@ -299,7 +299,14 @@ pub async fn clean_up(data: &Path, run: &Path) -> Result<(), Failure> {
         arguments: UpArguments,
     }
     let defaults = Defaults::parse_from(["up"]).arguments;
-    let arguments = UpArguments { data: data.to_owned(), run: run.to_owned(), ..defaults };
+    let arguments = UpArguments {
+        data: data.to_owned(),
+        run: run.to_owned(),
+        // Those that the engine has recorded, whatever flags it was started with.
+        bridge: String::new(),
+        cgroup_parent: String::new(),
+        ..defaults
+    };
     let engine = open_engine(&arguments).await?;
     engine.tear_down().await.map_err(|cause| Failure::new(cause.to_string()))
 }

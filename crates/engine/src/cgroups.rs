@@ -69,7 +69,7 @@ pub(crate) fn choose_root(
     let wanted = format!("/{}/{}", parent.trim_matches('/'), engine.short());
     let recorded: Option<String> = load(store, KEY)?;
     match recorded {
-        Some(recorded) if recorded == wanted => Ok(recorded),
+        Some(recorded) if recorded == wanted || parent.is_empty() => Ok(recorded),
         Some(recorded) if !store.range("container/")?.is_empty() => {
             tracing::warn!(%recorded, %wanted, "the cgroup stays until no container is left");
             Ok(recorded)

@@ -36,7 +36,7 @@ impl DefaultNetwork {
         let recorded: Option<Self> = load(store, Self::KEY)?;
         let told = options.bridge_address;
         if let Some(network) = recorded
-            && network.bridge.name == options.bridge
+            && (options.bridge.is_empty() || network.bridge.name == options.bridge)
             && told.is_none_or(|told| told == (network.bridge.gateway, network.bridge.prefix))
         {
             return Ok(network);
@@ -48,7 +48,10 @@ impl DefaultNetwork {
         let network = Self {
             id: Id::random(),
             bridge: Bridge {
-                name: options.bridge.clone(),
+                name: match options.bridge.as_str() {
+                    "" => "bulkhead0".to_owned(),
+                    name => name.to_owned(),
+                },
                 gateway,
                 prefix,
                 mtu: host.default_mtu()?,

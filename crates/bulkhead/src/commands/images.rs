@@ -208,7 +208,11 @@ pub async fn follow(
 /// An error that came inside a stream that had begun well.
 pub fn failed(event: &Value) -> Result<(), Failure> {
     match event["errorDetail"]["message"].as_str().or_else(|| event["error"].as_str()) {
-        Some(message) => Err(Failure::new(message)),
+        Some(message) => {
+            // A build ends with the exit status of the command that failed, as Docker's CLI does.
+            let code = event["errorDetail"]["code"].as_u64().and_then(|code| code.try_into().ok());
+            Err(Failure::new(message).with_code(code.unwrap_or(1)))
+        }
         None => Ok(()),
     }
 }
