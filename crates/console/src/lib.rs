@@ -3,8 +3,6 @@
 //! Pages work without a build step and almost without scripts. Nothing is served before a log-in
 //! but the log-in itself and the style; every change is a POST from a page of our own.
 #![forbid(unsafe_code)]
-// What ends a handler early is a whole page, once a request: boxing it would buy nothing.
-#![allow(clippy::result_large_err)]
 
 mod forms;
 mod live;
