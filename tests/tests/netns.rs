@@ -8,6 +8,7 @@ fn named_namespaces_are_those_of_ip_netns() -> Result<()> {
     let daemon = Daemon::start()?;
     daemon.busybox("box")?;
     let line = "set -e; A=bh-a-$$ B=bh-b-$$
+        trap 'for name in $A $B; do ip netns delete $name 2>/dev/null || true; done' EXIT
         $BULKHEAD netns add $A; ip netns add $B
         ip netns list | grep -cE \"^($A|$B)( |\\$)\"
         $BULKHEAD netns ls | grep -cE \"^($A|$B)( |\\$)\"
