@@ -27,7 +27,14 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|name| name == "warden") {
         return warden(&arguments[2..]);
     }
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(wrong) => {
+            // A closed stdout leaves nobody to tell.
+            let _ = wrong.print();
+            return if wrong.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
     let finished = match cli.command {
         cli::Command::Up(arguments) => up::run(arguments),
         command => {
@@ -45,6 +52,9 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// Docker's exit status for a command line that makes no sense.
+const USAGE: u8 = 125;
 
 /// Every command but `up` is a client, and needs no more than one thread.
 fn run(global: &cli::Global, command: cli::Command) -> Result<(), Failure> {

@@ -132,7 +132,7 @@ pub async fn pull_to(client: &Client, image: &str, show: Show) -> Result<(), Fai
         format!("/images/create?fromImage={}&tag={}", encode(&name), encode(&reference.version()));
     let response =
         client.call(Method::POST, &path, None, Some(&authorization(reference.domain()))).await?;
-    follow(response, show).await
+    follow(response, show).await.map_err(|failure| advise(failure, reference.domain()))
 }
 
 pub async fn push(client: &Client, image: &str, quiet: bool) -> Result<(), Failure> {
@@ -144,7 +144,17 @@ pub async fn push(client: &Client, image: &str, quiet: bool) -> Result<(), Failu
     let path = format!("/images/{name}/push?tag={}", encode(reference.tag().unwrap_or("latest")));
     let response =
         client.call(Method::POST, &path, None, Some(&authorization(reference.domain()))).await?;
-    follow(response, if quiet { Show::Nothing } else { Show::OnStdout }).await
+    let show = if quiet { Show::Nothing } else { Show::OnStdout };
+    follow(response, show).await.map_err(|failure| advise(failure, reference.domain()))
+}
+
+/// A registry says that it wants a login; what to do about it is this program's to say.
+fn advise(failure: Failure, registry: &str) -> Failure {
+    if failure.message.contains("authentication required") {
+        let message = format!("{}; log in with `bulkhead login {registry}`", failure.message);
+        return Failure { message, ..failure };
+    }
+    failure
 }
 
 /// Shows a transfer: bars on a terminal, one line a step elsewhere, as Docker does.
