@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use bulkhead_spec::{Id, Timestamp};
 use bulkhead_store::load_all;
-use bulkhead_warden::{Exit, Known, State as Found};
+use bulkhead_warden::{Exit, Known, State as Found, WardenError};
 
 use crate::networking::{endpoint, published};
 use crate::ports::reserve;
 use crate::restart::starts_with_engine;
 use crate::state::{ImageRecord, Record, Slot};
-use crate::{Engine, EngineError, Status, Volume};
+use crate::{Engine, EngineError, Status, Stopped, Volume};
 
 impl Engine {
     /// Reads the records, asks the warden what runs, and repairs the difference. Returns the
@@ -208,7 +208,8 @@ impl Engine {
             }
             // Somebody else's stop, with a longer patience, is under way: a task's agent has 30 s.
             self.kill(&id, "KILL").await?;
-            stop.await
+            // Without a warden nobody tells of the end; removing the cgroup below kills for good.
+            tokio::time::timeout(PATIENCE, stop).await.unwrap_or(Ok(Stopped::Already))
         });
         let mut faults: Vec<EngineError> = futures_util::future::join_all(stops)
             .await
@@ -240,7 +241,11 @@ impl Engine {
         faults.extend(self.remove_cgroup_root().err());
         faults.extend(self.host.remove_bridge(&self.network.bridge.name).err().map(Into::into));
         faults.extend(self.host.tear_down().err().map(Into::into));
-        faults.extend(self.warden.shut_down().err().map(Into::into));
+        match self.warden.shut_down() {
+            // One that is gone already has nothing left to end.
+            Ok(()) | Err(WardenError::Gone(_)) => {}
+            Err(fault) => faults.push(fault.into()),
+        }
         faults
     }
 }
