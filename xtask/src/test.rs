@@ -136,7 +136,8 @@ fn rust_tests(tally: &mut Tally, bin: &Path, skipped: &Path) -> Result<()> {
         else {
             continue;
         };
-        match result {
+        // Runners of our own (`harness = false`) put the time behind the result.
+        match result.split(' ').next().unwrap_or_default() {
             "ok" => tally.passed += 1,
             "FAILED" => tally.failed.push(name.to_owned()),
             _ => {}
