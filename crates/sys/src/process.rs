@@ -66,18 +66,7 @@ pub fn clone3(
     let pid = unsafe {
         libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>())
     };
-    let pid = match check_value(pid) {
-        // What Docker's seccomp profile answers: a filter cannot see clone3's flags, and can clone's.
-        Err(Errno::NOSYS) if cgroup.is_none() => {
-            let flags = arguments.flags | arguments.exit_signal;
-            // SAFETY: as above; with CLONE_PIDFD the descriptor is stored at the third argument
-            // (clone(2)), and stack 0 means a copy of this one.
-            let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) };
-            check_value(pid)?
-        }
-        answer => answer?,
-    };
-    match pid {
+    match check_value(pid)? {
         0 => {
             // a panic must not unwind into the caller's copy of the stack
             let _bomb = ExitOnDrop;
