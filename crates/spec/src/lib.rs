@@ -8,6 +8,7 @@ mod digest;
 mod id;
 mod id_range;
 pub mod image;
+pub mod oci;
 mod reference;
 mod size;
 
