@@ -98,6 +98,50 @@ impl Capabilities {
     }
 }
 
+/// The kernel's five sets of a thread (capabilities(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CapabilitySets {
+    pub bounding: Capabilities,
+    pub effective: Capabilities,
+    pub permitted: Capabilities,
+    pub inheritable: Capabilities,
+    pub ambient: Capabilities,
+}
+
+impl CapabilitySets {
+    /// `set` for as long as the process does not become another user: what Docker gives.
+    pub fn without_inheritance(set: Capabilities) -> Self {
+        let none = Capabilities::NONE;
+        Self { bounding: set, effective: set, permitted: set, inheritable: none, ambient: none }
+    }
+
+    /// Reads the names of `config.json`; those that are unknown are returned beside, for a warning
+    /// (config.md, `capabilities`: an unknown one must not be an error, nor one that cannot be
+    /// granted).
+    pub fn from_names(names: &bulkhead_spec::oci::CapabilityNames) -> (Self, Vec<String>) {
+        let mut unknown = Vec::new();
+        let mut set = |names: &[String]| {
+            names.iter().fold(Capabilities::NONE, |set, name| match parse(name) {
+                Some(bit) => set.with(Capabilities(1 << bit)),
+                None => {
+                    if !unknown.contains(name) {
+                        unknown.push(name.clone());
+                    }
+                    set
+                }
+            })
+        };
+        let sets = Self {
+            bounding: set(&names.bounding),
+            effective: set(&names.effective),
+            permitted: set(&names.permitted),
+            inheritable: set(&names.inheritable),
+            ambient: set(&names.ambient),
+        };
+        (sets, unknown)
+    }
+}
+
 #[derive(Debug)]
 struct List {
     all: bool,

@@ -8,6 +8,8 @@
 pub mod capabilities;
 pub mod cgroup;
 pub mod defaults;
+pub mod hook;
+pub mod mount_options;
 pub mod plan;
 pub mod seccomp;
 mod spec;

@@ -1,21 +1,31 @@
 //! What a new process does between clone3 and execve, decided before the fork.
 
-use std::fmt;
+use std::ffi::CString;
 use std::path::PathBuf;
 
-use bulkhead_sys::mount::Attributes;
+use bulkhead_spec::oci;
+use bulkhead_sys::mount::{Attributes, Depth, Propagation};
 use bulkhead_sys::process::Arguments;
+use bulkhead_sys::schedule;
 use rustix::process::{Resource, Rlimit};
 
+use crate::capabilities::CapabilitySets;
 use crate::seccomp::Filter;
 use crate::{Capabilities, FdIndex, User};
 
+mod bundle;
 mod compile;
+mod display;
 mod failure;
+mod spawn;
 mod walk;
 
+pub use bundle::{
+    BundleOptions, BundleSources, CgroupMount, memory_policy_flags, memory_policy_modes,
+};
 pub use compile::{CgroupHierarchy, Host, PlanError};
 pub use failure::Failure;
+pub use spawn::{Beside, Spawned};
 pub use walk::{Report, Surroundings};
 
 /// The steps of a new process, and what its parent does for it meanwhile.
@@ -28,6 +38,11 @@ pub struct Plan {
     pub namespaces: i32,
     /// Namespaces to enter before the clone, with their `CLONE_NEW…`.
     pub joined: Vec<(FdIndex, i32)>,
+    /// What clocks of a new time namespace are ahead of the host's, in the lines of
+    /// `/proc/PID/timens_offsets` (time_namespaces(7)); empty is by nothing.
+    pub time_offsets: String,
+    /// The child begins when its parent says so: one that has id mappings or limits to write.
+    pub waits: bool,
     /// The parent sets these, since raising a limit takes a capability of the host's.
     pub limits: Vec<(Resource, Rlimit)>,
     /// The parent writes it, for the same reason.
@@ -51,12 +66,17 @@ struct Program {
 /// A file system that is mounted anew.
 #[derive(Debug)]
 struct NewMount {
-    kind: &'static str,
+    kind: String,
+    /// What is shown by mount(8) and df(1), and what some file systems are made from.
+    source: String,
     /// Keys of fsconfig(2) with their values; a flag has none.
     options: Vec<(String, Option<String>)>,
     attributes: Attributes,
+    propagation: Vec<(Propagation, bool)>,
     /// What is done where the kernel refuses (`EPERM`) to mount it in these namespaces.
     refused: Refused,
+    /// The directory that it hides is copied into it first.
+    copy_up: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,142 +84,180 @@ enum Refused {
     Fail,
     /// The container does without, as when a namespace is the host's.
     Skip,
-    /// The same file system of the warden's own is shown instead.
+    /// The same file system of the parent's own is shown instead.
     Bind(&'static str),
+}
+
+/// A tree of mounts that exists outside.
+#[derive(Debug)]
+enum Tree {
+    /// A detached one that the parent has cloned, with all its attributes.
+    Detached(FdIndex),
+    /// A path of the host that the child clones by itself, where the parent may not.
+    Host { path: PathBuf, recursive: bool, changes: Vec<AttributeChange> },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct AttributeChange {
+    depth: Depth,
+    clear: Attributes,
+    set: Attributes,
+}
+
+/// How the process comes from the host's root to its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entrance {
+    /// pivot_root(2).
+    Pivot,
+    /// The root is moved onto `/`, for hosts that run from an initial ram disk.
+    Move,
+    /// chroot(2) alone, where the mount namespace is shared.
+    Change,
+}
+
+/// A device node.
+#[derive(Debug)]
+struct Node {
+    path: PathBuf,
+    kind: rustix::fs::FileType,
+    device: u64,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    /// The host's node, bound where making one is refused (`EPERM`), as in a user namespace.
+    host: Option<FdIndex>,
 }
 
 /// One thing to do; each is a few system calls.
 #[derive(Debug)]
 enum Step {
-    JoinCgroup { procs: FdIndex },
+    JoinCgroup {
+        procs: FdIndex,
+    },
     NewCgroupNamespace,
     BecomeRoot,
-    AttachRoot { root: FdIndex },
-    Mount { mount: NewMount, target: PathBuf },
-    Attach { mount: FdIndex, target: PathBuf, directory: bool, attributes: Attributes },
-    Device { mount: FdIndex, target: PathBuf },
-    Link { path: PathBuf, to: String },
-    Seal { target: PathBuf },
-    OpenTerminal { rows: u16, columns: u16, console: bool },
-    KeepSysctls,
-    Mask { path: PathBuf },
-    MakeReadonly { path: PathBuf },
-    MakeDirectory { path: PathBuf },
+    Propagation {
+        propagation: Propagation,
+        recursive: bool,
+    },
+    AttachRoot {
+        root: Tree,
+        at: &'static str,
+    },
+    /// Without a mount namespace of its own the root is only opened.
+    OpenRoot {
+        path: PathBuf,
+    },
+    OpenProc,
+    Mount {
+        mount: NewMount,
+        target: PathBuf,
+    },
+    Attach {
+        mount: FdIndex,
+        target: PathBuf,
+        directory: bool,
+        attributes: Attributes,
+    },
+    Bind {
+        tree: Tree,
+        target: PathBuf,
+        follow: bool,
+        propagation: Vec<(Propagation, bool)>,
+    },
+    Device {
+        mount: FdIndex,
+        target: PathBuf,
+    },
+    MakeNode(Node),
+    Link {
+        path: PathBuf,
+        to: String,
+        replace: bool,
+    },
+    Seal {
+        target: PathBuf,
+    },
+    OpenTerminal {
+        rows: u16,
+        columns: u16,
+        console: bool,
+    },
+    Mask {
+        path: PathBuf,
+    },
+    MakeReadonly {
+        path: PathBuf,
+    },
+    MakeDirectory {
+        path: PathBuf,
+    },
     SealRoot,
-    EnterRoot,
+    RootPropagation {
+        propagation: Propagation,
+        recursive: bool,
+    },
+    EnterRoot(Entrance),
     Hostname(String),
     Domainname(String),
+    /// The parent runs hooks meanwhile.
+    AwaitHooks,
+    Hooks {
+        name: &'static str,
+        hooks: Vec<oci::Hook>,
+        state: oci::State,
+    },
     AwaitGo,
-    Sysctl { name: String, path: PathBuf, value: String },
-    Session { terminal: bool },
+    AwaitStart {
+        listener: FdIndex,
+    },
+    Sysctl {
+        name: String,
+        path: PathBuf,
+        value: String,
+    },
+    Session {
+        terminal: bool,
+    },
     LookUpUser(User),
+    /// Ids that need no looking up; `HOME` does.
+    User {
+        uid: u32,
+        gid: u32,
+        additional_gids: Vec<u32>,
+    },
     WorkingDirectory(PathBuf),
     NewKeyring,
-    CloseDescriptors,
+    Personality(u32),
+    Scheduler(schedule::Attributes),
+    IoPriority(u16),
+    MemoryPolicy {
+        mode: i32,
+        nodes: Vec<u64>,
+    },
+    Affinity(Vec<u32>),
+    FindProgram,
+    CloseDescriptors {
+        first: u32,
+        umask: u32,
+    },
     BoundingSet(Capabilities),
     Filter,
-    SetIdentity,
-    SetCapabilities(Capabilities),
+    SetIdentity {
+        keep_capabilities: bool,
+    },
+    SetCapabilities(CapabilitySets),
     NoNewPrivileges,
+    /// A label of a security module that counts from the exec on; a file below `/proc/self/attr`.
+    Label {
+        file: &'static str,
+        label: String,
+    },
     Init,
-    Execute { candidates: Vec<std::ffi::CString>, searched: bool },
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (fd, kind) in &self.joined {
-            writeln!(f, "join {} of {fd}", namespaces(*kind))?;
-        }
-        writeln!(f, "clone [{}]", namespaces(self.namespaces))?;
-        for (resource, limit) in &self.limits {
-            let text = |value: Option<u64>| value.map_or("unlimited".into(), |it| it.to_string());
-            writeln!(f, "limit {resource:?} {} {}", text(limit.current), text(limit.maximum))?;
-        }
-        if let Some(score) = self.oom_score_adj {
-            writeln!(f, "oom_score_adj {score}")?;
-        }
-        for step in &self.steps {
-            writeln!(f, "{step}")?;
-        }
-        writeln!(f, "arguments {:?}", self.program.arguments.strings())?;
-        writeln!(f, "environment {:?}", self.program.environment.strings())
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::JoinCgroup { procs } => write!(f, "write 0 to cgroup.procs {procs}"),
-            Self::NewCgroupNamespace => write!(f, "unshare cgroup"),
-            Self::BecomeRoot => write!(f, "become uid 0 of the user namespace"),
-            Self::AttachRoot { root } => write!(f, "attach root {root}"),
-            Self::Mount { mount, target } => {
-                write!(f, "mount {} on {}", mount.kind, target.display())?;
-                for (key, value) in &mount.options {
-                    write!(
-                        f,
-                        " {key}{}{}",
-                        if value.is_some() { "=" } else { "" },
-                        value.as_deref().unwrap_or("")
-                    )?;
-                }
-                write!(f, "{}", flags(mount.attributes))
-            }
-            Self::Attach { mount, target, attributes, .. } => {
-                write!(f, "attach {mount} to {}{}", target.display(), flags(*attributes))
-            }
-            Self::Device { mount, target } => write!(f, "device {mount} as {}", target.display()),
-            Self::Link { path, to } => write!(f, "link {} to {to}", path.display()),
-            Self::Seal { target } => write!(f, "make mount {} read-only", target.display()),
-            Self::OpenTerminal { rows, columns, .. } => write!(f, "open terminal {rows}x{columns}"),
-            Self::KeepSysctls => write!(f, "open /proc/sys"),
-            Self::Mask { path } => write!(f, "mask {}", path.display()),
-            Self::MakeReadonly { path } => write!(f, "make {} read-only", path.display()),
-            Self::MakeDirectory { path } => write!(f, "make directory {}", path.display()),
-            Self::SealRoot => write!(f, "make the root read-only"),
-            Self::EnterRoot => write!(f, "pivot to the root"),
-            Self::Hostname(name) => write!(f, "hostname {name}"),
-            Self::Domainname(name) => write!(f, "domainname {name}"),
-            Self::AwaitGo => write!(f, "await go"),
-            Self::Sysctl { name, value, .. } => write!(f, "sysctl {name} = {value}"),
-            Self::Session { terminal: true } => write!(f, "new session with the terminal"),
-            Self::Session { terminal: false } => write!(f, "new session"),
-            Self::LookUpUser(user) => {
-                write!(f, "look up user {:?} {:?}", user.name, user.additional_groups)
-            }
-            Self::WorkingDirectory(path) => write!(f, "change directory to {}", path.display()),
-            Self::NewKeyring => write!(f, "new session keyring"),
-            Self::CloseDescriptors => write!(f, "close descriptors from 3 at exec"),
-            Self::BoundingSet(set) => write!(f, "bounding set {:#x}", set.0),
-            Self::Filter => write!(f, "install the seccomp filter"),
-            Self::SetIdentity => write!(f, "set uid, gid and groups"),
-            Self::SetCapabilities(set) => write!(f, "capabilities {:#x}", set.0),
-            Self::NoNewPrivileges => write!(f, "no new privileges"),
-            Self::Init => write!(f, "stay as init, go on in a child"),
-            Self::Execute { candidates, .. } => write!(f, "execute the first of {candidates:?}"),
-        }
-    }
-}
-
-impl fmt::Display for FdIndex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{}", self.0)
-    }
-}
-
-fn flags(attributes: Attributes) -> String {
-    let known = [
-        (Attributes::RDONLY, " ro"),
-        (Attributes::NOSUID, " nosuid"),
-        (Attributes::NODEV, " nodev"),
-        (Attributes::NOEXEC, " noexec"),
-    ];
-    known.iter().filter(|(bit, _)| attributes.0 & bit.0 != 0).map(|(_, name)| *name).collect()
-}
-
-fn namespaces(kinds: i32) -> String {
-    let kinds = KINDS.iter().filter(|(bit, _)| kinds & bit != 0).map(|(_, name)| *name);
-    kinds.collect::<Vec<_>>().join(" ")
+    Execute {
+        candidates: Vec<CString>,
+        searched: bool,
+    },
 }
 
 /// The namespaces by their names in `/proc/PID/ns`.

@@ -78,6 +78,12 @@ pub fn resolve(
     Ok(resolved)
 }
 
+/// The home directory of `uid` in the text of `/etc/passwd`; `/` where it has none, as in runc.
+pub fn home(uid: u32, passwd: &[u8]) -> String {
+    let entry = find_user(Some(&Wanted::Id(uid)), passwd).filter(|entry| !entry.home.is_empty());
+    entry.map_or_else(|| "/".to_owned(), |entry| String::from_utf8_lossy(entry.home).into_owned())
+}
+
 /// Splits at the colon. `1000:` is `1000`, as in Docker; `:1000` is refused, since it comes from a
 /// shell variable that was not set far more often than from a wish to be root.
 fn split(name: &str) -> Result<(Option<&str>, Option<&str>), UserError> {

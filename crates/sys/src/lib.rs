@@ -7,6 +7,7 @@ pub mod bpf;
 pub mod mount;
 pub mod path;
 pub mod process;
+pub mod schedule;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;

@@ -22,7 +22,16 @@ impl Attributes {
     pub const NOSUID: Self = Self(0x2);
     pub const NODEV: Self = Self(0x4);
     pub const NOEXEC: Self = Self(0x8);
+    pub const NOATIME: Self = Self(0x10);
+    pub const STRICTATIME: Self = Self(0x20);
+    /// Covers the three ways of keeping access times; 0 of it is `relatime`.
+    pub const ATIME: Self = Self(0x70);
+    pub const NODIRATIME: Self = Self(0x80);
     pub const NOSYMFOLLOW: Self = Self(0x0020_0000);
+
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
 
     pub fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -36,6 +45,42 @@ pub fn set_attributes(
     attributes: Attributes,
 ) -> Result<(), Errno> {
     mount_setattr(mount, depth, libc::mount_attr { attr_set: attributes.0, ..NOTHING })
+}
+
+/// Clears attributes, then sets others, of the mount that `mount` is a descriptor of.
+pub fn change_attributes(
+    mount: BorrowedFd<'_>,
+    depth: Depth,
+    clear: Attributes,
+    set: Attributes,
+) -> Result<(), Errno> {
+    let change = libc::mount_attr { attr_set: set.0, attr_clr: clear.0, ..NOTHING };
+    mount_setattr(mount, depth, change)
+}
+
+/// What mounts below a mount, on either side of its peers, do to each other
+/// (mount_namespaces(7), "Shared subtrees").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Propagation {
+    Private,
+    Shared,
+    Slave,
+    Unbindable,
+}
+
+/// Sets how mounts propagate.
+pub fn set_propagation(
+    mount: BorrowedFd<'_>,
+    depth: Depth,
+    propagation: Propagation,
+) -> Result<(), Errno> {
+    let propagation = match propagation {
+        Propagation::Private => libc::MS_PRIVATE,
+        Propagation::Shared => libc::MS_SHARED,
+        Propagation::Slave => libc::MS_SLAVE,
+        Propagation::Unbindable => libc::MS_UNBINDABLE,
+    };
+    mount_setattr(mount, depth, libc::mount_attr { propagation, ..NOTHING })
 }
 
 /// Maps the owners of a detached mount's files through the user namespace `userns` (id-mapped
@@ -56,8 +101,7 @@ pub fn set_id_mapping(
 
 /// Makes mounts private: what is mounted below is neither seen nor shown elsewhere.
 pub fn set_private(mount: BorrowedFd<'_>, depth: Depth) -> Result<(), Errno> {
-    let propagation = libc::MS_PRIVATE;
-    mount_setattr(mount, depth, libc::mount_attr { propagation, ..NOTHING })
+    set_propagation(mount, depth, Propagation::Private)
 }
 
 const NOTHING: libc::mount_attr =

@@ -161,6 +161,24 @@ pub fn execve(program: &CStr, arguments: &Arguments, environment: &Arguments) ->
     last_error()
 }
 
+/// Replaces the process by the program that `program` is a descriptor of; returns only when that
+/// failed (execveat(2), `AT_EMPTY_PATH`).
+pub fn execve_at(program: BorrowedFd<'_>, arguments: &Arguments, environment: &Arguments) -> Errno {
+    // SAFETY: the path is a constant that ends with a zero byte, and an `Arguments` holds pointers
+    // to strings that it owns and a null pointer at the end.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            arguments.pointers.as_ptr(),
+            environment.pointers.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        );
+    }
+    last_error()
+}
+
 /// Marks every descriptor from `first` on close-on-exec (close_range(2), Linux 5.11).
 pub fn close_on_exec_from(first: u32) -> Result<(), Errno> {
     const CLOSE_RANGE_CLOEXEC: u32 = 4;
@@ -197,13 +215,32 @@ pub fn close_all_but(keep: &[u32]) -> Result<(), Errno> {
 }
 
 /// Becomes `uid` and `gid` for good, with these supplementary groups; only this thread.
+///
+/// Where setgroups(2) is denied (user_namespaces(7)), having no groups to set is no error.
 pub fn set_identity(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Errno> {
     // SAFETY: the pointer and the length are those of a slice that lives across the call.
-    check_value(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+    let set = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    match check_value(set) {
+        Err(Errno::PERM) if groups.is_empty() => {}
+        other => drop(other?),
+    }
     // SAFETY: setresgid(2) takes no pointers.
     check_value(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
     // SAFETY: setresuid(2) takes no pointers.
     check_value(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// Lets the permitted capabilities survive the next change of uid (`PR_SET_KEEPCAPS`, prctl(2)).
+pub fn keep_capabilities() -> Result<(), Errno> {
+    // SAFETY: PR_SET_KEEPCAPS takes one integer.
+    check(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) })
+}
+
+/// Makes this process the one that orphans among its descendants get as parent
+/// (`PR_SET_CHILD_SUBREAPER`, prctl(2)).
+pub fn become_subreaper() -> Result<(), Errno> {
+    // SAFETY: PR_SET_CHILD_SUBREAPER takes one integer.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) })
 }
 
 /// Takes capability `bit` out of the bounding set; `EINVAL` beyond the kernel's last one.

@@ -5,7 +5,8 @@ use bulkhead_sys::mount::Attributes;
 use bulkhead_sys::process::{Arguments, CLONE_NEWCGROUP, CLONE_NEWUSER};
 use rustix::process::{Resource, Rlimit};
 
-use super::{KINDS, NewMount, Plan, Program, Refused, Step};
+use super::{Entrance, KINDS, NewMount, Plan, Program, Refused, Step, Tree};
+use crate::capabilities::CapabilitySets;
 use crate::seccomp::{self, SeccompError};
 use crate::{ContainerSpec, FdIndex, Mount, MountKind, Namespaces, ProcessSpec, Source, defaults};
 
@@ -58,6 +59,8 @@ pub enum PlanError {
     UnknownLimit(String),
     #[error("invalid sysctl name: {0:?}")]
     Sysctl(String),
+    #[error("{0}")]
+    Invalid(String),
 }
 
 impl Plan {
@@ -89,7 +92,10 @@ impl Plan {
         if spec.namespaces.user != Source::Host {
             steps.push(Step::BecomeRoot);
         }
-        steps.push(Step::AttachRoot { root: spec.rootfs });
+        steps.push(Step::AttachRoot { root: Tree::Detached(spec.rootfs), at: "/root" });
+        if !spec.sysctls.is_empty() {
+            steps.push(Step::OpenProc);
+        }
         for mount in &spec.mounts {
             mount_steps(mount, host, &mut steps)?;
         }
@@ -98,15 +104,15 @@ impl Plan {
         }
         if spec.mounts.iter().any(|mount| mount.target == "/dev") {
             let links = defaults::DEVICE_LINKS.iter();
-            steps
-                .extend(links.map(|(path, to)| Step::Link { path: path.into(), to: (*to).into() }));
+            steps.extend(links.map(|(path, to)| Step::Link {
+                path: path.into(),
+                to: (*to).into(),
+                replace: false,
+            }));
         }
         if spec.process.terminal {
             let (rows, columns) = spec.process.terminal_size;
             steps.push(Step::OpenTerminal { rows, columns, console: true });
-        }
-        if !spec.sysctls.is_empty() {
-            steps.push(Step::KeepSysctls);
         }
         for path in &spec.readonly_paths {
             steps.push(Step::MakeReadonly { path: absolute(path)? });
@@ -121,7 +127,7 @@ impl Plan {
         if spec.rootfs_readonly {
             steps.push(Step::SealRoot);
         }
-        steps.push(Step::EnterRoot);
+        steps.push(Step::EnterRoot(Entrance::Pivot));
         if spec.namespaces.uts == Source::Private {
             steps.push(Step::Hostname(spec.hostname.clone()));
             if !spec.domainname.is_empty() {
@@ -176,7 +182,7 @@ impl Plan {
             Step::LookUpUser(process.user.clone()),
             Step::WorkingDirectory(directory),
             Step::NewKeyring,
-            Step::CloseDescriptors,
+            Step::CloseDescriptors { first: 3, umask: 0o022 },
             Step::BoundingSet(process.capabilities),
         ];
         // Without no_new_privs a filter takes CAP_SYS_ADMIN, which the next steps give away; with
@@ -184,8 +190,9 @@ impl Plan {
         if filtered && !no_new_privileges {
             steps.push(Step::Filter);
         }
-        steps.push(Step::SetIdentity);
-        steps.push(Step::SetCapabilities(process.capabilities));
+        steps.push(Step::SetIdentity { keep_capabilities: false });
+        let sets = CapabilitySets::without_inheritance(process.capabilities);
+        steps.push(Step::SetCapabilities(sets));
         if no_new_privileges {
             steps.push(Step::NoNewPrivileges);
             if filtered {
@@ -196,12 +203,15 @@ impl Plan {
             steps.push(Step::Init);
         }
         let searched = !name.contains('/');
-        steps.push(Step::Execute { candidates: candidates(&name, process)?, searched });
+        steps
+            .push(Step::Execute { candidates: candidates(&name, &process.environment)?, searched });
 
         let limits = process.rlimits.iter().map(limit).collect::<Result<_, _>>()?;
         Ok(Self {
             namespaces: 0,
             joined: Vec::new(),
+            time_offsets: String::new(),
+            waits: true,
             limits,
             oom_score_adj: process.oom_score_adj,
             steps,
@@ -215,7 +225,7 @@ impl Plan {
         })
     }
 
-    fn after(mut self, mut steps: Vec<Step>) -> Result<Self, PlanError> {
+    pub(super) fn after(mut self, mut steps: Vec<Step>) -> Result<Self, PlanError> {
         steps.append(&mut self.steps);
         Ok(Self { steps, ..self })
     }
@@ -247,8 +257,11 @@ fn mount_steps(mount: &Mount, host: &Host, steps: &mut Vec<Step>) -> Result<(), 
         .iter()
         .filter(|(wanted, _)| *wanted)
         .fold(Attributes::default(), |all, (_, bit)| all.with(*bit));
-    let new = |kind, options: &[(&str, Option<&str>)], refused| NewMount {
-        kind,
+    let new = |kind: &str, options: &[(&str, Option<&str>)], refused| NewMount {
+        kind: kind.to_owned(),
+        source: kind.to_owned(),
+        propagation: Vec::new(),
+        copy_up: false,
         options: options
             .iter()
             .map(|(key, value)| ((*key).to_owned(), value.map(ToOwned::to_owned)))
@@ -302,11 +315,32 @@ fn tmpfs(options: &[String], attributes: Attributes) -> NewMount {
         attributes = if set { attributes | bit.0 } else { attributes & !bit.0 };
     }
     let attributes = Attributes(attributes);
-    NewMount { kind: "tmpfs", options: kept, attributes, refused: Refused::Fail }
+    NewMount {
+        kind: "tmpfs".to_owned(),
+        source: "tmpfs".to_owned(),
+        options: kept,
+        attributes,
+        propagation: Vec::new(),
+        refused: Refused::Fail,
+        copy_up: false,
+    }
 }
 
-fn cgroup_steps(host: &Host, target: &Path, attributes: Attributes, steps: &mut Vec<Step>) {
-    let mount = |kind, options| NewMount { kind, options, attributes, refused: Refused::Skip };
+pub(super) fn cgroup_steps(
+    host: &Host,
+    target: &Path,
+    attributes: Attributes,
+    steps: &mut Vec<Step>,
+) {
+    let mount = |kind: &str, options| NewMount {
+        kind: kind.to_owned(),
+        source: kind.to_owned(),
+        options,
+        attributes,
+        propagation: Vec::new(),
+        refused: Refused::Skip,
+        copy_up: false,
+    };
     if host.cgroups.iter().all(|it| *it == CgroupHierarchy::V2) {
         let target = target.to_owned();
         steps.push(Step::Mount { mount: mount("cgroup2", vec![]), target });
@@ -337,6 +371,7 @@ fn cgroup_steps(host: &Host, target: &Path, attributes: Attributes, steps: &mut 
             steps.extend(controllers.split(',').map(|controller| Step::Link {
                 path: target.join(controller),
                 to: controllers.clone(),
+                replace: false,
             }));
         }
     }
@@ -347,7 +382,7 @@ fn cgroup_steps(host: &Host, target: &Path, attributes: Attributes, steps: &mut 
 
 /// `net.ipv4.ip_forward` is `net/ipv4/ip_forward`; as in sysctl(8), a name whose first separator is
 /// a slash is a path already, and its dots belong to a name such as `eth0.100`.
-fn sysctl_path(name: &str) -> Result<PathBuf, PlanError> {
+pub(super) fn sysctl_path(name: &str) -> Result<PathBuf, PlanError> {
     let path = match name.find(['.', '/']) {
         Some(at) if name.as_bytes()[at] == b'/' => name.to_owned(),
         _ => name
@@ -364,13 +399,13 @@ fn sysctl_path(name: &str) -> Result<PathBuf, PlanError> {
 }
 
 /// Where the program may be: itself if it has a slash, otherwise in each directory of `PATH`.
-fn candidates(name: &str, process: &ProcessSpec) -> Result<Vec<CString>, PlanError> {
+pub(super) fn candidates(name: &str, environment: &[String]) -> Result<Vec<CString>, PlanError> {
     if name.contains('/') {
         return Ok(vec![string(name)?]);
     }
     let default = &defaults::PATH["PATH=".len()..];
     // the last one counts, as in getenv(3) of most C libraries and in Docker
-    let path = process.environment.iter().rev().find_map(|it| it.strip_prefix("PATH="));
+    let path = environment.iter().rev().find_map(|it| it.strip_prefix("PATH="));
     let directories = path.unwrap_or(default).split(':');
     directories
         .map(|directory| match directory {
@@ -380,7 +415,9 @@ fn candidates(name: &str, process: &ProcessSpec) -> Result<Vec<CString>, PlanErr
         .collect()
 }
 
-fn limit((name, soft, hard): &(String, u64, u64)) -> Result<(Resource, Rlimit), PlanError> {
+pub(super) fn limit(
+    (name, soft, hard): &(String, u64, u64),
+) -> Result<(Resource, Rlimit), PlanError> {
     let resource = match name.as_str() {
         "as" => Resource::As,
         "core" => Resource::Core,
@@ -404,7 +441,7 @@ fn limit((name, soft, hard): &(String, u64, u64)) -> Result<(Resource, Rlimit), 
     Ok((resource, Rlimit { current: value(*soft), maximum: value(*hard) }))
 }
 
-fn absolute(path: &str) -> Result<PathBuf, PlanError> {
+pub(super) fn absolute(path: &str) -> Result<PathBuf, PlanError> {
     if path.contains('\0') {
         return Err(PlanError::ZeroByte(path.to_owned()));
     }
@@ -413,10 +450,10 @@ fn absolute(path: &str) -> Result<PathBuf, PlanError> {
     if path.is_absolute() { Ok(path) } else { Err(relative(&path)) }
 }
 
-fn string(text: &str) -> Result<CString, PlanError> {
+pub(super) fn string(text: &str) -> Result<CString, PlanError> {
     CString::new(text).map_err(|_| PlanError::ZeroByte(text.to_owned()))
 }
 
-fn strings(texts: &[String]) -> Result<Arguments, PlanError> {
+pub(super) fn strings(texts: &[String]) -> Result<Arguments, PlanError> {
     Ok(Arguments::new(texts.iter().map(|text| string(text)).collect::<Result<_, _>>()?))
 }

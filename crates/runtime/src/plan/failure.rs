@@ -11,6 +11,14 @@ pub struct Failure {
     pub detail: String,
 }
 
+impl Failure {
+    /// Something outside the plan that went wrong before or beside it.
+    pub fn of_parent(what: &str, errno: Errno) -> Self {
+        let detail = format!("{what}: {}", reason(errno));
+        Self { step: u16::MAX, errno: errno.raw_os_error(), detail }
+    }
+}
+
 impl Plan {
     /// Words a failure as runc does, since Docker's clients find their exit status in it:
     /// "executable file not found" and "no such file or directory" are 127, "permission denied"
@@ -31,7 +39,29 @@ impl Plan {
             {
                 format!("exec: {:?}: executable file not found in $PATH", self.program.name)
             }
-            Step::Execute { .. } => format!("exec: {:?}: {reason}", self.program.name),
+            Step::FindProgram if failure.errno == Errno::NOENT.raw_os_error() => {
+                let name = &self.program.name;
+                if name.contains('/') {
+                    format!("exec: {name:?}: stat {name}: {reason}")
+                } else {
+                    format!("exec: {name:?}: executable file not found in $PATH")
+                }
+            }
+            Step::Execute { .. } | Step::FindProgram => {
+                format!("exec: {:?}: {reason}", self.program.name)
+            }
+            Step::Mount { mount, target } => {
+                let (kind, target) = (&mount.kind, target.display());
+                let links = [Errno::LOOP, Errno::NOTDIR].map(Errno::raw_os_error);
+                if ["proc", "sysfs"].contains(&kind.as_str()) && links.contains(&failure.errno) {
+                    return format!("filesystem {kind:?} must be mounted on ordinary directory");
+                }
+                format!("error mounting {kind:?} to rootfs at \"{target}\": {reason}")
+            }
+            Step::Bind { tree, target, .. } => {
+                format!("error mounting {tree} to rootfs at \"{}\": {reason}", target.display())
+            }
+            Step::Hooks { .. } => reason,
             Step::WorkingDirectory(path) => {
                 format!("chdir to cwd ({:?}) set in config.json failed: {reason}", path.display())
             }
@@ -43,7 +73,7 @@ impl Plan {
 }
 
 /// strerror(3)'s text in Go's spelling, which is what Docker's clients compare with.
-fn reason(errno: Errno) -> String {
+pub(super) fn reason(errno: Errno) -> String {
     let text = std::io::Error::from(errno).to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();

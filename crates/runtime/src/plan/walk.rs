@@ -1,14 +1,14 @@
 //! The child's side: it walks the plan and becomes the program.
 //!
 //! The child has a copy of its parent's memory, as after fork(2). Steps do not log or lock, and
-//! allocate only where they read a file of the container or make a path that is missing; that is
-//! sound because the parent, the warden, has one thread.
+//! allocate only where they read a file of the container, make a path that is missing or run a
+//! hook; that is sound because the parent, the warden or the runtime's command, has one thread.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use bulkhead_sys::process;
+use bulkhead_sys::{process, schedule};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -18,9 +18,12 @@ use super::{Failure, Plan, Step};
 use crate::FdIndex;
 use crate::user::ResolvedUser;
 
+mod copy_up;
 mod identity;
 mod init;
 mod mounts;
+mod nodes;
+mod program;
 mod terminal;
 
 /// The descriptors that a child has besides its plan.
@@ -46,6 +49,10 @@ pub enum Report {
     /// Everything up to [`Step::AwaitGo`] is done.
     Ready,
     Failed(Failure),
+    /// The helper is in a new user namespace and waits for its id mappings.
+    Unshared,
+    /// The mounts are made; the hooks that the parent runs come now.
+    Mounted,
 }
 
 impl Report {
@@ -55,6 +62,8 @@ impl Report {
             Self::Terminal => (1, 0, 0, ""),
             Self::Ready => (2, 0, 0, ""),
             Self::Failed(failure) => (3, failure.step, failure.errno, failure.detail.as_str()),
+            Self::Unshared => (4, 0, 0, ""),
+            Self::Mounted => (5, 0, 0, ""),
         };
         let mut head = [kind; 7];
         head[1..3].copy_from_slice(&step.to_le_bytes());
@@ -74,10 +83,29 @@ impl Report {
     /// Takes the next report without waiting; `None` at the end of the socket, which means that the
     /// program was executed (or that the child was killed).
     pub fn receive(control: BorrowedFd<'_>) -> Result<Option<(Self, Option<OwnedFd>)>, Errno> {
+        Self::take(control, RecvFlags::DONTWAIT)
+    }
+
+    /// The same, but waits for it.
+    pub fn wait(control: BorrowedFd<'_>) -> Result<Option<(Self, Option<OwnedFd>)>, Errno> {
+        loop {
+            match Self::take(control, RecvFlags::empty()) {
+                Err(Errno::INTR) => {}
+                // one side of a socket pair that was killed with messages unread
+                Err(Errno::CONNRESET) => return Ok(None),
+                other => return other,
+            }
+        }
+    }
+
+    fn take(
+        control: BorrowedFd<'_>,
+        flags: RecvFlags,
+    ) -> Result<Option<(Self, Option<OwnedFd>)>, Errno> {
         let mut bytes = [0; 1024];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let flags = flags | RecvFlags::CMSG_CLOEXEC;
         let received = rustix::net::recvmsg(
             control,
             &mut [IoSliceMut::new(&mut bytes)],
@@ -97,6 +125,8 @@ impl Report {
             0 => Self::Cloned { pid: number as u32 },
             1 => Self::Terminal,
             2 => Self::Ready,
+            4 => Self::Unshared,
+            5 => Self::Mounted,
             _ => Self::Failed(Failure {
                 step: u16::from_le_bytes([s0, s1]),
                 errno: number,
@@ -109,20 +139,22 @@ impl Report {
 
 impl Plan {
     /// Walks the plan; returns the exit status of a process whose start failed.
-    ///
-    /// Waits first for one byte from the parent, which has the id mappings to write.
     pub fn walk(&mut self, surroundings: &Surroundings<'_>) -> i32 {
         let mut walk = Walk {
             surroundings,
+            client: None,
+            pid: 0,
             root: None,
+            host_root: None,
             null: None,
             blank: None,
-            sysctls: None,
+            proc: None,
             terminal: None,
             user: None,
+            found: 0,
             detail: String::new(),
         };
-        if walk.await_parent().is_err() {
+        if self.waits && walk.await_parent().is_err() {
             return 255;
         }
         rustix::process::umask(rustix::fs::Mode::empty());
@@ -133,14 +165,23 @@ impl Plan {
 /// What steps leave for later ones.
 struct Walk<'a> {
     surroundings: &'a Surroundings<'a>,
+    /// The one who said start, who then hears what the parent heard before.
+    client: Option<OwnedFd>,
+    /// This process's pid as its parent sees it; known once the parent has said it.
+    pid: u32,
     root: Option<BorrowedFd<'a>>,
+    /// A root that the child has opened or cloned itself.
+    host_root: Option<OwnedFd>,
     /// The warden's `/dev/null`, checked.
     null: Option<OwnedFd>,
     /// An empty read-only directory.
     blank: Option<OwnedFd>,
-    sysctls: Option<OwnedFd>,
+    /// An instance of procfs that nobody else can mount anything over.
+    proc: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
     user: Option<ResolvedUser>,
+    /// Which of the candidates is the program.
+    found: usize,
     detail: String,
 }
 
@@ -150,7 +191,7 @@ impl<'a> Walk<'a> {
         for (index, step) in steps.iter().enumerate().skip(first) {
             let taken = match step {
                 Step::Init => self.split(steps, index + 1, program),
-                step => self.take(step, program),
+                step => self.take(steps, step, program),
             };
             if let Err(errno) = taken {
                 let failure = Failure {
@@ -158,7 +199,7 @@ impl<'a> Walk<'a> {
                     errno: errno.raw_os_error(),
                     detail: std::mem::take(&mut self.detail),
                 };
-                Report::Failed(failure).send(self.surroundings.control, None);
+                Report::Failed(failure).send(self.control(), None);
                 // what a shell reports for a command that cannot be run
                 return if errno == Errno::NOENT { 127 } else { 126 };
             }
@@ -187,23 +228,41 @@ impl<'a> Walk<'a> {
         descriptors.get(usize::from(index.0)).map(AsFd::as_fd).ok_or(Errno::BADF)
     }
 
-    fn root(&self) -> Result<BorrowedFd<'a>, Errno> {
-        self.root.ok_or(Errno::BADF)
+    fn root(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.host_root.as_ref().map(AsFd::as_fd).or(self.root).ok_or(Errno::BADF)
     }
 
-    fn await_parent(&self) -> Result<(), Errno> {
-        let mut byte = [0];
-        loop {
-            return match rustix::io::read(self.surroundings.control, &mut byte) {
-                Err(Errno::INTR) => continue,
-                Ok(1) => Ok(()),
-                Ok(_) => Err(Errno::PIPE),
-                Err(error) => Err(error),
-            };
+    /// The parent, and after [`Step::AwaitStart`] the one who said start.
+    fn control(&self) -> BorrowedFd<'_> {
+        self.client.as_ref().map_or(self.surroundings.control, AsFd::as_fd)
+    }
+
+    fn await_parent(&mut self) -> Result<(), Errno> {
+        if let Some(pid) = await_message(self.control())? {
+            self.pid = pid;
         }
+        Ok(())
     }
 
-    fn take(&mut self, step: &Step, program: &mut super::Program) -> Result<(), Errno> {
+    /// Waits until somebody connects to the container's socket: only root of the host can.
+    fn await_start(&mut self, listener: FdIndex) -> Result<(), Errno> {
+        let listener = self.descriptor(listener)?;
+        let client = loop {
+            match rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC) {
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                other => break other?,
+            }
+        };
+        self.client = Some(client);
+        self.await_parent()
+    }
+
+    fn take(
+        &mut self,
+        steps: &[Step],
+        step: &Step,
+        program: &mut super::Program,
+    ) -> Result<(), Errno> {
         match step {
             Step::JoinCgroup { procs } => {
                 rustix::io::write(self.descriptor(*procs)?, b"0").map(drop)
@@ -215,7 +274,16 @@ impl<'a> Walk<'a> {
                 process::set_identity(0, 0, &[])?;
                 keep_memory_closed()
             }
-            Step::AttachRoot { root } => self.attach_root(*root),
+            Step::Propagation { propagation, recursive } => {
+                mounts::set_root_propagation(*propagation, *recursive)
+            }
+            Step::AttachRoot { root, at } => self.attach_root(root, at),
+            Step::OpenRoot { path } => self.open_root(path),
+            Step::OpenProc => self.open_proc(),
+            Step::Bind { tree, target, follow, propagation } => {
+                self.bind(tree, target, *follow, propagation)
+            }
+            Step::MakeNode(node) => self.make_node(node),
             Step::Mount { mount, target } => self.mount(mount, target),
             Step::Attach { mount, target, directory, attributes } => {
                 self.attach(*mount, target, *directory, *attributes)
@@ -223,51 +291,75 @@ impl<'a> Walk<'a> {
             Step::Device { mount, target } => {
                 self.attach(*mount, target, false, Default::default())
             }
-            Step::Link { path, to } => self.link(path, to),
+            Step::Link { path, to, replace } => self.link(path, to, *replace),
             Step::Seal { target } => self.seal(target),
             Step::OpenTerminal { rows, columns, console } => {
                 self.open_terminal(*rows, *columns, *console)
             }
-            Step::KeepSysctls => self.keep_sysctls(),
             Step::Mask { path } => self.mask(path),
             Step::MakeReadonly { path } => self.make_readonly(path),
             Step::MakeDirectory { path } => self.make_directory(path),
             Step::SealRoot => self.seal_root(),
-            Step::EnterRoot => self.enter_root(),
+            Step::RootPropagation { propagation, recursive } => {
+                self.set_propagation_of_root(*propagation, *recursive)
+            }
+            Step::EnterRoot(entrance) => self.enter_root(*entrance),
             Step::Hostname(name) => rustix::system::sethostname(name.as_bytes()),
             Step::Domainname(name) => rustix::system::setdomainname(name.as_bytes()),
-            Step::AwaitGo => {
-                Report::Ready.send(self.surroundings.control, None);
+            Step::AwaitHooks => {
+                Report::Mounted.send(self.control(), None);
                 self.await_parent()
             }
+            Step::Hooks { name, hooks, state } => self.run_hooks(name, hooks, state),
+            Step::AwaitGo => {
+                Report::Ready.send(self.control(), None);
+                self.await_parent()
+            }
+            Step::AwaitStart { listener } => self.await_start(*listener),
             Step::Sysctl { path, value, .. } => self.set_sysctl(path, value),
             Step::Session { terminal } => self.new_session(*terminal),
             Step::LookUpUser(user) => self.look_up(user, program),
+            Step::User { uid, gid, additional_gids } => {
+                self.use_ids(*uid, *gid, additional_gids, program)
+            }
+            Step::Personality(persona) => schedule::set_personality(*persona),
+            Step::Scheduler(attributes) => schedule::set_attributes(*attributes),
+            Step::IoPriority(value) => schedule::set_io_priority(*value),
+            Step::MemoryPolicy { mode, nodes } => schedule::set_memory_policy(*mode, nodes),
+            Step::Affinity(processors) => schedule::set_affinity(processors),
+            Step::FindProgram => self.find(steps),
             Step::WorkingDirectory(path) => self.change_directory(path),
             Step::NewKeyring => match process::new_session_keyring() {
                 // a kernel without keyrings has none to share
                 Err(Errno::NOSYS) => Ok(()),
                 other => other,
             },
-            Step::CloseDescriptors => {
-                rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+            Step::CloseDescriptors { first, umask } => {
+                rustix::process::umask(rustix::fs::Mode::from_raw_mode(*umask));
                 bulkhead_sys::signal::unblock_all()?;
-                process::close_on_exec_from(3)
+                process::close_on_exec_from(*first)
             }
             Step::BoundingSet(set) => identity::bound(*set),
             Step::Filter => match &program.filter {
                 Some(filter) => bulkhead_sys::seccomp::install(&filter.instructions),
                 None => Err(Errno::INVAL),
             },
-            Step::SetIdentity => {
+            Step::SetIdentity { keep_capabilities } => {
                 let user = self.user.as_ref().ok_or(Errno::INVAL)?;
+                if *keep_capabilities && user.uid != 0 {
+                    process::keep_capabilities()?;
+                }
                 process::set_identity(user.uid, user.gid, &user.additional_gids)?;
                 keep_memory_closed()
             }
-            Step::SetCapabilities(set) => identity::set_capabilities(*set),
+            Step::SetCapabilities(sets) => identity::set_capabilities(*sets),
+            Step::Label { file, label } => self.set_label(file, label),
             Step::NoNewPrivileges => rustix::thread::set_no_new_privs(true),
             Step::Init => Err(Errno::INVAL), // taken by `split`
-            Step::Execute { candidates, searched } => Err(execute(candidates, *searched, program)),
+            Step::Execute { candidates, searched } => {
+                let candidates = candidates.get(self.found..).unwrap_or_default();
+                Err(program::execute(candidates, *searched, program))
+            }
         }
     }
 }
@@ -278,18 +370,20 @@ fn keep_memory_closed() -> Result<(), Errno> {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
 }
 
-/// Tries each candidate; returns why none could be executed.
-fn execute(candidates: &[std::ffi::CString], searched: bool, program: &super::Program) -> Errno {
-    let mut reason = Errno::NOENT;
-    for candidate in candidates {
-        match process::execve(candidate, &program.arguments, &program.environment) {
-            Errno::NOENT | Errno::NOTDIR if searched => {}
-            // as execvp(3): go on, but remember that there was something
-            Errno::ACCESS if searched => reason = Errno::ACCESS,
-            error => return error,
-        }
+/// Waits for the parent's message: one byte, and maybe the pid that this process has there.
+pub(super) fn await_message(control: BorrowedFd<'_>) -> Result<Option<u32>, Errno> {
+    let mut bytes = [0; 8];
+    loop {
+        return match rustix::io::read(control, &mut bytes) {
+            Err(Errno::INTR) => continue,
+            Ok(0) => Err(Errno::PIPE),
+            Ok(length) => Ok(bytes[..length]
+                .get(1..5)
+                .and_then(|pid| pid.try_into().ok())
+                .map(u32::from_le_bytes)),
+            Err(error) => Err(error),
+        };
     }
-    reason
 }
 
 fn to_errno<T>(result: std::io::Result<T>) -> Result<T, Errno> {

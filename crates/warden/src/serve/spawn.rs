@@ -1,11 +1,11 @@
 //! Making a process: descriptors, the clone, the id mappings, and the reports of the child.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bulkhead_runtime::Plan;
-use bulkhead_runtime::plan::{Failure, Report, Surroundings};
+use bulkhead_runtime::plan::{Beside, Failure, Report, Spawned, Surroundings};
 use bulkhead_spec::{Id, IdRange};
-use bulkhead_sys::process::{CLONE_NEWUSER, CLONE_PARENT, Child, clone3, close_all_but, setns};
+use bulkhead_sys::process::{CLONE_NEWUSER, Child};
 use rustix::event::epoll::EventFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -45,47 +45,8 @@ impl Warden {
         )?;
         let stdio = order.stdio.child.as_ref().map(|ends| ends.each_ref().map(AsFd::as_fd));
         let surroundings = Surroundings { descriptors, control: theirs.as_fd(), stdio };
-        let mut keep: Vec<u32> = descriptors
-            .iter()
-            .map(AsRawFd::as_raw_fd)
-            .chain([theirs.as_raw_fd()])
-            .chain(stdio.iter().flatten().map(AsRawFd::as_raw_fd))
-            .map(|fd| fd as u32)
-            // so that nothing else takes these numbers before the streams have their place
-            .chain([0, 1, 2])
-            .collect();
-        keep.sort_unstable();
-        keep.dedup();
-
-        let namespaces = plan.namespaces;
-        let direct = plan.joined.is_empty() && order.beside.is_none();
-        let child = if direct {
-            clone3(namespaces, cgroup, || {
-                if close_all_but(&keep).is_err() { 255 } else { plan.walk(&surroundings) }
-            })
-        } else {
-            let (joined, beside) = (order.namespaces, order.beside);
-            // The intermediate process is born in the cgroup: once it is in the container's
-            // namespaces, it may not choose one (cgroups(7), `nsdelegate`).
-            clone3(0, cgroup, || {
-                let cloned = enter(&plan, descriptors, beside, joined).and_then(|()| {
-                    clone3(namespaces | CLONE_PARENT, None, || {
-                        if close_all_but(&keep).is_err() { 255 } else { plan.walk(&surroundings) }
-                    })
-                });
-                match cloned {
-                    Ok(Child { pid, pidfd }) => {
-                        Report::Cloned { pid }.send(theirs.as_fd(), Some(pidfd.as_fd()));
-                        0
-                    }
-                    Err(errno) => {
-                        let failure = failure("join the namespaces and clone", errno);
-                        Report::Failed(failure).send(theirs.as_fd(), None);
-                        255
-                    }
-                }
-            })
-        }?;
+        let beside = order.beside.map(|pidfd| Beside { pidfd, namespaces: order.namespaces });
+        let spawned = plan.spawn(&surroundings, cgroup, beside, &[])?;
         drop(theirs);
 
         let mut process = Process {
@@ -111,15 +72,19 @@ impl Warden {
             process.control = Some(self.watch(ours, Source::Control(id), EventFlags::IN)?);
             Ok(())
         });
-        let prepared = prepared.map_err(|errno| failure("watch its streams", errno));
-        if direct {
-            if let Err(failure) = self.adopt(&mut process, child).and(prepared) {
-                self.give_up(&mut process, failure);
+        let prepared = prepared.map_err(|errno| Failure::of_parent("watch its streams", errno));
+        match spawned {
+            Spawned::Process(child) => {
+                if let Err(failure) = self.adopt(&mut process, child).and(prepared) {
+                    self.give_up(&mut process, failure);
+                }
             }
-        } else {
-            process.helper = Some(self.watch(child.pidfd, Source::Helper(id), EventFlags::IN)?);
-            if let Err(failure) = prepared {
-                self.give_up(&mut process, failure);
+            Spawned::Helper(child) => {
+                let helper = self.watch(child.pidfd, Source::Helper(id), EventFlags::IN)?;
+                process.helper = Some(helper);
+                if let Err(failure) = prepared {
+                    self.give_up(&mut process, failure);
+                }
             }
         }
         self.processes.insert(id, process);
@@ -130,19 +95,25 @@ impl Warden {
     fn adopt(&mut self, process: &mut Process, child: Child) -> Result<(), Failure> {
         process.pid = child.pid;
         let watched = self.watch(child.pidfd, Source::Pidfd(process.id), EventFlags::IN);
-        process.pidfd = Some(watched.map_err(|errno| failure("watch the process", errno))?);
+        process.pidfd =
+            Some(watched.map_err(|errno| Failure::of_parent("watch the process", errno))?);
         if process.plan.namespaces & CLONE_NEWUSER != 0
             && let Some(range) = process.range
         {
             self.map_ids(child.pid, range).map_err(|errno| {
                 let (first, size) = (range.first, range.size);
-                failure(&format!("map {size} ids from {first} into the user namespace"), errno)
+                Failure::of_parent(
+                    &format!("map {size} ids from {first} into the user namespace"),
+                    errno,
+                )
             })?;
         }
         if let Some(score) = process.plan.oom_score_adj {
             self.proc_file(child.pid, "oom_score_adj", OFlags::WRONLY)
                 .and_then(|file| rustix::io::write(file, score.to_string().as_bytes()))
-                .map_err(|errno| failure(&format!("set oom_score_adj to {score}"), errno))?;
+                .map_err(|errno| {
+                    Failure::of_parent(&format!("set oom_score_adj to {score}"), errno)
+                })?;
         }
         let pid = Pid::from_raw(child.pid as i32);
         let limits = &process.plan.limits;
@@ -150,11 +121,13 @@ impl Warden {
         let usual = (Resource::Nofile, self.ready.descriptors);
         let unset = !limits.iter().any(|(resource, _)| *resource == Resource::Nofile);
         for (resource, limit) in unset.then_some(&usual).into_iter().chain(limits) {
-            rustix::process::prlimit(pid, *resource, *limit)
-                .map_err(|errno| failure(&format!("error setting rlimit {resource:?}"), errno))?;
+            rustix::process::prlimit(pid, *resource, *limit).map_err(|errno| {
+                Failure::of_parent(&format!("error setting rlimit {resource:?}"), errno)
+            })?;
         }
         if let Some(control) = &process.control {
-            rustix::io::write(control, b"m").map_err(|errno| failure("let it begin", errno))?;
+            rustix::io::write(control, b"m")
+                .map_err(|errno| Failure::of_parent("let it begin", errno))?;
         }
         Ok(())
     }
@@ -196,7 +169,7 @@ impl Warden {
             }
             (Report::Terminal, Some(master)) => {
                 if let Err(errno) = self.connect_terminal(process, master) {
-                    self.give_up(process, failure("watch its terminal", errno));
+                    self.give_up(process, Failure::of_parent("watch its terminal", errno));
                 }
             }
             (Report::Ready, _) => {
@@ -209,8 +182,10 @@ impl Warden {
                 }
             }
             (Report::Failed(failure), _) => process.failure = Some(failure),
-            (Report::Cloned { .. } | Report::Terminal, None) => {
-                self.give_up(process, failure("understand the child", Errno::PROTO));
+            (Report::Cloned { .. } | Report::Terminal, None)
+            // steps of bundles, which have no place in an engine's plan
+            | (Report::Unshared | Report::Mounted, _) => {
+                self.give_up(process, Failure::of_parent("understand the child", Errno::PROTO));
             }
         }
     }
@@ -319,29 +294,4 @@ impl Warden {
             self.answer(caller, Ok(Reply::Done), Vec::new());
         }
     }
-}
-
-/// A failure of the warden's own part.
-fn failure(what: &str, errno: Errno) -> Failure {
-    let reason = std::io::Error::from(errno).to_string();
-    let reason = reason.split(" (os error").next().unwrap_or_default().to_lowercase();
-    Failure { step: u16::MAX, errno: errno.raw_os_error(), detail: format!("{what}: {reason}") }
-}
-
-/// Enters the namespaces that the process is to share, in the process that clones it.
-fn enter(
-    plan: &Plan,
-    descriptors: &[OwnedFd],
-    beside: Option<BorrowedFd<'_>>,
-    namespaces: i32,
-) -> Result<(), Errno> {
-    if let Some(beside) = beside {
-        return setns(beside, namespaces);
-    }
-    // The user namespace, which is listed first, last: entering it gives up the host's privileges.
-    for (index, kind) in plan.joined.iter().rev() {
-        let fd = descriptors.get(usize::from(index.0)).ok_or(Errno::BADF)?;
-        setns(fd.as_fd(), *kind)?;
-    }
-    Ok(())
 }

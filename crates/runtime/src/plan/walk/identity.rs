@@ -7,9 +7,10 @@ use std::path::Path;
 use bulkhead_sys::{path, process};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::thread::{CapabilitySet as Kernel, CapabilitySets as KernelSets};
 
 use super::{Walk, to_errno};
+use crate::capabilities::CapabilitySets;
 use crate::plan::Program;
 use crate::{Capabilities, User, user};
 
@@ -39,6 +40,31 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// Takes ids as they are; only `HOME` is looked up, where the environment has none.
+    pub(super) fn use_ids(
+        &mut self,
+        uid: u32,
+        gid: u32,
+        additional_gids: &[u32],
+        program: &mut Program,
+    ) -> Result<(), Errno> {
+        let mut home = String::new();
+        if program.wants_home {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root = rustix::fs::open(c"/", flags, Mode::empty())?;
+            let passwd = text(root.as_fd(), "/etc/passwd")?;
+            home = user::home(uid, &passwd);
+            let variable = CString::new(format!("HOME={home}"));
+            program.environment.push(variable.map_err(|_| Errno::INVAL)?);
+        }
+        for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+            give(stream, uid)?;
+        }
+        let additional_gids = additional_gids.to_vec();
+        self.user = Some(user::ResolvedUser { uid, gid, additional_gids, home });
+        Ok(())
+    }
+
     /// No link of `/proc` is followed: one into a leaked descriptor of the host was CVE-2024-21626.
     pub(super) fn change_directory(&mut self, to: &Path) -> Result<(), Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -61,14 +87,23 @@ pub(super) fn bound(set: Capabilities) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Keeps of `set` what this process has: what the kernel or the host does not grant is no error.
-pub(super) fn set_capabilities(set: Capabilities) -> Result<(), Errno> {
+/// Keeps of the sets what this process has: what the kernel or the host does not grant is no error.
+pub(super) fn set_capabilities(sets: CapabilitySets) -> Result<(), Errno> {
     let now = rustix::thread::capabilities(None)?;
-    let kept = now.permitted & CapabilitySet::from_bits_retain(set.0);
+    let bits = |set: Capabilities| now.permitted & Kernel::from_bits_retain(set.0);
+    let (effective, permitted) = (bits(sets.effective), bits(sets.permitted));
+    let inheritable = bits(sets.inheritable);
     rustix::thread::set_capabilities(
         None,
-        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() },
-    )
+        KernelSets { effective: effective & permitted, permitted, inheritable },
+    )?;
+    let ambient = bits(sets.ambient) & permitted & inheritable;
+    if sets.ambient != Capabilities::NONE {
+        for bit in ambient {
+            rustix::thread::configure_capability_in_ambient_set(bit, true)?;
+        }
+    }
+    Ok(())
 }
 
 /// Lets `/dev/stdout` be opened by the process's user: a pipe belongs to the one who made it.

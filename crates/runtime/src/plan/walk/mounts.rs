@@ -2,9 +2,11 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use bulkhead_sys::mount::{Attributes, Depth, set_attributes, set_private};
+use bulkhead_sys::mount::{
+    Attributes, Depth, Propagation, change_attributes, set_attributes, set_private, set_propagation,
+};
 use bulkhead_sys::path;
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -14,21 +16,54 @@ use rustix::mount::{
 
 use super::{Walk, to_errno};
 use crate::FdIndex;
-use crate::plan::{NewMount, Refused};
+use crate::plan::{Entrance, NewMount, Refused, Tree};
 
 impl Walk<'_> {
-    /// The root's mount goes on `/root` of the warden's own small root, to be pivoted to later.
-    pub(super) fn attach_root(&mut self, root: FdIndex) -> Result<(), Errno> {
-        let root = self.descriptor(root)?;
-        move_mount(root, c"", CWD, c"/root", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-        self.root = Some(root);
+    /// The root's mount goes on `at`, to be pivoted to later: a place in the warden's own small
+    /// root, or `/`, where it lies over the host's root.
+    pub(super) fn attach_root(&mut self, root: &Tree, at: &str) -> Result<(), Errno> {
+        match root {
+            Tree::Detached(index) => self.root = Some(self.descriptor(*index)?),
+            Tree::Host { .. } => self.host_root = Some(clone_host_tree(root)?),
+        }
+        let root = self.root()?;
+        move_mount(root, c"", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
         set_private(root, Depth::Tree)
+    }
+
+    /// The root of a process that shares its mount namespace.
+    pub(super) fn open_root(&mut self, at: &Path) -> Result<(), Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        self.host_root = Some(to_errno(path::open_host(at, flags))?);
+        Ok(())
+    }
+
+    /// A procfs of the container's own pid namespace that is mounted nowhere. Where the kernel
+    /// refuses one, the container's `/proc` has to do, if that is what it is.
+    pub(super) fn open_proc(&mut self) -> Result<(), Errno> {
+        let own = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).and_then(|context| {
+            fsconfig_create(&context)?;
+            fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+        });
+        let proc = match own {
+            Err(Errno::PERM) => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let proc = rustix::fs::open(c"/proc", flags, Mode::empty())?;
+                if rustix::fs::fstatfs(&proc)?.f_type as u64 != PROC_SUPER_MAGIC {
+                    return Err(Errno::NODEV);
+                }
+                proc
+            }
+            other => other?,
+        };
+        self.proc = Some(proc);
+        Ok(())
     }
 
     pub(super) fn mount(&mut self, mount: &NewMount, target: &Path) -> Result<(), Errno> {
         // What is masked later is found through these two, so a link must not redirect them
         // (CVE-2019-19921).
-        let strict = matches!(mount.kind, "proc" | "sysfs");
+        let strict = matches!(mount.kind.as_str(), "proc" | "sysfs");
         let target = self.directory(target, strict)?;
         let made = match make(mount) {
             Err(Errno::PERM) => match mount.refused {
@@ -44,7 +79,43 @@ impl Walk<'_> {
             Err(_) if mount.refused == Refused::Skip => return Ok(()),
             other => other?,
         };
-        put(made.as_fd(), target.as_fd())
+        if mount.copy_up {
+            self.copy_up(target.as_fd(), made.as_fd())?;
+        }
+        put(made.as_fd(), target.as_fd())?;
+        propagate(made.as_fd(), &mount.propagation)
+    }
+
+    /// Attaches a tree that has all its attributes but for how it propagates.
+    pub(super) fn bind(
+        &mut self,
+        tree: &Tree,
+        target: &Path,
+        follow: bool,
+        propagation: &[(Propagation, bool)],
+    ) -> Result<(), Errno> {
+        let own;
+        let mount = match tree {
+            Tree::Detached(index) => self.descriptor(*index)?,
+            Tree::Host { .. } => {
+                own = clone_host_tree(tree)?;
+                own.as_fd()
+            }
+        };
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(mount)?.st_mode);
+        let target = match (kind, follow) {
+            (FileType::Directory, follow) => self.directory(target, !follow)?,
+            (_, true) => self.file(target)?,
+            (_, false) => {
+                let flags = OFlags::PATH | OFlags::NOFOLLOW;
+                match to_errno(path::open(self.root()?, target, flags, Mode::empty())) {
+                    Err(Errno::NOENT) => self.file(target)?,
+                    other => other?,
+                }
+            }
+        };
+        put(mount, target.as_fd())?;
+        propagate(mount, propagation)
     }
 
     pub(super) fn attach(
@@ -66,9 +137,17 @@ impl Walk<'_> {
         Ok(())
     }
 
-    pub(super) fn link(&mut self, at: &Path, to: &str) -> Result<(), Errno> {
+    pub(super) fn link(&mut self, at: &Path, to: &str, replace: bool) -> Result<(), Errno> {
         let (parent, name) = to_errno(path::open_parent(self.root()?, at, true))?;
-        match rustix::fs::symlinkat(to, parent, name) {
+        match rustix::fs::symlinkat(to, &parent, &name) {
+            Err(Errno::EXIST) if replace => {
+                let there = rustix::fs::readlinkat(&parent, &name, Vec::new());
+                if there.is_ok_and(|target| target.as_bytes() == to.as_bytes()) {
+                    return Ok(());
+                }
+                rustix::fs::unlinkat(&parent, &name, rustix::fs::AtFlags::empty())?;
+                rustix::fs::symlinkat(to, parent, name)
+            }
             Err(Errno::EXIST) => Ok(()),
             other => other,
         }
@@ -95,7 +174,10 @@ impl Walk<'_> {
             return put(clone_tree(blank.as_fd(), "")?.as_fd(), target.as_fd());
         }
         let blank = make(&NewMount {
-            kind: "tmpfs",
+            kind: "tmpfs".to_owned(),
+            source: "tmpfs".to_owned(),
+            propagation: Vec::new(),
+            copy_up: false,
             options: vec![
                 ("nr_blocks".into(), Some("1".into())),
                 ("nr_inodes".into(), Some("1".into())),
@@ -123,28 +205,41 @@ impl Walk<'_> {
         self.directory(at, false).map(drop)
     }
 
-    /// Keeps `/proc/sys` as it is before it is made read-only.
-    pub(super) fn keep_sysctls(&mut self) -> Result<(), Errno> {
-        self.sysctls = self.if_existing(Path::new("/proc/sys"))?;
-        Ok(())
+    /// Written through a procfs of our own: in the container's, another file may lie in the place
+    /// of this one (CVE-2025-52881).
+    pub(super) fn set_sysctl(&mut self, name: &Path, value: &str) -> Result<(), Errno> {
+        let proc = self.proc.as_ref().ok_or(Errno::NOENT)?;
+        let name = Path::new("sys").join(name);
+        let within = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat2(proc, &name, flags, Mode::empty(), within)?;
+        rustix::io::write(file, value.as_bytes()).map(drop)
     }
 
-    pub(super) fn set_sysctl(&mut self, name: &Path, value: &str) -> Result<(), Errno> {
-        let sysctls = self.sysctls.as_ref().ok_or(Errno::NOENT)?;
-        let file = to_errno(path::open(sysctls.as_fd(), name, OFlags::WRONLY, Mode::empty()))?;
-        rustix::io::write(file, value.as_bytes()).map(drop)
+    pub(super) fn set_propagation_of_root(
+        &mut self,
+        propagation: Propagation,
+        recursive: bool,
+    ) -> Result<(), Errno> {
+        propagate(self.root()?, &[(propagation, recursive)])
     }
 
     /// pivot_root(2) with both places the same, as its manual page shows: the old root lies over
     /// the new one and is then detached, with everything of the host that was seen through it.
-    pub(super) fn enter_root(&mut self) -> Result<(), Errno> {
+    pub(super) fn enter_root(&mut self, entrance: Entrance) -> Result<(), Errno> {
         rustix::process::fchdir(self.root()?)?;
-        rustix::process::pivot_root(c".", c".")?;
-        rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
+        match entrance {
+            Entrance::Pivot => {
+                rustix::process::pivot_root(c".", c".")?;
+                rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
+            }
+            // The root lies over `/` already. What is below stays, out of sight.
+            Entrance::Move | Entrance::Change => rustix::process::chroot(c".")?,
+        }
         rustix::process::chdir(c"/")
     }
 
-    /// The warden's `/dev/null`, after a look at what it is: bound over a masked file, anything
+    /// The parent's `/dev/null`, after a look at what it is: bound over a masked file, anything
     /// else would show the host's (CVE-2025-31133).
     fn null(&mut self) -> Result<BorrowedFd<'_>, Errno> {
         if self.null.is_none() {
@@ -195,9 +290,11 @@ impl Walk<'_> {
 }
 
 fn make(mount: &NewMount) -> Result<OwnedFd, Errno> {
-    let context = fsopen(mount.kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let context = fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)?;
     // shown by mount(8) and df(1), which say "none" otherwise
-    fsconfig_set_string(&context, "source", mount.kind)?;
+    if !mount.source.is_empty() {
+        fsconfig_set_string(&context, "source", mount.source.as_str())?;
+    }
     for (key, value) in &mount.options {
         match value {
             Some(value) => fsconfig_set_string(&context, key.as_str(), value.as_str())?,
@@ -207,6 +304,34 @@ fn make(mount: &NewMount) -> Result<OwnedFd, Errno> {
     fsconfig_create(&context)?;
     let attributes = MountAttrFlags::from_bits_retain(mount.attributes.0 as u32);
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// How the mounts of this namespace propagate from now on. A new mount namespace has the host's
+/// shared ones as peers: what is mounted before this would show up there.
+pub(super) fn set_root_propagation(propagation: Propagation, recursive: bool) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(c"/", flags, Mode::empty())?;
+    propagate(root.as_fd(), &[(propagation, recursive)])
+}
+
+fn propagate(mount: BorrowedFd<'_>, list: &[(Propagation, bool)]) -> Result<(), Errno> {
+    list.iter().try_for_each(|(propagation, recursive)| {
+        set_propagation(mount, if *recursive { Depth::Tree } else { Depth::One }, *propagation)
+    })
+}
+
+fn clone_host_tree(tree: &Tree) -> Result<OwnedFd, Errno> {
+    let Tree::Host { path, recursive, changes } = tree else { return Err(Errno::INVAL) };
+    let source = to_errno(path::open_host(path, OFlags::PATH))?;
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, *recursive);
+    let tree = open_tree(source, c"", flags)?;
+    for change in changes {
+        change_attributes(tree.as_fd(), change.depth, change.clear, change.set)?;
+    }
+    Ok(tree)
 }
 
 fn clone_tree(at: impl AsFd, path: &str) -> Result<OwnedFd, Errno> {
@@ -226,3 +351,6 @@ pub(super) fn put(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), E
 pub(super) fn bind(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
     put(clone_tree(source, "")?.as_fd(), target)
 }
+
+/// linux/magic.h
+const PROC_SUPER_MAGIC: u64 = 0x9fa0;

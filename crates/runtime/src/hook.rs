@@ -1,0 +1,181 @@
+//! Hooks: programs that are run at points of a container's life, with its state on their standard
+//! input (config.md, "POSIX-platform Hooks").
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bulkhead_spec::oci;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// A hook that failed, in the words of runc, which people search for.
+#[derive(Debug, thiserror::Error)]
+#[error("error running {name} hook #{number}: {reason}")]
+pub struct HookError {
+    pub name: String,
+    /// From 0.
+    pub number: usize,
+    pub reason: String,
+}
+
+/// Runs hooks one after the other; the first that fails ends the list.
+///
+/// A hook gets the environment that it names and no other. Its output is quoted in the error.
+pub fn run_all(name: &str, hooks: &[oci::Hook], state: &oci::State) -> Result<(), HookError> {
+    for (number, hook) in hooks.iter().enumerate() {
+        run(hook, state).map_err(|reason| HookError { name: name.to_owned(), number, reason })?;
+    }
+    Ok(())
+}
+
+/// The same, but goes on past failures and returns them all (runtime.md: a poststart or poststop
+/// hook that fails is only warned of).
+pub fn run_each(name: &str, hooks: &[oci::Hook], state: &oci::State) -> Vec<HookError> {
+    let failed = hooks.iter().enumerate().filter_map(|(number, hook)| {
+        let reason = run(hook, state).err()?;
+        Some(HookError { name: name.to_owned(), number, reason })
+    });
+    failed.collect()
+}
+
+fn run(hook: &oci::Hook, state: &oci::State) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", hook.path);
+    let state = serde_json::to_vec(state).map_err(|error| error.to_string())?;
+    let mut command = Command::new(&hook.path);
+    if let Some((first, rest)) = hook.args.split_first() {
+        command.arg0(first).args(rest);
+    }
+    command.env_clear();
+    for variable in &hook.env {
+        if let Some((name, value)) = variable.split_once('=').filter(|(name, _)| !name.is_empty()) {
+            command.env(name, value);
+        }
+    }
+    let output = std::fs::File::from(output_file().map_err(|errno| failed(errno.into()))?);
+    let shared = |file: &std::fs::File| file.try_clone().map(Stdio::from);
+    command.stdin(Stdio::piped());
+    command.stdout(shared(&output).map_err(failed)?);
+    command.stderr(shared(&output).map_err(failed)?);
+    let mut child = command.spawn().map_err(failed)?;
+    if let Some(mut input) = child.stdin.take() {
+        // a hook need not read its state
+        let _ = input.write_all(&state);
+    }
+    let timeout = hook.timeout.and_then(|seconds| u64::try_from(seconds).ok());
+    if let Some(seconds) = timeout
+        && !ends_within(child.id(), Duration::from_secs(seconds)).map_err(|e| failed(e.into()))?
+    {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(format!("{} did not end within its timeout of {seconds} s", hook.path));
+    }
+    let status = child.wait().map_err(failed)?;
+    if status.success() {
+        return Ok(());
+    }
+    let said = said(output);
+    Err(format!(
+        "{status}, output: {said}",
+        status = status.to_string().replace("exit status: ", "exit status ")
+    ))
+}
+
+/// A file without a name, rather than a pipe that a hook could fill while nobody reads.
+fn output_file() -> Result<std::os::fd::OwnedFd, Errno> {
+    rustix::fs::memfd_create(c"hook", rustix::fs::MemfdFlags::CLOEXEC)
+}
+
+/// The first kilobytes of what a hook has written.
+fn said(mut output: std::fs::File) -> String {
+    use std::io::{Read, Seek};
+    const LONGEST: u64 = 4096;
+    let mut bytes = Vec::new();
+    if output.rewind().is_ok() {
+        let _ = output.take(LONGEST).read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).trim_end().to_owned()
+}
+
+/// Waits for the end of a child that has not been waited for; false when time is up.
+fn ends_within(pid: u32, patience: Duration) -> Result<bool, Errno> {
+    let deadline = Instant::now() + patience;
+    let pid = Pid::from_raw(pid as i32).ok_or(Errno::SRCH)?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => {
+                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+                return Ok(false);
+            }
+            Ok(_) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> oci::State {
+        oci::State {
+            oci_version: oci::VERSION.into(),
+            id: "box".into(),
+            status: oci::Status::Creating,
+            pid: 7,
+            bundle: "/b".into(),
+            annotations: Default::default(),
+        }
+    }
+
+    fn shell(script: &str) -> oci::Hook {
+        oci::Hook {
+            path: "/bin/sh".into(),
+            args: vec!["sh".into(), "-c".into(), script.into()],
+            env: vec!["NAME=value".into()],
+            timeout: None,
+        }
+    }
+
+    #[test]
+    fn a_hook_reads_the_state_and_has_only_its_own_environment() {
+        let script = r#"read state; case $state in *'"pid":7'*) ;; *) exit 3;; esac
+            [ "$NAME" = value ] && [ -z "$CARGO" ] && [ -z "$HOME" ]"#;
+        run_all("prestart", &[shell(script)], &state()).unwrap();
+    }
+
+    #[test]
+    fn the_first_failure_is_told_with_what_it_said() {
+        let hooks = [shell("exit 0"), shell("echo out; echo error >&2; exit 3"), shell("exit 4")];
+        let error = run_all("createRuntime", &hooks, &state()).unwrap_err();
+        let want = "error running createRuntime hook #1: exit status 3, output: out\nerror";
+        assert_eq!(error.to_string(), want);
+        assert_eq!(run_each("poststop", &hooks, &state()).len(), 2);
+        let missing = oci::Hook { path: "/nowhere/hook".into(), ..Default::default() };
+        let error = run_all("prestart", &[missing], &state()).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/hook: No such file"), "{error}");
+    }
+
+    #[test]
+    fn a_hook_that_takes_too_long_is_killed() {
+        let script = "exec sleep 1000";
+        let hook = oci::Hook { timeout: Some(1), ..shell(script) };
+        let error = run_all("poststart", &[hook], &state()).unwrap_err().to_string();
+        assert!(error.contains("did not end within its timeout of 1 s"), "{error}");
+    }
+
+    #[test]
+    fn a_hook_that_reads_nothing_is_fine() {
+        let long = oci::State { bundle: "b".repeat(1 << 20), ..state() };
+        run_all("prestart", &[shell("exec <&-; exit 0")], &long).unwrap();
+    }
+}

@@ -1,0 +1,197 @@
+use bulkhead_spec::oci;
+
+use super::{BundleOptions, kernel};
+use crate::capabilities::CapabilitySets;
+use crate::plan::compile::{absolute, candidates, strings};
+use crate::plan::{Plan, PlanError, Program, Step};
+use crate::{Capabilities, FdIndex, Seccomp, seccomp};
+
+/// What a process of a bundle needs after its root.
+pub(super) struct Tail<'a> {
+    pub process: &'a oci::Process,
+    pub linux: Option<&'a oci::Linux>,
+    pub start: Option<FdIndex>,
+    pub hooks: Vec<oci::Hook>,
+    pub state: oci::State,
+    pub options: &'a BundleOptions,
+}
+
+impl Plan {
+    /// The steps of a process from its session to its exec.
+    pub(super) fn oci_process(tail: &Tail<'_>) -> Result<Self, PlanError> {
+        let process = tail.process;
+        let mut steps = vec![Step::Session { terminal: process.terminal }];
+        steps.extend(attribute_steps(process, tail.linux)?);
+        let ids = &process.user;
+        let additional_gids = ids.additional_gids.clone();
+        steps.push(Step::User { uid: ids.uid, gid: ids.gid, additional_gids });
+        steps.push(Step::WorkingDirectory(absolute(&process.cwd)?));
+        if tail.options.new_keyring {
+            steps.push(Step::NewKeyring);
+        }
+        steps.push(Step::FindProgram);
+        steps.push(Step::AwaitGo);
+        if let Some(listener) = tail.start {
+            steps.push(Step::AwaitStart { listener });
+        }
+        if !tail.hooks.is_empty() {
+            let (hooks, state) = (tail.hooks.clone(), tail.state.clone());
+            steps.push(Step::Hooks { name: "startContainer", hooks, state });
+        }
+        Self::ending(process, tail.linux, tail.options, steps)
+    }
+
+    /// Compiles one more process of a running container.
+    pub fn bundle_exec(
+        config: &oci::Config,
+        process: &oci::Process,
+        cgroup_v1_procs: &[FdIndex],
+        namespaces: i32,
+        options: &BundleOptions,
+    ) -> Result<Self, PlanError> {
+        let mut steps = Vec::with_capacity(24);
+        if let Some(affinity) = &process.exec_cpu_affinity
+            && !affinity.initial.is_empty()
+        {
+            let initial = kernel::list(&affinity.initial, "execCPUAffinity.initial")?;
+            steps.push(Step::Affinity(initial));
+        }
+        steps.extend(cgroup_v1_procs.iter().map(|&procs| Step::JoinCgroup { procs }));
+        if let Some(affinity) = &process.exec_cpu_affinity
+            && !affinity.final_.is_empty()
+        {
+            let last = kernel::list(&affinity.final_, "execCPUAffinity.final")?;
+            steps.push(Step::Affinity(last));
+        }
+        if namespaces & bulkhead_sys::process::CLONE_NEWUSER != 0 {
+            steps.push(Step::BecomeRoot);
+        }
+        if !process.apparmor_profile.is_empty() || !process.selinux_label.is_empty() {
+            steps.push(Step::OpenProc);
+        }
+        if process.terminal {
+            let (rows, columns) =
+                process.console_size.map_or((0, 0), |size| (size.height, size.width));
+            steps.push(Step::OpenTerminal { rows, columns, console: false });
+        }
+        let linux = config.linux.as_ref();
+        steps.push(Step::Session { terminal: process.terminal });
+        steps.extend(attribute_steps(process, linux)?);
+        let ids = &process.user;
+        let additional_gids = ids.additional_gids.clone();
+        steps.push(Step::User { uid: ids.uid, gid: ids.gid, additional_gids });
+        steps.push(Step::WorkingDirectory(absolute(&process.cwd)?));
+        if options.new_keyring {
+            steps.push(Step::NewKeyring);
+        }
+        steps.push(Step::AwaitGo);
+        Self::ending(process, linux, options, steps)
+    }
+
+    /// From the last wait to the exec.
+    fn ending(
+        process: &oci::Process,
+        linux: Option<&oci::Linux>,
+        options: &BundleOptions,
+        mut steps: Vec<Step>,
+    ) -> Result<Self, PlanError> {
+        let name = process.args.first().filter(|it| !it.is_empty());
+        let name = name
+            .ok_or_else(|| {
+                PlanError::Invalid(
+                    "process.args of config.json is empty: give it a program".to_owned(),
+                )
+            })?
+            .clone();
+        let sets = match &process.capabilities {
+            Some(names) => CapabilitySets::from_names(names).0,
+            None => CapabilitySets::without_inheritance(Capabilities::NONE),
+        };
+        let filter = match linux.and_then(|it| it.seccomp.as_ref()) {
+            Some(profile) => {
+                let text = serde_json::to_string(profile)
+                    .map_err(|error| PlanError::Invalid(error.to_string()))?;
+                seccomp::compile(&Seccomp::Profile(text), sets.bounding)?
+            }
+            None => None,
+        };
+        let filtered = filter.is_some();
+        let umask = process.user.umask.unwrap_or(0o022) & 0o777;
+        steps.push(Step::CloseDescriptors { first: 3 + options.preserve_fds, umask });
+        steps.push(Step::BoundingSet(sets.bounding));
+        // Without no_new_privs a filter takes CAP_SYS_ADMIN, which the next steps give away; with
+        // it the filter comes last, so that it need not allow them.
+        if filtered && !process.no_new_privileges {
+            steps.push(Step::Filter);
+        }
+        if !process.selinux_label.is_empty() {
+            let label = process.selinux_label.clone();
+            steps.push(Step::Label { file: "exec", label });
+        }
+        if !process.apparmor_profile.is_empty() {
+            let label = format!("exec {}", process.apparmor_profile);
+            steps.push(Step::Label { file: "apparmor/exec", label });
+        }
+        steps.push(Step::SetIdentity { keep_capabilities: true });
+        steps.push(Step::SetCapabilities(sets));
+        if process.no_new_privileges {
+            steps.push(Step::NoNewPrivileges);
+            if filtered {
+                steps.push(Step::Filter);
+            }
+        }
+        let searched = !name.contains('/');
+        steps.push(Step::Execute { candidates: candidates(&name, &process.env)?, searched });
+        Ok(Self {
+            namespaces: 0,
+            joined: Vec::new(),
+            time_offsets: String::new(),
+            waits: false,
+            limits: kernel::limits(&process.rlimits)?,
+            oom_score_adj: oom_score_adj(process)?,
+            steps,
+            program: Program {
+                name,
+                arguments: strings(&process.args)?,
+                environment: strings(&process.env)?,
+                wants_home: !process.env.iter().any(|it| it.starts_with("HOME=")),
+                filter,
+            },
+        })
+    }
+}
+
+fn attribute_steps(
+    process: &oci::Process,
+    linux: Option<&oci::Linux>,
+) -> Result<Vec<Step>, PlanError> {
+    let mut steps = Vec::new();
+    if let Some(scheduler) = &process.scheduler {
+        steps.push(Step::Scheduler(kernel::scheduler(scheduler)?));
+    }
+    if let Some(priority) = &process.io_priority {
+        steps.push(Step::IoPriority(kernel::io_priority(priority)?));
+    }
+    if let Some(policy) = linux.and_then(|it| it.memory_policy.as_ref())
+        && !policy.mode.is_empty()
+    {
+        let (mode, nodes) = kernel::memory_policy(policy)?;
+        steps.push(Step::MemoryPolicy { mode, nodes });
+    }
+    if let Some(personality) = linux.and_then(|it| it.personality.as_ref())
+        && !personality.domain.is_empty()
+    {
+        steps.push(Step::Personality(kernel::personality(personality)?));
+    }
+    Ok(steps)
+}
+
+fn oom_score_adj(process: &oci::Process) -> Result<Option<i16>, PlanError> {
+    let Some(score) = process.oom_score_adj else { return Ok(None) };
+    match i16::try_from(score) {
+        Ok(score @ -1000..=1000) => Ok(Some(score)),
+        _ => Err(PlanError::Invalid(format!(
+            "process.oomScoreAdj {score} is not from -1000 to 1000"
+        ))),
+    }
+}

@@ -1,0 +1,145 @@
+//! The clone: by one call where every namespace is new, through a helper where some are joined.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use bulkhead_sys::process::{
+    CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER, CLONE_PARENT, Child, clone3, close_all_but, setns,
+};
+use rustix::io::Errno;
+use rustix::thread::UnshareFlags;
+
+use super::{Failure, Plan, Report, Surroundings};
+
+/// Whose namespaces a process of a running container joins, for exec.
+#[derive(Debug, Clone, Copy)]
+pub struct Beside<'a> {
+    pub pidfd: BorrowedFd<'a>,
+    /// `CLONE_NEW…`.
+    pub namespaces: i32,
+}
+
+/// What [`Plan::spawn`] made.
+#[derive(Debug)]
+pub enum Spawned {
+    /// The process itself.
+    Process(Child),
+    /// A helper that joins namespaces, clones the process as a sibling of its own, tells of it by
+    /// [`Report::Cloned`] and ends. It is to be reaped.
+    Helper(Child),
+}
+
+impl Plan {
+    /// Clones a process that walks this plan, in `cgroup` (a directory of cgroup v2) from birth.
+    ///
+    /// Everything but `keep` and what `surroundings` names is closed in it.
+    ///
+    /// # Errors
+    /// Those of clone3(2). What goes wrong later comes as [`Report::Failed`].
+    pub fn spawn(
+        &mut self,
+        surroundings: &Surroundings<'_>,
+        cgroup: Option<BorrowedFd<'_>>,
+        beside: Option<Beside<'_>>,
+        keep: &[u32],
+    ) -> Result<Spawned, Errno> {
+        let keep = kept(surroundings, keep);
+        let namespaces = self.namespaces;
+        if self.joined.is_empty() && beside.is_none() && self.time_offsets.is_empty() {
+            return clone3(namespaces, cgroup, || {
+                if close_all_but(&keep).is_err() { 255 } else { self.walk(surroundings) }
+            })
+            .map(Spawned::Process);
+        }
+        // The helper is born in the cgroup: once it is in the container's namespaces, it may not
+        // choose one (cgroups(7), `nsdelegate`).
+        let helper = clone3(0, cgroup, || {
+            let left = self.enter(surroundings, beside);
+            let cloned = left.and_then(|left| {
+                clone3(left | CLONE_PARENT, None, || {
+                    if close_all_but(&keep).is_err() { 255 } else { self.walk(surroundings) }
+                })
+            });
+            match cloned {
+                Ok(Child { pid, pidfd }) => {
+                    Report::Cloned { pid }.send(surroundings.control, Some(pidfd.as_fd()));
+                    0
+                }
+                Err(errno) => {
+                    let failure = Failure::of_parent("join the namespaces of the container", errno);
+                    Report::Failed(failure).send(surroundings.control, None);
+                    255
+                }
+            }
+        });
+        helper.map(Spawned::Helper)
+    }
+
+    /// Enters, in the helper, what the process is to share, and returns the namespaces that are
+    /// left to be made by the clone.
+    fn enter(
+        &self,
+        surroundings: &Surroundings<'_>,
+        beside: Option<Beside<'_>>,
+    ) -> Result<i32, Errno> {
+        if let Some(beside) = beside {
+            setns(beside.pidfd, beside.namespaces)?;
+            return Ok(self.namespaces);
+        }
+        let fd = |index: usize| surroundings.descriptors.get(index).ok_or(Errno::BADF);
+        // Those first that the host's privileges open. What belongs to the user namespace that is
+        // joined too opens only from within; entering that gives the host's privileges up.
+        let mut refused = Vec::new();
+        for (index, kind) in self.joined.iter().filter(|(_, kind)| *kind != CLONE_NEWUSER) {
+            match setns(fd(index.0.into())?.as_fd(), *kind) {
+                Ok(()) => {}
+                Err(Errno::PERM) => refused.push((index, *kind)),
+                Err(errno) => return Err(errno),
+            }
+        }
+        for (index, kind) in self.joined.iter().filter(|(_, kind)| *kind == CLONE_NEWUSER) {
+            setns(fd(index.0.into())?.as_fd(), *kind)?;
+        }
+        for (index, kind) in refused {
+            setns(fd(index.0.into())?.as_fd(), kind)?;
+        }
+        if self.time_offsets.is_empty() {
+            return Ok(self.namespaces);
+        }
+        // Offsets can be set only before anything lives in the namespace (time_namespaces(7)), and
+        // only by one who is privileged in the user namespace that owns it.
+        let mut left = self.namespaces & !CLONE_NEWTIME;
+        let unshare = |flags| {
+            bulkhead_sys::unshare(flags)
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        };
+        if left & CLONE_NEWUSER != 0 {
+            unshare(UnshareFlags::NEWUSER)?;
+            left &= !CLONE_NEWUSER;
+            Report::Unshared.send(surroundings.control, None);
+            super::walk::await_message(surroundings.control)?;
+            bulkhead_sys::process::set_identity(0, 0, &[])?;
+        }
+        unshare(UnshareFlags::NEWTIME)?;
+        let offsets = std::fs::write("/proc/self/timens_offsets", &self.time_offsets);
+        offsets.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        debug_assert!(left & CLONE_NEWPID != 0 || self.namespaces & CLONE_NEWPID == 0);
+        Ok(left)
+    }
+}
+
+/// The descriptors that stay open in the child, in ascending order.
+fn kept(surroundings: &Surroundings<'_>, keep: &[u32]) -> Vec<u32> {
+    let named = surroundings.descriptors.iter().map(OwnedFd::as_raw_fd);
+    let stdio = surroundings.stdio.iter().flatten().map(AsRawFd::as_raw_fd);
+    let mut kept: Vec<u32> = named
+        .chain([surroundings.control.as_raw_fd()])
+        .chain(stdio)
+        .map(|fd| fd as u32)
+        // so that nothing else takes these numbers before the streams have their place
+        .chain([0, 1, 2])
+        .chain(keep.iter().copied())
+        .collect();
+    kept.sort_unstable();
+    kept.dedup();
+    kept
+}

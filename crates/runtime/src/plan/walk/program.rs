@@ -1,0 +1,82 @@
+use std::ffi::CString;
+use std::os::fd::AsFd;
+
+use bulkhead_spec::oci;
+use bulkhead_sys::process;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::Walk;
+use crate::hook;
+use crate::plan::{Program, Step};
+
+impl Walk<'_> {
+    /// Looks for the program before the container is said to be created, as runc does, so that a
+    /// name that is wrong is an error of `create`.
+    pub(super) fn find(&mut self, steps: &[Step]) -> Result<(), Errno> {
+        let candidates = steps.iter().find_map(|step| match step {
+            Step::Execute { candidates, .. } => Some(candidates),
+            _ => None,
+        });
+        let mut reason = Errno::NOENT;
+        for (index, candidate) in candidates.into_iter().flatten().enumerate() {
+            match rustix::fs::stat(candidate) {
+                Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                    reason = Errno::ISDIR;
+                }
+                Ok(stat) if stat.st_mode & 0o111 == 0 => reason = Errno::ACCESS,
+                Ok(_) => {
+                    self.found = index;
+                    return Ok(());
+                }
+                // of several directories of PATH one may be closed to us
+                Err(Errno::ACCESS) => reason = Errno::ACCESS,
+                Err(Errno::LOOP) => reason = Errno::LOOP,
+                Err(_) => {}
+            }
+        }
+        Err(reason)
+    }
+
+    pub(super) fn run_hooks(
+        &mut self,
+        name: &str,
+        hooks: &[oci::Hook],
+        state: &oci::State,
+    ) -> Result<(), Errno> {
+        let state = oci::State { pid: self.pid, ..state.clone() };
+        hook::run_all(name, hooks, &state).map_err(|error| {
+            self.detail = error.to_string();
+            Errno::CANCELED
+        })
+    }
+
+    /// A label that the next execve(2) gives. It is written through a procfs of our own, in which
+    /// a container cannot put another file in the place of this one (CVE-2019-16884).
+    pub(super) fn set_label(&mut self, file: &str, label: &str) -> Result<(), Errno> {
+        let proc = self.proc.as_ref().ok_or(Errno::BADF)?;
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let path = format!("thread-self/attr/{file}");
+        let written = rustix::fs::openat(proc.as_fd(), path.as_str(), flags, Mode::empty())
+            .and_then(|file| rustix::io::write(file, label.as_bytes()));
+        written.map(drop).inspect_err(|errno| {
+            let reason = crate::plan::failure::reason(*errno);
+            self.detail =
+                format!("unable to apply label {label:?}: write `/proc/{path}`: {reason}");
+        })
+    }
+}
+
+/// Tries each candidate; returns why none could be executed.
+pub(super) fn execute(candidates: &[CString], searched: bool, program: &Program) -> Errno {
+    let mut reason = Errno::NOENT;
+    for candidate in candidates {
+        match process::execve(candidate, &program.arguments, &program.environment) {
+            Errno::NOENT | Errno::NOTDIR if searched => {}
+            // as execvp(3): go on, but remember that there was something
+            Errno::ACCESS if searched => reason = Errno::ACCESS,
+            error => return error,
+        }
+    }
+    reason
+}
