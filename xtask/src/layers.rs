@@ -8,7 +8,7 @@ use crate::setup;
 const LAYERS: &[&[&str]] = &[
     &["sys", "spec"],
     &["runtime", "network", "image", "store"],
-    &["warden", "build", "ecs", "registry"],
+    &["warden", "oci", "build", "ecs", "registry"],
     &["engine"],
     &["docker-api", "aws-api"],
     &["agent", "console"],

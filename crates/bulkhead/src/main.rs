@@ -1,8 +1,8 @@
 //! `bulkhead`: an OCI runtime, a Docker-compatible engine, an ECS-compatible scheduler and their
 //! console in one program.
 //!
-//! The warden is dispatched before the command line is parsed: it is started by other parts of
-//! Bulkhead, often, and has to be small.
+//! The warden and the OCI runtime are dispatched before the command line is parsed: they are started
+//! by other programs, often, and have to be small.
 #![forbid(unsafe_code)]
 
 mod cli;
@@ -26,6 +26,9 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     if arguments.get(1).is_some_and(|name| name == "warden") {
         return warden(&arguments[2..]);
+    }
+    if let Some(status) = oci(&arguments) {
+        return status;
     }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
@@ -51,6 +54,17 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit_code)
         }
     }
+}
+
+/// `bulkhead oci …`, or the program under the name of a runtime.
+fn oci(arguments: &[std::ffi::OsString]) -> Option<ExitCode> {
+    let name = std::path::Path::new(arguments.first()?).file_name()?.to_str()?;
+    let (name, first) = match name {
+        "runc" | "bulkhead-oci" => (name, 1),
+        _ if arguments.get(1).is_some_and(|word| word == "oci") => ("bulkhead", 2),
+        _ => return None,
+    };
+    Some(ExitCode::from(bulkhead_oci::main(name, arguments[first..].to_vec())))
 }
 
 /// Docker's exit status for a command line that makes no sense.

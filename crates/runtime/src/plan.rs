@@ -115,7 +115,8 @@ enum Entrance {
     Change,
 }
 
-/// A device node.
+/// A device node; the host's of the same path is bound where making one is refused (`EPERM`), as in
+/// a user namespace.
 #[derive(Debug)]
 struct Node {
     path: PathBuf,
@@ -124,8 +125,6 @@ struct Node {
     mode: u32,
     uid: u32,
     gid: u32,
-    /// The host's node, bound where making one is refused (`EPERM`), as in a user namespace.
-    host: Option<FdIndex>,
 }
 
 /// One thing to do; each is a few system calls.

@@ -1,6 +1,12 @@
 //! The signal state of a process that has one thread.
 
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
 use rustix::io::Errno;
+
+mod name;
+
+pub use name::number;
 
 use crate::{check, process::last_error};
 
@@ -14,6 +20,19 @@ pub struct Taken {
 
 /// `SIGCHLD`.
 pub const CHILD: i32 = libc::SIGCHLD;
+
+/// `SIGWINCH`.
+pub const WINDOW_CHANGED: i32 = libc::SIGWINCH;
+
+/// Sends a signal by a pidfd (pidfd_send_signal(2)); any number that the kernel takes.
+pub fn send(pidfd: BorrowedFd<'_>, number: i32) -> Result<(), Errno> {
+    // SAFETY: the call takes a descriptor that is open as long as it is borrowed, and no siginfo.
+    crate::check_value(unsafe {
+        let none = std::ptr::null::<libc::siginfo_t>();
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), number, none, 0)
+    })
+    .map(drop)
+}
 
 /// Blocks every signal that can be blocked, and takes back whatever was ignored, which children
 /// would inherit through exec.
@@ -56,6 +75,34 @@ pub fn wait() -> Result<Taken, Errno> {
         return Err(last_error());
     }
     Ok(Taken { number, from_kernel: info.si_code == libc::SI_KERNEL })
+}
+
+/// Makes a descriptor that is readable when a signal has come (signalfd(2)); they must be blocked.
+pub fn descriptor() -> Result<OwnedFd, Errno> {
+    let all = set(true);
+    // SAFETY: the set lives across the call, and -1 asks for a new descriptor.
+    let fd = unsafe { libc::signalfd(-1, &raw const all, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(last_error());
+    }
+    // SAFETY: the kernel has just made this descriptor, and nothing else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes the next signal from a [`descriptor`]; `None` if none has come.
+pub fn take(descriptor: BorrowedFd<'_>) -> Result<Option<Taken>, Errno> {
+    // the number is the first word of `struct signalfd_siginfo`, the code the third
+    let mut info = [0u8; size_of::<libc::signalfd_siginfo>()];
+    match rustix::io::read(descriptor, &mut info) {
+        Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+        Err(errno) => Err(errno),
+        Ok(_) => {
+            let word = |at: usize| {
+                i32::from_ne_bytes([info[at], info[at + 1], info[at + 2], info[at + 3]])
+            };
+            Ok(Some(Taken { number: word(0), from_kernel: word(8) == libc::SI_KERNEL }))
+        }
+    }
 }
 
 /// Sends `number` to a child that has not been waited for, so that its pid is still its own.

@@ -41,8 +41,6 @@ pub struct BundleSources {
     /// `cgroup.procs` of every v1 hierarchy that the child joins.
     pub cgroup_v1_procs: Vec<FdIndex>,
     pub cgroup: CgroupMount,
-    /// Nodes of the host by their path in the container, for user namespaces.
-    pub devices: BTreeMap<String, FdIndex>,
     /// The socket on which `start` calls; without it the parent itself lets the container go on.
     pub listener: Option<FdIndex>,
 }
@@ -132,7 +130,7 @@ impl Plan {
         }
         if own_mounts {
             mounts::steps(config, sources, &mut steps)?;
-            devices::steps(config, sources, &mut steps)?;
+            devices::steps(config, &mut steps)?;
         } else if !config.mounts.is_empty() {
             return Err(PlanError::Invalid(
                 "config.json has mounts but no mount namespace of its own, so they would be made \

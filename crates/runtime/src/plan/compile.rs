@@ -5,6 +5,8 @@ use bulkhead_sys::mount::Attributes;
 use bulkhead_sys::process::{Arguments, CLONE_NEWCGROUP, CLONE_NEWUSER};
 use rustix::process::{Resource, Rlimit};
 
+use crate::cgroup::Layout;
+
 use super::{Entrance, KINDS, NewMount, Plan, Program, Refused, Step, Tree};
 use crate::capabilities::CapabilitySets;
 use crate::seccomp::{self, SeccompError};
@@ -22,6 +24,14 @@ pub enum CgroupHierarchy {
     /// `cpu,cpuacct` or `name=systemd`.
     V1(String),
     V2,
+}
+
+impl From<&Layout> for Host {
+    /// What is mounted, rather than what the kernel knows: a view of cgroup v2 alone is one.
+    fn from(layout: &Layout) -> Self {
+        let v1 = layout.v1.iter().map(|it| CgroupHierarchy::V1(it.controllers.join(",")));
+        Self { cgroups: v1.chain(layout.v2.iter().map(|_| CgroupHierarchy::V2)).collect() }
+    }
 }
 
 impl Host {

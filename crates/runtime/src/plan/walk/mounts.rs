@@ -16,7 +16,7 @@ use rustix::mount::{
 
 use super::{Walk, to_errno};
 use crate::FdIndex;
-use crate::plan::{Entrance, NewMount, Refused, Tree};
+use crate::plan::{Entrance, NewMount, Node, Refused, Tree};
 
 impl Walk<'_> {
     /// The root's mount goes on `at`, to be pivoted to later: a place in the warden's own small
@@ -304,6 +304,21 @@ fn make(mount: &NewMount) -> Result<OwnedFd, Errno> {
     fsconfig_create(&context)?;
     let attributes = MountAttrFlags::from_bits_retain(mount.attributes.0 as u32);
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// Binds the host's node of the same path, after a look at what it is. The host's root is still
+/// this process's.
+pub(super) fn bind_node(node: &Node, target: &OwnedFd) -> Result<(), Errno> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    let tree = open_tree(CWD, node.path.as_path(), flags)?;
+    let stat = rustix::fs::fstat(&tree)?;
+    if FileType::from_raw_mode(stat.st_mode) != node.kind || stat.st_rdev != node.device {
+        return Err(Errno::PERM);
+    }
+    put(tree.as_fd(), target.as_fd())?;
+    set_private(tree.as_fd(), Depth::One)
 }
 
 /// How the mounts of this namespace propagate from now on. A new mount namespace has the host's

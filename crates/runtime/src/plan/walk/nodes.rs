@@ -34,9 +34,8 @@ impl Walk<'_> {
                 return self.make_node(node);
             }
             Err(Errno::PERM | Errno::ACCESS) => {
-                let Some(host) = node.host else { return Err(Errno::PERM) };
                 let target = self.file(&node.path)?;
-                return mounts::bind(self.descriptor(host)?, std::os::fd::AsFd::as_fd(&target));
+                return mounts::bind_node(node, &target);
             }
             Err(errno) => return Err(errno),
         }

@@ -1,0 +1,105 @@
+use std::time::Duration;
+
+use bulkhead_runtime::hook;
+use bulkhead_spec::oci::{Config, Status};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::arguments::{Command, Global};
+use crate::directory::Directory;
+use crate::error::{Error, Result};
+use crate::log::Log;
+use crate::record::{Identity, Record};
+
+pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
+    let force = command.has("force");
+    let directory = match Directory::open(&global.root, command.id()?) {
+        Err(Error::NoContainer) if force => return Ok(0),
+        other => other?,
+    };
+    directory.lock()?;
+    let record = directory.record()?;
+    let status = directory.status(record.as_ref())?;
+    let allowed = matches!(status, Status::Stopped | Status::Created | Status::Creating);
+    if !allowed && !force {
+        let text = format!(
+            "cannot delete container {} that is not stopped: {}",
+            command.id()?,
+            status.name()
+        );
+        return Err(Error::Refused(text));
+    }
+    let config = match directory.config() {
+        // only for hooks, and what cannot be read can still be removed
+        Err(_) if force => Config::default(),
+        other => other?,
+    };
+    remains(&directory, record.as_ref(), &config, log)?;
+    Ok(0)
+}
+
+/// Ends what still lives of a container and removes everything of it; goes on past failures and
+/// returns the first.
+pub fn remains(
+    directory: &Directory,
+    record: Option<&Record>,
+    config: &Config,
+    log: &Log,
+) -> Result<()> {
+    let mut result = Ok(());
+    if let Some(record) = record {
+        result = kill(directory, record);
+        if let Ok(Some(cgroup)) = directory.cgroup(record) {
+            result = result.and(cgroup.delete().map_err(Error::from));
+        }
+    }
+    if result.is_ok() {
+        result = directory.remove();
+    }
+    if let (Some(record), Some(hooks)) = (record, &config.hooks) {
+        let state = record.state(Status::Stopped, config);
+        for error in hook::run_each("poststop", &hooks.poststop, &state) {
+            log.warn(&error.to_string());
+        }
+    }
+    result
+}
+
+/// Kills all processes of a container and waits until they are gone.
+fn kill(directory: &Directory, record: &Record) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let process = record.process.and_then(Identity::open);
+    if let Some(pidfd) = &process {
+        let _ = pidfd_send_signal(pidfd, Signal::KILL);
+    }
+    let cgroup = directory.cgroup(record)?.filter(|cgroup| cgroup.exists());
+    if let Some(cgroup) = &cgroup
+        && !cgroup.pids()?.is_empty()
+    {
+        cgroup.kill()?;
+    }
+    let gone = match (&process, &cgroup) {
+        (Some(pidfd), _) if !ends_within(pidfd, PATIENCE) => false,
+        (_, Some(cgroup)) => cgroup.wait_empty(PATIENCE)?,
+        _ => true,
+    };
+    if gone {
+        return Ok(());
+    }
+    Err(Error::Refused(format!(
+        "container {} has been killed but does not end: a process of it is stuck in the kernel",
+        record.id
+    )))
+}
+
+/// Waits for the end of a process that may be another's child.
+fn ends_within(pidfd: &std::os::fd::OwnedFd, patience: Duration) -> bool {
+    let timeout = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: 0 };
+    loop {
+        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)) {
+            Err(Errno::INTR) => {}
+            other => return other.is_ok_and(|ready| ready > 0),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+use bulkhead_runtime::plan::{memory_policy_flags, memory_policy_modes};
+use bulkhead_runtime::{capabilities, mount_options};
+use bulkhead_spec::oci::{
+    self, CgroupFeatures, Enabled, Features, IntelRdtFeatures, LinuxFeatures, MemoryPolicyFeatures,
+    MountExtensions, NamespaceKind, SeccompFeatures,
+};
+
+use super::state::print;
+use crate::error::Result;
+
+pub fn run() -> Result<u8> {
+    print(&features())?;
+    Ok(0)
+}
+
+fn features() -> Features {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let on = Enabled { enabled: true };
+    Features {
+        oci_version_min: "1.0.0".to_owned(),
+        oci_version_max: oci::VERSION.to_owned(),
+        hooks: names(&[
+            "prestart",
+            "createRuntime",
+            "createContainer",
+            "startContainer",
+            "poststart",
+            "poststop",
+        ]),
+        mount_options: mount_options::known().into_iter().map(str::to_owned).collect(),
+        linux: LinuxFeatures {
+            namespaces: NamespaceKind::ALL.iter().map(|kind| kind.name().to_owned()).collect(),
+            capabilities: capabilities::NAMES.iter().map(|name| format!("CAP_{name}")).collect(),
+            cgroup: CgroupFeatures { v1: true, v2: true, ..CgroupFeatures::default() },
+            seccomp: SeccompFeatures::default(),
+            apparmor: on,
+            selinux: on,
+            intel_rdt: IntelRdtFeatures::default(),
+            memory_policy: MemoryPolicyFeatures {
+                modes: memory_policy_modes(),
+                flags: memory_policy_flags(),
+            },
+            mount_extensions: MountExtensions { idmap: on },
+            net_devices: Enabled::default(),
+        },
+        ..Features::default()
+    }
+}

@@ -1,0 +1,42 @@
+use bulkhead_runtime::hook;
+use bulkhead_spec::oci::Status;
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::arguments::{Command, Global};
+use crate::directory::Directory;
+use crate::error::{Error, Result};
+use crate::launch;
+
+pub fn run(global: &Global, command: &Command) -> Result<u8> {
+    let directory = Directory::open(&global.root, command.id()?)?;
+    directory.lock()?;
+    let record = directory.record()?;
+    let status = directory.status(record.as_ref())?;
+    let (Status::Created, Some(record)) = (status, record) else {
+        return Err(Error::Refused(match status {
+            Status::Stopped => "cannot start a container that has stopped".to_owned(),
+            Status::Creating => "cannot start a container that is still being created".to_owned(),
+            _ => "cannot start an already running container".to_owned(),
+        }));
+    };
+    let config = directory.config()?;
+    let stopped = || Error::Refused("cannot start a container that has stopped".to_owned());
+    let process = record.process.ok_or_else(stopped)?;
+    let control = directory.call()?.ok_or_else(stopped)?;
+    launch::say(&control, process.pid)?;
+    launch::await_execution(&control, |failure| Error::Start {
+        command: "start",
+        reason: failure.detail.clone(),
+    })?;
+    if let Some(hooks) = &config.hooks {
+        let state = record.state(Status::Running, &config);
+        let ran = hook::run_all("poststart", &hooks.poststart, &state);
+        if ran.is_err()
+            && let Some(pidfd) = process.open()
+        {
+            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        }
+        ran?;
+    }
+    Ok(0)
+}

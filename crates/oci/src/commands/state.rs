@@ -1,0 +1,67 @@
+use std::io::Write;
+
+use bulkhead_spec::oci::{self, Status};
+use serde_json::json;
+
+use crate::arguments::{Command, Global};
+use crate::directory::Directory;
+use crate::error::{Error, Result};
+
+pub fn run(global: &Global, command: &Command) -> Result<u8> {
+    let directory = Directory::open(&global.root, command.id()?)?;
+    let record = directory.record()?;
+    let status = directory.status(record.as_ref())?;
+    let mut state = match &record {
+        Some(record) => {
+            let state = record.state(status, &directory.config()?);
+            let mut value = json!({
+                "ociVersion": state.oci_version,
+                "id": state.id,
+                "pid": state.pid,
+                "status": status.name(),
+                "bundle": state.bundle,
+                "rootfs": record.rootfs,
+                "created": record.created,
+            });
+            if !state.annotations.is_empty() {
+                value["annotations"] = json!(state.annotations);
+            }
+            value
+        }
+        None => json!({
+            "ociVersion": oci::VERSION,
+            "id": command.id()?,
+            "pid": 0,
+            "status": status.name(),
+            "bundle": "",
+        }),
+    };
+    if let Some(record) = &record {
+        state["owner"] = json!(owner(&record.owner));
+    }
+    print(&state)?;
+    Ok(0)
+}
+
+/// The name that the host has for a uid; empty for one without.
+pub fn owner(uid: &str) -> String {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let found = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    });
+    found.unwrap_or_default()
+}
+
+/// Prints JSON as runc does, indented by two.
+pub fn print(value: &impl serde::Serialize) -> Result<()> {
+    let text =
+        serde_json::to_string_pretty(value).map_err(|error| Error::Refused(error.to_string()))?;
+    writeln!(std::io::stdout(), "{text}").map_err(Error::system("write to standard output"))
+}
+
+/// The status of a container that has to be there and alive.
+pub fn alive(status: Status) -> bool {
+    matches!(status, Status::Created | Status::Running | Status::Paused)
+}

@@ -1,0 +1,479 @@
+//! From a bundle to a container that waits for its start.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use bulkhead_runtime::capabilities::CapabilitySets;
+use bulkhead_runtime::cgroup::{Cgroup, Hierarchies, Layout};
+use bulkhead_runtime::plan::{BundleOptions, Failure, KINDS, Report, Spawned, Surroundings};
+use bulkhead_runtime::{Capabilities, Plan, hook};
+use bulkhead_spec::oci::{self, Config, NamespaceKind, Status};
+use bulkhead_sys::process::{CLONE_NEWUSER, Child};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::{
+    DumpableBehavior, Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid,
+};
+
+use crate::arguments::{Command, Global};
+use crate::directory::Directory;
+use crate::error::{Error, Result};
+use crate::log::Log;
+use crate::record::{Identity, Record};
+use crate::sources::{self, Opened};
+use crate::{console, id_maps, seal};
+
+/// A container that has everything but the word to go.
+#[derive(Debug)]
+pub struct Created {
+    pub directory: Directory,
+    pub record: Record,
+    pub config: Config,
+    pub plan: Plan,
+    pub child: Child,
+    /// To the child.
+    pub control: OwnedFd,
+    /// The master of its terminal, where nobody else has taken it.
+    pub terminal: Option<OwnedFd>,
+    pub cgroup: Option<Cgroup>,
+}
+
+/// Makes a container up to the point where `start` is to be called, or with `run` where one byte
+/// lets its program be executed.
+///
+/// What was made is removed again when something fails.
+pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> {
+    let id = command.id()?;
+    let (bundle, text) = sources::read_bundle(command.path("bundle"), command.path("config"))?;
+    let config: Config =
+        serde_json::from_slice(&text).map_err(|error| Error::Config(error.to_string()))?;
+    seal::protect(&config)?;
+    let verb = command.verb.name;
+    let detached = verb == "create" || command.has("detach");
+    let wants_terminal = config.process.as_ref().is_some_and(|process| process.terminal);
+    let console = match (command.path("console-socket"), wants_terminal) {
+        (Some(path), true) => Some(console::connect(&path, "console socket")?),
+        (Some(_), false) => {
+            let text = "--console-socket is given, but config.json asks for no terminal";
+            return Err(Error::Usage(text.to_owned()));
+        }
+        (None, true) if detached => {
+            let text = "cannot allocate tty if the runtime will detach without setting console \
+                        socket: use --console-socket";
+            return Err(Error::Usage(text.to_owned()));
+        }
+        (None, _) => None,
+    };
+    let pidfd_socket = command
+        .path("pidfd-socket")
+        .map(|path| console::connect(&path, "pidfd socket"))
+        .transpose()?;
+    let preserve_fds = command.number("preserve-fds")?.unwrap_or(0);
+    check_preserved(preserve_fds)?;
+    // Its memory is the child's for a while, in namespaces that others live in (CVE-2016-9962).
+    // Without privileges it would be closed to ourselves as well.
+    if rustix::process::geteuid().is_root() {
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .map_err(Error::system("close this process's memory to others"))?;
+    }
+    warn_of_capabilities(&config, log);
+
+    let opened = Opened::open(&config, &bundle)?;
+    let directory = Directory::create(&global.root, id)?;
+    let record = Record {
+        id: id.to_owned(),
+        oci_version: config.oci_version.clone(),
+        bundle: bundle.to_string_lossy().into_owned(),
+        rootfs: opened.sources.rootfs_path.to_string_lossy().into_owned(),
+        created: jiff::Timestamp::now().to_string(),
+        owner: rustix::process::getuid().as_raw().to_string(),
+        cgroup: if global.no_cgroup { String::new() } else { cgroup_path(&config, id) },
+        unit: String::new(),
+        namespaces: not_ours(&config),
+        process: None,
+        resctrl: String::new(),
+    };
+    let mut launch = Launch {
+        verb,
+        options: BundleOptions {
+            id: id.to_owned(),
+            bundle,
+            no_pivot: command.has("no-pivot"),
+            new_keyring: !command.has("no-new-keyring"),
+            preserve_fds,
+        },
+        directory,
+        record,
+        config,
+        opened,
+        cgroup: None,
+        console,
+        pidfd_socket,
+        pid_file: command.path("pid-file"),
+        log,
+        mapped: false,
+    };
+    let made = launch.directory.write_config(&text).and_then(|()| launch.make());
+    match made {
+        Ok((plan, child, control, terminal)) => Ok(Created {
+            directory: launch.directory,
+            record: launch.record,
+            config: launch.config,
+            plan,
+            child,
+            control,
+            terminal,
+            cgroup: launch.cgroup,
+        }),
+        Err(error) => {
+            launch.undo();
+            Err(error)
+        }
+    }
+}
+
+struct Launch<'a> {
+    verb: &'static str,
+    options: BundleOptions,
+    directory: Directory,
+    record: Record,
+    config: Config,
+    opened: Opened,
+    cgroup: Option<Cgroup>,
+    console: Option<OwnedFd>,
+    pidfd_socket: Option<OwnedFd>,
+    pid_file: Option<PathBuf>,
+    log: &'a Log,
+    mapped: bool,
+}
+
+type Made = (Plan, Child, OwnedFd, Option<OwnedFd>);
+
+impl Launch<'_> {
+    fn make(&mut self) -> Result<Made> {
+        // Before there is a cgroup, the record says where it will be: whoever finds it can clean up.
+        self.directory.write_record(&self.record)?;
+        let v2 = self.make_cgroup()?;
+        if self.verb == "create" {
+            let listener = self.directory.listen()?;
+            self.opened.sources.listener = Some(self.opened.keep(listener)?);
+        }
+        let mut plan = Plan::bundle(&self.config, &self.opened.sources, &self.options)?;
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(Error::system("make a socket pair"))?;
+        let stdio = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+        let surroundings = Surroundings {
+            descriptors: &self.opened.descriptors,
+            control: theirs.as_fd(),
+            stdio: Some(stdio),
+        };
+        let preserved: Vec<u32> = (3..3 + self.options.preserve_fds).collect();
+        let spawned = plan
+            .spawn(&surroundings, v2.as_ref().map(AsFd::as_fd), None, &preserved)
+            .map_err(|errno| self.failed(&format!("clone: {}", reason(errno))))?;
+        drop(theirs);
+        let made = self.drive(&plan, spawned, &ours);
+        made.map(|(child, terminal)| (plan, child, ours, terminal))
+    }
+
+    /// Does the parent's part until the child is ready to go.
+    fn drive(
+        &mut self,
+        plan: &Plan,
+        spawned: Spawned,
+        control: &OwnedFd,
+    ) -> Result<(Child, Option<OwnedFd>)> {
+        let mut helper = None;
+        let mut child = None;
+        match spawned {
+            Spawned::Process(process) => child = Some(process),
+            Spawned::Helper(process) => helper = Some(process),
+        }
+        let driven = self.listen(plan, &mut child, helper.as_ref(), control);
+        if let Some(helper) = &helper {
+            if driven.is_err() {
+                let _ = pidfd_send_signal(&helper.pidfd, Signal::KILL);
+            }
+            reap(&helper.pidfd);
+        }
+        match (driven, child) {
+            (Ok(terminal), Some(child)) => Ok((child, terminal)),
+            (Ok(_), None) => Err(self.failed("the helper that clones it has ended")),
+            (Err(error), child) => {
+                if let Some(child) = child {
+                    let _ = pidfd_send_signal(&child.pidfd, Signal::KILL);
+                    reap(&child.pidfd);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn listen(
+        &mut self,
+        plan: &Plan,
+        child: &mut Option<Child>,
+        helper: Option<&Child>,
+        control: &OwnedFd,
+    ) -> Result<Option<OwnedFd>> {
+        let mut terminal = None;
+        if let Some(child) = child.as_ref() {
+            self.adopt(plan, child, control)?;
+        }
+        loop {
+            let report = Report::wait(control.as_fd());
+            let report = report.map_err(Error::system("hear from the container's process"))?;
+            match report {
+                Some((Report::Cloned { pid }, Some(pidfd))) => {
+                    let it = child.insert(Child { pid, pidfd });
+                    self.adopt(plan, it, control)?;
+                }
+                Some((Report::Unshared, _)) => {
+                    let helper = helper.ok_or_else(|| self.failed("there is no helper to map"))?;
+                    self.map_ids(helper.pid)?;
+                    say(control, helper.pid)?;
+                }
+                Some((Report::Terminal, Some(master))) => match &self.console {
+                    Some(socket) => {
+                        // the name is what runc sends
+                        console::send(socket, b"/dev/ptmx", &[&master], "console socket")?;
+                    }
+                    None => terminal = Some(master),
+                },
+                Some((Report::Mounted, _)) => {
+                    let pid = child.as_ref().map_or(0, |it| it.pid);
+                    let state =
+                        oci::State { pid, ..self.record.state(Status::Creating, &self.config) };
+                    let hooks = self.config.hooks.clone().unwrap_or_default();
+                    hook::run_all("prestart", &hooks.prestart, &state)?;
+                    hook::run_all("createRuntime", &hooks.create_runtime, &state)?;
+                    say(control, pid)?;
+                }
+                Some((Report::Ready, _)) => {
+                    if let Some(child) = child.as_ref() {
+                        self.finish(plan, child)?;
+                    }
+                    return Ok(terminal);
+                }
+                Some((Report::Failed(failure), _)) => return Err(self.described(plan, &failure)),
+                Some((Report::Cloned { .. } | Report::Terminal, None)) => {
+                    return Err(self.failed("it has sent no descriptor"));
+                }
+                None => return Err(self.failed("it was killed before it was ready")),
+            }
+        }
+    }
+
+    /// Does for a cloned child what only its parent may.
+    fn adopt(&mut self, plan: &Plan, child: &Child, control: &OwnedFd) -> Result<()> {
+        if plan.namespaces & CLONE_NEWUSER != 0 && !self.mapped {
+            self.map_ids(child.pid)?;
+        }
+        if plan.waits {
+            say(control, child.pid)?;
+        }
+        if let Some(score) = plan.oom_score_adj {
+            let file = format!("/proc/{}/oom_score_adj", child.pid);
+            match std::fs::write(&file, score.to_string()) {
+                // the runtime's own is kept, as in runc
+                Err(error)
+                    if error.kind() == std::io::ErrorKind::PermissionDenied
+                        && !rustix::process::geteuid().is_root() => {}
+                other => other.map_err(Error::system(format!("set oom_score_adj to {score}")))?,
+            }
+        }
+        let identity = Identity::of(child.pid)
+            .map_err(Error::system(format!("read /proc/{}/stat", child.pid)))?;
+        self.record.process = Some(identity);
+        self.directory.write_record(&self.record)
+    }
+
+    fn map_ids(&mut self, pid: u32) -> Result<()> {
+        let Some(linux) = &self.config.linux else { return Ok(()) };
+        self.mapped = true;
+        id_maps::write(pid, &linux.uid_mappings, &linux.gid_mappings)
+    }
+
+    /// What has to be done before the program may run, while the child waits.
+    fn finish(&mut self, plan: &Plan, child: &Child) -> Result<()> {
+        let pid = Pid::from_raw(child.pid as i32);
+        for (resource, limit) in &plan.limits {
+            rustix::process::prlimit(pid, *resource, *limit).map_err(|errno| {
+                self.failed(&format!("error setting rlimit {resource:?}: {}", reason(errno)))
+            })?;
+        }
+        if let Some(path) = &self.pid_file {
+            write_pid_file(path, child.pid)?;
+        }
+        if let Some(socket) = &self.pidfd_socket {
+            console::send(socket, b"pidfd", &[&child.pidfd], "pidfd socket")?;
+        }
+        Ok(())
+    }
+
+    fn make_cgroup(&mut self) -> Result<Option<OwnedFd>> {
+        self.opened.sources.cgroup = self.cgroup_mount()?;
+        if self.record.cgroup.is_empty() {
+            return Ok(None);
+        }
+        let hierarchies = Hierarchies::detect()?;
+        let cgroup = Cgroup::create(&hierarchies, &self.record.cgroup, &Default::default())?;
+        let join = cgroup.join()?;
+        self.cgroup = Some(cgroup);
+        for procs in join.procs {
+            let index = self.opened.keep(procs)?;
+            self.opened.sources.cgroup_v1_procs.push(index);
+        }
+        Ok(join.v2_dir)
+    }
+
+    /// What the container is to see at `/sys/fs/cgroup`.
+    fn cgroup_mount(&self) -> Result<CgroupMount> {
+        let wanted = self.config.mounts.iter().any(|mount| mount.kind == "cgroup");
+        if !wanted {
+            return Ok(CgroupMount::default());
+        }
+        let read = |file: &str| {
+            std::fs::read_to_string(file).map_err(Error::system(format!("read {file}")))
+        };
+        let layout = Layout::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
+        Ok(CgroupMount::Hierarchies(Host::from(&layout)))
+    }
+
+    fn failed(&self, reason: &str) -> Error {
+        Error::Start { command: self.verb, reason: reason.to_owned() }
+    }
+
+    fn described(&self, plan: &Plan, failure: &Failure) -> Error {
+        self.failed(&plan.describe(failure))
+    }
+
+    /// Removes what was made; the error that led here is the one to tell.
+    fn undo(&mut self) {
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.kill();
+            if let Err(error) = cgroup.delete() {
+                self.log.warn(&error.to_string());
+            }
+        }
+        if let Err(error) = self.directory.remove() {
+            self.log.warn(&error.to_string());
+        }
+    }
+}
+
+impl Created {
+    /// Lets the child go on: to its program, or to wait for `start`.
+    pub fn go(&self) -> Result<()> {
+        say(&self.control, self.child.pid)
+    }
+
+    /// Waits until the program is executed.
+    pub fn executed(&self, verb: &'static str) -> Result<()> {
+        await_execution(&self.control, |failure| Error::Start {
+            command: verb,
+            reason: self.plan.describe(failure),
+        })
+    }
+}
+
+/// Waits for the end of the socket, which the exec closes.
+pub fn await_execution(control: &OwnedFd, failed: impl Fn(&Failure) -> Error) -> Result<()> {
+    match Report::wait(control.as_fd()) {
+        Ok(None) => Ok(()),
+        Ok(Some((Report::Failed(failure), _))) => Err(failed(&failure)),
+        Ok(Some(_)) => Ok(()),
+        Err(errno) => Err(Error::system("hear from the container's process")(errno)),
+    }
+}
+
+/// One byte that lets the child go on, and the pid that it has here.
+pub fn say(control: &OwnedFd, pid: u32) -> Result<()> {
+    let mut message = [b'g'; 5];
+    message[1..].copy_from_slice(&pid.to_le_bytes());
+    match rustix::net::send(control, &message, rustix::net::SendFlags::NOSIGNAL) {
+        // it has ended, and its last report says why
+        Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+        Err(errno) => Err(Error::system("let the container's process go on")(errno)),
+    }
+}
+
+/// Waits for the end of a child.
+pub fn reap(pidfd: &OwnedFd) {
+    while let Err(Errno::INTR) = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {}
+}
+
+/// Written beside and renamed: whoever waits for the file finds a whole number in it.
+pub fn write_pid_file(path: &Path, pid: u32) -> Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    std::fs::write(&partial, pid.to_string())
+        .and_then(|()| std::fs::rename(&partial, path))
+        .map_err(Error::system(format!("write the pid file {}", path.display())))
+}
+
+/// The descriptors that `--preserve-fds` names must be there.
+pub fn check_preserved(count: u32) -> Result<()> {
+    for fd in 3..3u32.saturating_add(count) {
+        if !Path::new(&format!("/proc/self/fd/{fd}")).exists() {
+            let text =
+                format!("--preserve-fds {count} names the descriptor {fd}, which is not open");
+            return Err(Error::Usage(text));
+        }
+    }
+    Ok(())
+}
+
+pub fn reason(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+/// Says which capabilities the container will not have, as config.md asks.
+fn warn_of_capabilities(config: &Config, log: &Log) {
+    let names = config.process.as_ref().and_then(|process| process.capabilities.as_ref());
+    let Some(names) = names else { return };
+    let (sets, unknown) = CapabilitySets::from_names(names);
+    for name in unknown {
+        log.warn(&format!("capability {name} is not known here and is left out"));
+    }
+    let has_users = config
+        .linux
+        .iter()
+        .flat_map(|it| &it.namespaces)
+        .any(|namespace| namespace.kind == NamespaceKind::User);
+    if has_users {
+        return;
+    }
+    let Ok(own) = rustix::thread::capabilities(None) else { return };
+    let missing = sets.permitted.without(Capabilities(own.permitted.bits()));
+    if missing != Capabilities::NONE {
+        let names = missing.names().join(", ");
+        log.warn(&format!(
+            "the runtime does not have these capabilities to give, they are left out: {names}"
+        ));
+    }
+}
+
+fn not_ours(config: &Config) -> i32 {
+    let listed = config.linux.iter().flat_map(|it| &it.namespaces);
+    listed.fold(0, |all, namespace| {
+        let name = namespace.kind.file();
+        all | KINDS.iter().find(|(_, known)| *known == name).map_or(0, |(flag, _)| *flag)
+    })
+}
+
+fn cgroup_path(config: &Config, id: &str) -> String {
+    let path = config.linux.as_ref().map_or("", |it| it.cgroups_path.as_str());
+    if path.is_empty() {
+        return format!("/{id}");
+    }
+    let parts: Vec<&str> =
+        path.split('/').filter(|part| !matches!(*part, "" | "." | "..")).collect();
+    format!("/{}", parts.join("/"))
+}
