@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_runtime::capabilities::CapabilitySets;
 use bulkhead_runtime::cgroup::{Cgroup, Hierarchies, Layout};
-use bulkhead_runtime::plan::{BundleOptions, Failure, KINDS, Report, Spawned, Surroundings};
+use bulkhead_runtime::plan::{
+    BundleOptions, CgroupMount, Failure, Host, KINDS, Report, Spawned, Surroundings,
+};
 use bulkhead_runtime::{Capabilities, Plan, hook};
 use bulkhead_spec::oci::{self, Config, NamespaceKind, Status};
 use bulkhead_sys::process::{CLONE_NEWUSER, Child};
