@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::record::{Identity, Record};
 use crate::sources::{self, Opened};
-use crate::{console, id_maps, seal};
+use crate::{console, id_maps, seal, security};
 
 /// A container that has everything but the word to go.
 #[derive(Debug)]
@@ -47,10 +47,14 @@ pub struct Created {
 pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> {
     let id = command.id()?;
     let (bundle, text) = sources::read_bundle(command.path("bundle"), command.path("config"))?;
-    let config: Config =
+    let mut config: Config =
         serde_json::from_slice(&text).map_err(|error| Error::Config(error.to_string()))?;
     seal::protect(&config)?;
+    security::admit(&mut config, log);
     let verb = command.verb.name;
+    if verb == "run" && config.process.is_none() {
+        return Err(Error::Config("it has no process, and without one nothing can run".to_owned()));
+    }
     let detached = verb == "create" || command.has("detach");
     let wants_terminal = config.process.as_ref().is_some_and(|process| process.terminal);
     let console = match (command.path("console-socket"), wants_terminal) {
@@ -250,7 +254,7 @@ impl Launch<'_> {
                 Some((Report::Mounted, _)) => {
                     let pid = child.as_ref().map_or(0, |it| it.pid);
                     let state =
-                        oci::State { pid, ..self.record.state(Status::Creating, &self.config) };
+                        oci::State { pid, ..self.record.state(Status::Created, &self.config) };
                     let hooks = self.config.hooks.clone().unwrap_or_default();
                     hook::run_all("prestart", &hooks.prestart, &state)?;
                     hook::run_all("createRuntime", &hooks.create_runtime, &state)?;

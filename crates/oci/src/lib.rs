@@ -17,6 +17,7 @@ mod launch;
 mod log;
 mod record;
 mod seal;
+mod security;
 mod sources;
 mod usage;
 

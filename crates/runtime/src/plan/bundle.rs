@@ -83,13 +83,14 @@ impl Plan {
     ) -> Result<Self, PlanError> {
         let linux = config.linux.as_ref();
         let namespaces = Kinds::of(config)?;
-        let process = config.process.as_ref().ok_or_else(|| {
-            PlanError::Invalid("config.json has no process: give it one with args".to_owned())
-        })?;
+        // Only a start needs one (config.md, "Process").
+        let none = oci::Process { cwd: "/".to_owned(), ..oci::Process::default() };
+        let process = config.process.as_ref().unwrap_or(&none);
         let state = oci::State {
             oci_version: config.oci_version.clone(),
             id: options.id.clone(),
-            status: oci::Status::Creating,
+            // runtime.md: from the moment on when the environment is made
+            status: oci::Status::Created,
             pid: 0,
             bundle: options.bundle.to_string_lossy().into_owned(),
             annotations: config.annotations.clone(),
@@ -109,7 +110,7 @@ impl Plan {
         if own_users && maps_root || namespaces.is_joined(CLONE_NEWUSER) {
             steps.push(Step::BecomeRoot);
         }
-        let own_mounts = namespaces.private & CLONE_NEWNS != 0;
+        let own_mounts = namespaces.has(CLONE_NEWNS);
         let propagation = root_propagation(config)?;
         if own_mounts {
             steps.push(outer_propagation(propagation));
@@ -129,7 +130,7 @@ impl Plan {
             steps.push(Step::OpenProc);
         }
         if own_mounts {
-            mounts::steps(config, sources, &mut steps)?;
+            mounts::steps(config, sources, propagation, &mut steps)?;
             devices::steps(config, &mut steps)?;
         } else if !config.mounts.is_empty() {
             return Err(PlanError::Invalid(
@@ -189,9 +190,9 @@ impl Plan {
         let tail = process::Tail {
             process,
             linux,
-            start: sources.listener,
             hooks: hooks.start_container,
-            state: oci::State { status: oci::Status::Created, ..state },
+            state,
+            listener: sources.listener,
             options,
         };
         Self {

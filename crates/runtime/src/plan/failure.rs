@@ -1,6 +1,6 @@
 use rustix::io::Errno;
 
-use super::{Plan, Step};
+use super::{Plan, Program, Step};
 
 /// Why a process could not be started: which step failed, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,51 +24,56 @@ impl Plan {
     /// "executable file not found" and "no such file or directory" are 127, "permission denied"
     /// 126 (docker/cli: cli/command/container/run.go, `runStartContainerErr`).
     pub fn describe(&self, failure: &Failure) -> String {
-        let reason = if failure.detail.is_empty() {
-            reason(Errno::from_raw_os_error(failure.errno))
-        } else {
-            failure.detail.clone()
-        };
-        let Some(step) = self.steps.get(usize::from(failure.step)) else {
-            // the parent's part, which it has worded itself
-            return reason;
-        };
-        match step {
-            Step::Execute { searched: true, .. }
-                if failure.errno == Errno::NOENT.raw_os_error() =>
-            {
-                format!("exec: {:?}: executable file not found in $PATH", self.program.name)
-            }
-            Step::FindProgram if failure.errno == Errno::NOENT.raw_os_error() => {
-                let name = &self.program.name;
-                if name.contains('/') {
-                    format!("exec: {name:?}: stat {name}: {reason}")
-                } else {
-                    format!("exec: {name:?}: executable file not found in $PATH")
-                }
-            }
-            Step::Execute { .. } | Step::FindProgram => {
-                format!("exec: {:?}: {reason}", self.program.name)
-            }
-            Step::Mount { mount, target } => {
-                let (kind, target) = (&mount.kind, target.display());
-                let links = [Errno::LOOP, Errno::NOTDIR].map(Errno::raw_os_error);
-                if ["proc", "sysfs"].contains(&kind.as_str()) && links.contains(&failure.errno) {
-                    return format!("filesystem {kind:?} must be mounted on ordinary directory");
-                }
-                format!("error mounting {kind:?} to rootfs at \"{target}\": {reason}")
-            }
-            Step::Bind { tree, target, .. } => {
-                format!("error mounting {tree} to rootfs at \"{}\": {reason}", target.display())
-            }
-            Step::Hooks { .. } => reason,
-            Step::WorkingDirectory(path) => {
-                format!("chdir to cwd ({:?}) set in config.json failed: {reason}", path.display())
-            }
-            Step::LookUpUser(_) if !failure.detail.is_empty() => reason,
-            Step::Sysctl { name, .. } => format!("sysctl {name:?} could not be set: {reason}"),
-            step => format!("{step}: {reason}"),
+        describe(&self.steps, &self.program, failure)
+    }
+}
+
+pub(super) fn describe(steps: &[Step], program: &Program, failure: &Failure) -> String {
+    let reason = if failure.detail.is_empty() {
+        reason(Errno::from_raw_os_error(failure.errno))
+    } else {
+        failure.detail.clone()
+    };
+    let Some(step) = steps.get(usize::from(failure.step)) else {
+        // the parent's part, which it has worded itself
+        return reason;
+    };
+    match step {
+        Step::Execute { candidates, .. } if candidates.is_empty() => {
+            "config.json has no process, or one without args: give it a program to run".to_owned()
         }
+        Step::Execute { searched: true, .. } if failure.errno == Errno::NOENT.raw_os_error() => {
+            format!("exec: {:?}: executable file not found in $PATH", program.name)
+        }
+        Step::FindProgram if failure.errno == Errno::NOENT.raw_os_error() => {
+            let name = &program.name;
+            if name.contains('/') {
+                format!("exec: {name:?}: stat {name}: {reason}")
+            } else {
+                format!("exec: {name:?}: executable file not found in $PATH")
+            }
+        }
+        Step::Execute { .. } | Step::FindProgram => {
+            format!("exec: {:?}: {reason}", program.name)
+        }
+        Step::Mount { mount, target } => {
+            let (kind, target) = (&mount.kind, target.display());
+            let links = [Errno::LOOP, Errno::NOTDIR].map(Errno::raw_os_error);
+            if ["proc", "sysfs"].contains(&kind.as_str()) && links.contains(&failure.errno) {
+                return format!("filesystem {kind:?} must be mounted on ordinary directory");
+            }
+            format!("error mounting {kind:?} to rootfs at \"{target}\": {reason}")
+        }
+        Step::Bind { tree, target, .. } => {
+            format!("error mounting {tree} to rootfs at \"{}\": {reason}", target.display())
+        }
+        Step::Hooks { .. } => reason,
+        Step::WorkingDirectory(path) => {
+            format!("chdir to cwd ({:?}) set in config.json failed: {reason}", path.display())
+        }
+        Step::LookUpUser(_) if !failure.detail.is_empty() => reason,
+        Step::Sysctl { name, .. } => format!("sysctl {name:?} could not be set: {reason}"),
+        step => format!("{step}: {reason}"),
     }
 }
 

@@ -194,11 +194,16 @@ impl<'a> Walk<'a> {
                 step => self.take(steps, step, program),
             };
             if let Err(errno) = taken {
-                let failure = Failure {
+                let mut failure = Failure {
                     step: index as u16,
                     errno: errno.raw_os_error(),
                     detail: std::mem::take(&mut self.detail),
                 };
+                if self.client.is_some() {
+                    // who said start does not have the plan
+                    failure.detail = super::failure::describe(steps, program, &failure);
+                    failure.step = u16::MAX;
+                }
                 Report::Failed(failure).send(self.control(), None);
                 // what a shell reports for a command that cannot be run
                 return if errno == Errno::NOENT { 127 } else { 126 };

@@ -13,8 +13,10 @@ use crate::plan::{
 pub(super) fn steps(
     config: &oci::Config,
     sources: &BundleSources,
+    root: Option<(Propagation, bool)>,
     steps: &mut Vec<Step>,
 ) -> Result<(), PlanError> {
+    let outside = matches!(root, Some((Propagation::Shared, _)));
     for (index, mount) in config.mounts.iter().enumerate() {
         let options = options(mount)?;
         let target = target(&mount.destination)?;
@@ -23,7 +25,7 @@ pub(super) fn steps(
             continue;
         }
         if is_bind(mount, &options) {
-            steps.push(bind(mount, index, options, target, sources));
+            steps.push(bind(mount, index, options, target, sources, outside));
             continue;
         }
         match (mount.kind.as_str(), &sources.cgroup) {
@@ -64,6 +66,7 @@ fn bind(
     options: MountOptions,
     target: PathBuf,
     sources: &BundleSources,
+    outside: bool,
 ) -> Step {
     let tree = match sources.binds.get(&index) {
         Some(fd) => Tree::Detached(*fd),
@@ -77,6 +80,10 @@ fn bind(
     if propagation.is_empty() {
         // a clone is a peer of what it was cloned from
         propagation.push((Propagation::Private, true));
+    } else if !outside {
+        // as under runc, where the source is seen through a copy of the host's mounts: what the
+        // container mounts reaches the host only if the root is shared too
+        propagation.insert(0, (Propagation::Slave, true));
     }
     Step::Bind { tree, target, follow: !options.destination_no_follow, propagation }
 }

@@ -10,7 +10,8 @@ use crate::{Capabilities, FdIndex, Seccomp, seccomp};
 pub(super) struct Tail<'a> {
     pub process: &'a oci::Process,
     pub linux: Option<&'a oci::Linux>,
-    pub start: Option<FdIndex>,
+    /// The socket on which `start` calls.
+    pub listener: Option<FdIndex>,
     pub hooks: Vec<oci::Hook>,
     pub state: oci::State,
     pub options: &'a BundleOptions,
@@ -29,9 +30,11 @@ impl Plan {
         if tail.options.new_keyring {
             steps.push(Step::NewKeyring);
         }
-        steps.push(Step::FindProgram);
+        if !process.args.is_empty() {
+            steps.push(Step::FindProgram);
+        }
         steps.push(Step::AwaitGo);
-        if let Some(listener) = tail.start {
+        if let Some(listener) = tail.listener {
             steps.push(Step::AwaitStart { listener });
         }
         if !tail.hooks.is_empty() {
@@ -95,14 +98,7 @@ impl Plan {
         options: &BundleOptions,
         mut steps: Vec<Step>,
     ) -> Result<Self, PlanError> {
-        let name = process.args.first().filter(|it| !it.is_empty());
-        let name = name
-            .ok_or_else(|| {
-                PlanError::Invalid(
-                    "process.args of config.json is empty: give it a program".to_owned(),
-                )
-            })?
-            .clone();
+        let name = process.args.first().cloned().unwrap_or_default();
         let sets = match &process.capabilities {
             Some(names) => CapabilitySets::from_names(names).0,
             None => CapabilitySets::without_inheritance(Capabilities::NONE),
@@ -141,7 +137,10 @@ impl Plan {
             }
         }
         let searched = !name.contains('/');
-        steps.push(Step::Execute { candidates: candidates(&name, &process.env)?, searched });
+        // nothing to execute is an error, but not before the start
+        let candidates =
+            if name.is_empty() { Vec::new() } else { candidates(&name, &process.env)? };
+        steps.push(Step::Execute { candidates, searched });
         Ok(Self {
             namespaces: 0,
             joined: Vec::new(),
