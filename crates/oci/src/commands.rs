@@ -23,7 +23,7 @@ pub fn run(global: &Global, command: Command, log: &Log) -> Result<u8> {
     match command.verb.name {
         "create" => run::create(global, &command, log),
         "run" => run::run(global, &command, log),
-        "start" => start::run(global, &command),
+        "start" => start::run(global, &command, log),
         "state" => state::run(global, &command),
         "list" => list::run(global, &command),
         "kill" => kill::run(global, &command),

@@ -74,8 +74,8 @@ pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> 
         .path("pidfd-socket")
         .map(|path| console::connect(&path, "pidfd socket"))
         .transpose()?;
-    let preserve_fds = command.number("preserve-fds")?.unwrap_or(0);
-    check_preserved(preserve_fds)?;
+    let preserve_fds = command.number("preserve-fds")?.unwrap_or(0) + pass_sockets(&mut config);
+    fill_id_maps(&mut config, log);
     // Its memory is the child's for a while, in namespaces that others live in (CVE-2016-9962).
     // Without privileges it would be closed to ourselves as well.
     if rustix::process::geteuid().is_root() {
@@ -118,6 +118,7 @@ pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> 
         pid_file: command.path("pid-file"),
         log,
         mapped: false,
+        hooked: false,
     };
     let made = launch.directory.write_config(&text).and_then(|()| launch.make());
     match made {
@@ -151,6 +152,8 @@ struct Launch<'a> {
     pid_file: Option<PathBuf>,
     log: &'a Log,
     mapped: bool,
+    /// Hooks have run.
+    hooked: bool,
 }
 
 type Made = (Plan, Child, OwnedFd, Option<OwnedFd>);
@@ -256,6 +259,7 @@ impl Launch<'_> {
                     let state =
                         oci::State { pid, ..self.record.state(Status::Created, &self.config) };
                     let hooks = self.config.hooks.clone().unwrap_or_default();
+                    self.hooked = true;
                     hook::run_all("prestart", &hooks.prestart, &state)?;
                     hook::run_all("createRuntime", &hooks.create_runtime, &state)?;
                     say(control, pid)?;
@@ -370,6 +374,13 @@ impl Launch<'_> {
         if let Err(error) = self.directory.remove() {
             self.log.warn(&error.to_string());
         }
+        // runtime.md, "Lifecycle": these come even when a create has failed half-way
+        if let Some(hooks) = self.config.hooks.as_ref().filter(|_| self.hooked) {
+            let state = self.record.state(Status::Stopped, &self.config);
+            for error in hook::run_each("poststop", &hooks.poststop, &state) {
+                self.log.warn(&error.to_string());
+            }
+        }
     }
 }
 
@@ -423,18 +434,6 @@ pub fn write_pid_file(path: &Path, pid: u32) -> Result<()> {
         .map_err(Error::system(format!("write the pid file {}", path.display())))
 }
 
-/// The descriptors that `--preserve-fds` names must be there.
-pub fn check_preserved(count: u32) -> Result<()> {
-    for fd in 3..3u32.saturating_add(count) {
-        if !Path::new(&format!("/proc/self/fd/{fd}")).exists() {
-            let text =
-                format!("--preserve-fds {count} names the descriptor {fd}, which is not open");
-            return Err(Error::Usage(text));
-        }
-    }
-    Ok(())
-}
-
 pub fn reason(errno: Errno) -> String {
     let text = std::io::Error::from(errno).to_string();
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
@@ -464,6 +463,37 @@ fn warn_of_capabilities(config: &Config, log: &Log) {
             "the runtime does not have these capabilities to give, they are left out: {names}"
         ));
     }
+}
+
+/// Passes on sockets that the caller has from socket activation (sd_listen_fds(3)): they come before
+/// those of `--preserve-fds`, and the container's first process is the one they are for.
+fn pass_sockets(config: &mut Config) -> u32 {
+    let variable = |name: &str| std::env::var(name).ok();
+    let Some(count) = variable("LISTEN_FDS").and_then(|count| count.parse().ok()) else { return 0 };
+    if let Some(process) = &mut config.process {
+        process.env.push(format!("LISTEN_FDS={count}"));
+        process.env.push("LISTEN_PID=1".to_owned());
+        process
+            .env
+            .extend(variable("LISTEN_FDNAMES").map(|names| format!("LISTEN_FDNAMES={names}")));
+    }
+    count
+}
+
+/// A user namespace without mappings gets the caller's own ids, as under crun.
+fn fill_id_maps(config: &mut Config, log: &Log) {
+    let Some(linux) = &mut config.linux else { return };
+    let own =
+        linux.namespaces.iter().any(|it| it.kind == NamespaceKind::User && it.path.is_empty());
+    if !own || !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty() {
+        return;
+    }
+    let map = |host_id| vec![oci::IdMapping { container_id: 0, host_id, size: 1 }];
+    linux.uid_mappings = map(rustix::process::geteuid().as_raw());
+    linux.gid_mappings = map(rustix::process::getegid().as_raw());
+    log.warn(
+        "config.json has a user namespace without mappings: only root is mapped, to the caller",
+    );
 }
 
 fn not_ours(config: &Config) -> i32 {

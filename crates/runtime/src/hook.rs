@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,9 @@ pub struct HookError {
 
 /// Runs hooks one after the other; the first that fails ends the list.
 ///
-/// A hook gets the environment that it names and no other. Its output is quoted in the error.
+/// A hook runs in the bundle, or in `/` if that is not there (for those that run in the container),
+/// with the environment that it names; one that names none inherits, as under runc and crun. Its
+/// output is quoted in the error.
 pub fn run_all(name: &str, hooks: &[oci::Hook], state: &oci::State) -> Result<(), HookError> {
     for (number, hook) in hooks.iter().enumerate() {
         run(hook, state).map_err(|reason| HookError { name: name.to_owned(), number, reason })?;
@@ -48,7 +51,11 @@ fn run(hook: &oci::Hook, state: &oci::State) -> Result<(), String> {
     if let Some((first, rest)) = hook.args.split_first() {
         command.arg0(first).args(rest);
     }
-    command.env_clear();
+    let bundle = Path::new(&state.bundle);
+    command.current_dir(if bundle.is_dir() { bundle } else { Path::new("/") });
+    if !hook.env.is_empty() {
+        command.env_clear();
+    }
     for variable in &hook.env {
         if let Some((name, value)) = variable.split_once('=').filter(|(name, _)| !name.is_empty()) {
             command.env(name, value);
@@ -147,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_reads_the_state_and_has_only_its_own_environment() {
+    fn a_hook_reads_the_state_and_has_the_environment_that_it_names() {
         let script = r#"read state; case $state in *'"pid":7'*) ;; *) exit 3;; esac
             [ "$NAME" = value ] && [ -z "$CARGO" ] && [ -z "$HOME" ]"#;
         run_all("prestart", &[shell(script)], &state()).unwrap();

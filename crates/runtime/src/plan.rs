@@ -79,6 +79,13 @@ struct NewMount {
     copy_up: bool,
 }
 
+impl NewMount {
+    /// Whether it takes over the mode of the directory that it hides.
+    fn hides_mode(&self) -> bool {
+        self.kind == "tmpfs" && !self.options.iter().any(|(key, _)| key == "mode")
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refused {
     Fail,
@@ -141,13 +148,17 @@ enum Step {
     },
     AttachRoot {
         root: Tree,
-        at: &'static str,
+        at: PathBuf,
     },
     /// Without a mount namespace of its own the root is only opened.
     OpenRoot {
         path: PathBuf,
     },
     OpenProc,
+    BringUpLoopback,
+    CheckDirectory {
+        path: PathBuf,
+    },
     Mount {
         mount: NewMount,
         target: PathBuf,

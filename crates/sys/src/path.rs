@@ -48,6 +48,38 @@ pub fn create_dir_all(root: BorrowedFd<'_>, path: &Path, mode: Mode) -> io::Resu
     create_through(root, path, mode, LINKS)
 }
 
+/// Opens what is at `path` below `root` (`O_PATH`), or makes an empty file there.
+///
+/// Missing directories are made with mode 755. A link that leads nowhere is followed inside `root`,
+/// and what it points to is made, as for [`create_dir_all`].
+pub fn open_or_create_file(root: BorrowedFd<'_>, path: &Path, mode: Mode) -> io::Result<OwnedFd> {
+    const LINKS: u32 = 40;
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        match open(root, &path, OFlags::PATH, Mode::empty()) {
+            Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {}
+            other => return other,
+        }
+        let (parent, name) = open_parent(root, &path, true)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&parent, &name, flags | OFlags::WRONLY, mode) {
+            Err(Errno::EXIST) => {}
+            other => return Ok(other?),
+        }
+        match rustix::fs::readlinkat(&parent, &name, Vec::new()) {
+            // `join` drops the directory when the target is absolute, which then is the root's
+            Ok(target) => {
+                let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+                path = path.parent().unwrap_or(Path::new("/")).join(target);
+            }
+            // made by somebody since; a directory, maybe
+            Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Errno::LOOP.into())
+}
+
 /// Opens the directory that holds `path`'s last component, and returns that component.
 ///
 /// Slashes at the end are ignored. A path that ends in `.` or `..`, or has no component at all,

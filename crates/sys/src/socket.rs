@@ -14,6 +14,22 @@ pub fn unread_by_peer(socket: BorrowedFd<'_>) -> Result<u32, Errno> {
     Ok(unread.unsigned_abs())
 }
 
+/// Brings up the loopback interface of this thread's network namespace (netdevice(7)).
+pub fn bring_up_loopback() -> Result<(), Errno> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
+    // SAFETY: all-zero bytes are a valid ifreq, a name and a union of integers and addresses.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    // SAFETY: SIOCSIFFLAGS reads one ifreq, which lives across the call.
+    crate::check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};

@@ -44,7 +44,6 @@ pub fn run(global: &Global, command: &Command, _log: &Log) -> Result<u8> {
     let console =
         console.filter(|_| process.terminal).map(|path| console::connect(&path, "console socket"));
     let preserve_fds = command.number("preserve-fds")?.unwrap_or(0);
-    launch::check_preserved(preserve_fds)?;
     let mut exec = Exec {
         record,
         config,
@@ -232,7 +231,11 @@ fn process(command: &Command, config: &Config) -> Result<Process> {
     }
     process.terminal = command.has("tty");
     process.console_size = None;
-    process.env.extend(command.values("env").map(str::to_owned));
+    for variable in command.values("env") {
+        let name = variable.split_once('=').map_or(variable, |(name, _)| name);
+        process.env.retain(|it| it.split_once('=').is_none_or(|(known, _)| known != name));
+        process.env.push(variable.to_owned());
+    }
     if let Some(cwd) = command.value("cwd") {
         process.cwd = cwd.to_owned();
     }

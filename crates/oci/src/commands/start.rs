@@ -1,13 +1,14 @@
 use bulkhead_runtime::hook;
 use bulkhead_spec::oci::Status;
-use rustix::process::{Signal, pidfd_send_signal};
 
+use super::delete;
 use crate::arguments::{Command, Global};
 use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::launch;
+use crate::log::Log;
 
-pub fn run(global: &Global, command: &Command) -> Result<u8> {
+pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
     let directory = Directory::open(&global.root, command.id()?)?;
     directory.lock()?;
     let record = directory.record()?;
@@ -31,10 +32,9 @@ pub fn run(global: &Global, command: &Command) -> Result<u8> {
     if let Some(hooks) = &config.hooks {
         let state = record.state(Status::Running, &config);
         let ran = hook::run_all("poststart", &hooks.poststart, &state);
-        if ran.is_err()
-            && let Some(pidfd) = process.open()
-        {
-            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        if ran.is_err() {
+            // runtime.md, "Lifecycle": stop the container and go on as for a delete
+            delete::remains(&directory, Some(&record), &config, log)?;
         }
         ran?;
     }

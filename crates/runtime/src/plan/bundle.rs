@@ -110,18 +110,23 @@ impl Plan {
         if own_users && maps_root || namespaces.is_joined(CLONE_NEWUSER) {
             steps.push(Step::BecomeRoot);
         }
+        if namespaces.private & CLONE_NEWNET != 0 {
+            // Docker's and containerd's networks expect it of the runtime
+            steps.push(Step::BringUpLoopback);
+        }
         let own_mounts = namespaces.has(CLONE_NEWNS);
         let propagation = root_propagation(config)?;
         if own_mounts {
             steps.push(outer_propagation(propagation));
-            steps.push(Step::AttachRoot { root: root_tree(sources), at: "/" });
+            let at = sources.rootfs_path.clone();
+            steps.push(Step::AttachRoot { root: root_tree(sources), at });
         } else {
             steps.push(Step::OpenRoot { path: sources.rootfs_path.clone() });
         }
         let sysctls = linux.map(|it| &it.sysctl).into_iter().flatten();
         let sysctls: Vec<Step> = sysctls
             .map(|(name, value)| {
-                namespaces.check_sysctl(name)?;
+                namespaces.check_sysctl(name, !config.domainname.is_empty())?;
                 let path = sysctl_path(name)?;
                 Ok(Step::Sysctl { name: name.clone(), path, value: value.clone() })
             })
@@ -278,7 +283,7 @@ impl Kinds {
 
     /// A sysctl is written only where it cannot reach the host's (runc: libcontainer/configs/
     /// validate, `sysctl`).
-    fn check_sysctl(self, name: &str) -> Result<(), PlanError> {
+    fn check_sysctl(self, name: &str, has_domainname: bool) -> Result<(), PlanError> {
         let plain = name.replace('/', ".");
         let refused = |text: String| Err(PlanError::Invalid(text));
         let ipc = [
@@ -292,6 +297,11 @@ impl Kinds {
             "kernel.shm_rmid_forced",
         ];
         let allowed = if plain == "kernel.domainname" {
+            if has_domainname {
+                let text =
+                    format!("sysctl {name:?} conflicts with the field domainname of config.json");
+                return refused(text);
+            }
             self.has(CLONE_NEWUTS)
         } else if plain == "kernel.hostname" {
             return refused(format!(

@@ -102,7 +102,7 @@ impl Plan {
         if spec.namespaces.user != Source::Host {
             steps.push(Step::BecomeRoot);
         }
-        steps.push(Step::AttachRoot { root: Tree::Detached(spec.rootfs), at: "/root" });
+        steps.push(Step::AttachRoot { root: Tree::Detached(spec.rootfs), at: "/root".into() });
         if !spec.sysctls.is_empty() {
             steps.push(Step::OpenProc);
         }

@@ -43,6 +43,8 @@ impl fmt::Display for Step {
             Self::AttachRoot { root, .. } => write!(f, "attach root {root}"),
             Self::OpenRoot { path } => write!(f, "open root {}", path.display()),
             Self::OpenProc => write!(f, "open a /proc of its own"),
+            Self::BringUpLoopback => write!(f, "bring up the loopback interface"),
+            Self::CheckDirectory { path } => write!(f, "check directory {}", path.display()),
             Self::Mount { mount, target } => write!(f, "mount {mount} on {}", target.display()),
             Self::Bind { tree, target, propagation, .. } => {
                 write!(f, "bind {tree} to {}", target.display())?;

@@ -285,6 +285,8 @@ impl<'a> Walk<'a> {
             Step::AttachRoot { root, at } => self.attach_root(root, at),
             Step::OpenRoot { path } => self.open_root(path),
             Step::OpenProc => self.open_proc(),
+            Step::BringUpLoopback => bulkhead_sys::socket::bring_up_loopback(),
+            Step::CheckDirectory { path } => self.check_directory(path),
             Step::Bind { tree, target, follow, propagation } => {
                 self.bind(tree, target, *follow, propagation)
             }

@@ -16,6 +16,9 @@ pub(super) fn steps(config: &oci::Config, steps: &mut Vec<Step>) -> Result<(), P
     if bound {
         return Ok(());
     }
+    // An image whose /dev is a link somewhere else would have its devices made there
+    // (CVE-2026-41579, CVE-2026-47766); inside the root that is no danger, but no /dev either.
+    steps.push(Step::CheckDirectory { path: "/dev".into() });
     let asked = config.linux.iter().flat_map(|it| &it.devices);
     for default in &defaults::DEVICES {
         if asked.clone().any(|device| device.path == default.path) {

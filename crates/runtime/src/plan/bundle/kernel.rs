@@ -75,6 +75,9 @@ pub(super) fn scheduler(scheduler: &oci::Scheduler) -> Result<schedule::Attribut
             scheduler.policy
         ));
     }
+    if scheduler.policy == "SCHED_DEADLINE" {
+        check_deadline(scheduler)?;
+    }
     let deadline = (scheduler.runtime, scheduler.deadline, scheduler.period) != (0, 0, 0);
     if deadline && scheduler.policy != "SCHED_DEADLINE" {
         return invalid(format!(
@@ -93,6 +96,34 @@ pub(super) fn scheduler(scheduler: &oci::Scheduler) -> Result<schedule::Attribut
         period: scheduler.period,
         ..schedule::Attributes::default()
     })
+}
+
+/// The kernel says EINVAL to all of these (sched(7), "SCHED_DEADLINE").
+fn check_deadline(scheduler: &oci::Scheduler) -> Result<(), PlanError> {
+    // Linux: kernel/sched/deadline.c, `__checkparam_dl`
+    const LEAST: u64 = 1024;
+    const MOST: u64 = (1 << 63) - 1;
+    let (runtime, deadline, period) = (scheduler.runtime, scheduler.deadline, scheduler.period);
+    let wrong = |text: String| invalid(format!("sched_setattr: `SCHED_DEADLINE` {text}"));
+    if (runtime, deadline) == (0, 0) {
+        return wrong("requires `runtime` and `deadline`".to_owned());
+    }
+    if deadline == 0 {
+        return wrong("requires `deadline`".to_owned());
+    }
+    if runtime == 0 {
+        return wrong("requires `runtime`: a runtime must be greater than 0".to_owned());
+    }
+    if !(LEAST..=MOST).contains(&runtime) {
+        return wrong(format!("runtime {runtime} must be between {LEAST} and {MOST} nanoseconds"));
+    }
+    if runtime > deadline {
+        return wrong(format!("runtime {runtime} must be <= deadline {deadline}"));
+    }
+    if period != 0 && deadline > period {
+        return wrong(format!("deadline {deadline} must be <= period {period}"));
+    }
+    Ok(())
 }
 
 /// ioprio_set(2): the class in the bits from 13 on.

@@ -171,9 +171,7 @@ fn attribute_steps(
     if let Some(priority) = &process.io_priority {
         steps.push(Step::IoPriority(kernel::io_priority(priority)?));
     }
-    if let Some(policy) = linux.and_then(|it| it.memory_policy.as_ref())
-        && !policy.mode.is_empty()
-    {
+    if let Some(policy) = linux.and_then(|it| it.memory_policy.as_ref()) {
         let (mode, nodes) = kernel::memory_policy(policy)?;
         steps.push(Step::MemoryPolicy { mode, nodes });
     }

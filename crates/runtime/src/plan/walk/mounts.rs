@@ -20,14 +20,19 @@ use crate::plan::{Entrance, NewMount, Node, Refused, Tree};
 
 impl Walk<'_> {
     /// The root's mount goes on `at`, to be pivoted to later: a place in the warden's own small
-    /// root, or `/`, where it lies over the host's root.
-    pub(super) fn attach_root(&mut self, root: &Tree, at: &str) -> Result<(), Errno> {
+    /// root, or the path of a bundle's root, where hooks look for it.
+    pub(super) fn attach_root(&mut self, root: &Tree, at: &Path) -> Result<(), Errno> {
         match root {
             Tree::Detached(index) => self.root = Some(self.descriptor(*index)?),
             Tree::Host { .. } => self.host_root = Some(clone_host_tree(root)?),
         }
         let root = self.root()?;
-        move_mount(root, c"", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        match move_mount(root, c"", CWD, at, flags) {
+            // a directory on the way that is closed to the ids of a user namespace
+            Err(Errno::ACCESS) => move_mount(root, c"", CWD, c"/", flags)?,
+            other => other?,
+        }
         set_private(root, Depth::Tree)
     }
 
@@ -65,7 +70,13 @@ impl Walk<'_> {
         // (CVE-2019-19921).
         let strict = matches!(mount.kind.as_str(), "proc" | "sysfs");
         let target = self.directory(target, strict)?;
-        let made = match make(mount) {
+        // as under runc: what a tmpfs hides tells its mode, where no option does
+        let mode = if mount.hides_mode() {
+            Some(rustix::fs::fstat(&target)?.st_mode & 0o7777)
+        } else {
+            None
+        };
+        let made = match make(mount, mode) {
             Err(Errno::PERM) => match mount.refused {
                 Refused::Fail => return Err(Errno::PERM),
                 Refused::Skip => return Ok(()),
@@ -173,21 +184,24 @@ impl Walk<'_> {
         if let Some(blank) = &self.blank {
             return put(clone_tree(blank.as_fd(), "")?.as_fd(), target.as_fd());
         }
-        let blank = make(&NewMount {
-            kind: "tmpfs".to_owned(),
-            source: "tmpfs".to_owned(),
-            propagation: Vec::new(),
-            copy_up: false,
-            options: vec![
-                ("nr_blocks".into(), Some("1".into())),
-                ("nr_inodes".into(), Some("1".into())),
-            ],
-            attributes: Attributes::RDONLY
-                .with(Attributes::NOSUID)
-                .with(Attributes::NODEV)
-                .with(Attributes::NOEXEC),
-            refused: Refused::Fail,
-        })?;
+        let blank = make(
+            &NewMount {
+                kind: "tmpfs".to_owned(),
+                source: "tmpfs".to_owned(),
+                propagation: Vec::new(),
+                copy_up: false,
+                options: vec![
+                    ("nr_blocks".into(), Some("1".into())),
+                    ("nr_inodes".into(), Some("1".into())),
+                ],
+                attributes: Attributes::RDONLY
+                    .with(Attributes::NOSUID)
+                    .with(Attributes::NODEV)
+                    .with(Attributes::NOEXEC),
+                refused: Refused::Fail,
+            },
+            None,
+        )?;
         put(blank.as_fd(), target.as_fd())?;
         self.blank = Some(blank);
         Ok(())
@@ -198,6 +212,11 @@ impl Walk<'_> {
         let tree = clone_tree(target.as_fd(), "")?;
         set_attributes(tree.as_fd(), Depth::Tree, Attributes::RDONLY)?;
         put(tree.as_fd(), target.as_fd())
+    }
+
+    /// A directory, and no link to one, which an image could have put there.
+    pub(super) fn check_directory(&mut self, at: &Path) -> Result<(), Errno> {
+        self.directory(at, true).map(drop)
     }
 
     /// Makes a directory of the root, for the process to start in.
@@ -279,17 +298,12 @@ impl Walk<'_> {
     }
 
     pub(super) fn file(&self, at: &Path) -> Result<OwnedFd, Errno> {
-        match self.existing(at) {
-            Err(Errno::NOENT) => {}
-            other => return other,
-        }
-        let (parent, name) = to_errno(path::open_parent(self.root()?, at, true))?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(parent, name, flags | OFlags::WRONLY, Mode::from_raw_mode(0o644))
+        let mode = Mode::from_raw_mode(0o644);
+        to_errno(path::open_or_create_file(self.root()?, at, mode))
     }
 }
 
-fn make(mount: &NewMount) -> Result<OwnedFd, Errno> {
+fn make(mount: &NewMount, mode: Option<u32>) -> Result<OwnedFd, Errno> {
     let context = fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC)?;
     // shown by mount(8) and df(1), which say "none" otherwise
     if !mount.source.is_empty() {
@@ -300,6 +314,9 @@ fn make(mount: &NewMount) -> Result<OwnedFd, Errno> {
             Some(value) => fsconfig_set_string(&context, key.as_str(), value.as_str())?,
             None => fsconfig_set_flag(&context, key.as_str())?,
         }
+    }
+    if let Some(mode) = mode {
+        fsconfig_set_string(&context, "mode", format!("{mode:o}"))?;
     }
     fsconfig_create(&context)?;
     let attributes = MountAttrFlags::from_bits_retain(mount.attributes.0 as u32);
@@ -317,6 +334,8 @@ pub(super) fn bind_node(node: &Node, target: &OwnedFd) -> Result<(), Errno> {
     if FileType::from_raw_mode(stat.st_mode) != node.kind || stat.st_rdev != node.device {
         return Err(Errno::PERM);
     }
+    let closed = Attributes::NOSUID.with(Attributes::NOEXEC);
+    set_attributes(tree.as_fd(), Depth::One, closed)?;
     put(tree.as_fd(), target.as_fd())?;
     set_private(tree.as_fd(), Depth::One)
 }
