@@ -7,7 +7,7 @@ use bulkhead_sys::mount::Attributes;
 use bulkhead_sys::process::Arguments;
 use rustix::process::{Resource, Rlimit};
 
-use crate::seccomp::Filter;
+use crate::seccomp::Compiled;
 use crate::{Capabilities, FdIndex, User};
 
 mod compile;
@@ -45,7 +45,7 @@ struct Program {
     environment: Arguments,
     /// `HOME` comes from the user database where the environment has none.
     wants_home: bool,
-    filter: Option<Filter>,
+    filter: Option<Compiled>,
 }
 
 /// A file system that is mounted anew.

@@ -256,7 +256,7 @@ impl<'a> Walk<'a> {
             }
             Step::BoundingSet(set) => identity::bound(*set),
             Step::Filter => match &program.filter {
-                Some(filter) => bulkhead_sys::seccomp::install(&filter.instructions),
+                Some(filter) => bulkhead_sys::seccomp::install(&filter.instructions, filter.flags),
                 None => Err(Errno::INVAL),
             },
             Step::SetIdentity => {
