@@ -8,7 +8,7 @@ use super::table::{Architecture, Call};
 pub(super) enum Outcome {
     Always(Action),
     /// By arguments: [`Outcomes::tested`] has the rules.
-    Tested(usize),
+    Tested(u32),
 }
 
 /// All tests of a rule have to hold for its action.
@@ -64,17 +64,29 @@ impl<'a> Outcomes<'a> {
     }
 
     /// The rules of an [`Outcome::Tested`]: the first that holds, else the profile's default.
-    pub fn tested(&self, index: usize) -> &[TestedRule] {
-        &self.tested[index]
+    pub fn tested(&self, index: u32) -> &[TestedRule] {
+        &self.tested[index as usize]
     }
 
     fn by_arguments(&mut self, architecture: Architecture, calls: &[(u32, Call)]) -> Outcome {
         let mut rules: Vec<TestedRule> = Vec::new();
-        for rule in self.profile.rules.iter().filter(|rule| rule.action != self.profile.default) {
+        // most names of a profile stand in rules without conditions, which need not be searched
+        let may_be_always = calls.iter().any(|(_, call)| {
+            self.unconditional[call.index()].is_some() || [SOCKETCALL, IPC].contains(call)
+        });
+        for rule in &self.profile.rules {
+            let is_about_others = rule.conditions.is_empty() && !may_be_always;
+            if rule.action == self.profile.default || is_about_others {
+                continue;
+            }
             for named in &rule.calls {
+                let own = calls.iter().any(|(_, call)| call == named);
+                let member = if own { None } else { member(architecture, calls, *named) };
+                if !own && member.is_none() {
+                    continue;
+                }
                 let mut conditions = rule.conditions.clone();
-                if !calls.iter().any(|(_, call)| call == named) {
-                    let Some(member) = member(architecture, calls, *named) else { continue };
+                if let Some(member) = member {
                     conditions.retain(|condition| condition.argument != 0);
                     conditions
                         .push(Condition { argument: 0, comparison: Comparison::Equal(member) });
@@ -96,7 +108,7 @@ impl<'a> Outcomes<'a> {
 
     fn add(&mut self, rules: Vec<TestedRule>) -> Outcome {
         self.tested.push(rules);
-        Outcome::Tested(self.tested.len() - 1)
+        Outcome::Tested(self.tested.len() as u32 - 1)
     }
 
     /// Puts a rule against `socketcall(SYS_SOCKET)` above the others if `socket` depends on its
@@ -110,7 +122,7 @@ impl<'a> Outcomes<'a> {
         let socket = self.by_arguments(Architecture::X86, &[(0, SOCKET)]);
         let mut rules = match outcome {
             Outcome::Always(action) => vec![(Vec::new(), action)],
-            Outcome::Tested(index) => self.tested[index].clone(),
+            Outcome::Tested(index) => self.tested[index as usize].clone(),
         };
         if matches!(socket, Outcome::Always(_)) || !lets_through(&rules, self.profile.default) {
             return outcome;

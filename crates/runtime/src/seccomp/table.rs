@@ -90,7 +90,7 @@ impl Call {
         loop {
             match SLOTS[slot % SLOT_COUNT] {
                 EMPTY => return None,
-                index if same(TABLE[index as usize].name, name) => return Some(Self(index)),
+                index if same(NAMES[index as usize], name) => return Some(Self(index)),
                 _ => slot += 1,
             }
         }
@@ -103,7 +103,7 @@ impl Call {
 
     #[cfg(test)]
     pub const fn name(self) -> &'static str {
-        TABLE[self.0 as usize].name
+        NAMES[self.0 as usize]
     }
 
     /// Its place in a list of [`Self::COUNT`].
@@ -121,6 +121,8 @@ const TEXT: &str = include_str!("syscalls.txt");
 const COUNT: usize = count();
 
 static TABLE: [Entry; COUNT] = parse();
+
+static NAMES: [&str; COUNT] = names();
 
 static SORTED: [([(u32, Call); COUNT], usize); 5] = [sort(0), sort(1), sort(2), sort(3), sort(4)];
 
@@ -154,11 +156,20 @@ const fn same(a: &str, b: &str) -> bool {
     true
 }
 
+const fn names() -> [&'static str; COUNT] {
+    let (mut names, mut index) = ([""; COUNT], 0);
+    while index < COUNT {
+        names[index] = TABLE[index].name;
+        index += 1;
+    }
+    names
+}
+
 const fn slots() -> [u16; SLOT_COUNT] {
     let mut slots = [EMPTY; SLOT_COUNT];
     let mut index = 0;
     while index < COUNT {
-        let mut slot = hash(TABLE[index].name.as_bytes()) % SLOT_COUNT;
+        let mut slot = hash(NAMES[index].as_bytes()) % SLOT_COUNT;
         while slots[slot] != EMPTY {
             slot = (slot + 1) % SLOT_COUNT;
         }

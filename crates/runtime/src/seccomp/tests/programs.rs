@@ -87,4 +87,27 @@ proptest! {
             }
         }
     }
+
+    /// What a fuzz target checks: a text is refused, or its program is one that the kernel takes.
+    #[test]
+    fn any_text_of_a_profile_is_refused_or_compiles_to_a_valid_program(
+        seccomp in samples::profile(),
+        (from, length, into) in (any::<u16>(), 0usize..4, "[\\[\\]{}\",:A-Z_0-9-]{0,4}"),
+        call in (any::<u32>(), proptest::array::uniform6(any::<u64>())),
+    ) {
+        // somewhere in it, something else stands
+        let mut text = serde_json::to_string(&seccomp).unwrap();
+        let from = usize::from(from) % text.len();
+        let to = (from + length).min(text.len());
+        text.replace_range(from..to, &into);
+        let Ok(seccomp) = serde_json::from_str::<oci::Seccomp>(&text) else { return Ok(()) };
+        let Ok(Some(filter)) = compile_oci(&seccomp, CompileOptions::default()) else {
+            return Ok(());
+        };
+        prop_assert_eq!(interpreter::validate(&filter.instructions), Ok(()));
+        for audit in Architecture::ALL.map(Architecture::audit) {
+            let call = Made { audit, number: call.0 % 500, arguments: call.1 };
+            prop_assert!(run(&filter.instructions, &call).is_ok());
+        }
+    }
 }
