@@ -43,6 +43,7 @@ impl Tally {
 
 const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/busybox", "busybox-static"),
+    ("/usr/lib/x86_64-linux-gnu/libseccomp.so.2", "libseccomp2"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/bin/ip", "iproute2"),
     ("/usr/bin/chromium", "chromium"),

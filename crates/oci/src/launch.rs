@@ -8,6 +8,7 @@ use bulkhead_runtime::cgroup::{Cgroup, Hierarchies, Layout};
 use bulkhead_runtime::plan::{
     BundleOptions, CgroupMount, Failure, Host, KINDS, Report, Spawned, Surroundings,
 };
+use bulkhead_runtime::seccomp::{self, CompileOptions, Compiled};
 use bulkhead_runtime::{Capabilities, Plan, hook};
 use bulkhead_spec::oci::{self, Config, NamespaceKind, Status};
 use bulkhead_sys::process::{CLONE_NEWUSER, Child};
@@ -23,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::record::{Identity, Record};
 use crate::sources::{self, Opened};
-use crate::{console, id_maps, seal, security};
+use crate::{console, id_maps, listener, seal, security};
 
 /// A container that has everything but the word to go.
 #[derive(Debug)]
@@ -84,6 +85,7 @@ pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> 
     }
     warn_of_capabilities(&config, log);
 
+    let filter = compile_filter(&config)?;
     let opened = Opened::open(&config, &bundle)?;
     let directory = Directory::create(&global.root, id)?;
     let record = Record {
@@ -107,6 +109,7 @@ pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> 
             no_pivot: command.has("no-pivot"),
             new_keyring: !command.has("no-new-keyring"),
             preserve_fds,
+            filter,
         },
         directory,
         record,
@@ -271,7 +274,7 @@ impl Launch<'_> {
                     return Ok(terminal);
                 }
                 Some((Report::Failed(failure), _)) => return Err(self.described(plan, &failure)),
-                Some((Report::Cloned { .. } | Report::Terminal, None)) => {
+                Some((Report::Cloned { .. } | Report::Terminal, None) | (Report::Listener, _)) => {
                     return Err(self.failed("it has sent no descriptor"));
                 }
                 None => return Err(self.failed("it was killed before it was ready")),
@@ -392,20 +395,40 @@ impl Created {
 
     /// Waits until the program is executed.
     pub fn executed(&self, verb: &'static str) -> Result<()> {
-        await_execution(&self.control, |failure| Error::Start {
+        let process = Process { pidfd: &self.child.pidfd, pid: self.child.pid };
+        let state = || self.record.state(Status::Created, &self.config);
+        await_execution(&self.control, process, &self.config, state, |failure| Error::Start {
             command: verb,
             reason: self.plan.describe(failure),
         })
     }
 }
 
+/// The process that is about to be executed.
+#[derive(Debug, Clone, Copy)]
+pub struct Process<'a> {
+    pub pidfd: &'a OwnedFd,
+    pub pid: u32,
+}
+
 /// Waits for the end of the socket, which the exec closes.
-pub fn await_execution(control: &OwnedFd, failed: impl Fn(&Failure) -> Error) -> Result<()> {
-    match Report::wait(control.as_fd()) {
-        Ok(None) => Ok(()),
-        Ok(Some((Report::Failed(failure), _))) => Err(failed(&failure)),
-        Ok(Some(_)) => Ok(()),
-        Err(errno) => Err(Error::system("hear from the container's process")(errno)),
+pub fn await_execution(
+    control: &OwnedFd,
+    process: Process<'_>,
+    config: &Config,
+    state: impl Fn() -> oci::State,
+    failed: impl Fn(&Failure) -> Error,
+) -> Result<()> {
+    loop {
+        let report = Report::wait(control.as_fd());
+        match report.map_err(Error::system("hear from the container's process"))? {
+            None => return Ok(()),
+            Some((Report::Failed(failure), _)) => return Err(failed(&failure)),
+            Some((Report::Listener, Some(memory))) => {
+                listener::pass_on(&memory, process.pidfd, process.pid, config, state())?;
+            }
+            Some(_) => {}
+        }
     }
 }
 
@@ -464,6 +487,19 @@ fn warn_of_capabilities(config: &Config, log: &Log) {
         ));
     }
 }
+
+/// Compiles `linux.seccomp`. Where it filters `socket` by its arguments, 32-bit `socketcall` is
+/// closed too, which hides them; the annotation `io.bulkhead.seccomp.socketcall=open` opens it.
+pub fn compile_filter(config: &Config) -> Result<Option<Compiled>> {
+    let Some(profile) = config.linux.as_ref().and_then(|it| it.seccomp.as_ref()) else {
+        return Ok(None);
+    };
+    let open = config.annotations.get(SOCKETCALL).is_some_and(|value| value == "open");
+    let options = CompileOptions { close_socketcall: !open };
+    seccomp::compile_oci(profile, options).map_err(|error| Error::Config(error.to_string()))
+}
+
+const SOCKETCALL: &str = "io.bulkhead.seccomp.socketcall";
 
 /// Passes on sockets that the caller has from socket activation (sd_listen_fds(3)): they come before
 /// those of `--preserve-fds`, and the container's first process is the one they are for.

@@ -14,6 +14,7 @@ mod error;
 mod foreground;
 mod id_maps;
 mod launch;
+mod listener;
 mod log;
 mod record;
 mod seal;

@@ -46,7 +46,7 @@ pub fn run_each(name: &str, hooks: &[oci::Hook], state: &oci::State) -> Vec<Hook
 
 fn run(hook: &oci::Hook, state: &oci::State) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("{}: {error}", hook.path);
-    let state = serde_json::to_vec(state).map_err(|error| error.to_string())?;
+    let input = serde_json::to_vec(state).map_err(|error| error.to_string())?;
     let mut command = Command::new(&hook.path);
     if let Some((first, rest)) = hook.args.split_first() {
         command.arg0(first).args(rest);
@@ -67,9 +67,9 @@ fn run(hook: &oci::Hook, state: &oci::State) -> Result<(), String> {
     command.stdout(shared(&output).map_err(failed)?);
     command.stderr(shared(&output).map_err(failed)?);
     let mut child = command.spawn().map_err(failed)?;
-    if let Some(mut input) = child.stdin.take() {
+    if let Some(mut stdin) = child.stdin.take() {
         // a hook need not read its state
-        let _ = input.write_all(&state);
+        let _ = stdin.write_all(&input);
     }
     let timeout = hook.timeout.and_then(|seconds| u64::try_from(seconds).ok());
     if let Some(seconds) = timeout

@@ -10,7 +10,7 @@ use bulkhead_sys::schedule;
 use rustix::process::{Resource, Rlimit};
 
 use crate::capabilities::CapabilitySets;
-use crate::seccomp::Filter;
+use crate::seccomp::Compiled;
 use crate::{Capabilities, FdIndex, User};
 
 mod bundle;
@@ -60,7 +60,7 @@ struct Program {
     environment: Arguments,
     /// `HOME` comes from the user database where the environment has none.
     wants_home: bool,
-    filter: Option<Filter>,
+    filter: Option<Compiled>,
 }
 
 /// A file system that is mounted anew.

@@ -9,6 +9,7 @@ pub mod path;
 pub mod process;
 pub mod schedule;
 pub mod seccomp;
+pub mod shared;
 pub mod signal;
 pub mod socket;
 pub mod testing;

@@ -1,6 +1,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 
-use bulkhead_runtime::plan::{Beside, BundleOptions, Report, Spawned, Surroundings};
+use bulkhead_runtime::plan::{Beside, BundleOptions, Failure, Report, Spawned, Surroundings};
 use bulkhead_runtime::{FdIndex, Plan};
 use bulkhead_spec::oci::{CapabilityNames, Config, Process, ProcessUser, Status};
 use bulkhead_sys::process::{CLONE_NEWUSER, Child};
@@ -45,17 +45,18 @@ pub fn run(global: &Global, command: &Command, _log: &Log) -> Result<u8> {
         console.filter(|_| process.terminal).map(|path| console::connect(&path, "console socket"));
     let preserve_fds = command.number("preserve-fds")?.unwrap_or(0);
     let mut exec = Exec {
-        record,
-        config,
-        process,
-        directory,
         options: BundleOptions {
             id: command.id()?.to_owned(),
             bundle: Default::default(),
             no_pivot: false,
             new_keyring: !command.has("no-new-keyring"),
             preserve_fds,
+            filter: launch::compile_filter(&config)?,
         },
+        record,
+        config,
+        process,
+        directory,
         console: console.transpose()?,
         terminal: None,
     };
@@ -161,9 +162,10 @@ impl Exec {
                     let Some(child) = child.as_ref() else { return Ok(()) };
                     self.finish(plan, child, command)?;
                     say(control, child.pid)?;
-                    return launch::await_execution(control, |failure| {
-                        failed(&plan.describe(failure))
-                    });
+                    let process = launch::Process { pidfd: &child.pidfd, pid: child.pid };
+                    let state = || self.record.state(Status::Running, &self.config);
+                    let failed = |failure: &Failure| failed(&plan.describe(failure));
+                    return launch::await_execution(control, process, &self.config, state, failed);
                 }
                 Some((Report::Failed(failure), _)) => {
                     return Err(failed(&plan.describe(&failure)));

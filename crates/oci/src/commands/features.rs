@@ -2,7 +2,7 @@ use bulkhead_runtime::plan::{memory_policy_flags, memory_policy_modes};
 use bulkhead_runtime::{capabilities, mount_options};
 use bulkhead_spec::oci::{
     self, CgroupFeatures, Enabled, Features, IntelRdtFeatures, LinuxFeatures, MemoryPolicyFeatures,
-    MountExtensions, NamespaceKind, SeccompFeatures,
+    MountExtensions, NamespaceKind,
 };
 
 use super::state::print;
@@ -32,7 +32,7 @@ fn features() -> Features {
             namespaces: NamespaceKind::ALL.iter().map(|kind| kind.name().to_owned()).collect(),
             capabilities: capabilities::NAMES.iter().map(|name| format!("CAP_{name}")).collect(),
             cgroup: CgroupFeatures { v1: true, v2: true, ..CgroupFeatures::default() },
-            seccomp: SeccompFeatures::default(),
+            seccomp: bulkhead_runtime::seccomp::features(),
             apparmor: on,
             selinux: on,
             intel_rdt: IntelRdtFeatures::default(),

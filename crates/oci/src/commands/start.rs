@@ -25,7 +25,10 @@ pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
     let process = record.process.ok_or_else(stopped)?;
     let control = directory.call()?.ok_or_else(stopped)?;
     launch::say(&control, process.pid)?;
-    launch::await_execution(&control, |failure| Error::Start {
+    let pidfd = process.open().ok_or_else(stopped)?;
+    let process = launch::Process { pidfd: &pidfd, pid: process.pid };
+    let state = || record.state(Status::Created, &config);
+    launch::await_execution(&control, process, &config, state, |failure| Error::Start {
         command: "start",
         reason: failure.detail.clone(),
     })?;

@@ -15,6 +15,7 @@ use bulkhead_sys::process::{
 
 use super::compile::{absolute, sysctl_path};
 use super::{Entrance, Host, Plan, PlanError, Step, Tree};
+use crate::seccomp::Compiled;
 use crate::{FdIndex, mount_options};
 
 mod devices;
@@ -72,6 +73,8 @@ pub struct BundleOptions {
     pub new_keyring: bool,
     /// Descriptors from 3 on that the program keeps.
     pub preserve_fds: u32,
+    /// `linux.seccomp`, compiled.
+    pub filter: Option<Compiled>,
 }
 
 impl Plan {

@@ -8,6 +8,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use bulkhead_sys::shared::Handover;
 use bulkhead_sys::{process, schedule};
 use rustix::io::Errno;
 use rustix::net::{
@@ -53,6 +54,8 @@ pub enum Report {
     Unshared,
     /// The mounts are made; the hooks that the parent runs come now.
     Mounted,
+    /// A seccomp listener is about to be; a [`Handover`] of its descriptor comes along.
+    Listener,
 }
 
 impl Report {
@@ -64,6 +67,7 @@ impl Report {
             Self::Failed(failure) => (3, failure.step, failure.errno, failure.detail.as_str()),
             Self::Unshared => (4, 0, 0, ""),
             Self::Mounted => (5, 0, 0, ""),
+            Self::Listener => (6, 0, 0, ""),
         };
         let mut head = [kind; 7];
         head[1..3].copy_from_slice(&step.to_le_bytes());
@@ -127,6 +131,7 @@ impl Report {
             2 => Self::Ready,
             4 => Self::Unshared,
             5 => Self::Mounted,
+            6 => Self::Listener,
             _ => Self::Failed(Failure {
                 step: u16::from_le_bytes([s0, s1]),
                 errno: number,
@@ -249,6 +254,17 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// Installs a filter and hands its listener to the parent, without one more system call: any
+    /// of them may be one that the filter stops until somebody listens (crun #1002).
+    fn install_with_listener(&self, filter: &crate::seccomp::Compiled) -> Result<(), Errno> {
+        let (handover, memory) = Handover::new()?;
+        Report::Listener.send(self.control(), Some(memory.as_fd()));
+        drop(memory);
+        let listener =
+            bulkhead_sys::seccomp::install_with_listener(&filter.instructions, filter.flags)?;
+        handover.offer(listener)
+    }
+
     /// Waits until somebody connects to the container's socket: only root of the host can.
     fn await_start(&mut self, listener: FdIndex) -> Result<(), Errno> {
         let listener = self.descriptor(listener)?;
@@ -348,7 +364,8 @@ impl<'a> Walk<'a> {
             }
             Step::BoundingSet(set) => identity::bound(*set),
             Step::Filter => match &program.filter {
-                Some(filter) => bulkhead_sys::seccomp::install(&filter.instructions),
+                Some(filter) if filter.listener => self.install_with_listener(filter),
+                Some(filter) => bulkhead_sys::seccomp::install(&filter.instructions, filter.flags),
                 None => Err(Errno::INVAL),
             },
             Step::SetIdentity { keep_capabilities } => {

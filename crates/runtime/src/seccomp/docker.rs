@@ -4,64 +4,60 @@
 //! Two differences. 32-bit x86 `socketcall(SYS_SOCKET)` is ENOSYS: its arguments lie in memory that
 //! a filter cannot see, so it is a way around the rule against AF_VSOCK and AF_ALG; the direct
 //! call, there since Linux 4.3, remains. And the family is compared as the `int` it is.
-
-use crate::{Capabilities, capabilities};
+//!
+//! The build script compiles this module too (see build.rs): it uses the standard library only.
 
 use super::profile::{Action, Comparison, Condition, ENOSYS, EPERM, Profile, Rule};
-use super::table::{Architecture, NATIVE};
+use super::table::{Architecture, Call};
 
-/// The profile of a process with these capabilities.
-pub(super) fn profile(capabilities: Capabilities) -> Profile {
-    let has = |name| capabilities::parse(name).is_some_and(|bit| capabilities.has(bit));
+/// The profile on a machine with these architectures, the native one first, of a process with these
+/// capabilities (see [`relevant`]).
+pub(super) fn profile(machine: &[Architecture], capabilities: u32) -> Profile {
+    let has = |name: &str| relevant(|known| known == name) & capabilities != 0;
     let mut rules = vec![allow(ALWAYS, Vec::new())];
     for (capability, names) in WITH_CAPABILITY {
         if has(capability) {
             rules.push(allow(names, Vec::new()));
         }
     }
-    let is_native = |architecture| NATIVE.contains(&architecture);
-    if is_native(Architecture::X86_64) {
+    if machine.contains(&Architecture::X86_64) {
         rules.push(allow("arch_prctl modify_ldt", Vec::new()));
     }
-    if is_native(Architecture::Arm) {
+    if machine.contains(&Architecture::Arm) {
         rules.push(allow(ON_ARM, Vec::new()));
     }
     if !has("SYS_ADMIN") {
         let no_namespaces = Comparison::MaskedEqual { mask: CLONE_NAMESPACES, value: 0 };
         rules.push(allow("clone", first(no_namespaces)));
         // glibc falls back to clone on ENOSYS and on nothing else (nodejs/node#48444)
-        rules.push(Rule {
-            names: vec!["clone3".to_owned()],
-            action: Action::Errno(ENOSYS),
-            conditions: Vec::new(),
-        });
+        rules.push(Rule { action: Action::Errno(ENOSYS), ..allow("clone3", Vec::new()) });
     }
     for families in
         [Comparison::Less(AF_ALG), Comparison::Equal(AF_ALG + 1), Comparison::Greater(AF_VSOCK)]
     {
         rules.push(allow("socket", first(families)));
     }
-    rules.push(Rule {
-        names: vec!["socketcall".to_owned()],
-        action: Action::Errno(ENOSYS),
-        conditions: first(Comparison::Equal(SYS_SOCKET)),
-    });
-    rules.push(allow("socketcall", first(Comparison::NotEqual(SYS_SOCKET))));
     for persona in PERSONALITIES {
         rules.push(allow("personality", first(Comparison::Equal(persona))));
     }
-    Profile { default: Action::Errno(EPERM), architectures: NATIVE.to_vec(), rules }
+    Profile {
+        default: Action::Errno(EPERM),
+        architectures: machine.to_vec(),
+        rules,
+        close_socketcall: true,
+    }
 }
 
-/// The capabilities that make a difference to [`profile`].
-pub(super) fn relevant_capabilities() -> Capabilities {
-    let bits = WITH_CAPABILITY.iter().filter_map(|(name, _)| capabilities::parse(name));
-    bits.fold(Capabilities::NONE, |set, bit| set.with(Capabilities(1 << bit)))
+/// The capabilities that make a difference to [`profile`], as a bit for each line of
+/// [`WITH_CAPABILITY`]. Names are without `CAP_`.
+pub(super) fn relevant(mut has: impl FnMut(&str) -> bool) -> u32 {
+    let lines = WITH_CAPABILITY.iter().enumerate();
+    lines.fold(0, |set, (bit, (name, _))| set | u32::from(has(name)) << bit)
 }
 
 fn allow(names: &str, conditions: Vec<Condition>) -> Rule {
-    let names = names.split_whitespace().map(str::to_owned).collect();
-    Rule { names, action: Action::Allow, conditions }
+    let calls = names.split_whitespace().filter_map(Call::named).collect();
+    Rule { calls, action: Action::Allow, conditions }
 }
 
 fn first(comparison: Comparison) -> Vec<Condition> {
@@ -70,9 +66,6 @@ fn first(comparison: Comparison) -> Vec<Condition> {
 
 const AF_ALG: u64 = 38;
 const AF_VSOCK: u64 = 40;
-
-/// The number of socket(2) among those of socketcall(2) (linux/net.h).
-const SYS_SOCKET: u64 = 1;
 
 /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET. (NEWTIME's bit is one of the
 /// exit signal's here; only clone3 and unshare take it.)
@@ -147,7 +140,7 @@ const ALWAYS: &str = "
     setgroups setgroups32 setitimer setpgid setpriority setregid setregid32 setresgid setresgid32
     setresuid setresuid32 setreuid setreuid32 setrlimit setsid setsockopt setuid setuid32 setxattr
     setxattrat shmat shmctl shmdt shmget shutdown sigaltstack signalfd signalfd4 sigprocmask
-    sigreturn socketpair splice stat stat64 statfs statfs64 statmount statx symlink symlinkat sync
+    sigreturn socketcall socketpair splice stat stat64 statfs statfs64 statmount statx symlink symlinkat sync
     sync_file_range syncfs sysinfo tee tgkill time timer_create timer_delete timer_getoverrun
     timer_gettime timer_gettime64 timer_settime timer_settime64 timerfd_create timerfd_gettime
     timerfd_gettime64 timerfd_settime timerfd_settime64 times tkill truncate truncate64 ugetrlimit

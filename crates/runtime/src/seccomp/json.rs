@@ -5,9 +5,9 @@ use serde::Deserialize;
 
 use crate::{Capabilities, capabilities};
 
-use super::SeccompError;
-use super::profile::{Action, Comparison, Condition, Profile, Rule, errno};
-use super::table::{Architecture, NATIVE};
+use super::profile::{Action, Condition, Profile, Rule};
+use super::table::{Architecture, Call, NATIVE};
+use super::{SeccompError, names};
 
 /// Reads a profile and resolves its conditions; `None` if it switches the filter off, as an empty
 /// object does.
@@ -24,17 +24,8 @@ pub(super) fn parse(
         // with rules but without a default, Docker passes "" on and runc refuses it
         return if calls.is_empty() { Ok(None) } else { Err(SeccompError::Action(String::new())) };
     };
-    // they change logging, speculation and waiting, not what is allowed
-    const HARMLESS_FLAGS: [&str; 4] = [
-        "SECCOMP_FILTER_FLAG_LOG",
-        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-        "SECCOMP_FILTER_FLAG_TSYNC",
-        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
-    ];
-    if let Some(flag) =
-        file.flags.unwrap_or_default().iter().find(|flag| !HARMLESS_FLAGS.contains(&flag.as_str()))
-    {
-        return Err(SeccompError::Flag(flag.clone()));
+    for flag in file.flags.iter().flatten() {
+        names::flag(flag)?;
     }
     let mut rules = Vec::new();
     for call in calls {
@@ -47,6 +38,7 @@ pub(super) fn parse(
             file.arch_map.unwrap_or_default(),
         )?,
         rules,
+        close_socketcall: true,
     }))
 }
 
@@ -63,7 +55,7 @@ struct File {
     default_errno_ret: Option<u32>,
     architectures: Option<Vec<String>>,
     arch_map: Option<Vec<ArchMap>>,
-    syscalls: Option<Vec<Call>>,
+    syscalls: Option<Vec<Entry>>,
     flags: Option<Vec<String>>,
 }
 
@@ -76,7 +68,7 @@ struct ArchMap {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Call {
+struct Entry {
     name: Option<String>,
     names: Option<Vec<String>>,
     action: String,
@@ -105,9 +97,8 @@ struct When {
     min_kernel: Option<String>,
 }
 
-impl Call {
-    /// One rule, none where the conditions say so, or several: two tests of the same argument are
-    /// alternatives, which is what runc makes of them since libseccomp cannot join them.
+impl Entry {
+    /// None where the conditions say so.
     fn resolve(
         self,
         capabilities: Capabilities,
@@ -141,20 +132,13 @@ impl Call {
         }
 
         let action = action(&self.action, self.errno_ret)?;
-        let conditions: Vec<Condition> = self
-            .args
-            .unwrap_or_default()
+        let conditions = self.args.unwrap_or_default();
+        let conditions: Vec<Condition> = conditions
             .iter()
-            .map(Argument::resolve)
+            .map(|it| names::condition(it.index, &it.op, it.value, it.value_two))
             .collect::<Result<_, _>>()?;
-        let repeated = conditions.iter().enumerate().any(|(index, condition)| {
-            conditions[..index].iter().any(|earlier| earlier.argument == condition.argument)
-        });
-        if repeated {
-            let alternative = |it| Rule { names: names.clone(), action, conditions: vec![it] };
-            return Ok(conditions.into_iter().map(alternative).collect());
-        }
-        Ok(vec![Rule { names, action, conditions }])
+        let calls = names.iter().filter_map(|name| Call::named(name)).collect();
+        Ok(names::rules(calls, action, conditions))
     }
 }
 
@@ -179,42 +163,16 @@ impl When {
     }
 }
 
-impl Argument {
-    fn resolve(&self) -> Result<Condition, SeccompError> {
-        let comparison = match self.op.as_str() {
-            "SCMP_CMP_EQ" => Comparison::Equal(self.value),
-            "SCMP_CMP_NE" => Comparison::NotEqual(self.value),
-            "SCMP_CMP_LT" => Comparison::Less(self.value),
-            "SCMP_CMP_LE" => Comparison::LessOrEqual(self.value),
-            "SCMP_CMP_GT" => Comparison::Greater(self.value),
-            "SCMP_CMP_GE" => Comparison::GreaterOrEqual(self.value),
-            "SCMP_CMP_MASKED_EQ" => {
-                Comparison::MaskedEqual { mask: self.value, value: self.value_two }
-            }
-            other => return Err(SeccompError::Operator(other.to_owned())),
-        };
-        match self.index {
-            index @ 0..=5 => Ok(Condition { argument: index as u8, comparison }),
-            index => Err(SeccompError::ArgumentIndex(index)),
-        }
-    }
-}
-
 fn has_capability(capabilities: Capabilities, name: &str) -> bool {
     capabilities::parse(name).is_some_and(|bit| capabilities.has(bit))
 }
 
+/// A listener is a matter of the OCI runtime's, so `SCMP_ACT_NOTIFY` is unknown here.
 fn action(name: &str, errno_ret: Option<u32>) -> Result<Action, SeccompError> {
-    Ok(match name {
-        "SCMP_ACT_ALLOW" => Action::Allow,
-        "SCMP_ACT_ERRNO" => Action::Errno(errno(errno_ret)?),
-        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => Action::KillThread,
-        "SCMP_ACT_KILL_PROCESS" => Action::KillProcess,
-        "SCMP_ACT_LOG" => Action::Log,
-        "SCMP_ACT_TRACE" => Action::Trace(errno(errno_ret)?),
-        "SCMP_ACT_TRAP" => Action::Trap,
-        other => return Err(SeccompError::Action(other.to_owned())),
-    })
+    match names::action(name, errno_ret)? {
+        Action::Notify => Err(SeccompError::Action(name.to_owned())),
+        action => Ok(action),
+    }
 }
 
 /// The native architecture, and those of its kind that the profile names.

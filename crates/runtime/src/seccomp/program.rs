@@ -1,10 +1,9 @@
 //! From a profile to instructions of classic BPF over `struct seccomp_data` (seccomp(2)).
 
-use bulkhead_sys::seccomp::Instruction;
-
-use super::SeccompError;
-use super::profile::{Action, Comparison, Condition, Profile, RulesByName, is_int};
-use super::table::Architecture;
+use super::Instruction;
+use super::outcome::{Outcome, Outcomes, Test, TestedRule};
+use super::profile::{Action, Comparison, Profile};
+use super::table::{Architecture, X32_BIT};
 
 /// Compiles a profile for a machine that runs the calls of `machine`'s architectures.
 ///
@@ -12,126 +11,111 @@ use super::table::Architecture;
 /// of ranges with the same outcome, and last tests arguments where there are such rules. It uses
 /// only instructions that the kernel can follow by itself to find calls that are always allowed
 /// (linux: kernel/seccomp.c, `seccomp_is_const_allow`), which then skip the filter altogether.
+///
+/// The error is the length of a program that is longer than the kernel takes.
 pub(super) fn assemble(
     profile: &Profile,
     machine: &[Architecture],
-) -> Result<Vec<Instruction>, SeccompError> {
+) -> Result<Vec<Instruction>, usize> {
     let mut audits: Vec<u32> = Vec::new();
     for architecture in machine.iter().filter(|it| profile.architectures.contains(it)) {
         if !audits.contains(&architecture.audit()) {
             audits.push(architecture.audit());
         }
     }
-    let mut program = vec![load(OFFSET_ARCH)];
-    for audit in audits {
-        let mut section = vec![load(OFFSET_NUMBER)];
-        section.extend(search(profile, &ranges(profile, audit)));
+    let mut outcomes = Outcomes::new(profile);
+    let mut backwards = Backwards(Vec::with_capacity(1024));
+    backwards.0.push(end(Profile::FOREIGN));
+    for audit in audits.into_iter().rev() {
+        let behind = backwards.0.len();
+        let ranges = ranges(profile, &mut outcomes, audit);
+        backwards.search(&ranges, &outcomes, profile.default);
+        backwards.0.push(load(OFFSET_NUMBER));
         // a section is longer than a conditional jump reaches
-        program.extend([jump(JUMP_EQUAL, audit, 1, 0), jump_always(section.len())]);
-        program.extend(section);
+        let section = backwards.0.len() - behind;
+        backwards.0.extend([jump_always(section), jump(JUMP_EQUAL, audit, 1, 0)]);
     }
-    program.push(end(Action::KillProcess));
+    backwards.0.push(load(OFFSET_ARCH));
+    let mut program = backwards.0;
+    program.reverse();
     match program.len() {
         0..=MAXIMUM_LENGTH => Ok(program),
-        length => Err(SeccompError::TooLong(length)),
+        length => Err(length),
     }
-}
-
-/// What becomes of the calls of a range of numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Outcome {
-    Always(Action),
-    /// The first whose conditions hold, else the profile's default.
-    Tested(Vec<(Vec<Test>, Action)>),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Test {
-    condition: Condition,
-    /// Looks at the low 32 bits only.
-    is_int: bool,
 }
 
 /// Covers all numbers of one audit architecture: (first number, outcome), in ascending order, each
 /// up to the next one's first.
-fn ranges(profile: &Profile, audit: u32) -> Vec<(u32, Outcome)> {
+fn ranges(profile: &Profile, outcomes: &mut Outcomes<'_>, audit: u32) -> Vec<(u32, Outcome)> {
     let unknown = Outcome::Always(profile.unknown());
-    let mut ranges = vec![(0, unknown.clone())];
-    let mut put = |first: u32, outcome: Outcome| match ranges.last_mut() {
-        Some((_, last)) if *last == outcome => {}
-        Some((start, last)) if *start == first => *last = outcome,
-        _ => ranges.push((first, outcome)),
-    };
-    let mut calls: Vec<(u32, Vec<&str>)> = Architecture::ALL
-        .into_iter()
-        .filter(|it| it.audit() == audit && profile.architectures.contains(it))
-        .flat_map(Architecture::names)
-        .collect();
-    calls.sort_by_key(|(number, _)| *number);
-    let rules = profile.by_name();
-    for (index, (number, names)) in calls.iter().enumerate() {
-        put(*number, outcome(profile, &rules, names));
-        if calls.get(index + 1).is_none_or(|(next, _)| *next != number + 1) {
-            put(number + 1, unknown.clone());
+    let mut ranges = Ranges(Vec::with_capacity(512));
+    ranges.put(0, unknown);
+    let is_used = |it: &Architecture| it.audit() == audit && profile.architectures.contains(it);
+    // in the order of their numbers: x32 is behind x86-64
+    for architecture in Architecture::ALL.into_iter().filter(is_used) {
+        let mut end = 0;
+        for names in architecture.calls().chunk_by(|(a, _), (b, _)| a == b) {
+            let number = names[0].0;
+            if number != end {
+                ranges.put(end, unknown);
+            }
+            ranges.put(number, outcomes.of(architecture, names));
+            end = number + 1;
         }
+        ranges.put(end, unknown);
     }
-    merge(ranges)
+    if audit == Architecture::X32.audit() && !profile.architectures.contains(&Architecture::X32) {
+        ranges.put(X32_BIT, Outcome::Always(Profile::FOREIGN));
+        // what a tracer leaves to skip a call (seccomp(2), SECCOMP_RET_TRACE)
+        ranges.put(u32::MAX, unknown);
+    }
+    ranges.0
 }
 
-/// Joins neighbours that replacing has made equal.
-fn merge(ranges: Vec<(u32, Outcome)>) -> Vec<(u32, Outcome)> {
-    let mut merged: Vec<(u32, Outcome)> = Vec::with_capacity(ranges.len());
-    for (first, outcome) in ranges {
-        if merged.last().is_none_or(|(_, last)| *last != outcome) {
-            merged.push((first, outcome));
-        }
-    }
-    merged
-}
+struct Ranges(Vec<(u32, Outcome)>);
 
-fn outcome(profile: &Profile, rules: &RulesByName<'_>, names: &[&str]) -> Outcome {
-    let rules = profile.rules_for(rules, names);
-    match rules.first() {
-        None => Outcome::Always(profile.default),
-        Some((conditions, action)) if conditions.is_empty() => Outcome::Always(*action),
-        Some(_) => Outcome::Tested(
-            rules
-                .into_iter()
-                .map(|(conditions, action)| {
-                    let test = |condition: Condition| Test {
-                        condition,
-                        is_int: names.iter().any(|name| is_int(name, condition.argument)),
-                    };
-                    (conditions.into_iter().map(test).collect(), action)
-                })
-                .collect(),
-        ),
+impl Ranges {
+    /// From `first` on it is `outcome`.
+    fn put(&mut self, first: u32, outcome: Outcome) {
+        if self.0.last().is_some_and(|(start, _)| *start == first) {
+            self.0.pop();
+        }
+        if self.0.last().is_none_or(|(_, last)| *last != outcome) {
+            self.0.push((first, outcome));
+        }
     }
 }
 
-/// Finds the number's range by halving; the accumulator holds the number.
-fn search(profile: &Profile, ranges: &[(u32, Outcome)]) -> Vec<Instruction> {
-    let (low, high) = match ranges {
-        [] => return vec![end(profile.default)],
-        [(_, Outcome::Always(action))] => return vec![end(*action)],
-        [(_, Outcome::Tested(rules))] => return arguments(profile, rules),
-        more => more.split_at(more.len() / 2),
-    };
-    let first_of_high = high[0].0;
-    let (low, high) = (search(profile, low), search(profile, high));
-    let mut program = match u8::try_from(low.len()) {
-        Ok(length) => vec![jump(JUMP_GREATER_OR_EQUAL, first_of_high, length, 0)],
-        Err(_) => {
-            vec![jump(JUMP_GREATER_OR_EQUAL, first_of_high, 0, 1), jump_always(low.len())]
+/// A program from its end, so that jumps know how far their targets are.
+struct Backwards(Vec<Instruction>);
+
+impl Backwards {
+    /// Finds the number's range by halving; the accumulator holds the number.
+    fn search(&mut self, ranges: &[(u32, Outcome)], outcomes: &Outcomes<'_>, default: Action) {
+        let (low, high) = match ranges {
+            [] => return self.0.push(end(default)),
+            [(_, Outcome::Always(action))] => return self.0.push(end(*action)),
+            [(_, Outcome::Tested(index))] => {
+                let program = arguments(outcomes.tested(*index), default);
+                return self.0.extend(program.into_iter().rev());
+            }
+            more => more.split_at(more.len() / 2),
+        };
+        self.search(high, outcomes, default);
+        let behind = self.0.len();
+        self.search(low, outcomes, default);
+        let distance = self.0.len() - behind;
+        match u8::try_from(distance) {
+            Ok(short) => self.0.push(jump(JUMP_GREATER_OR_EQUAL, high[0].0, short, 0)),
+            Err(_) => {
+                self.0.extend([jump_always(distance), jump(JUMP_GREATER_OR_EQUAL, high[0].0, 0, 1)])
+            }
         }
-    };
-    program.extend(low);
-    program.extend(high);
-    program
+    }
 }
 
 /// Tests one rule after the other; what fails a test goes on behind its rule's action.
-fn arguments(profile: &Profile, rules: &[(Vec<Test>, Action)]) -> Vec<Instruction> {
+fn arguments(rules: &[TestedRule], default: Action) -> Vec<Instruction> {
     let mut program = Vec::new();
     for (tests, action) in rules {
         let drafts: Vec<Vec<Draft>> = tests.iter().map(|test| draft(*test)).collect();
@@ -156,7 +140,9 @@ fn arguments(profile: &Profile, rules: &[(Vec<Test>, Action)]) -> Vec<Instructio
         }
         program.push(end(*action));
     }
-    program.push(end(profile.default));
+    if rules.last().is_none_or(|(tests, _)| !tests.is_empty()) {
+        program.push(end(default));
+    }
     program
 }
 
@@ -186,7 +172,7 @@ fn draft(test: Test) -> Vec<Draft> {
     use Target::{Fails, Holds, Next};
     let offset = OFFSET_ARGUMENTS + 8 * u32::from(test.condition.argument);
     let low = Draft::Plain(load(offset));
-    let high = (!test.is_int).then(|| Draft::Plain(load(offset + 4)));
+    let high = (!test.low_only).then(|| Draft::Plain(load(offset + 4)));
     let jump = |code, k, on_true, on_false| Draft::Jump { code, k, on_true, on_false };
     let halves = |value: u64| (((value >> 32) as u32), value as u32);
     // `code` compares the low half; a greater high half goes where the low one does if that is true
@@ -228,7 +214,7 @@ fn masked(
     // a half that the mask leaves out is equal
     if let Some(high) = high.filter(|_| mask >> 32 != 0) {
         steps.push(high);
-        steps.push(Draft::Plain(and((mask >> 32) as u32)));
+        steps.extend(and((mask >> 32) as u32));
         steps.push(Draft::Jump {
             code: JUMP_EQUAL,
             k: (value >> 32) as u32,
@@ -237,7 +223,7 @@ fn masked(
         });
     }
     steps.push(low);
-    steps.push(Draft::Plain(and(mask as u32)));
+    steps.extend(and(mask as u32));
     steps.push(Draft::Jump {
         code: JUMP_EQUAL,
         k: value as u32,
@@ -270,8 +256,9 @@ fn load(offset: u32) -> Instruction {
     Instruction { code: LOAD, jump_true: 0, jump_false: 0, k: offset }
 }
 
-fn and(mask: u32) -> Instruction {
-    Instruction { code: AND, jump_true: 0, jump_false: 0, k: mask }
+fn and(mask: u32) -> Option<Draft> {
+    let instruction = Instruction { code: AND, jump_true: 0, jump_false: 0, k: mask };
+    (mask != u32::MAX).then_some(Draft::Plain(instruction))
 }
 
 fn jump(code: u16, k: u32, jump_true: u8, jump_false: u8) -> Instruction {

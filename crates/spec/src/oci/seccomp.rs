@@ -11,8 +11,9 @@ pub struct Seccomp {
     pub default_errno_ret: Option<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub architectures: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
-    pub flags: Vec<String>,
+    /// Absent and empty differ: without a list, runtimes choose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flags: Option<Vec<String>>,
     /// A Unix socket that takes the descriptor of `SCMP_ACT_NOTIFY`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub listener_path: String,

@@ -184,7 +184,7 @@ impl Warden {
             (Report::Failed(failure), _) => process.failure = Some(failure),
             (Report::Cloned { .. } | Report::Terminal, None)
             // steps of bundles, which have no place in an engine's plan
-            | (Report::Unshared | Report::Mounted, _) => {
+            | (Report::Unshared | Report::Mounted | Report::Listener, _) => {
                 self.give_up(process, Failure::of_parent("understand the child", Errno::PROTO));
             }
         }

@@ -4,7 +4,7 @@ use super::{BundleOptions, kernel};
 use crate::capabilities::CapabilitySets;
 use crate::plan::compile::{absolute, candidates, strings};
 use crate::plan::{Plan, PlanError, Program, Step};
-use crate::{Capabilities, FdIndex, Seccomp, seccomp};
+use crate::{Capabilities, FdIndex};
 
 /// What a process of a bundle needs after its root.
 pub(super) struct Tail<'a> {
@@ -41,7 +41,7 @@ impl Plan {
             let (hooks, state) = (tail.hooks.clone(), tail.state.clone());
             steps.push(Step::Hooks { name: "startContainer", hooks, state });
         }
-        Self::ending(process, tail.linux, tail.options, steps)
+        Self::ending(process, tail.options, steps)
     }
 
     /// Compiles one more process of a running container.
@@ -88,13 +88,12 @@ impl Plan {
             steps.push(Step::NewKeyring);
         }
         steps.push(Step::AwaitGo);
-        Self::ending(process, linux, options, steps)
+        Self::ending(process, options, steps)
     }
 
     /// From the last wait to the exec.
     fn ending(
         process: &oci::Process,
-        linux: Option<&oci::Linux>,
         options: &BundleOptions,
         mut steps: Vec<Step>,
     ) -> Result<Self, PlanError> {
@@ -103,14 +102,7 @@ impl Plan {
             Some(names) => CapabilitySets::from_names(names).0,
             None => CapabilitySets::without_inheritance(Capabilities::NONE),
         };
-        let filter = match linux.and_then(|it| it.seccomp.as_ref()) {
-            Some(profile) => {
-                let text = serde_json::to_string(profile)
-                    .map_err(|error| PlanError::Invalid(error.to_string()))?;
-                seccomp::compile(&Seccomp::Profile(text), sets.bounding)?
-            }
-            None => None,
-        };
+        let filter = options.filter.clone();
         let filtered = filter.is_some();
         let umask = process.user.umask.unwrap_or(0o022) & 0o777;
         steps.push(Step::CloseDescriptors { first: 3 + options.preserve_fds, umask });
