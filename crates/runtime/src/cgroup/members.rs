@@ -132,7 +132,7 @@ impl Cgroup {
             directory: directory.path.clone(),
             cause: errno.into(),
         };
-        let name = self.path.rsplit('/').next().unwrap_or_default();
+        let name = directory.path.rsplit('/').next().unwrap_or_default();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // the parent as the group itself knows it: no path is walked again
         let parent = match openat(&directory.fd, "..", flags, Mode::empty()) {
