@@ -266,7 +266,9 @@ impl Creation<'_> {
             self.check_type(&directory)?;
         }
         let mut controllers = words(&file::read(&directory, "cgroup.controllers")?);
-        if hierarchy.controllers.iter().any(|it| !controllers.contains(it)) {
+        // beside v1, where nobody expects controllers, those that are asked for
+        let wants = |it: &String| mode == Mode::V2 || needs_on_v2(self.resources, it);
+        if hierarchy.controllers.iter().any(|it| wants(it) && !controllers.contains(it)) {
             self.enable_on_the_way(&hierarchy.root, relative)?;
             controllers = words(&file::read(&directory, "cgroup.controllers")?);
         }

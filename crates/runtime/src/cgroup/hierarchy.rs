@@ -1,7 +1,7 @@
 //! Where the host has its cgroups: pure v1, pure v2, or both ("hybrid").
 
-use std::cell::OnceCell;
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 
 use rustix::fs::{CWD, Mode as FileMode, OFlags, fstatfs, openat};
 
@@ -164,7 +164,7 @@ pub struct Hierarchies {
     mode: Mode,
     pub(super) all: Vec<Hierarchy>,
     /// `/proc/self/cgroup`, once it has been read.
-    own: OnceCell<String>,
+    own: OnceLock<String>,
 }
 
 #[derive(Debug)]
@@ -197,11 +197,11 @@ impl Hierarchies {
         if let Ok(root) = root("/sys/fs/cgroup")
             && fstatfs(&root.fd).is_ok_and(|it| it.f_type == CGROUP2_SUPER_MAGIC)
         {
-            return Ok(Self { mode: Mode::V2, all: vec![v2(root)?], own: OnceCell::new() });
+            return Ok(Self { mode: Mode::V2, all: vec![v2(root)?], own: OnceLock::new() });
         }
         let cgroup = read("/proc/self/cgroup")?;
         let this = Self::open(&Layout::parse(&read("/proc/self/mountinfo")?, &cgroup))?;
-        Ok(Self { own: OnceCell::from(cgroup), ..this })
+        Ok(Self { own: OnceLock::from(cgroup), ..this })
     }
 
     pub(super) fn open(layout: &Layout) -> Result<Self, CgroupError> {
@@ -220,11 +220,17 @@ impl Hierarchies {
         if all.is_empty() {
             return Err(CgroupError::NotMounted);
         }
-        Ok(Self { mode: layout.mode(), all, own: OnceCell::new() })
+        Ok(Self { mode: layout.mode(), all, own: OnceLock::new() })
     }
 
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// The same for a process whose `/proc/self/cgroup` is `text`.
+    #[cfg(test)]
+    pub(super) fn as_seen_by(self, text: &str) -> Self {
+        Self { own: OnceLock::from(text.to_owned()), ..self }
     }
 
     /// `/proc/self/cgroup`, cgroups(7); read when it is first asked for.

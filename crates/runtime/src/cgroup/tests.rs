@@ -10,6 +10,8 @@ use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use super::create::enable_controllers;
 use super::*;
 
+mod oci;
+
 /// A cgroup path of this test alone at the root of the hierarchies; the parent goes at the end.
 struct Scratch {
     hierarchies: Hierarchies,
