@@ -206,10 +206,13 @@ impl Creation<'_> {
                 return Err(CgroupError::Create { directory, cause: errno.into() });
             }
         };
-        let finished = open(root, relative)
-            .and_then(|directory| self.finish(hierarchies.mode(), hierarchy, relative, directory));
+        let finished = open(root, relative).and_then(|directory| {
+            let controllers =
+                self.finish(hierarchies.mode(), hierarchy, relative, &directory, fresh)?;
+            Ok(Group { directory, version: hierarchy.version, controllers, fresh })
+        });
         match finished {
-            Ok(group) => Ok(Group { fresh, ..group }),
+            Ok(group) => Ok(group),
             Err(error) => {
                 if fresh {
                     // the caller knows of finished groups only
@@ -238,41 +241,39 @@ impl Creation<'_> {
         })
     }
 
-    /// Makes a group usable: with processors and memory nodes on v1, with controllers on v2.
+    /// Makes a group usable, with processors and memory nodes on v1, with controllers on v2, and
+    /// says which controllers it has.
     fn finish(
         &self,
         mode: Mode,
         hierarchy: &Hierarchy,
         relative: &str,
-        directory: Directory,
-    ) -> Result<Group, CgroupError> {
-        let group = |directory, controllers| Group {
-            directory,
-            version: hierarchy.version,
-            controllers,
-            fresh: true,
-        };
+        directory: &Directory,
+        fresh: bool,
+    ) -> Result<Vec<String>, CgroupError> {
         if hierarchy.version == Version::V1 {
-            if hierarchy.has("cpuset") && !inherit_cpuset(&directory, self.resources)? {
+            let inherit = || inherit_cpuset(directory, self.resources, fresh);
+            if hierarchy.has("cpuset") && !inherit()? {
                 inherit_on_the_way(&hierarchy.root, relative)?;
-                inherit_cpuset(&directory, self.resources)?;
+                inherit()?;
             }
-            return Ok(group(directory, hierarchy.controllers.clone()));
+            return Ok(hierarchy.controllers.clone());
         }
-        if hierarchy.controllers.is_empty() {
-            return Ok(group(directory, Vec::new()));
-        }
-        if mode == Mode::V2 {
-            self.check_type(&directory)?;
-        }
-        let mut controllers = words(&file::read(&directory, "cgroup.controllers")?);
         // beside v1, where nobody expects controllers, those that are asked for
         let wants = |it: &String| mode == Mode::V2 || needs_on_v2(self.resources, it);
+        if !hierarchy.controllers.iter().any(wants) {
+            return Ok(Vec::new());
+        }
+        if mode == Mode::V2 {
+            self.check_type(directory)?;
+        }
+        let read = || Ok(words(&file::read(directory, "cgroup.controllers")?));
+        let controllers: Vec<String> = read()?;
         if hierarchy.controllers.iter().any(|it| wants(it) && !controllers.contains(it)) {
             self.enable_on_the_way(&hierarchy.root, relative)?;
-            controllers = words(&file::read(&directory, "cgroup.controllers")?);
+            return read();
         }
-        Ok(group(directory, controllers))
+        Ok(controllers)
     }
 
     /// A group below one with processes is "domain invalid": it can be made to hold threads, with
@@ -349,18 +350,22 @@ fn make_parents(hierarchy: &Hierarchy, relative: &str) -> Result<(), CgroupError
 
 /// Gives a v1 cpuset group its parent's processors and memory nodes, but for those that resources
 /// name: it starts with none, and nothing can run in it. Returns false if the parent has none.
-fn inherit_cpuset(directory: &Directory, resources: &Resources) -> Result<bool, CgroupError> {
+fn inherit_cpuset(
+    directory: &Directory,
+    resources: &Resources,
+    fresh: bool,
+) -> Result<bool, CgroupError> {
     let cpu = resources.cpu.as_ref();
     for (name, given) in [
         ("cpuset.cpus", cpu.is_some_and(|it| !it.cpus.is_empty())),
         ("cpuset.mems", cpu.is_some_and(|it| !it.mems.is_empty())),
     ] {
-        // a parent with `cgroup.clone_children` has done it; then this changes nothing
         let parent = file::read(directory, &format!("../{name}"))?;
         if parent.trim().is_empty() {
             return Ok(false);
         }
-        if !given && file::read(directory, name)?.trim().is_empty() {
+        // if the parent's `cgroup.clone_children` has done it, a new group has the same already
+        if !given && (fresh || file::read(directory, name)?.trim().is_empty()) {
             file::write(directory, name, parent.trim())?;
         }
     }
@@ -369,7 +374,7 @@ fn inherit_cpuset(directory: &Directory, resources: &Resources) -> Result<bool, 
 
 fn inherit_on_the_way(root: &Directory, relative: &str) -> Result<(), CgroupError> {
     for (index, _) in relative.match_indices('/') {
-        inherit_cpuset(&open(root, &relative[..index])?, &Resources::default())?;
+        inherit_cpuset(&open(root, &relative[..index])?, &Resources::default(), false)?;
     }
     Ok(())
 }
