@@ -22,6 +22,7 @@ mod hierarchy;
 mod join;
 mod limits;
 mod members;
+mod oci_stats;
 mod path;
 mod resources;
 mod stats;

@@ -428,3 +428,37 @@ fn without_privileges_hierarchies_are_left_out() {
         assert!(matches!(strict, Err(CgroupError::Create { .. })), "{name}");
     }
 }
+
+#[test]
+fn stats_are_those_of_runc() {
+    if !writable() {
+        return skip("cgroups are not writable here");
+    }
+    for (name, hierarchies) in layouts() {
+        let scratch = Scratch::new(hierarchies);
+        let path = scratch.path();
+        let none = Resources::default();
+        let cgroup = Cgroup::create_oci(&scratch.hierarchies, &path, &none, &REUSE).unwrap();
+        let mut child = shell();
+        join(&child, &cgroup);
+        assert_eq!(
+            ask(&mut child, "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo x"),
+            "x"
+        );
+        let stats = cgroup.oci_stats().unwrap();
+        assert!(stats["cpu"]["usage"]["total"].as_u64().unwrap() > 0, "{name} {stats}");
+        let has = |controller| scratch.hierarchies.has(controller);
+        if has("pids") {
+            assert_eq!(stats["pids"], serde_json::json!({ "current": 1 }));
+        }
+        if has("memory") {
+            assert!(stats["memory"]["usage"]["usage"].as_u64().unwrap() > 0, "{stats}");
+        }
+        if has("cpuset") && scratch.hierarchies.mode() != HostMode::V2 {
+            assert_eq!(stats["cpuset"]["cpus"][0], 0);
+        }
+        cgroup.kill().unwrap();
+        child.wait().unwrap();
+        cgroup.delete().unwrap();
+    }
+}
