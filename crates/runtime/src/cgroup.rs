@@ -26,6 +26,7 @@ mod oci_stats;
 mod path;
 mod resources;
 mod stats;
+pub mod systemd;
 mod v1;
 mod v2;
 mod write;

@@ -67,10 +67,23 @@ impl Cgroup {
         resources: &Resources,
         options: &CreateOptions,
     ) -> Result<Self, CgroupError> {
-        let existing =
-            if options.reuse_existing { Existing::Reuse } else { Existing::ReplaceUnused };
-        let creation =
-            Creation { resources, existing, swap: Swap::Required, rootless: options.rootless };
+        let take = if options.reuse_existing { Take::Unused } else { Take::None };
+        Self::create_taking(hierarchies, path, resources, options, take)
+    }
+
+    pub(super) fn create_taking(
+        hierarchies: &Hierarchies,
+        path: &str,
+        resources: &Resources,
+        options: &CreateOptions,
+        take: Take,
+    ) -> Result<Self, CgroupError> {
+        let creation = Creation {
+            resources,
+            existing: Existing::Take(take),
+            swap: Swap::Required,
+            rootless: options.rootless,
+        };
         creation.run(hierarchies, &oci_path(path, "")?, options.delegate_to)
     }
 
@@ -111,10 +124,18 @@ struct Creation<'a> {
 enum Existing {
     /// Replaced if it can be removed, else refused.
     Replace,
-    /// Refused if it has processes or is frozen, else replaced.
-    ReplaceUnused,
-    /// Refused if it has processes or is frozen, else taken.
-    Reuse,
+    Take(Take),
+}
+
+/// Which groups that are there already are taken as they are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Take {
+    /// Replaced; refused if it has processes or is frozen.
+    None,
+    /// Refused if it has processes or is frozen.
+    Unused,
+    /// As systemd leaves it.
+    WithProcesses,
 }
 
 impl Creation<'_> {
@@ -134,7 +155,8 @@ impl Creation<'_> {
             complete: true,
             refused: Vec::new(),
         };
-        let mut checked = self.existing == Existing::Replace;
+        let mut checked =
+            matches!(self.existing, Existing::Replace | Existing::Take(Take::WithProcesses));
         let made = hierarchies
             .all
             .iter()
@@ -225,12 +247,12 @@ impl Creation<'_> {
 
     /// Deals with a group that is there; returns whether it was made anew.
     fn replace(&self, root: &Directory, relative: &str) -> Result<bool, CgroupError> {
-        if self.existing == Existing::Reuse {
+        if let Existing::Take(Take::Unused | Take::WithProcesses) = self.existing {
             return Ok(false);
         }
         let removed = match unlinkat(&root.fd, relative, AtFlags::REMOVEDIR) {
             // it has groups below it
-            Err(Errno::BUSY) if self.existing == Existing::ReplaceUnused => return Ok(false),
+            Err(Errno::BUSY) if self.existing != Existing::Replace => return Ok(false),
             Err(Errno::BUSY) => return Err(CgroupError::Occupied(root.file(relative))),
             Ok(()) | Err(Errno::NOENT) => mkdir(root, relative),
             Err(errno) => Err(errno),

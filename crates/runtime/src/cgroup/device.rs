@@ -4,6 +4,8 @@
 use bulkhead_spec::oci::DeviceAccessRule;
 use serde::{Deserialize, Serialize};
 
+use super::CgroupError;
+
 mod attach;
 mod list;
 mod program;
@@ -168,6 +170,14 @@ impl std::fmt::Display for DeviceRule {
         let (major, minor) = (number(self.major), number(self.minor));
         write!(f, "{} {major}:{minor} {}", self.kind.letter(), self.access)
     }
+}
+
+/// What a list allows: `None` is everything. Everything with exceptions cannot be told so, and is
+/// nothing.
+pub(super) fn allowed_devices(
+    rules: &[DeviceAccessRule],
+) -> Result<Option<Vec<DeviceRule>>, CgroupError> {
+    Ok(transition::State::of(&list::with_defaults(rules)?)?.allowed())
 }
 
 impl DeviceRule {

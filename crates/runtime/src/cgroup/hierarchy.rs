@@ -229,7 +229,7 @@ impl Hierarchies {
 
     /// The same for a process whose `/proc/self/cgroup` is `text`.
     #[cfg(test)]
-    pub(super) fn as_seen_by(self, text: &str) -> Self {
+    pub(super) fn seen_by(self, text: &str) -> Self {
         Self { own: OnceLock::from(text.to_owned()), ..self }
     }
 

@@ -52,6 +52,20 @@ impl State {
         self.allow && self.exceptions.is_empty()
     }
 
+    /// The allowances, see [`super::allowed_devices`].
+    pub fn allowed(&self) -> Option<Vec<DeviceRule>> {
+        if self.allow {
+            return (!self.exceptions.is_empty()).then(Vec::new);
+        }
+        let rule = |((major, minor, kind), bits): (&Key, &i32)| DeviceRule {
+            kind: *kind,
+            major: *major,
+            minor: *minor,
+            access: DeviceAccess::of_bits(*bits),
+        };
+        Some(self.exceptions.iter().map(rule).collect())
+    }
+
     fn apply(&mut self, entry: &Entry) -> Result<(), CgroupError> {
         if entry.is_whole() {
             *self = Self { allow: entry.allow, exceptions: BTreeMap::new() };

@@ -327,7 +327,7 @@ fn relative_paths_are_below_the_own_group() {
         });
         let text: String = lines.collect();
         let again = layouts().into_iter().find(|(it, _)| *it == name).unwrap().1;
-        let hierarchies = again.as_seen_by(&text);
+        let hierarchies = again.seen_by(&text);
         let relative = format!("{}-relative", &scratch.parent[1..]);
         let path = oci_path(&format!("../../{relative}/x"), "id").unwrap();
         let none = Resources::default();
@@ -368,7 +368,7 @@ fn a_process_joins_a_group_below() {
             }
             if let Some(directory) = &join.v2_dir {
                 let procs = openat(directory, "cgroup.procs", OFlags::WRONLY, Mode::empty());
-                rustix::io::write(&procs.unwrap(), pid.as_bytes()).unwrap();
+                rustix::io::write(procs.unwrap(), pid.as_bytes()).unwrap();
             }
         };
         enter(outer.sub_join(&["/"]).unwrap());
