@@ -177,3 +177,54 @@ fn a_users_bus_is_found_or_asked_for() {
     assert_eq!(found, Instance::User(format!("unix:path={directory}/bus")));
     assert_eq!(user(Some("unix:path=/x"), None).unwrap(), Instance::User("unix:path=/x".into()));
 }
+
+/// On a host that systemd runs, or with a user's own systemd at `DBUS_SESSION_BUS_ADDRESS`.
+#[test]
+fn a_real_systemd_keeps_the_scope_of_a_process() {
+    let session = std::env::var("DBUS_SESSION_BUS_ADDRESS").ok();
+    let instance = if is_running() && rustix::process::geteuid().is_root() {
+        Instance::System
+    } else if let Ok(user) = Instance::user(session.as_deref(), None) {
+        user
+    } else {
+        return bulkhead_sys::testing::skip("no systemd runs here");
+    };
+    let mut manager = Manager::connect(&instance).unwrap();
+    assert!(manager.version > 200, "{}", manager.version);
+    let hierarchies = Hierarchies::detect().unwrap();
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let id = format!("test-{}", child.id());
+    let path = format!(":bulkhead:{id}");
+    let unit = Unit::parse(&path, &id, instance != Instance::System).unwrap();
+    let resources = |pids: u32| {
+        let limit =
+            if hierarchies.has("pids") { format!(r#""limit":{pids}"#) } else { String::new() };
+        let text =
+            format!(r#"{{"devices":[{{"allow":false,"access":"rwm"}}],"pids":{{{limit}}}}}"#);
+        super::super::resources::tests::parse(&text)
+    };
+    let annotations = [("org.systemd.property.TimeoutStopSec".to_owned(), "5".to_owned())];
+    let more = annotated_properties(&annotations.into()).unwrap();
+    let options = CreateOptions::default();
+    let cgroup =
+        manager.create(&hierarchies, &unit, child.id(), &resources(33), more, &options).unwrap();
+    let group = std::fs::read_to_string(format!("/proc/{}/cgroup", child.id())).unwrap();
+    assert!(group.lines().any(|line| line.ends_with(&unit.name)), "{group}");
+    assert_eq!(cgroup.pids().unwrap(), [child.id()]);
+    if hierarchies.has("pids") {
+        assert_eq!(cgroup.stats().unwrap().pids_limit, Some(33));
+    }
+    // a second of the name is refused, and the first goes on
+    let again = manager.create(&hierarchies, &unit, 1, &resources(1), vec![], &options);
+    assert!(matches!(again, Err(SystemdError::Start { .. })), "{again:?}");
+    manager.update(&unit, &cgroup, &resources(44)).unwrap();
+    if hierarchies.has("pids") {
+        assert_eq!(cgroup.stats().unwrap().pids_limit, Some(44));
+    }
+    manager.remove(&unit, &cgroup).unwrap();
+    child.wait().unwrap();
+    let path = manager.path(&hierarchies, &unit).unwrap();
+    assert!(!Cgroup::open(&hierarchies, &path).unwrap().exists());
+    // and once more when it is gone
+    manager.remove(&unit, &cgroup).unwrap();
+}
