@@ -182,15 +182,22 @@ fn a_users_bus_is_found_or_asked_for() {
 #[test]
 fn a_real_systemd_keeps_the_scope_of_a_process() {
     let session = std::env::var("DBUS_SESSION_BUS_ADDRESS").ok();
-    let instance = if is_running() && rustix::process::geteuid().is_root() {
-        Instance::System
-    } else if let Ok(user) = Instance::user(session.as_deref(), None) {
+    let instance = if let Ok(user) = Instance::user(session.as_deref(), None) {
         user
+    } else if is_running() && rustix::process::geteuid().is_root() {
+        Instance::System
     } else {
         return bulkhead_sys::testing::skip("no systemd runs here");
     };
     let mut manager = Manager::connect(&instance).unwrap();
     assert!(manager.version > 200, "{}", manager.version);
+    // without a bus between, as root early in a boot
+    let directory = match &instance {
+        Instance::System => "/run".to_owned(),
+        Instance::User(_) => std::env::var("XDG_RUNTIME_DIR").unwrap(),
+    };
+    let bus = Bus::connect_direct(&format!("unix:path={directory}/systemd/private")).unwrap();
+    assert_eq!(Manager::over(bus, false).unwrap().version, manager.version);
     let hierarchies = Hierarchies::detect().unwrap();
     let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
     let id = format!("test-{}", child.id());
