@@ -8,73 +8,51 @@
 //! A [`Cgroup`] holds a descriptor for every hierarchy, about ten on v1: open it when it is needed
 //! rather than keep one for every container.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::collections::BTreeMap;
 
-use rustix::fs::{Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
 
+mod convert;
+mod create;
 mod device;
+mod error;
 mod file;
 mod freezer;
 mod hierarchy;
+mod join;
 mod limits;
 mod members;
+mod oci_stats;
+mod path;
+mod resources;
 mod stats;
+pub mod systemd;
+mod v1;
+mod v2;
+mod write;
 
+pub use create::CreateOptions;
 pub use device::{DeviceAccess, DeviceKind, DeviceRule, Devices, InvalidDeviceRule};
+pub use error::CgroupError;
 pub use hierarchy::{Hierarchies, Layout, Mode as HostMode, V1Mount};
+pub use join::Join;
 pub use limits::Limits;
+pub use path::oci_path;
 pub use stats::Stats;
 
 use file::Directory;
 use hierarchy::{Hierarchy, Version};
 
-/// What went wrong, with the file and the value.
-#[derive(Debug, thiserror::Error)]
-pub enum CgroupError {
-    #[error(
-        "no cgroup hierarchy is mounted, and without one containers can be neither limited nor \
-         stopped as a whole: mount it with `mount -t cgroup2 none /sys/fs/cgroup`"
-    )]
-    NotMounted,
-    #[error("invalid cgroup path {0:?}: write an absolute path without `.` and `..`")]
-    InvalidPath(String),
-    #[error("this host has no cgroup controller `{controller}`, which a limit of {path} needs")]
-    NoController { controller: &'static str, path: String },
-    #[error("a limit of memory and swap needs a limit of memory")]
-    SwapWithoutMemory,
-    #[error("cgroup {0} is in use by other processes")]
-    Occupied(String),
-    #[error("cgroup {0} does not exist in every hierarchy any more")]
-    Gone(String),
-    #[error("open {file}: {cause}")]
-    Open { file: String, cause: io::Error },
-    #[error("read {file}: {cause}")]
-    Read { file: String, cause: io::Error },
-    #[error("read {file}: unexpected content {text:?}")]
-    Unexpected { file: String, text: String },
-    #[error("write {value} to {file}: {cause}")]
-    Write { value: String, file: String, cause: io::Error },
-    #[error("mkdir {directory}: {cause}")]
-    Create { directory: String, cause: io::Error },
-    #[error("rmdir {directory}: {cause}")]
-    Remove { directory: String, cause: io::Error },
-    #[error("restrict devices in {directory} by a BPF program: {cause}")]
-    Devices { directory: String, cause: io::Error },
-    #[error("cgroup {path} was not {wanted} within {seconds} seconds")]
-    Timeout { path: String, wanted: &'static str, seconds: u64 },
-    #[error("signal the processes of cgroup {path}: {cause}")]
-    Signal { path: String, cause: io::Error },
-}
-
 /// One group in every hierarchy.
 #[derive(Debug)]
 pub struct Cgroup {
     path: String,
+    mode: HostMode,
     groups: Vec<Group>,
-    /// Whether there is a group in each of the host's hierarchies.
+    /// Whether there is a group in each hierarchy where there should be one.
     complete: bool,
+    /// The controllers of hierarchies that a runtime without privileges had to leave out.
+    refused: Vec<String>,
 }
 
 /// One group in one hierarchy.
@@ -83,6 +61,8 @@ struct Group {
     directory: Directory,
     version: Version,
     controllers: Vec<String>,
+    /// Whether it has just been made, so that all it has is the kernel's defaults.
+    fresh: bool,
 }
 
 impl Group {
@@ -91,57 +71,56 @@ impl Group {
     }
 }
 
-/// The descriptors by which a process enters a cgroup.
-#[derive(Debug)]
-pub struct Join {
-    /// v1: `cgroup.procs` of every hierarchy, open for writing; a process joins by writing `0`.
-    pub procs: Vec<OwnedFd>,
-    /// The directory of the v2 group for `CLONE_INTO_CGROUP`, on hybrid hosts too.
-    pub v2_dir: Option<OwnedFd>,
-}
-
 impl Cgroup {
-    /// Makes `path` (absolute below the hierarchies' roots, such as `/bulkhead/ID`) in every
-    /// hierarchy and sets its limits; on failure what was made is removed.
-    ///
-    /// Missing parents are made and stay. An empty group of the same name, left by a crash, is
-    /// replaced. On v2 the controllers are enabled for the whole way down.
-    ///
-    /// # Errors
-    /// [`CgroupError::Occupied`] if the group exists and has processes,
-    /// [`CgroupError::NoController`] if the host lacks what a limit needs (see
-    /// [`Limits::without_absent`]), else the call that failed.
-    pub fn create(
-        hierarchies: &Hierarchies,
-        path: &str,
-        limits: &Limits,
-    ) -> Result<Self, CgroupError> {
-        let components = components(path)?;
-        let mut cgroup = Self { path: path.to_owned(), groups: Vec::new(), complete: true };
-        let made = hierarchies
-            .all
-            .iter()
-            .try_for_each(|hierarchy| {
-                cgroup.groups.push(make(hierarchy, &components, limits)?);
-                Ok(())
-            })
-            .and_then(|()| cgroup.check(limits))
-            .and_then(|()| cgroup.update(limits))
-            .and_then(|()| cgroup.restrict_devices(&limits.devices));
-        if let Err(error) = made {
-            // the first error is the one to tell
-            let _ = cgroup.delete();
-            return Err(error);
-        }
-        Ok(cgroup)
-    }
-
     /// Opens what is there of `path`, which may be nothing (see [`Self::exists`]).
     pub fn open(hierarchies: &Hierarchies, path: &str) -> Result<Self, CgroupError> {
-        let relative = components(path)?.join("/");
+        let path = if path.starts_with('/') {
+            components(path)?;
+            path.to_owned()
+        } else {
+            oci_path(path, "")?
+        };
+        Self::open_each(hierarchies, &path, |hierarchy| {
+            path::below(hierarchies, hierarchy, &path).map(|it| Some(it.into_owned()))
+        })
+    }
+
+    /// Opens what is there of the paths that [`Self::paths`] gave. Hierarchies without one are left
+    /// out; of those with one each is needed to [`Self::join`].
+    ///
+    /// # Errors
+    /// [`CgroupError::InvalidPath`] if one is not below its hierarchy.
+    pub fn open_saved(
+        hierarchies: &Hierarchies,
+        paths: &BTreeMap<String, String>,
+    ) -> Result<Self, CgroupError> {
+        let name = paths.values().next().map_or("", |path| path.rsplit('/').next().unwrap_or(""));
+        Self::open_each(hierarchies, &format!("/{name}"), |hierarchy| {
+            let saved = match hierarchy.version {
+                Version::V2 => paths.get(""),
+                Version::V1 => hierarchy.controllers.iter().find_map(|name| paths.get(name)),
+            };
+            let Some(saved) = saved else { return Ok(None) };
+            let relative = saved.strip_prefix(&hierarchy.root.path);
+            let relative = relative.filter(|path| components(path).is_ok());
+            match relative {
+                Some(relative) => Ok(Some(relative[1..].to_owned())),
+                None => Err(CgroupError::InvalidPath(saved.clone())),
+            }
+        })
+    }
+
+    fn open_each(
+        hierarchies: &Hierarchies,
+        path: &str,
+        way: impl Fn(&Hierarchy) -> Result<Option<String>, CgroupError>,
+    ) -> Result<Self, CgroupError> {
         let mut groups = Vec::new();
+        let mut wanted = 0;
         for hierarchy in &hierarchies.all {
-            match hierarchy.root.open(&relative) {
+            let Some(relative) = way(hierarchy)? else { continue };
+            wanted += 1;
+            match hierarchy.root.open(if relative.is_empty() { "." } else { &relative }) {
                 Ok(directory) => groups.push(Group::open(hierarchy, directory)?),
                 Err(Errno::NOENT) => {}
                 Err(errno) => {
@@ -150,8 +129,8 @@ impl Cgroup {
                 }
             }
         }
-        let complete = groups.len() == hierarchies.all.len();
-        Ok(Self { path: path.to_owned(), groups, complete })
+        let (mode, complete) = (hierarchies.mode(), groups.len() == wanted);
+        Ok(Self { path: path.to_owned(), mode, groups, complete, refused: Vec::new() })
     }
 
     /// Whether any hierarchy has the group.
@@ -163,72 +142,26 @@ impl Cgroup {
         &self.path
     }
 
-    /// Opens the ways in.
-    ///
-    /// # Errors
-    /// [`CgroupError::Gone`] if a hierarchy lacks the group: to join the rest would be to run
-    /// without limits.
-    pub fn join(&self) -> Result<Join, CgroupError> {
-        if !self.complete {
-            return Err(CgroupError::Gone(self.path.clone()));
-        }
-        let mut join = Join { procs: Vec::new(), v2_dir: None };
-        for group in &self.groups {
-            let (name, flags) = match group.version {
-                Version::V1 => ("cgroup.procs", OFlags::WRONLY | OFlags::NOFOLLOW),
-                Version::V2 => (".", OFlags::RDONLY | OFlags::DIRECTORY),
-            };
-            let fd = openat(&group.directory.fd, name, flags | OFlags::CLOEXEC, Mode::empty())
-                .map_err(|errno| CgroupError::Open {
-                    file: group.directory.file(name),
-                    cause: errno.into(),
-                })?;
-            match group.version {
-                Version::V1 => join.procs.push(fd),
-                Version::V2 => join.v2_dir = Some(fd),
-            }
-        }
-        Ok(join)
-    }
-
     /// Sets the limits that are given and leaves the others. Device rules stay as they are.
     pub fn update(&self, limits: &Limits) -> Result<(), CgroupError> {
-        self.check(limits)?;
-        self.groups.iter().try_for_each(|group| limits::apply(group, limits))
+        self.set(&limits.to_oci(), resources::Swap::IfAccounted)
     }
 
-    fn check(&self, limits: &Limits) -> Result<(), CgroupError> {
-        let absent = limits.needed().find(|name| !self.groups.iter().any(|group| group.has(name)));
-        match absent {
-            Some(controller) => {
-                Err(CgroupError::NoController { controller, path: self.path.clone() })
+    /// Where the group is, as absolute paths: by controller on v1, and by the empty name for v2, as
+    /// `cgroup_paths` in runc's state.json.
+    pub fn paths(&self) -> BTreeMap<String, String> {
+        let mut paths = BTreeMap::new();
+        for group in &self.groups {
+            let path = &group.directory.path;
+            match group.version {
+                Version::V2 => drop(paths.insert(String::new(), path.clone())),
+                Version::V1 => {
+                    let names = group.controllers.iter();
+                    paths.extend(names.map(|name| (name.clone(), path.clone())));
+                }
             }
-            None => Ok(()),
         }
-    }
-
-    fn restrict_devices(&self, devices: &Devices) -> Result<(), CgroupError> {
-        let Some(rules) = devices.rules() else { return Ok(()) };
-        if let Some(group) = self.groups.iter().find(|group| group.has("devices")) {
-            file::write(&group.directory, "devices.deny", "a")?;
-            let rules = rules.iter().map(ToString::to_string);
-            return file::write_each(&group.directory, "devices.allow", rules);
-        }
-        let Some(group) = self.groups.iter().find(|group| group.version == Version::V2) else {
-            return Err(CgroupError::NoController {
-                controller: "devices",
-                path: self.path.clone(),
-            });
-        };
-        let attach = || {
-            use std::os::fd::AsFd;
-            let program = bulkhead_sys::bpf::load_cgroup_device(&device::compile(&rules))?;
-            bulkhead_sys::bpf::attach_cgroup_device(group.directory.fd.as_fd(), program.as_fd())
-        };
-        attach().map_err(|cause| CgroupError::Devices {
-            directory: group.directory.path.clone(),
-            cause,
-        })
+        paths
     }
 
     fn v2(&self) -> Option<&Group> {
@@ -244,88 +177,12 @@ impl Group {
     fn open(hierarchy: &Hierarchy, directory: Directory) -> Result<Self, CgroupError> {
         let controllers = match hierarchy.version {
             Version::V1 => hierarchy.controllers.clone(),
+            // nothing to hand down, nothing to read
+            Version::V2 if hierarchy.controllers.is_empty() => Vec::new(),
             Version::V2 => words(&file::read(&directory, "cgroup.controllers")?),
         };
-        Ok(Self { directory, version: hierarchy.version, controllers })
+        Ok(Self { directory, version: hierarchy.version, controllers, fresh: false })
     }
-}
-
-/// Makes the group and its parents in one hierarchy.
-fn make(hierarchy: &Hierarchy, path: &[&str], limits: &Limits) -> Result<Group, CgroupError> {
-    let open = |parent: &Directory, name: &str| {
-        let wrap =
-            |errno: Errno| CgroupError::Open { file: parent.file(name), cause: errno.into() };
-        parent.open(name).map_err(wrap)
-    };
-    let mut at = open(&hierarchy.root, ".")?;
-    at.path.clone_from(&hierarchy.root.path);
-    for (index, name) in path.iter().enumerate() {
-        if hierarchy.version == Version::V2 {
-            enable_controllers(&at, limits)?;
-        }
-        let create = || mkdirat(&at.fd, *name, Mode::from_raw_mode(0o755));
-        let is_last = index + 1 == path.len();
-        let result = match create() {
-            Err(Errno::EXIST) if is_last => {
-                match rustix::fs::unlinkat(&at.fd, *name, rustix::fs::AtFlags::REMOVEDIR) {
-                    Ok(()) | Err(Errno::NOENT) => create(),
-                    Err(Errno::BUSY) => return Err(CgroupError::Occupied(at.file(name))),
-                    Err(errno) => Err(errno),
-                }
-            }
-            Err(Errno::EXIST) => Ok(()),
-            other => other,
-        };
-        result.map_err(|errno| CgroupError::Create {
-            directory: at.file(name),
-            cause: errno.into(),
-        })?;
-        let has_cpuset = hierarchy.controllers.iter().any(|it| it == "cpuset");
-        let child = open(&at, name).and_then(|child| {
-            if hierarchy.version == Version::V1 && has_cpuset {
-                inherit_cpuset(&at, &child)?;
-            }
-            Ok(child)
-        });
-        if child.is_err() && is_last {
-            // the caller knows of finished groups only
-            let _ = rustix::fs::unlinkat(&at.fd, *name, rustix::fs::AtFlags::REMOVEDIR);
-        }
-        at = child?;
-    }
-    Group::open(hierarchy, at)
-}
-
-/// Gives a new v1 cpuset group its parent's processors and memory nodes: it starts with none, and
-/// nothing can run in it.
-fn inherit_cpuset(parent: &Directory, child: &Directory) -> Result<(), CgroupError> {
-    for name in ["cpuset.cpus", "cpuset.mems"] {
-        if file::read(child, name)?.trim().is_empty() {
-            file::write(child, name, file::read(parent, name)?.trim())?;
-        }
-    }
-    Ok(())
-}
-
-/// Hands a v2 group's controllers on to its children, those that it has.
-///
-/// # Errors
-/// Only for a controller that `limits` need: the kernel refuses with `EBUSY` while processes live
-/// in the parent itself, as they may in a container's own root.
-fn enable_controllers(parent: &Directory, limits: &Limits) -> Result<(), CgroupError> {
-    let available = words(&file::read(parent, "cgroup.controllers")?);
-    let enabled = words(&file::read(parent, "cgroup.subtree_control")?);
-    for controller in ["cpu", "cpuset", "io", "memory", "pids"] {
-        let has = |names: &[String]| names.iter().any(|it| it == controller);
-        if !has(&available) || has(&enabled) {
-            continue;
-        }
-        let result = file::write(parent, "cgroup.subtree_control", &format!("+{controller}"));
-        if limits.needed().any(|needed| needed == controller) {
-            result?;
-        }
-    }
-    Ok(())
 }
 
 fn words(text: &str) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! bpf(2), as far as device control on cgroup v2 needs it: load one program, attach it.
+//! bpf(2), as far as device control on cgroup v2 needs it: load one program, attach it, replace it.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -43,17 +43,79 @@ pub fn load_cgroup_device(program: &[Instruction]) -> io::Result<OwnedFd> {
 /// Attaches a device program to a cgroup v2 directory, beside those that are there already: an
 /// access has to pass all of them. The cgroup keeps the program when `program` is closed.
 pub fn attach_cgroup_device(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    attach(BPF_PROG_ATTACH, cgroup, program, BPF_F_ALLOW_MULTI, 0)
+}
+
+/// Attaches a device program in the place of another, in one step (since Linux 5.6).
+pub fn replace_cgroup_device(
+    cgroup: BorrowedFd<'_>,
+    program: BorrowedFd<'_>,
+    old: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let flags = BPF_F_ALLOW_MULTI | BPF_F_REPLACE;
+    attach(BPF_PROG_ATTACH, cgroup, program, flags, old.as_raw_fd())
+}
+
+pub fn detach_cgroup_device(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    attach(BPF_PROG_DETACH, cgroup, program, 0, 0)
+}
+
+/// Lists the device programs of a cgroup v2 directory by their ids, not those of its parents.
+pub fn cgroup_device_programs(cgroup: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    // as many as a cgroup can have (linux/bpf-cgroup: BPF_CGROUP_MAX_PROGS)
+    let mut ids = [0_u32; 64];
+    let mut attributes = Query {
+        target: cgroup.as_raw_fd(),
+        attach_type: BPF_CGROUP_DEVICE,
+        program_ids: ids.as_mut_ptr() as u64,
+        program_count: ids.len() as u32,
+        ..Query::default()
+    };
+    // SAFETY: `attributes` is all of `union bpf_attr` that BPF_PROG_QUERY reads and writes, with
+    // `revision`, which Linux 6.17 writes whatever size is passed; `ids`, to which it points, has
+    // room for the count that it says and is not touched otherwise until the call is over.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut attributes, SIZE_QUERY) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(ids.iter().take(attributes.program_count as usize).copied().collect())
+}
+
+/// Opens a loaded program; needs CAP_SYS_ADMIN.
+pub fn open_program(id: u32) -> io::Result<OwnedFd> {
+    let attributes = GetById { id, next_id: 0, open_flags: 0 };
+    // SAFETY: `attributes` is the prefix of `union bpf_attr` that BPF_PROG_GET_FD_BY_ID reads, its
+    // size is passed with it, and it holds no pointers.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_GET_FD_BY_ID, &raw const attributes, SIZE_GET_BY_ID)
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: BPF_PROG_GET_FD_BY_ID has just returned this descriptor (close-on-exec, as all of
+    // bpf's are), and nothing else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+fn attach(
+    command: libc::c_int,
+    cgroup: BorrowedFd<'_>,
+    program: BorrowedFd<'_>,
+    flags: u32,
+    replace: i32,
+) -> io::Result<()> {
     let attributes = Attach {
         target: cgroup.as_raw_fd(),
         program: program.as_raw_fd(),
         attach_type: BPF_CGROUP_DEVICE,
-        flags: BPF_F_ALLOW_MULTI,
+        flags,
+        replace,
     };
-    // SAFETY: `attributes` is the prefix of `union bpf_attr` that BPF_PROG_ATTACH reads, its size
-    // is passed with it, and it holds no pointers.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attributes, SIZE_ATTACH)
-    };
+    // SAFETY: `attributes` is the prefix of `union bpf_attr` that BPF_PROG_ATTACH and
+    // BPF_PROG_DETACH read, its size is passed with it, and it holds no pointers.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attributes, SIZE_ATTACH) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -75,7 +137,8 @@ struct Load {
     expected_attach_type: u32,
 }
 
-/// `union bpf_attr` of BPF_PROG_ATTACH up to `attach_flags`.
+/// `union bpf_attr` of BPF_PROG_ATTACH and BPF_PROG_DETACH up to `replace_bpf_fd`. Kernels that do
+/// not know that field ask that it be 0.
 #[repr(C)]
 #[derive(Debug)]
 struct Attach {
@@ -83,17 +146,50 @@ struct Attach {
     program: i32,
     attach_type: u32,
     flags: u32,
+    replace: i32,
 }
 
+/// `union bpf_attr` of BPF_PROG_QUERY, whole.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct Query {
+    target: i32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    program_ids: u64,
+    program_count: u32,
+    padding: u32,
+    program_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
+/// `union bpf_attr` of BPF_PROG_GET_FD_BY_ID.
+#[repr(C)]
+#[derive(Debug)]
+struct GetById {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+const SIZE_QUERY: libc::c_uint = size_of::<Query>() as libc::c_uint;
+const SIZE_GET_BY_ID: libc::c_uint = size_of::<GetById>() as libc::c_uint;
 const SIZE_LOAD: libc::c_uint = size_of::<Load>() as libc::c_uint;
 const SIZE_ATTACH: libc::c_uint = size_of::<Attach>() as libc::c_uint;
 
 // linux/bpf.h
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_ATTACH: libc::c_int = 8;
+const BPF_PROG_DETACH: libc::c_int = 9;
+const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
+const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const BPF_CGROUP_DEVICE: u32 = 6;
 const BPF_F_ALLOW_MULTI: u32 = 2;
+const BPF_F_REPLACE: u32 = 4;
 
 #[cfg(test)]
 mod tests {

@@ -56,6 +56,10 @@ pub(super) fn try_write(directory: &Directory, name: &str, value: &str) -> Resul
 }
 
 fn open_for_writing(directory: &Directory, name: &str) -> Result<OwnedFd, Errno> {
+    // some names are put together from what a config says
+    if name.contains('/') {
+        return Err(Errno::INVAL);
+    }
     let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(&directory.fd, name, flags, Mode::empty())
 }
@@ -73,9 +77,20 @@ pub(super) fn read(directory: &Directory, name: &str) -> Result<String, CgroupEr
 pub(super) fn try_read(directory: &Directory, name: &str) -> io::Result<String> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = openat(&directory.fd, name, flags, Mode::empty())?;
-    let mut text = String::new();
-    io::Read::read_to_string(&mut std::fs::File::from(file), &mut text)?;
-    Ok(text)
+    // one read serves all but the longest; std would ask for size and position first
+    let mut bytes = vec![0; 4096];
+    let mut length = 0;
+    loop {
+        match rustix::io::read(&file, &mut bytes[length..])? {
+            0 => break,
+            read => length += read,
+        }
+        if length == bytes.len() {
+            bytes.resize(2 * length, 0);
+        }
+    }
+    bytes.truncate(length);
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Reads a file of one number; `max` is `None`.

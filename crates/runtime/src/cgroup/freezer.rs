@@ -67,6 +67,22 @@ impl Cgroup {
         }
     }
 
+    /// Whether the group itself is to freeze, rather than one above it.
+    pub(super) fn is_frozen_itself(&self) -> Result<bool, CgroupError> {
+        if let Some(group) = self.v1_freezer() {
+            return match file::try_read(&group.directory, "freezer.self_freezing") {
+                Ok(text) => Ok(text.trim() == "1"),
+                // older than the file: the state has to do
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.is_frozen(),
+                Err(cause) => {
+                    let file = group.directory.file("freezer.self_freezing");
+                    Err(CgroupError::Read { file, cause })
+                }
+            };
+        }
+        self.is_frozen()
+    }
+
     /// Freezes by v1 alone, where there is such a freezer.
     pub(super) fn freeze_v1(&self) -> Result<bool, CgroupError> {
         self.v1_freezer().map_or(Ok(false), |group| freeze_v1(&group.directory))

@@ -1,8 +1,9 @@
 //! Where the host has its cgroups: pure v1, pure v2, or both ("hybrid").
 
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 
-use rustix::fs::{CWD, Mode as FileMode, OFlags, openat};
+use rustix::fs::{CWD, Mode as FileMode, OFlags, fstatfs, openat};
 
 use super::CgroupError;
 use super::file::{self, Directory};
@@ -19,6 +20,8 @@ pub struct Layout {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct V1Mount {
     pub mount_point: String,
+    /// Which of the hierarchy's groups is mounted; `/` but in a container without a cgroup namespace.
+    pub root: String,
     /// Kernel names, such as `cpu` and `cpuacct`; `name=systemd` for one without controllers.
     pub controllers: Vec<String>,
 }
@@ -37,9 +40,12 @@ impl Layout {
             .filter_map(|line| Some(line.split(':').nth(1)?.split(',').collect()))
             .collect();
         let mut layout = Self::default();
-        let mut visible: Vec<&MountLine<'_>> =
-            mounts.iter().filter(|mount| !mount.is_hidden(&mounts)).collect();
-        visible.retain(|mount| matches!(mount.file_system, "cgroup" | "cgroup2"));
+        // the kind first: whether one is hidden takes a look at all the others
+        let mut visible: Vec<&MountLine<'_>> = mounts
+            .iter()
+            .filter(|mount| matches!(mount.file_system, "cgroup" | "cgroup2"))
+            .filter(|mount| !mount.is_hidden(&mounts))
+            .collect();
         if visible.iter().any(|mount| mount.is_usual()) {
             visible.retain(|mount| mount.is_usual());
         }
@@ -59,7 +65,8 @@ impl Layout {
                     let controllers: Vec<String> = names.iter().map(ToString::to_string).collect();
                     if !layout.v1.iter().any(|it| it.controllers == controllers) {
                         let mount_point = mount.mount_point.clone();
-                        layout.v1.push(V1Mount { mount_point, controllers });
+                        let root = mount.root.to_owned();
+                        layout.v1.push(V1Mount { mount_point, root, controllers });
                     }
                 }
                 _ => {}
@@ -156,12 +163,16 @@ fn unescape(text: &str) -> String {
 pub struct Hierarchies {
     mode: Mode,
     pub(super) all: Vec<Hierarchy>,
+    /// `/proc/self/cgroup`, once it has been read.
+    own: OnceLock<String>,
 }
 
 #[derive(Debug)]
 pub(super) struct Hierarchy {
     pub root: Directory,
     pub version: Version,
+    /// Which group is mounted there, see [`V1Mount::root`].
+    pub mounted: String,
     /// v1: those mounted here. v2: those in `cgroup.controllers` at the root.
     pub controllers: Vec<String>,
 }
@@ -172,48 +183,84 @@ pub(super) enum Version {
     V2,
 }
 
+impl Hierarchy {
+    pub fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|it| it == controller)
+    }
+}
+
 impl Hierarchies {
     /// Finds and opens what is mounted; costs a few reads, so once per process is enough.
+    ///
+    /// A cgroup2 mount at `/sys/fs/cgroup` settles it, as in runc: no mount table is read.
     pub fn detect() -> Result<Self, CgroupError> {
-        let read = |path: &str| {
-            std::fs::read_to_string(path)
-                .map_err(|cause| CgroupError::Read { file: path.to_owned(), cause })
-        };
-        Self::open(&Layout::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?))
+        if let Ok(root) = root("/sys/fs/cgroup")
+            && fstatfs(&root.fd).is_ok_and(|it| it.f_type == CGROUP2_SUPER_MAGIC)
+        {
+            return Ok(Self { mode: Mode::V2, all: vec![v2(root)?], own: OnceLock::new() });
+        }
+        let cgroup = read("/proc/self/cgroup")?;
+        let this = Self::open(&Layout::parse(&read("/proc/self/mountinfo")?, &cgroup))?;
+        Ok(Self { own: OnceLock::from(cgroup), ..this })
     }
 
     pub(super) fn open(layout: &Layout) -> Result<Self, CgroupError> {
         let mut all = Vec::new();
         for mount in &layout.v1 {
-            let controllers = mount.controllers.clone();
             all.push(Hierarchy {
                 root: root(&mount.mount_point)?,
                 version: Version::V1,
-                controllers,
+                mounted: mount.root.clone(),
+                controllers: mount.controllers.clone(),
             });
         }
         if let Some(mount_point) = &layout.v2 {
-            let root = root(mount_point)?;
-            let controllers = file::read(&root, "cgroup.controllers")?;
-            let controllers = controllers.split_whitespace().map(str::to_owned).collect();
-            all.push(Hierarchy { root, version: Version::V2, controllers });
+            all.push(v2(root(mount_point)?)?);
         }
         if all.is_empty() {
             return Err(CgroupError::NotMounted);
         }
-        Ok(Self { mode: layout.mode(), all })
+        Ok(Self { mode: layout.mode(), all, own: OnceLock::new() })
     }
 
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
+    /// The same for a process whose `/proc/self/cgroup` is `text`.
+    #[cfg(test)]
+    pub(super) fn seen_by(self, text: &str) -> Self {
+        Self { own: OnceLock::from(text.to_owned()), ..self }
+    }
+
+    /// `/proc/self/cgroup`, cgroups(7); read when it is first asked for.
+    pub(super) fn own(&self) -> Result<&str, CgroupError> {
+        if let Some(text) = self.own.get() {
+            return Ok(text);
+        }
+        let text = read("/proc/self/cgroup")?;
+        Ok(self.own.get_or_init(|| text))
+    }
+
     /// Whether a controller (`memory`, `cpu`, `pids` …) can be used, in whichever version.
     ///
     /// Device control is always to be had where v2 is: as a program, not a controller.
     pub fn has(&self, controller: &str) -> bool {
-        self.all.iter().any(|it| it.controllers.iter().any(|name| name == controller))
+        self.all.iter().any(|it| it.has(controller))
     }
+}
+
+/// What statfs(2) says of a cgroup2 mount (linux/magic.h).
+const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+
+fn v2(root: Directory) -> Result<Hierarchy, CgroupError> {
+    let controllers = super::words(&file::read(&root, "cgroup.controllers")?);
+    Ok(Hierarchy { root, version: Version::V2, mounted: "/".into(), controllers })
+}
+
+fn read(path: &str) -> Result<String, CgroupError> {
+    std::fs::read_to_string(path)
+        .map_err(|cause| CgroupError::Read { file: path.to_owned(), cause })
 }
 
 fn root(mount_point: &str) -> Result<Directory, CgroupError> {
@@ -238,7 +285,7 @@ mod tests {
 
     fn v1(mount_point: &str, controllers: &[&str]) -> V1Mount {
         let controllers = controllers.iter().map(|it| (*it).to_owned()).collect();
-        V1Mount { mount_point: mount_point.to_owned(), controllers }
+        V1Mount { mount_point: mount_point.to_owned(), root: "/".to_owned(), controllers }
     }
 
     #[test]

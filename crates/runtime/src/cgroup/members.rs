@@ -128,30 +128,26 @@ impl Cgroup {
 
     fn remove(&self, group: &Group, deadline: Instant) -> Result<(), CgroupError> {
         let directory = &group.directory;
-        let error = |errno: Errno| CgroupError::Remove {
-            directory: directory.path.clone(),
-            cause: errno.into(),
-        };
-        let name = self.path.rsplit('/').next().unwrap_or_default();
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        // the parent as the group itself knows it: no path is walked again
-        let parent = match openat(&directory.fd, "..", flags, Mode::empty()) {
-            Ok(parent) => parent,
-            Err(Errno::NOENT | Errno::NODEV) => return Ok(()),
-            Err(errno) => return Err(error(errno)),
-        };
+        // by the parent as the group itself knows it: no path is walked again
+        let name = format!("../{}", directory.path.rsplit('/').next().unwrap_or_default());
         let mut attempt = 0;
         loop {
-            match remove_children(directory)
-                .and_then(|()| unlinkat(&parent, name, AtFlags::REMOVEDIR))
-            {
+            let mut removed = unlinkat(&directory.fd, &name, AtFlags::REMOVEDIR);
+            if removed == Err(Errno::BUSY) {
+                removed = remove_children(directory)
+                    .and_then(|()| unlinkat(&directory.fd, &name, AtFlags::REMOVEDIR));
+            }
+            match removed {
                 Ok(()) | Err(Errno::NOENT | Errno::NODEV) => return Ok(()),
                 Err(Errno::BUSY) if Instant::now() < deadline => {
                     self.wait_empty(deadline.saturating_duration_since(Instant::now()))?;
                     // the list is empty a moment before the last task is off the kernel's books
                     back_off(&mut attempt);
                 }
-                Err(errno) => return Err(error(errno)),
+                Err(errno) => {
+                    let directory = directory.path.clone();
+                    return Err(CgroupError::Remove { directory, cause: errno.into() });
+                }
             }
         }
     }

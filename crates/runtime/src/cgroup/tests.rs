@@ -5,7 +5,12 @@ use std::time::Duration;
 
 use bulkhead_sys::testing::skip;
 
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+
+use super::create::enable_controllers;
 use super::*;
+
+mod oci;
 
 /// A cgroup path of this test alone at the root of the hierarchies; the parent goes at the end.
 struct Scratch {
@@ -38,6 +43,12 @@ impl Drop for Scratch {
             cleaned.unwrap();
         }
     }
+}
+
+pub(super) fn directory(path: &std::path::Path) -> Directory {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = openat(CWD, path, flags, Mode::empty()).unwrap();
+    Directory { fd, path: path.to_str().unwrap().to_owned() }
 }
 
 /// What this machine has, and the same host as if it had only one of the versions.
@@ -263,7 +274,6 @@ fn paths_stay_below_the_root() {
 #[test]
 fn v2_files_get_their_values() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().to_str().unwrap().to_owned();
     let put = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
     let get = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
     for name in ["cpu.weight", "cpu.max", "memory.max", "memory.low", "memory.swap.max", "pids.max"]
@@ -278,11 +288,7 @@ fn v2_files_get_their_values() {
     put("pids.current", "5\n");
     put("cgroup.controllers", "cpu cpuset memory pids rdma\n");
     put("cgroup.subtree_control", "cpu cpuset memory\n");
-    let open = || {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let fd = openat(rustix::fs::CWD, &path, flags, Mode::empty()).unwrap();
-        Directory { fd, path: path.clone() }
-    };
+    let open = || self::directory(directory.path());
     let limits = Limits {
         memory: Some(1000),
         memory_swap: Some(1500),
@@ -294,12 +300,18 @@ fn v2_files_get_their_values() {
         ..Limits::default()
     };
 
-    enable_controllers(&open(), &limits).unwrap();
-    assert_eq!(get("cgroup.subtree_control"), "+pids", "only what is missing and there");
+    enable_controllers(&open(), &limits.to_oci()).unwrap();
+    assert_eq!(get("cgroup.subtree_control"), "+pids +rdma", "what is missing and there");
 
     let controllers = words("cpu cpuset memory pids");
-    let group = Group { directory: open(), version: Version::V2, controllers };
-    let cgroup = Cgroup { path: "/x".into(), groups: vec![group], complete: true };
+    let group = Group { directory: open(), version: Version::V2, controllers, fresh: false };
+    let cgroup = Cgroup {
+        path: "/x".into(),
+        mode: HostMode::V2,
+        groups: vec![group],
+        complete: true,
+        refused: Vec::new(),
+    };
     cgroup.update(&limits).unwrap();
     for (name, want) in [
         ("memory.max", "1000"),

@@ -100,7 +100,7 @@ pub struct Cpu {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Pids {
-    /// 0 and below are unlimited, as runc has it.
+    /// -1 is unlimited; 0 is a limit of its own, which runc since 1.4 sets as 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<i64>,
 }
