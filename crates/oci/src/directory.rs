@@ -5,7 +5,6 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use bulkhead_runtime::cgroup::{Cgroup, Hierarchies};
 use bulkhead_spec::oci::{Config, Status};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
@@ -236,19 +235,11 @@ impl Directory {
         if self.waits_for_start() {
             return Ok(Status::Created);
         }
-        let frozen = match self.cgroup(record)? {
+        let frozen = match record.cgroup.open()? {
             Some(cgroup) if cgroup.exists() => cgroup.is_frozen().unwrap_or(false),
             _ => false,
         };
         Ok(if frozen { Status::Paused } else { Status::Running })
-    }
-
-    /// The container's cgroup, as far as it is there; `None` if it has none.
-    pub fn cgroup(&self, record: &Record) -> Result<Option<Cgroup>> {
-        if record.cgroup.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(Cgroup::open(&Hierarchies::detect()?, &record.cgroup)?))
     }
 
     /// Removes the directory; what is in it goes first.

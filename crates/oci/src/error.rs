@@ -28,6 +28,8 @@ pub enum Error {
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
+    Systemd(#[from] bulkhead_runtime::cgroup::systemd::SystemdError),
+    #[error(transparent)]
     Hook(#[from] HookError),
     #[error("{what}: {cause}")]
     System { what: String, cause: io::Error },

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use bulkhead_runtime::capabilities::CapabilitySets;
-use bulkhead_runtime::cgroup::{Cgroup, Hierarchies, Layout};
+use bulkhead_runtime::cgroup::{Hierarchies, Layout};
 use bulkhead_runtime::plan::{
     BundleOptions, CgroupMount, Failure, Host, KINDS, Report, Spawned, Surroundings,
 };
@@ -19,6 +19,7 @@ use rustix::process::{
 };
 
 use crate::arguments::{Command, Global};
+use crate::control_group::Place;
 use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::log::Log;
@@ -38,7 +39,6 @@ pub struct Created {
     pub control: OwnedFd,
     /// The master of its terminal, where nobody else has taken it.
     pub terminal: Option<OwnedFd>,
-    pub cgroup: Option<Cgroup>,
 }
 
 /// Makes a container up to the point where `start` is to be called, or with `run` where one byte
@@ -95,8 +95,11 @@ pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> 
         rootfs: opened.sources.rootfs_path.to_string_lossy().into_owned(),
         created: jiff::Timestamp::now().to_string(),
         owner: rustix::process::getuid().as_raw().to_string(),
-        cgroup: if global.no_cgroup { String::new() } else { cgroup_path(&config, id) },
-        unit: String::new(),
+        cgroup: if global.no_cgroup {
+            Place::default()
+        } else {
+            Place::of(&config, id, global.systemd_cgroup)?
+        },
         namespaces: not_ours(&config),
         process: None,
         resctrl: String::new(),
@@ -115,7 +118,6 @@ pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> 
         record,
         config,
         opened,
-        cgroup: None,
         console,
         pidfd_socket,
         pid_file: command.path("pid-file"),
@@ -133,7 +135,6 @@ pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> 
             child,
             control,
             terminal,
-            cgroup: launch.cgroup,
         }),
         Err(error) => {
             launch.undo();
@@ -149,7 +150,6 @@ struct Launch<'a> {
     record: Record,
     config: Config,
     opened: Opened,
-    cgroup: Option<Cgroup>,
     console: Option<OwnedFd>,
     pidfd_socket: Option<OwnedFd>,
     pid_file: Option<PathBuf>,
@@ -171,6 +171,9 @@ impl Launch<'_> {
             self.opened.sources.listener = Some(self.opened.keep(listener)?);
         }
         let mut plan = Plan::bundle(&self.config, &self.opened.sources, &self.options)?;
+        // systemd wants to be told of a process, which has to be in its cgroup before it goes on
+        plan.waits |= self.record.cgroup.unit.is_some();
+        self.log.debug(|| format!("the plan of {}:\n{plan}", self.record.id));
         let (ours, theirs) = rustix::net::socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -287,6 +290,11 @@ impl Launch<'_> {
         if plan.namespaces & CLONE_NEWUSER != 0 && !self.mapped {
             self.map_ids(child.pid)?;
         }
+        if self.record.cgroup.unit.is_some() {
+            let hierarchies = Hierarchies::detect()?;
+            let (id, config) = (self.record.id.clone(), &self.config);
+            self.record.cgroup.make_by_systemd(&hierarchies, &id, config, child.pid, self.log)?;
+        }
         if plan.waits {
             say(control, child.pid)?;
         }
@@ -331,13 +339,11 @@ impl Launch<'_> {
 
     fn make_cgroup(&mut self) -> Result<Option<OwnedFd>> {
         self.opened.sources.cgroup = self.cgroup_mount()?;
-        if self.record.cgroup.is_empty() {
+        if self.record.cgroup.is_none() || self.record.cgroup.unit.is_some() {
             return Ok(None);
         }
         let hierarchies = Hierarchies::detect()?;
-        let cgroup = Cgroup::create(&hierarchies, &self.record.cgroup, &Default::default())?;
-        let join = cgroup.join()?;
-        self.cgroup = Some(cgroup);
+        let join = self.record.cgroup.make(&hierarchies, &self.config, self.log)?;
         for procs in join.procs {
             let index = self.opened.keep(procs)?;
             self.opened.sources.cgroup_v1_procs.push(index);
@@ -368,11 +374,11 @@ impl Launch<'_> {
 
     /// Removes what was made; the error that led here is the one to tell.
     fn undo(&mut self) {
-        if let Some(cgroup) = &self.cgroup {
+        if let Ok(Some(cgroup)) = self.record.cgroup.open() {
             let _ = cgroup.kill();
-            if let Err(error) = cgroup.delete() {
-                self.log.warn(&error.to_string());
-            }
+        }
+        if let Err(error) = self.record.cgroup.remove(&self.record.id) {
+            self.log.warn(&error.to_string());
         }
         if let Err(error) = self.directory.remove() {
             self.log.warn(&error.to_string());
@@ -538,14 +544,4 @@ fn not_ours(config: &Config) -> i32 {
         let name = namespace.kind.file();
         all | KINDS.iter().find(|(_, known)| *known == name).map_or(0, |(flag, _)| *flag)
     })
-}
-
-fn cgroup_path(config: &Config, id: &str) -> String {
-    let path = config.linux.as_ref().map_or("", |it| it.cgroups_path.as_str());
-    if path.is_empty() {
-        return format!("/{id}");
-    }
-    let parts: Vec<&str> =
-        path.split('/').filter(|part| !matches!(*part, "" | "." | "..")).collect();
-    format!("/{}", parts.join("/"))
 }

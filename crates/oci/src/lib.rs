@@ -9,6 +9,7 @@
 mod arguments;
 mod commands;
 mod console;
+mod control_group;
 mod directory;
 mod error;
 mod foreground;

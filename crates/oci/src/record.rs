@@ -7,6 +7,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
+use crate::control_group::Place;
+
 /// `state.json` in a container's directory.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
@@ -17,11 +19,7 @@ pub struct Record {
     /// Seconds since the epoch, RFC 3339.
     pub created: String,
     pub owner: String,
-    /// Absolute below the hierarchies' roots; empty without cgroups.
-    pub cgroup: String,
-    /// The systemd unit that the cgroup belongs to.
-    #[serde(default)]
-    pub unit: String,
+    pub cgroup: Place,
     /// `CLONE_NEW…` of the namespaces that are not the runtime's own.
     pub namespaces: i32,
     /// `None` until the process is cloned.

@@ -49,10 +49,8 @@ pub fn remains(
 ) -> Result<()> {
     let mut result = Ok(());
     if let Some(record) = record {
-        result = kill(directory, record);
-        if let Ok(Some(cgroup)) = directory.cgroup(record) {
-            result = result.and(cgroup.delete().map_err(Error::from));
-        }
+        result = kill(record);
+        result = result.and(record.cgroup.remove(&record.id));
     }
     if result.is_ok() {
         result = directory.remove();
@@ -67,13 +65,13 @@ pub fn remains(
 }
 
 /// Kills all processes of a container and waits until they are gone.
-fn kill(directory: &Directory, record: &Record) -> Result<()> {
+fn kill(record: &Record) -> Result<()> {
     const PATIENCE: Duration = Duration::from_secs(10);
     let process = record.process.and_then(Identity::open);
     if let Some(pidfd) = &process {
         let _ = pidfd_send_signal(pidfd, Signal::KILL);
     }
-    let cgroup = directory.cgroup(record)?.filter(|cgroup| cgroup.exists());
+    let cgroup = record.cgroup.open()?.filter(|cgroup| cgroup.exists());
     if let Some(cgroup) = &cgroup
         && !cgroup.pids()?.is_empty()
     {

@@ -1,5 +1,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 
+use bulkhead_runtime::cgroup::{Cgroup, Hierarchies};
 use bulkhead_runtime::plan::{Beside, BundleOptions, Failure, Report, Spawned, Surroundings};
 use bulkhead_runtime::{FdIndex, Plan};
 use bulkhead_spec::oci::{CapabilityNames, Config, Process, ProcessUser, Status};
@@ -56,7 +57,6 @@ pub fn run(global: &Global, command: &Command, _log: &Log) -> Result<u8> {
         record,
         config,
         process,
-        directory,
         console: console.transpose()?,
         terminal: None,
     };
@@ -72,7 +72,6 @@ struct Exec {
     record: Record,
     config: Config,
     process: Process,
-    directory: Directory,
     options: BundleOptions,
     console: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
@@ -88,8 +87,9 @@ impl Exec {
         }
         let mut descriptors = Vec::new();
         let mut v2 = None;
-        if let Some(cgroup) = self.directory.cgroup(&self.record)?.filter(|it| it.exists()) {
-            let join = cgroup.join()?;
+        if let Some(cgroup) = self.record.cgroup.open()?.filter(|it| it.exists()) {
+            let sub: Vec<&str> = command.values("cgroup").collect();
+            let join = if sub.is_empty() { cgroup.join()? } else { cgroup.sub_join(&sub)? };
             descriptors = join.procs;
             v2 = join.v2_dir;
         }
@@ -108,12 +108,24 @@ impl Exec {
         let surroundings =
             Surroundings { descriptors: &descriptors, control: theirs.as_fd(), stdio: Some(stdio) };
         let preserved: Vec<u32> = (3..3 + self.options.preserve_fds).collect();
-        let spawned = plan.spawn(
-            &surroundings,
-            v2.as_ref().map(AsFd::as_fd),
-            Some(Beside { pidfd: beside.as_fd(), namespaces }),
-            &preserved,
-        );
+        let mut spawn = |v2: Option<&OwnedFd>| {
+            plan.spawn(
+                &surroundings,
+                v2.map(AsFd::as_fd),
+                Some(Beside { pidfd: beside.as_fd(), namespaces }),
+                &preserved,
+            )
+        };
+        let spawned = match spawn(v2.as_ref()) {
+            // The container's own init has made groups below, and its group takes no processes any
+            // more: the new one goes where the first one is.
+            Err(Errno::BUSY) if v2.is_some() => {
+                let pid = self.record.process.map_or(0, |it| it.pid);
+                let cgroup = Cgroup::of_process(&Hierarchies::detect()?, pid)?;
+                spawn(cgroup.join()?.v2_dir.as_ref())
+            }
+            other => other,
+        };
         let spawned = spawned.map_err(|errno| failed(&format!("clone: {}", reason(errno))))?;
         drop(theirs);
         let Spawned::Helper(helper) = spawned else {

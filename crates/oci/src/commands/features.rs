@@ -31,7 +31,13 @@ fn features() -> Features {
         linux: LinuxFeatures {
             namespaces: NamespaceKind::ALL.iter().map(|kind| kind.name().to_owned()).collect(),
             capabilities: capabilities::NAMES.iter().map(|name| format!("CAP_{name}")).collect(),
-            cgroup: CgroupFeatures { v1: true, v2: true, ..CgroupFeatures::default() },
+            cgroup: CgroupFeatures {
+                v1: true,
+                v2: true,
+                systemd: true,
+                systemd_user: true,
+                rdma: true,
+            },
             seccomp: bulkhead_runtime::seccomp::features(),
             apparmor: on,
             selinux: on,

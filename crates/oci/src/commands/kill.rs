@@ -22,7 +22,7 @@ pub fn run(global: &Global, command: &Command) -> Result<u8> {
     // A container that shares its pid namespace may go on without its first process.
     let shares_pids = record.namespaces & CLONE_NEWPID == 0;
     if all || shares_pids && number == KILL {
-        let cgroup = directory.cgroup(&record)?.filter(|cgroup| cgroup.exists());
+        let cgroup = record.cgroup.open()?.filter(|cgroup| cgroup.exists());
         match cgroup {
             Some(cgroup) if number == KILL => {
                 if !alive(status) && cgroup.pids()?.is_empty() {
@@ -55,7 +55,7 @@ pub fn run(global: &Global, command: &Command) -> Result<u8> {
     }
     if number == KILL
         && status == Status::Paused
-        && let Some(cgroup) = directory.cgroup(&record)?
+        && let Some(cgroup) = record.cgroup.open()?
     {
         // on v1 what is frozen does not die
         cgroup.thaw()?;

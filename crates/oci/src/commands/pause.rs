@@ -28,7 +28,7 @@ fn open(global: &Global, command: &Command) -> Result<(Status, Cgroup)> {
     let directory = Directory::open(&global.root, command.id()?)?;
     let record = directory.record()?;
     let status = directory.status(record.as_ref())?;
-    let cgroup = record.as_ref().map(|record| directory.cgroup(record)).transpose()?.flatten();
+    let cgroup = record.as_ref().map(|record| record.cgroup.open()).transpose()?.flatten();
     let none = || {
         Error::Refused(
             "the container has no cgroup, and without one it cannot be paused".to_owned(),

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 pub fn run(global: &Global, command: &Command) -> Result<u8> {
     let directory = Directory::open(&global.root, command.id()?)?;
     let record = directory.record()?.ok_or(Error::NotRunning)?;
-    let pids = match directory.cgroup(&record)?.filter(|cgroup| cgroup.exists()) {
+    let pids = match record.cgroup.open()?.filter(|cgroup| cgroup.exists()) {
         Some(cgroup) => cgroup.pids()?,
         None => record.process.filter(|it| it.open().is_some()).iter().map(|it| it.pid).collect(),
     };

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 pub fn run(global: &Global, command: &Command) -> Result<u8> {
     let directory = Directory::open(&global.root, command.id()?)?;
     let record = directory.record()?.ok_or(Error::NotRunning)?;
+    directory.lock()?;
     if !alive(directory.status(Some(&record))?) {
         return Err(Error::NotRunning);
     }
@@ -17,11 +18,46 @@ pub fn run(global: &Global, command: &Command) -> Result<u8> {
         Some(file) => read(file)?,
         None => from_options(command)?,
     };
-    let cgroup = directory.cgroup(&record)?.filter(|cgroup| cgroup.exists()).ok_or_else(|| {
-        Error::Refused("the container has no cgroup whose limits could be changed".to_owned())
-    })?;
-    let _ = (cgroup, resources);
+    // What belongs together is translated together: a limit of swap needs that of memory.
+    let mut config = directory.config()?;
+    let linux = config.linux.get_or_insert_default();
+    let known = linux.resources.get_or_insert_default();
+    let resources = complete(resources, known);
+    record.cgroup.update(&record.id, &resources)?;
+    remember(known, &resources);
+    directory.write_config(
+        &serde_json::to_vec(&config).map_err(|error| Error::Config(error.to_string()))?,
+    )?;
     Ok(0)
+}
+
+/// Fills in from what is in force the values that others are translated with.
+fn complete(mut new: Resources, known: &Resources) -> Resources {
+    if let (Some(memory), Some(old)) = (&mut new.memory, known.memory) {
+        memory.limit = memory.limit.or(old.limit.filter(|_| memory.swap.is_some()));
+        memory.swap = memory.swap.or(old.swap.filter(|_| memory.limit.is_some()));
+    }
+    if let (Some(cpu), Some(old)) = (&mut new.cpu, &known.cpu) {
+        cpu.quota = cpu.quota.or(old.quota.filter(|_| cpu.period.is_some()));
+        cpu.period = cpu.period.or(old.period.filter(|_| cpu.quota.is_some()));
+    }
+    new
+}
+
+/// Keeps what was set for the next update.
+fn remember(known: &mut Resources, new: &Resources) {
+    if let Some(memory) = new.memory {
+        let old = known.memory.get_or_insert_default();
+        old.limit = memory.limit.or(old.limit);
+        old.swap = memory.swap.or(old.swap);
+        old.reservation = memory.reservation.or(old.reservation);
+    }
+    if let Some(cpu) = &new.cpu {
+        let old = known.cpu.get_or_insert_default();
+        old.quota = cpu.quota.or(old.quota);
+        old.period = cpu.period.or(old.period);
+        old.shares = cpu.shares.or(old.shares);
+    }
 }
 
 fn read(file: &str) -> Result<Resources> {
