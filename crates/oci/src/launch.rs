@@ -502,7 +502,11 @@ pub fn compile_filter(config: &Config) -> Result<Option<Compiled>> {
     };
     let open = config.annotations.get(SOCKETCALL).is_some_and(|value| value == "open");
     let options = CompileOptions { close_socketcall: !open };
-    seccomp::compile_oci(profile, options).map_err(|error| Error::Config(error.to_string()))
+    let compiled =
+        seccomp::compile_oci(profile, options).map_err(|error| Error::Config(error.to_string()))?;
+    // who names a listener gets one, even of a filter that notifies of nothing
+    let listened = !profile.listener_path.is_empty();
+    Ok(compiled.map(|it| Compiled { listener: it.listener || listened, ..it }))
 }
 
 const SOCKETCALL: &str = "io.bulkhead.seccomp.socketcall";

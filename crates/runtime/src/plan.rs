@@ -132,6 +132,8 @@ struct Node {
     mode: u32,
     uid: u32,
     gid: u32,
+    /// A node that the parent has made, for one that the host does not have as it is wanted.
+    made: Option<FdIndex>,
 }
 
 /// One thing to do; each is a few system calls.

@@ -42,6 +42,9 @@ pub struct BundleSources {
     /// `cgroup.procs` of every v1 hierarchy that the child joins.
     pub cgroup_v1_procs: Vec<FdIndex>,
     pub cgroup: CgroupMount,
+    /// Nodes for a user namespace that the host does not have as they are wanted, by their path in
+    /// the container, each as a detached mount.
+    pub devices: BTreeMap<String, FdIndex>,
     /// The socket on which `start` calls; without it the parent itself lets the container go on.
     pub listener: Option<FdIndex>,
 }
@@ -129,7 +132,7 @@ impl Plan {
         let sysctls = linux.map(|it| &it.sysctl).into_iter().flatten();
         let sysctls: Vec<Step> = sysctls
             .map(|(name, value)| {
-                namespaces.check_sysctl(name, !config.domainname.is_empty())?;
+                namespaces.check_sysctl(name, value, &config.domainname)?;
                 let path = sysctl_path(name)?;
                 Ok(Step::Sysctl { name: name.clone(), path, value: value.clone() })
             })
@@ -139,7 +142,7 @@ impl Plan {
         }
         if own_mounts {
             mounts::steps(config, sources, propagation, &mut steps)?;
-            devices::steps(config, &mut steps)?;
+            devices::steps(config, sources, &mut steps)?;
         } else if !config.mounts.is_empty() {
             return Err(PlanError::Invalid(
                 "config.json has mounts but no mount namespace of its own, so they would be made \
@@ -286,7 +289,7 @@ impl Kinds {
 
     /// A sysctl is written only where it cannot reach the host's (runc: libcontainer/configs/
     /// validate, `sysctl`).
-    fn check_sysctl(self, name: &str, has_domainname: bool) -> Result<(), PlanError> {
+    fn check_sysctl(self, name: &str, value: &str, domainname: &str) -> Result<(), PlanError> {
         let plain = name.replace('/', ".");
         let refused = |text: String| Err(PlanError::Invalid(text));
         let ipc = [
@@ -300,7 +303,7 @@ impl Kinds {
             "kernel.shm_rmid_forced",
         ];
         let allowed = if plain == "kernel.domainname" {
-            if has_domainname {
+            if !domainname.is_empty() && domainname != value {
                 let text =
                     format!("sysctl {name:?} conflicts with the field domainname of config.json");
                 return refused(text);

@@ -1,13 +1,18 @@
 use bulkhead_spec::oci;
 use rustix::fs::FileType;
 
+use crate::FdIndex;
 use crate::defaults;
 use crate::mount_options::Bind;
 use crate::plan::compile::absolute;
-use crate::plan::{Node, PlanError, Step};
+use crate::plan::{BundleSources, Node, PlanError, Step};
 
 /// Device nodes and links of `/dev`; nothing where a directory of the host is bound there.
-pub(super) fn steps(config: &oci::Config, steps: &mut Vec<Step>) -> Result<(), PlanError> {
+pub(super) fn steps(
+    config: &oci::Config,
+    sources: &BundleSources,
+    steps: &mut Vec<Step>,
+) -> Result<(), PlanError> {
     let bound = config.mounts.iter().any(|mount| {
         let is_dev = mount.destination.trim_end_matches('/') == "/dev";
         let bind = super::mounts::options(mount).ok().and_then(|it| it.bind);
@@ -31,10 +36,11 @@ pub(super) fn steps(config: &oci::Config, steps: &mut Vec<Step>) -> Result<(), P
             mode: 0o666,
             uid: 0,
             gid: 0,
+            made: None,
         }));
     }
     for device in asked {
-        steps.push(Step::MakeNode(node(device)?));
+        steps.push(Step::MakeNode(node(device, sources.devices.get(&device.path).copied())?));
     }
     for (path, to) in defaults::DEVICE_LINKS {
         // the multiplexer of an image would be the host's
@@ -44,7 +50,7 @@ pub(super) fn steps(config: &oci::Config, steps: &mut Vec<Step>) -> Result<(), P
     Ok(())
 }
 
-fn node(device: &oci::Device) -> Result<Node, PlanError> {
+fn node(device: &oci::Device, made: Option<FdIndex>) -> Result<Node, PlanError> {
     let kind = match device.kind.as_str() {
         "c" | "u" => FileType::CharacterDevice,
         "b" => FileType::BlockDevice,
@@ -74,5 +80,6 @@ fn node(device: &oci::Device) -> Result<Node, PlanError> {
         mode: device.file_mode.unwrap_or(0o666) & 0o7777,
         uid: device.uid.unwrap_or(0),
         gid: device.gid.unwrap_or(0),
+        made,
     })
 }

@@ -112,7 +112,7 @@ fn check_deadline(scheduler: &oci::Scheduler) -> Result<(), PlanError> {
         return wrong("requires `deadline`".to_owned());
     }
     if runtime == 0 {
-        return wrong("requires `runtime`: a runtime must be greater than 0".to_owned());
+        return wrong("runtime must be greater than 0".to_owned());
     }
     if !(LEAST..=MOST).contains(&runtime) {
         return wrong(format!("runtime {runtime} must be between {LEAST} and {MOST} nanoseconds"));

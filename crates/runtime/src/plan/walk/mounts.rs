@@ -101,7 +101,7 @@ impl Walk<'_> {
     pub(super) fn bind(
         &mut self,
         tree: &Tree,
-        target: &Path,
+        at: &Path,
         follow: bool,
         propagation: &[(Propagation, bool)],
     ) -> Result<(), Errno> {
@@ -115,18 +115,43 @@ impl Walk<'_> {
         };
         let kind = FileType::from_raw_mode(rustix::fs::fstat(mount)?.st_mode);
         let target = match (kind, follow) {
-            (FileType::Directory, follow) => self.directory(target, !follow)?,
-            (_, true) => self.file(target)?,
+            (FileType::Directory, follow) => self.directory(at, !follow)?,
+            (_, true) => self.file(at)?,
             (_, false) => {
                 let flags = OFlags::PATH | OFlags::NOFOLLOW;
-                match to_errno(path::open(self.root()?, target, flags, Mode::empty())) {
-                    Err(Errno::NOENT) => self.file(target)?,
+                match to_errno(path::open(self.root()?, at, flags, Mode::empty())) {
+                    Err(Errno::NOENT) => self.file(at)?,
                     other => other?,
                 }
             }
         };
+        self.refuse_procfs(target.as_fd(), at)?;
         put(mount, target.as_fd())?;
         propagate(mount, propagation)
+    }
+
+    /// What lies over a file of procfs can make the runtime write to another than it means
+    /// (CVE-2019-16884, CVE-2025-52881). The exceptions are runc's: files that lxcfs provides.
+    fn refuse_procfs(&mut self, target: BorrowedFd<'_>, at: &Path) -> Result<(), Errno> {
+        const ALLOWED: [&str; 11] = [
+            "/proc/cpuinfo",
+            "/proc/diskstats",
+            "/proc/loadavg",
+            "/proc/meminfo",
+            "/proc/net/dev",
+            "/proc/slabinfo",
+            "/proc/stat",
+            "/proc/swaps",
+            "/proc/sys/crypto/fips_enabled",
+            "/proc/sys/kernel/ns_last_pid",
+            "/proc/uptime",
+        ];
+        let allowed = ALLOWED.iter().any(|path| at == Path::new(path));
+        if !allowed && rustix::fs::fstatfs(target)?.f_type as u64 == PROC_SUPER_MAGIC {
+            self.detail = format!("{at:?} cannot be mounted because it is inside /proc");
+            return Err(Errno::PERM);
+        }
+        Ok(())
     }
 
     pub(super) fn attach(

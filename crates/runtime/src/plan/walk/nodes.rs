@@ -1,5 +1,6 @@
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
+use std::os::fd::AsFd;
 
 use bulkhead_sys::path;
 
@@ -35,7 +36,10 @@ impl Walk<'_> {
             }
             Err(Errno::PERM | Errno::ACCESS) => {
                 let target = self.file(&node.path)?;
-                return mounts::bind_node(node, &target);
+                return match node.made {
+                    Some(made) => mounts::put(self.descriptor(made)?, target.as_fd()),
+                    None => mounts::bind_node(node, &target),
+                };
             }
             Err(errno) => return Err(errno),
         }
