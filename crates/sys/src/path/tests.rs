@@ -204,10 +204,10 @@ fn a_file_is_made_where_a_link_to_nowhere_points_inside() {
     let outside = tempfile::tempdir().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
-    std::os::unix::fs::symlink(outside.path().join("x"), path.join("out")).unwrap();
-    std::os::unix::fs::symlink("../../a/b", path.join("up")).unwrap();
-    std::os::unix::fs::symlink("loop", path.join("loop")).unwrap();
-    let root = std::fs::File::open(path).unwrap();
+    symlink(outside.path().join("x"), path.join("out")).unwrap();
+    symlink("../../a/b", path.join("up")).unwrap();
+    symlink("loop", path.join("loop")).unwrap();
+    let root = fs::File::open(path).unwrap();
     let make =
         |name: &str| open_or_create_file(root.as_fd(), Path::new(name), Mode::from_raw_mode(0o644));
     make("/out").unwrap();
@@ -216,6 +216,6 @@ fn a_file_is_made_where_a_link_to_nowhere_points_inside() {
     assert!(path.join("a/b").is_file());
     let inside = path.join(outside.path().strip_prefix("/").unwrap()).join("x");
     assert!(inside.is_file(), "{}", inside.display());
-    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     assert_eq!(make("loop").unwrap_err().raw_os_error(), Some(Errno::LOOP.raw_os_error()));
 }
