@@ -12,6 +12,8 @@ mod console;
 mod directory;
 mod error;
 mod foreground;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod id_maps;
 mod launch;
 mod log;
