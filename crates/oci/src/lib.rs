@@ -16,6 +16,7 @@ mod foreground;
 pub mod fuzzing;
 mod id_maps;
 mod launch;
+mod list;
 mod log;
 mod record;
 mod seal;
@@ -24,7 +25,9 @@ mod usage;
 
 use std::ffi::OsString;
 
+pub use arguments::default_root;
 pub use error::{Error, Result};
+pub use list::{Listed, containers};
 
 /// Runs one command and returns the exit status of the process.
 ///
