@@ -188,7 +188,7 @@ impl Plan {
         let joined = sources.namespaces.iter().map(|(kind, fd)| (*fd, flag(*kind))).collect();
         let tail = process::Tail {
             process,
-            linux,
+            config,
             start: sources.listener,
             hooks: hooks.start_container,
             state: oci::State { status: oci::Status::Created, ..state },

@@ -62,6 +62,7 @@ impl Plan {
                 format!("error mounting {tree} to rootfs at \"{}\": {reason}", target.display())
             }
             Step::Hooks { .. } => reason,
+            Step::Landlock(_) if !failure.detail.is_empty() => reason,
             Step::WorkingDirectory(path) => {
                 format!("chdir to cwd ({:?}) set in config.json failed: {reason}", path.display())
             }
