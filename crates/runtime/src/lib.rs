@@ -12,6 +12,7 @@ pub mod hook;
 pub mod landlock;
 pub mod mount_options;
 pub mod plan;
+pub mod resctrl;
 pub mod seccomp;
 mod spec;
 pub mod user;
