@@ -3,6 +3,7 @@ use std::io;
 use bulkhead_runtime::cgroup::CgroupError;
 use bulkhead_runtime::hook::HookError;
 use bulkhead_runtime::plan::PlanError;
+use bulkhead_runtime::resctrl::ResctrlError;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -27,6 +28,8 @@ pub enum Error {
     Config(String),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Resctrl(#[from] ResctrlError),
     #[error(transparent)]
     Hook(#[from] HookError),
     #[error("{what}: {cause}")]

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::record::{Identity, Record};
 use crate::sources::{self, Opened};
-use crate::{console, id_maps, seal};
+use crate::{console, id_maps, net_devices, rdt, seal};
 
 /// A container that has everything but the word to go.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> 
     let config: Config =
         serde_json::from_slice(&text).map_err(|error| Error::Config(error.to_string()))?;
     seal::protect(&config)?;
+    net_devices::check(&config)?;
+    let rdt_root = rdt::root(&config)?;
     let verb = command.verb.name;
     let detached = verb == "create" || command.has("detach");
     let wants_terminal = config.process.as_ref().is_some_and(|process| process.terminal);
@@ -114,6 +116,7 @@ pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> 
         pid_file: command.path("pid-file"),
         log,
         mapped: false,
+        rdt_root,
     };
     let made = launch.directory.write_config(&text).and_then(|()| launch.make());
     match made {
@@ -147,6 +150,8 @@ struct Launch<'a> {
     pid_file: Option<PathBuf>,
     log: &'a Log,
     mapped: bool,
+    /// Where resctrl is mounted, if the container is to have a group.
+    rdt_root: Option<PathBuf>,
 }
 
 type Made = (Plan, Child, OwnedFd, Option<OwnedFd>);
@@ -276,6 +281,10 @@ impl Launch<'_> {
         if plan.namespaces & CLONE_NEWUSER != 0 && !self.mapped {
             self.map_ids(child.pid)?;
         }
+        net_devices::adopt(&self.config, child.pid).map_err(|reason| self.failed(&reason))?;
+        if let Some(root) = &self.rdt_root {
+            self.record.resctrl = rdt::adopt(root, &self.options.id, &self.config, child.pid)?;
+        }
         if plan.waits {
             say(control, child.pid)?;
         }
@@ -362,6 +371,9 @@ impl Launch<'_> {
             if let Err(error) = cgroup.delete() {
                 self.log.warn(&error.to_string());
             }
+        }
+        if let Err(error) = rdt::remove(&self.record.resctrl) {
+            self.log.warn(&error.to_string());
         }
         if let Err(error) = self.directory.remove() {
             self.log.warn(&error.to_string());

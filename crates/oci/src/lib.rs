@@ -18,6 +18,8 @@ mod id_maps;
 mod launch;
 mod list;
 mod log;
+mod net_devices;
+mod rdt;
 mod record;
 mod seal;
 mod sources;

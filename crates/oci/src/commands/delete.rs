@@ -10,6 +10,7 @@ use crate::arguments::{Command, Global};
 use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::log::Log;
+use crate::rdt;
 use crate::record::{Identity, Record};
 
 pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
@@ -53,6 +54,9 @@ pub fn remains(
         if let Ok(Some(cgroup)) = directory.cgroup(record) {
             result = result.and(cgroup.delete().map_err(Error::from));
         }
+    }
+    if let Some(record) = record {
+        result = result.and(rdt::remove(&record.resctrl));
     }
     if result.is_ok() {
         result = directory.remove();
