@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::netns::NetnsCommand;
+use crate::commands::ns::NsArguments;
 use crate::commands::run::RunArguments;
 use crate::up::UpArguments;
 
@@ -126,7 +127,10 @@ pub enum Command {
         containers: Vec<String>,
     },
     /// Rename a container
-    Rename { container: String, name: String },
+    Rename {
+        container: String,
+        name: String,
+    },
     /// List containers
     Ps {
         #[arg(short, long)]
@@ -170,11 +174,17 @@ pub enum Command {
     /// Run a command in a running container
     Exec(crate::commands::run::ExecArguments),
     /// Attach to a running container
-    Attach { container: String },
+    Attach {
+        container: String,
+    },
     /// Display the running processes of a container
-    Top { container: String },
+    Top {
+        container: String,
+    },
     /// Show resource usage of running containers, once
-    Stats { containers: Vec<String> },
+    Stats {
+        containers: Vec<String>,
+    },
     /// List images
     #[command(alias = "image-ls")]
     Images {
@@ -212,7 +222,10 @@ pub enum Command {
         image: String,
     },
     /// Give an image one more name
-    Tag { image: String, name: String },
+    Tag {
+        image: String,
+        name: String,
+    },
     /// Remove one or more images
     Rmi {
         #[arg(short, long)]
@@ -221,7 +234,9 @@ pub enum Command {
         images: Vec<String>,
     },
     /// Show the history of an image
-    History { image: String },
+    History {
+        image: String,
+    },
     /// Log in to a registry
     Login {
         #[arg(short, long)]
@@ -251,6 +266,7 @@ pub enum Command {
     /// Manage named network namespaces, shared with `ip netns`
     #[command(subcommand)]
     Netns(NetnsCommand),
+    Ns(NsArguments),
     /// Show what happens, as it happens
     Events {
         #[arg(long)]
@@ -273,5 +289,7 @@ pub enum Command {
         format: Option<String>,
     },
     /// Print a completion script for a shell
-    Completion { shell: clap_complete::Shell },
+    Completion {
+        shell: clap_complete::Shell,
+    },
 }

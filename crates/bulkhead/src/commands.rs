@@ -4,6 +4,7 @@ pub mod build;
 pub mod containers;
 pub mod images;
 pub mod netns;
+pub mod ns;
 pub mod run;
 pub mod system;
 
@@ -82,6 +83,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Logout { server } => images::logout(&server),
         Command::Networks { format } => system::networks(&client, format.as_deref()).await,
         Command::Volumes { format } => system::volumes(&client, format.as_deref()).await,
+        Command::Ns(arguments) => ns::run(&client, arguments).await,
         Command::Netns(command) => netns::run(&client, command).await,
         Command::Events { since, until, filter, format } => {
             system::events(&client, since.as_deref(), until.as_deref(), &filter, format.as_deref())

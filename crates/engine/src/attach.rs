@@ -221,6 +221,8 @@ impl Engine {
                 rlimits: rlimits(host),
                 oom_score_adj: None,
                 init: false,
+                // a privileged exec is for looking into what the container cannot
+                landlock: security.landlock.filter(|_| !create.privileged),
             },
             cgroup_v1_procs,
             cgroup_v2,

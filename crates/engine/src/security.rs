@@ -1,6 +1,6 @@
 //! `--security-opt`.
 
-use bulkhead_runtime::Seccomp;
+use bulkhead_runtime::{Landlock, Seccomp};
 
 use crate::EngineError;
 
@@ -10,12 +10,17 @@ pub(crate) struct Security {
     pub no_new_privileges: bool,
     /// `systempaths=unconfined`: nothing of `/proc` and `/sys` is hidden.
     pub unmasked: bool,
+    pub landlock: Option<Landlock>,
 }
 
 /// Reads the options as Docker does, `key=value` or the older `key:value`.
 pub(crate) fn parse(options: &[String]) -> Result<Security, EngineError> {
-    let mut security =
-        Security { seccomp: Seccomp::Default, no_new_privileges: false, unmasked: false };
+    let mut security = Security {
+        seccomp: Seccomp::Default,
+        no_new_privileges: false,
+        unmasked: false,
+        landlock: None,
+    };
     for option in options {
         let invalid = || EngineError::invalid(format!("invalid --security-opt: \"{option}\""));
         let (key, value) = match option.split_once('=').or_else(|| option.split_once(':')) {
@@ -32,6 +37,16 @@ pub(crate) fn parse(options: &[String]) -> Result<Security, EngineError> {
                     "unconfined" => Seccomp::Unconfined,
                     "builtin" => Seccomp::Default,
                     profile => Seccomp::Profile(profile.to_owned()),
+                }
+            }
+            "landlock" => {
+                let policy = Landlock::parse(value);
+                let policy = policy.map_err(|error| EngineError::invalid(error.to_string()))?;
+                if security.landlock.replace(policy).is_some() {
+                    return Err(EngineError::invalid(
+                        "landlock is given twice: write one policy, its words with commas between \
+                         them",
+                    ));
                 }
             }
             "systempaths" if value == "unconfined" => security.unmasked = true,
@@ -57,7 +72,18 @@ mod tests {
         assert_eq!(security.seccomp, Seccomp::Unconfined);
         assert!(security.no_new_privileges && security.unmasked);
         assert!(!of(&["no-new-privileges=false"]).unwrap().no_new_privileges);
-        for wrong in ["nonsense", "no-new-privileges=maybe", "x=y"] {
+        let policy = of(&["landlock=ro:/,rw:/data,connect:443"]).unwrap().landlock.unwrap();
+        assert_eq!(policy.to_string(), "ro:/,rw:/data,connect:443");
+        assert_eq!(of(&[]).unwrap().landlock, None);
+        assert!(of(&["landlock=ro:/", "landlock=scope"]).is_err());
+        for wrong in [
+            "landlock=",
+            "landlock",
+            "landlock=ro:usr",
+            "nonsense",
+            "no-new-privileges=maybe",
+            "x=y",
+        ] {
             assert!(of(&[wrong]).is_err(), "{wrong}");
         }
     }

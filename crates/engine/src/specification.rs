@@ -136,6 +136,7 @@ impl Engine {
                 oom_score_adj: (host.oom_score_adj != 0)
                     .then(|| i16::try_from(host.oom_score_adj.clamp(-1000, 1000)).unwrap_or(0)),
                 init: host.init.unwrap_or(false),
+                landlock: security.landlock,
             },
         };
         let log = match host.log_driver.as_str() {

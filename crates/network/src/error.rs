@@ -11,6 +11,11 @@ pub enum NetworkError {
     NoSuchLink(String),
     #[error("interface {0} exists already; unplug it first")]
     LinkExists(String),
+    #[error(
+        "interface {0} exists in the container's network namespace already; give the one that moves \
+         another name, or a name with %d"
+    )]
+    LinkTaken(String),
     #[error("network namespace {0:?} does not exist; `bulkhead netns ls` lists the names")]
     NoSuchNamespace(String),
     #[error("network namespace {0:?} exists already; delete it first or choose another name")]

@@ -5,6 +5,7 @@
 //! [`named`] is `ip netns`. The firewall that [`Host`] keeps is described in `nft/ruleset.rs`.
 #![forbid(unsafe_code)]
 
+mod device;
 mod error;
 mod firewall;
 mod host;
@@ -16,6 +17,7 @@ mod rtnetlink;
 mod survey;
 mod types;
 
+pub use device::move_link;
 pub use error::NetworkError;
 pub use host::Host;
 pub use types::{Bridge, Endpoint, Protocol, PublishedPort};

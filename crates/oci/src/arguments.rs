@@ -184,7 +184,8 @@ impl Command {
 }
 
 /// `/run/bulkhead/oci`; for others than root a directory of their own.
-fn default_root() -> PathBuf {
+/// `--root` where none is given.
+pub fn default_root() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR") {
         Some(own) if !own.is_empty() && !rustix::process::geteuid().is_root() => {
             PathBuf::from(own).join("bulkhead/oci")

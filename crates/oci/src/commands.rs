@@ -6,7 +6,7 @@ use crate::log::Log;
 
 mod delete;
 mod events;
-mod exec;
+pub mod exec;
 mod features;
 mod kill;
 mod list;

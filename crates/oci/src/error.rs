@@ -3,6 +3,7 @@ use std::io;
 use bulkhead_runtime::cgroup::CgroupError;
 use bulkhead_runtime::hook::HookError;
 use bulkhead_runtime::plan::PlanError;
+use bulkhead_runtime::resctrl::ResctrlError;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -29,6 +30,8 @@ pub enum Error {
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
     Systemd(#[from] bulkhead_runtime::cgroup::systemd::SystemdError),
+    #[error(transparent)]
+    Resctrl(#[from] ResctrlError),
     #[error(transparent)]
     Hook(#[from] HookError),
     #[error("{what}: {cause}")]

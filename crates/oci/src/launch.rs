@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::record::{Identity, Record};
 use crate::sources::{self, Opened};
-use crate::{console, id_maps, listener, seal, security};
+use crate::{console, id_maps, listener, net_devices, rdt, seal, security};
 
 /// A container that has everything but the word to go.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> 
         serde_json::from_slice(&text).map_err(|error| Error::Config(error.to_string()))?;
     seal::protect(&config)?;
     security::admit(&mut config, log);
+    net_devices::check(&config)?;
+    let rdt_root = rdt::root(&config)?;
     let verb = command.verb.name;
     if verb == "run" && config.process.is_none() {
         return Err(Error::Config("it has no process, and without one nothing can run".to_owned()));
@@ -124,6 +126,7 @@ pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> 
         log,
         mapped: false,
         hooked: false,
+        rdt_root,
     };
     let made = launch.directory.write_config(&text).and_then(|()| launch.make());
     match made {
@@ -157,6 +160,8 @@ struct Launch<'a> {
     mapped: bool,
     /// Hooks have run.
     hooked: bool,
+    /// Where resctrl is mounted, if the container is to have a group.
+    rdt_root: Option<PathBuf>,
 }
 
 type Made = (Plan, Child, OwnedFd, Option<OwnedFd>);
@@ -295,6 +300,10 @@ impl Launch<'_> {
             let (id, config) = (self.record.id.clone(), &self.config);
             self.record.cgroup.make_by_systemd(&hierarchies, &id, config, child.pid, self.log)?;
         }
+        net_devices::adopt(&self.config, child.pid).map_err(|reason| self.failed(&reason))?;
+        if let Some(root) = &self.rdt_root {
+            self.record.resctrl = rdt::adopt(root, &self.options.id, &self.config, child.pid)?;
+        }
         if plan.waits {
             say(control, child.pid)?;
         }
@@ -378,6 +387,9 @@ impl Launch<'_> {
             let _ = cgroup.kill();
         }
         if let Err(error) = self.record.cgroup.remove(&self.record.id) {
+            self.log.warn(&error.to_string());
+        }
+        if let Err(error) = rdt::remove(&self.record.resctrl) {
             self.log.warn(&error.to_string());
         }
         if let Err(error) = self.directory.remove() {

@@ -13,10 +13,15 @@ mod control_group;
 mod directory;
 mod error;
 mod foreground;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod id_maps;
 mod launch;
+mod list;
 mod listener;
 mod log;
+mod net_devices;
+mod rdt;
 mod record;
 mod seal;
 mod security;
@@ -25,7 +30,9 @@ mod usage;
 
 use std::ffi::OsString;
 
+pub use arguments::default_root;
 pub use error::{Error, Result};
+pub use list::{Listed, containers};
 
 /// Runs one command and returns the exit status of the process.
 ///

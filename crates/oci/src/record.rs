@@ -24,6 +24,7 @@ pub struct Record {
     pub namespaces: i32,
     /// `None` until the process is cloned.
     pub process: Option<Identity>,
+    /// The resctrl groups to remove with it, absolute, outermost first, a line each.
     #[serde(default)]
     pub resctrl: String,
 }

@@ -9,11 +9,14 @@ pub mod capabilities;
 pub mod cgroup;
 pub mod defaults;
 pub mod hook;
+pub mod landlock;
 pub mod mount_options;
 pub mod plan;
+pub mod resctrl;
 pub mod seccomp;
 mod spec;
 pub mod user;
 
+pub use landlock::Landlock;
 pub use plan::Plan;
 pub use spec::*;

@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit};
 
 use crate::capabilities::CapabilitySets;
 use crate::seccomp::Compiled;
-use crate::{Capabilities, FdIndex, User};
+use crate::{Capabilities, FdIndex, Landlock, User};
 
 mod bundle;
 mod compile;
@@ -260,6 +260,8 @@ enum Step {
     },
     SetCapabilities(CapabilitySets),
     NoNewPrivileges,
+    /// Takes `no_new_privs` or `CAP_SYS_ADMIN`.
+    Landlock(Landlock),
     /// A label of a security module that counts from the exec on; a file below `/proc/self/attr`.
     Label {
         file: &'static str,

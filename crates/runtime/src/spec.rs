@@ -1,6 +1,8 @@
 use bulkhead_spec::IdRange;
 use serde::{Deserialize, Serialize};
 
+use crate::Landlock;
+
 /// A container with every default resolved, as the engine hands it to the runtime.
 ///
 /// Host paths never appear: whatever comes from the host is a descriptor that the caller has
@@ -114,6 +116,7 @@ pub struct ProcessSpec {
     pub oom_score_adj: Option<i16>,
     /// Makes the runtime's own init process 1, which reaps orphans and forwards signals.
     pub init: bool,
+    pub landlock: Option<Landlock>,
 }
 
 /// The `--user` of Docker, resolved inside the container when the plan runs, since only there can

@@ -4,7 +4,9 @@
 //! layer, and nothing that knows what a container is.
 
 pub mod bpf;
+pub mod landlock;
 pub mod mount;
+pub mod namespace;
 pub mod path;
 pub mod process;
 pub mod schedule;

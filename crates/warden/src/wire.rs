@@ -141,6 +141,10 @@ pub fn receive<T: DeserializeOwned>(
             &outside
         }
     };
-    let message = postcard::from_bytes(payload).map_err(|_| Errno::PROTO)?;
-    Ok(Some((message, descriptors)))
+    Ok(Some((decode(payload)?, descriptors)))
+}
+
+/// Reads one message of a packet, without the byte that says where it is.
+pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Errno> {
+    postcard::from_bytes(payload).map_err(|_| Errno::PROTO)
 }

@@ -10,6 +10,7 @@ use crate::arguments::{Command, Global};
 use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::log::Log;
+use crate::rdt;
 use crate::record::{Identity, Record};
 
 pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
@@ -51,6 +52,9 @@ pub fn remains(
     if let Some(record) = record {
         result = kill(record);
         result = result.and(record.cgroup.remove(&record.id));
+    }
+    if let Some(record) = record {
+        result = result.and(rdt::remove(&record.resctrl));
     }
     if result.is_ok() {
         result = directory.remove();

@@ -16,7 +16,7 @@ use crate::foreground::{Foreground, exit_status};
 use crate::launch::{self, reap, reason, say};
 use crate::log::Log;
 use crate::record::{Identity, Record};
-use crate::{console, seal};
+use crate::{console, rdt, seal};
 
 pub fn run(global: &Global, command: &Command, _log: &Log) -> Result<u8> {
     let directory = Directory::open(&global.root, command.id()?)?;
@@ -189,6 +189,7 @@ impl Exec {
     }
 
     fn finish(&self, plan: &Plan, child: &Child, command: &Command) -> Result<()> {
+        rdt::add(&self.options.id, &self.config, child.pid)?;
         let pid = Pid::from_raw(child.pid as i32);
         for (resource, limit) in &plan.limits {
             rustix::process::prlimit(pid, *resource, *limit).map_err(|errno: Errno| {

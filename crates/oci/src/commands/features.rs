@@ -41,13 +41,13 @@ fn features() -> Features {
             seccomp: bulkhead_runtime::seccomp::features(),
             apparmor: on,
             selinux: on,
-            intel_rdt: IntelRdtFeatures::default(),
+            intel_rdt: IntelRdtFeatures { enabled: true, schemata: true, monitoring: true },
             memory_policy: MemoryPolicyFeatures {
                 modes: memory_policy_modes(),
                 flags: memory_policy_flags(),
             },
             mount_extensions: MountExtensions { idmap: on },
-            net_devices: Enabled::default(),
+            net_devices: on,
         },
         ..Features::default()
     }

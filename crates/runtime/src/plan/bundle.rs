@@ -200,7 +200,7 @@ impl Plan {
         let joined = sources.namespaces.iter().map(|(kind, fd)| (*fd, flag(*kind))).collect();
         let tail = process::Tail {
             process,
-            linux,
+            config,
             hooks: hooks.start_container,
             state,
             listener: sources.listener,

@@ -9,6 +9,7 @@ use crate::cgroup::Layout;
 
 use super::{Entrance, KINDS, NewMount, Plan, Program, Refused, Step, Tree};
 use crate::capabilities::CapabilitySets;
+use crate::landlock::LandlockError;
 use crate::seccomp::{self, SeccompError};
 use crate::{ContainerSpec, FdIndex, Mount, MountKind, Namespaces, ProcessSpec, Source, defaults};
 
@@ -55,6 +56,8 @@ impl Host {
 pub enum PlanError {
     #[error(transparent)]
     Seccomp(#[from] SeccompError),
+    #[error(transparent)]
+    Landlock(#[from] LandlockError),
     #[error("no command specified")]
     NoCommand,
     #[error("{0:?} holds a zero byte")]
@@ -197,14 +200,21 @@ impl Plan {
         ];
         // Without no_new_privs a filter takes CAP_SYS_ADMIN, which the next steps give away; with
         // it the filter comes last, so that it need not allow them.
-        if filtered && !no_new_privileges {
-            steps.push(Step::Filter);
+        // Before the filter, which need not allow its calls. What is said below of a filter goes for
+        // it as well.
+        let landlock = || process.landlock.clone().map(Step::Landlock);
+        if !no_new_privileges {
+            steps.extend(landlock());
+            if filtered {
+                steps.push(Step::Filter);
+            }
         }
         steps.push(Step::SetIdentity { keep_capabilities: false });
         let sets = CapabilitySets::without_inheritance(process.capabilities);
         steps.push(Step::SetCapabilities(sets));
         if no_new_privileges {
             steps.push(Step::NoNewPrivileges);
+            steps.extend(landlock());
             if filtered {
                 steps.push(Step::Filter);
             }

@@ -124,6 +124,7 @@ impl fmt::Display for Step {
                 Ok(())
             }
             Self::Label { file, label } => write!(f, "label {label:?} by {file}"),
+            Self::Landlock(policy) => write!(f, "landlock {policy}"),
             Self::NoNewPrivileges => write!(f, "no new privileges"),
             Self::Init => write!(f, "stay as init, go on in a child"),
             Self::Execute { candidates, .. } => write!(f, "execute the first of {candidates:?}"),

@@ -68,6 +68,7 @@ pub(super) fn describe(steps: &[Step], program: &Program, failure: &Failure) -> 
             format!("error mounting {tree} to rootfs at \"{}\": {reason}", target.display())
         }
         Step::Hooks { .. } => reason,
+        Step::Landlock(_) if !failure.detail.is_empty() => reason,
         Step::WorkingDirectory(path) => {
             format!("chdir to cwd ({:?}) set in config.json failed: {reason}", path.display())
         }

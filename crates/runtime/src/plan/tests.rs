@@ -16,6 +16,7 @@ fn process(arguments: &[&str]) -> ProcessSpec {
         seccomp: Seccomp::Default,
         rlimits: vec![("nofile".into(), 1024, u64::MAX)],
         oom_score_adj: Some(100),
+        landlock: None,
         init: false,
     }
 }

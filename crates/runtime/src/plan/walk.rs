@@ -25,6 +25,7 @@ mod init;
 mod mounts;
 mod nodes;
 mod program;
+mod restrict;
 mod terminal;
 
 /// The descriptors that a child has besides its plan.
@@ -378,6 +379,7 @@ impl<'a> Walk<'a> {
             }
             Step::SetCapabilities(sets) => identity::set_capabilities(*sets),
             Step::Label { file, label } => self.set_label(file, label),
+            Step::Landlock(policy) => self.restrict(policy),
             Step::NoNewPrivileges => rustix::thread::set_no_new_privs(true),
             Step::Init => Err(Errno::INVAL), // taken by `split`
             Step::Execute { candidates, searched } => {

@@ -2,16 +2,18 @@
 
 mod exec;
 mod isolation;
+mod landlock;
 mod lifecycle;
 mod streams;
 
+pub use landlock::connect_to_abstract;
 pub use lifecycle::client;
 
 /// A case by its name.
 pub type Case = (&'static str, fn());
 
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [isolation::ALL, lifecycle::ALL, streams::ALL, exec::ALL].into_iter().flatten()
+    [isolation::ALL, lifecycle::ALL, streams::ALL, exec::ALL, landlock::ALL].into_iter().flatten()
 }
 
 macro_rules! cases {

@@ -248,6 +248,7 @@ pub fn process(arguments: &[&str]) -> ProcessSpec {
         seccomp: Seccomp::Unconfined,
         rlimits: vec![],
         oom_score_adj: None,
+        landlock: None,
         init: false,
     }
 }

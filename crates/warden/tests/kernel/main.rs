@@ -28,6 +28,11 @@ fn main() -> ExitCode {
     {
         cases::client(Path::new(directory));
     }
+    if let [_, connect, name] = arguments.as_slice()
+        && connect == "abstract"
+    {
+        return cases::connect_to_abstract(name);
+    }
     let listing = arguments.iter().any(|it| it == "--list");
     let filter = arguments.iter().skip(1).find(|it| !it.starts_with('-'));
     let cases: Vec<_> = cases::all()

@@ -4,12 +4,15 @@ use super::{BundleOptions, kernel};
 use crate::capabilities::CapabilitySets;
 use crate::plan::compile::{absolute, candidates, strings};
 use crate::plan::{Plan, PlanError, Program, Step};
-use crate::{Capabilities, FdIndex};
+use crate::{Capabilities, FdIndex, Landlock};
+
+/// The annotation with a policy for every process of the container.
+const LANDLOCK: &str = "io.bulkhead.landlock";
 
 /// What a process of a bundle needs after its root.
 pub(super) struct Tail<'a> {
     pub process: &'a oci::Process,
-    pub linux: Option<&'a oci::Linux>,
+    pub config: &'a oci::Config,
     /// The socket on which `start` calls.
     pub listener: Option<FdIndex>,
     pub hooks: Vec<oci::Hook>,
@@ -22,7 +25,7 @@ impl Plan {
     pub(super) fn oci_process(tail: &Tail<'_>) -> Result<Self, PlanError> {
         let process = tail.process;
         let mut steps = vec![Step::Session { terminal: process.terminal }];
-        steps.extend(attribute_steps(process, tail.linux)?);
+        steps.extend(attribute_steps(process, tail.config.linux.as_ref())?);
         let ids = &process.user;
         let additional_gids = ids.additional_gids.clone();
         steps.push(Step::User { uid: ids.uid, gid: ids.gid, additional_gids });
@@ -41,7 +44,7 @@ impl Plan {
             let (hooks, state) = (tail.hooks.clone(), tail.state.clone());
             steps.push(Step::Hooks { name: "startContainer", hooks, state });
         }
-        Self::ending(process, tail.options, steps)
+        Self::ending(process, tail.config, tail.options, steps)
     }
 
     /// Compiles one more process of a running container.
@@ -88,12 +91,13 @@ impl Plan {
             steps.push(Step::NewKeyring);
         }
         steps.push(Step::AwaitGo);
-        Self::ending(process, options, steps)
+        Self::ending(process, config, options, steps)
     }
 
     /// From the last wait to the exec.
     fn ending(
         process: &oci::Process,
+        config: &oci::Config,
         options: &BundleOptions,
         mut steps: Vec<Step>,
     ) -> Result<Self, PlanError> {
@@ -104,14 +108,11 @@ impl Plan {
         };
         let filter = options.filter.clone();
         let filtered = filter.is_some();
+        let landlock = config.annotations.get(LANDLOCK).map(|text| Landlock::parse(text));
+        let landlock = landlock.transpose()?;
         let umask = process.user.umask.unwrap_or(0o022) & 0o777;
         steps.push(Step::CloseDescriptors { first: 3 + options.preserve_fds, umask });
         steps.push(Step::BoundingSet(sets.bounding));
-        // Without no_new_privs a filter takes CAP_SYS_ADMIN, which the next steps give away; with
-        // it the filter comes last, so that it need not allow them.
-        if filtered && !process.no_new_privileges {
-            steps.push(Step::Filter);
-        }
         if !process.selinux_label.is_empty() {
             let label = process.selinux_label.clone();
             steps.push(Step::Label { file: "exec", label });
@@ -120,10 +121,20 @@ impl Plan {
             let label = format!("exec {}", process.apparmor_profile);
             steps.push(Step::Label { file: "apparmor/exec", label });
         }
+        // After the labels, which are files; before the filter, which need not allow its calls.
+        if !process.no_new_privileges {
+            steps.extend(landlock.clone().map(Step::Landlock));
+        }
+        // Without no_new_privs a filter takes CAP_SYS_ADMIN, which the next steps give away; with
+        // it the filter comes last, so that it need not allow them.
+        if filtered && !process.no_new_privileges {
+            steps.push(Step::Filter);
+        }
         steps.push(Step::SetIdentity { keep_capabilities: true });
         steps.push(Step::SetCapabilities(sets));
         if process.no_new_privileges {
             steps.push(Step::NoNewPrivileges);
+            steps.extend(landlock.map(Step::Landlock));
             if filtered {
                 steps.push(Step::Filter);
             }

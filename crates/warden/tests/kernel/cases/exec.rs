@@ -14,7 +14,11 @@ use crate::fixture::*;
 
 crate::cases::cases![exec_joins_the_container, exec_with_a_terminal, exec_beside_host_namespaces];
 
-fn exec(ship: &Ship, container: Id, process: ProcessSpec) -> Result<(Id, UnixStream), WardenError> {
+pub fn exec(
+    ship: &Ship,
+    container: Id,
+    process: ProcessSpec,
+) -> Result<(Id, UnixStream), WardenError> {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_read_timeout(Some(PATIENCE)).unwrap();
     let id = Id::random();

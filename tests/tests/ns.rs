@@ -1,0 +1,190 @@
+//! `bulkhead ns`: nested pid namespaces, and OCI containers that share.
+
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use bulkhead_sys::process::{CLONE_NEWPID, CLONE_NEWUSER, Child, clone3};
+use bulkhead_tests::{program, run};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use serde_json::{Value, json};
+
+/// A process that ends with the test; ending process 1 of a namespace ends all in it.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = pidfd_send_signal(&self.0.pidfd, Signal::KILL);
+        let _ = waitid(WaitId::PidFd(self.0.pidfd.as_fd()), WaitIdOptions::EXITED);
+    }
+}
+
+/// Two pid namespaces, one in the other, each with a process that waits for its end.
+fn nested() -> Result<Ended> {
+    let (mut read, write) = std::io::pipe()?;
+    // system calls only: other threads of the test may hold locks
+    let outer = clone3(CLONE_NEWUSER | CLONE_NEWPID, None, || {
+        let inner = clone3(CLONE_NEWPID, None, || {
+            let _ = rustix::io::write(&write, b"x");
+            wait_for_ever()
+        });
+        match inner {
+            Ok(_) => wait_for_ever(),
+            Err(errno) => errno.raw_os_error(),
+        }
+    })?;
+    let outer = Ended(outer);
+    drop(write);
+    read.read_exact(&mut [0]).context("the inner process has not begun")?;
+    Ok(outer)
+}
+
+fn wait_for_ever() -> i32 {
+    loop {
+        let _ = rustix::event::poll(&mut [], None);
+    }
+}
+
+fn inode(pid: u32, kind: &str) -> Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(std::fs::metadata(format!("/proc/{pid}/ns/{kind}"))?.ino())
+}
+
+fn picture(root: &Path) -> Result<(Value, String)> {
+    let said = |format: &str| {
+        let mut command = Command::new(program());
+        command.args(["ns", "--host", "/nonexistent/socket", "--format", format]);
+        run(command.arg("--oci-root").arg(root))?.ok()
+    };
+    Ok((serde_json::from_str(&said("json")?)?, said("text")?))
+}
+
+fn with_inode(list: &Value, inode: u64) -> Result<&Value> {
+    let mut list = list.as_array().into_iter().flatten();
+    list.find(|it| it["inode"] == inode).with_context(|| format!("{inode} is not shown"))
+}
+
+#[test]
+fn nested_pid_namespaces_are_a_tree() -> Result<()> {
+    let empty = tempfile::tempdir()?;
+    let outer = nested()?;
+    let pid = outer.0.pid;
+    let (json, text) = picture(empty.path())?;
+    let own = inode(std::process::id(), "pid")?;
+    let shown = with_inode(&json["pidNamespaces"], inode(pid, "pid")?)?;
+    ensure!(shown["parent"] == own && shown["processes"] == 1, "{shown}");
+    ensure!(shown["userNamespace"] == inode(pid, "user")?, "{shown}");
+    ensure!(shown["firstProcess"]["pids"] == json!([pid, 1]), "{shown}");
+    let inner = json["pidNamespaces"].as_array().into_iter().flatten();
+    let inner: Vec<_> = inner.filter(|it| it["parent"] == shown["inode"]).collect();
+    ensure!(inner.len() == 1, "{json}");
+    let pids = &inner[0]["firstProcess"]["pids"];
+    ensure!(pids[1] == 2 && pids[2] == 1 && pids[0].as_u64().is_some(), "{pids}");
+    let user = with_inode(&json["userNamespaces"], inode(pid, "user")?)?;
+    ensure!(user["parent"] == inode(std::process::id(), "user")? && user["processes"] == 2);
+    ensure!(user["uidMappings"] == json!([]), "nobody has written any: {user}");
+    ensure!(text.contains(&format!(" is {pid} → 1, owned by user namespace ")), "{text}");
+    ensure!(text.contains(&format!(" is {} → 2 → 1, owned by", pids[0])), "{text}");
+    ensure!(text.contains("Note: containers of the engine have no names here"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn containers_that_share_are_named() -> Result<()> {
+    let here = tempfile::Builder::new().prefix("bulkhead-test-").tempdir_in("/var/tmp")?;
+    let root = here.path().join("oci");
+    let oci = |arguments: &[&str]| {
+        let mut command = Command::new(program());
+        command.args(["oci", "--cgroup-manager", "disabled", "--root"]).arg(&root);
+        run(command.args(arguments))
+    };
+    // the container keeps its streams, so that pipes would not end
+    let create = |bundle: &str, name: &str| -> Result<()> {
+        let log = here.path().join("log");
+        let mut command = Command::new(program());
+        command.args(["oci", "--cgroup-manager", "disabled", "--log"]).arg(&log);
+        command.arg("--root").arg(&root).args(["create", "--bundle", bundle, name]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let status = command.status()?;
+        ensure!(status.success(), "{}", std::fs::read_to_string(&log)?);
+        Ok(())
+    };
+    let bundle = |name: &str, namespaces: Value| -> Result<String> {
+        let bundle = here.path().join(name);
+        std::fs::create_dir_all(bundle.join("rootfs/bin"))?;
+        std::fs::copy("/usr/bin/busybox", bundle.join("rootfs/bin/busybox"))?;
+        let config = json!({
+            "ociVersion": "1.0.2",
+            "root": { "path": "rootfs" },
+            "process": { "args": ["/bin/busybox", "sleep", "1000"], "cwd": "/" },
+            "linux": { "namespaces": namespaces },
+        });
+        std::fs::write(bundle.join("config.json"), config.to_string())?;
+        Ok(bundle.display().to_string())
+    };
+    let (one, two) = (format!("one-{}", std::process::id()), format!("two-{}", std::process::id()));
+    let end = |name: &str| oci(&["delete", "--force", name]).and_then(|said| said.ok());
+    let tested = (|| {
+        let kinds = ["mount", "pid", "network", "ipc", "uts", "cgroup"];
+        let first = bundle("one", kinds.map(|kind| json!({ "type": kind })).into_iter().collect())?;
+        create(&first, &one)?;
+        let state: Value = serde_json::from_str(&oci(&["state", &one])?.ok()?)?;
+        let pid = state["pid"].as_u64().context("no pid")? as u32;
+        let of = |file: &str| format!("/proc/{pid}/ns/{file}");
+        let second = bundle(
+            "two",
+            json!([
+                { "type": "mount" }, { "type": "pid", "path": of("pid") },
+                { "type": "network", "path": of("net") }, { "type": "uts" },
+            ]),
+        )?;
+        create(&second, &two)?;
+        let (json, text) = picture(&root)?;
+        let containers = json["containers"].as_array().context("no list")?;
+        ensure!(containers.len() == 2, "{json}");
+        let [first, second] = [0, 1].map(|at| &containers[at]["namespaces"]);
+        for kind in ["pid", "net"] {
+            ensure!(first[kind]["sharedWith"] == json!([two]), "{kind}: {first}");
+            ensure!(second[kind]["sharedWith"] == json!([one]), "{kind}: {second}");
+        }
+        for kind in ["mnt", "uts"] {
+            let own = |it: &Value| it[kind]["host"] == false && it[kind]["sharedWith"] == json!([]);
+            ensure!(own(first) && own(second), "{kind}: {first} {second}");
+        }
+        for kind in ["user", "time"] {
+            ensure!(first[kind]["host"] == true && second[kind]["host"] == true, "{kind}");
+        }
+        ensure!(first["ipc"]["host"] == false && second["ipc"]["host"] == true, "{second}");
+        ensure!(containers[0]["source"] == "oci" && containers[0]["pid"] == pid, "{json}");
+        let shown = with_inode(&json["pidNamespaces"], inode(pid, "pid")?)?;
+        ensure!(shown["processes"] == 2, "both live in it: {shown}");
+        ensure!(text.contains(&format!("  {one}, {two}, 2 processes")), "{text}");
+        Ok(())
+    })();
+    // what shares goes before what it shares
+    let ended = [end(&two), end(&one)];
+    tested?;
+    for result in ended {
+        result?;
+    }
+    Ok(())
+}
+
+#[test]
+fn without_root_it_says_what_is_not_seen() -> Result<()> {
+    let here = tempfile::tempdir()?;
+    let copy = here.path().join("bulkhead");
+    std::fs::copy(program(), &copy)?;
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(here.path(), open)?;
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]);
+    let said = run(command.arg(&copy).args(["ns", "--host", "/nonexistent/socket"]))?.ok()?;
+    ensure!(said.contains("run as root to see all"), "{said}");
+    ensure!(said.starts_with("PID NAMESPACES\n") && said.contains("  the host's, "), "{said}");
+    let root = run(Command::new(&copy).args(["ns", "--host", "/nonexistent/socket"]))?.ok()?;
+    ensure!(!root.contains("run as root"), "the control sees all: {root}");
+    Ok(())
+}
