@@ -13,6 +13,7 @@ mod directory;
 mod error;
 mod foreground;
 mod id_maps;
+mod inbox;
 mod launch;
 mod log;
 mod record;
