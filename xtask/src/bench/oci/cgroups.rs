@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use rustix::event::{PollFd, PollFlags, poll};
+use bulkhead_sys::signal;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -47,8 +48,14 @@ fn end(pid: i32) -> Result<()> {
     let Some(pid) = Pid::from_raw(pid) else { return Ok(()) };
     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
     let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).context("wait for a killed process")?;
-    // it is ours where its parent has ended before it
-    let _ = bulkhead_sys::usage::reap(pid.as_raw_nonzero().get() as u32);
-    Ok(())
+    loop {
+        let soon = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&soon))?;
+        // Those whose parents have ended are ours. The first process of a pid namespace is not gone
+        // before the others have been reaped (pid_namespaces(7)).
+        while let Ok(Some(_)) = signal::reap_any() {}
+        if ended > 0 {
+            return Ok(());
+        }
+    }
 }
