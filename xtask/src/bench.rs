@@ -9,6 +9,8 @@ use anyhow::{Context, Result, ensure};
 use crate::setup;
 use crate::shell::Shell;
 
+pub mod oci;
+
 /// `bench run [RUNS]`: `run --rm` of a no-op on the default bridge, in turns, at least 20 of each.
 pub fn run(arguments: &[&str]) -> Result<()> {
     setup::require_root()?;

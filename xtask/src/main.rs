@@ -19,6 +19,8 @@ usage: cargo xtask COMMAND
   demo --down     remove every trace of it
   test [PART …]   everything that is tested: format lint unit walkthrough vm (default: all)
   bench run       `run --rm` of a no-op: bulkhead, and the docker CLI against Bulkhead and Docker
+  bench oci [--rounds N] [--format json] [--bulkhead FILE]
+                  a no-op by `bulkhead oci`, crun and runc: run, exec, create, memory, system calls
 ";
 
 fn main() -> ExitCode {
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         ["demo", "--down"] => demo::down(),
         ["test", parts @ ..] => test::run(parts),
         ["bench", "run", rest @ ..] => bench::run(rest),
+        ["bench", "oci", rest @ ..] => bench::oci::run(rest),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);

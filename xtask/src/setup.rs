@@ -57,8 +57,13 @@ pub fn require_root() -> Result<()> {
 
 /// Builds the program and returns the directory it is in.
 pub fn program(profile: &str) -> Result<PathBuf> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     println!("\n\x1b[1m$ cargo build --package bulkhead --profile {profile}\x1b[0m");
+    build(profile)
+}
+
+/// The same, with nothing on standard output.
+pub fn build(profile: &str) -> Result<PathBuf> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let built = Command::new(cargo)
         .args(["build", "--package", "bulkhead", "--profile", profile])
         .current_dir(root())

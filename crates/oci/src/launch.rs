@@ -22,6 +22,7 @@ use crate::arguments::{Command, Global};
 use crate::control_group::Place;
 use crate::directory::Directory;
 use crate::error::{Error, Result};
+use crate::inbox::Inbox;
 use crate::log::Log;
 use crate::record::{Identity, Record};
 use crate::sources::{self, Opened};
@@ -245,8 +246,9 @@ impl Launch<'_> {
         if let Some(child) = child.as_ref() {
             self.adopt(plan, child, control)?;
         }
+        let mut inbox = Inbox::new(control);
         loop {
-            let report = Report::wait(control.as_fd());
+            let report = inbox.next(child.is_none());
             let report = report.map_err(Error::system("hear from the container's process"))?;
             match report {
                 Some((Report::Cloned { pid }, Some(pidfd))) => {

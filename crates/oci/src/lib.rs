@@ -16,6 +16,7 @@ mod foreground;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod id_maps;
+mod inbox;
 mod launch;
 mod list;
 mod listener;

@@ -16,6 +16,7 @@ pub mod signal;
 pub mod socket;
 pub mod testing;
 mod unshare;
+pub mod usage;
 
 pub use unshare::unshare;
 

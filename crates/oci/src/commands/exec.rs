@@ -13,6 +13,7 @@ use crate::arguments::{Command, Global};
 use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::foreground::{Foreground, exit_status};
+use crate::inbox::Inbox;
 use crate::launch::{self, reap, reason, say};
 use crate::log::Log;
 use crate::record::{Identity, Record};
@@ -154,8 +155,9 @@ impl Exec {
         control: &OwnedFd,
         command: &Command,
     ) -> Result<()> {
+        let mut inbox = Inbox::new(control);
         loop {
-            let report = Report::wait(control.as_fd());
+            let report = inbox.next(child.is_none());
             let report = report.map_err(Error::system("hear from the new process"))?;
             match report {
                 Some((Report::Cloned { pid }, Some(pidfd))) => {
