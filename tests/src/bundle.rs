@@ -1,7 +1,7 @@
 //! Bundles of the runtime specification, and the runtimes that run them.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
@@ -80,8 +80,6 @@ pub struct Runtime {
     program: PathBuf,
     first: Vec<String>,
     environment: Vec<(String, String)>,
-    /// In a mount namespace with cgroup v2 alone, for a runtime that refuses others.
-    v2_view: bool,
 }
 
 impl Runtime {
@@ -103,37 +101,37 @@ impl Runtime {
         Some(Self::of("runc 1.1.5", program, &[]))
     }
 
-    /// Debian 12's crun 1.8.1.
-    pub fn old_crun() -> Option<Self> {
-        let program = old("usr/bin/crun")?;
-        let mut runtime = Self::of("crun 1.8.1", program.clone(), &[]);
-        let libraries = old("usr/lib/x86_64-linux-gnu")?.to_string_lossy().into_owned();
-        runtime.environment.push(("LD_LIBRARY_PATH".to_owned(), libraries));
-        runtime.v2_view = true;
-        Some(runtime)
-    }
-
     fn of(name: &'static str, program: PathBuf, first: &[&str]) -> Self {
         let first = first.iter().map(|word| (*word).to_owned()).collect();
-        Self { name, program, first, environment: Vec::new(), v2_view: false }
+        Self { name, program, first, environment: Vec::new() }
     }
 
     /// With the state of its containers in `root`.
     pub fn command(&self, root: &Path) -> Command {
-        let mut command = if self.v2_view {
-            let mut command = Command::new("unshare");
-            let line =
-                "umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; exec \"$@\"";
-            command.args(["--mount", "--propagation", "private", "sh", "-c", line, "sh"]);
-            command.arg(&self.program);
-            command
-        } else {
-            Command::new(&self.program)
-        };
+        let mut command = Command::new(&self.program);
         command.args(&self.first).arg("--root").arg(root);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
         command
+    }
+
+    /// The same, by a copy of its program.
+    pub fn copied_to(&self, program: &Path) -> Result<Self> {
+        std::fs::copy(&self.program, program).context("copy the runtime")?;
+        Ok(Self { program: program.to_owned(), ..self.clone() })
+    }
+
+    /// What stands before the arguments of an OCI runtime.
+    pub fn first_words(&self) -> &[String] {
+        &self.first
+    }
+
+    /// Makes a container that waits for its start.
+    pub fn create(&self, bundle: &Bundle) -> Result<Container> {
+        let container = Container::new(self, bundle)?;
+        let path = bundle.path().to_string_lossy().into_owned();
+        container.say_to_nobody(&["create", "--bundle", &path, &container.id])?;
+        Ok(container)
     }
 
     /// Runs a bundle to its end, and removes whatever is left of it.
@@ -145,14 +143,8 @@ impl Runtime {
     /// Creates and starts it; the value that is returned deletes it again.
     pub fn start(&self, bundle: &Bundle) -> Result<Container> {
         let container = Container::new(self, bundle)?;
-        let output = std::fs::File::create(bundle.beside("output"))?;
         let path = bundle.path().to_string_lossy().into_owned();
-        let mut command = self.command(&container.root);
-        command.args(["run", "--detach", "--bundle", &path, &container.id]);
-        command.stdout(output.try_clone()?).stderr(output);
-        let status = bounded(&mut command)?.wait()?;
-        let text = std::fs::read_to_string(bundle.beside("output")).unwrap_or_default();
-        anyhow::ensure!(status.success(), "{}: {text}", self.name);
+        container.say_to_nobody(&["run", "--detach", "--bundle", &path, &container.id])?;
         Ok(container)
     }
 }
@@ -186,6 +178,18 @@ impl Container {
         run(&mut command)
     }
 
+    /// One call whose output a process of the container may keep open.
+    pub fn say_to_nobody(&self, words: &[&str]) -> Result<()> {
+        let file = self.root.with_file_name("output");
+        let output = std::fs::File::create(&file)?;
+        let mut command = self.runtime.command(&self.root);
+        command.args(words).stdout(output.try_clone()?).stderr(output);
+        let status = command.status().with_context(|| format!("run {command:?}"))?;
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        anyhow::ensure!(status.success(), "{} {words:?}: {text}", self.runtime.name);
+        Ok(())
+    }
+
     pub fn exec(&self, words: &[&str]) -> Result<Said> {
         self.say(&[&["exec", self.id.as_str()], words].concat())
     }
@@ -198,12 +202,12 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
+        // one without its walls may not get far
+        if self.runtime.name == "weakened bulkhead" {
+            self.runtime = Runtime::bulkhead();
+        }
         let _ = self.say(&["delete", "--force", &self.id]);
     }
-}
-
-fn bounded(command: &mut Command) -> Result<Child> {
-    command.spawn().with_context(|| format!("run {command:?}"))
 }
 
 fn old(path: &str) -> Option<PathBuf> {

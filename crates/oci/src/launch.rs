@@ -174,6 +174,7 @@ impl Launch<'_> {
             control: theirs.as_fd(),
             stdio: Some(stdio),
         };
+        leave_processors();
         let preserved: Vec<u32> = (3..3 + self.options.preserve_fds).collect();
         let spawned = plan
             .spawn(&surroundings, v2.as_ref().map(AsFd::as_fd), None, &preserved)
@@ -227,7 +228,14 @@ impl Launch<'_> {
         if let Some(child) = child.as_ref() {
             self.adopt(plan, child, control)?;
         }
+        let mut is_ready = false;
         loop {
+            // The helper and the child that it has cloned speak on one socket: the child may be
+            // ready before the helper has told of it.
+            if is_ready && let Some(child) = child.as_ref() {
+                self.finish(plan, child)?;
+                return Ok(terminal);
+            }
             let report = Report::wait(control.as_fd());
             let report = report.map_err(Error::system("hear from the container's process"))?;
             match report {
@@ -256,12 +264,7 @@ impl Launch<'_> {
                     hook::run_all("createRuntime", &hooks.create_runtime, &state)?;
                     say(control, pid)?;
                 }
-                Some((Report::Ready, _)) => {
-                    if let Some(child) = child.as_ref() {
-                        self.finish(plan, child)?;
-                    }
-                    return Ok(terminal);
-                }
+                Some((Report::Ready, _)) => is_ready = true,
                 Some((Report::Failed(failure), _)) => return Err(self.described(plan, &failure)),
                 Some((Report::Cloned { .. } | Report::Terminal, None)) => {
                     return Err(self.failed("it has sent no descriptor"));
@@ -403,6 +406,18 @@ pub fn say(control: &OwnedFd, pid: u32) -> Result<()> {
         Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
         Err(errno) => Err(Error::system("let the container's process go on")(errno)),
     }
+}
+
+/// Gives up what the caller has been bound to (taskset(1), `CPUAffinity=` of systemd): that is no
+/// limit of the container, which has its cgroup's (runc #4041). The kernel leaves out what is not
+/// there, or not in the cpuset.
+pub fn leave_processors() {
+    let mut all = rustix::thread::CpuSet::new();
+    for processor in 0..rustix::thread::CpuSet::MAX_CPU {
+        all.set(processor);
+    }
+    // a runtime that may not stays where it is
+    let _ = rustix::thread::sched_setaffinity(None, &all);
 }
 
 /// Waits for the end of a child.

@@ -13,6 +13,7 @@ pub mod signal;
 pub mod socket;
 pub mod testing;
 mod unshare;
+pub mod weak;
 
 pub use unshare::unshare;
 

@@ -82,10 +82,12 @@ fn no_strays(rig: &Rig, flags: &[&str]) -> Result<Outcome> {
     rig.daemon.crash()?;
     rig.daemon.up()?;
     box_.exec(&["-d"], &["sleep", "998"])?.ok()?;
-    let listed = rig.daemon.docker(&["top", &box_.id, "-eo", "pid"])?.ok()?;
+    let listed = rig.daemon.docker(&["top", &box_.id])?.ok()?;
+    let title = listed.lines().next().unwrap_or_default();
+    let column = title.split_whitespace().position(|word| word == "PID").unwrap_or(0);
     let pids: Vec<u32> = listed
         .lines()
-        .filter_map(|line| line.split_whitespace().find_map(|word| word.parse().ok()))
+        .filter_map(|line| line.split_whitespace().nth(column)?.parse().ok())
         .collect();
     let mut outcomes =
         vec![ensure(pids.len() == 3, || format!("{} processes are listed: {listed}", pids.len()))];

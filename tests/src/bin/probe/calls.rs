@@ -110,6 +110,11 @@ fn mounts() {
         let made = mount(source, "/tmp/probe-mount", kind, MountFlags::empty(), none);
         say(name, outcome(made));
         if made.is_ok() {
+            let setting = "/tmp/probe-mount/sys/kernel/core_pattern";
+            if kind == "proc" {
+                let opened = std::fs::OpenOptions::new().write(true).open(setting);
+                say("core_pattern of a mount", io_outcome(opened));
+            }
             let _ = unmount("/tmp/probe-mount", UnmountFlags::DETACH);
         }
     }

@@ -34,7 +34,7 @@ pub fn run() -> Result<(), String> {
                 Err(error) => io_outcome::<()>(Err(error)),
             };
             let write = io_outcome(std::fs::OpenOptions::new().write(true).open(&exe));
-            let memory = match std::fs::File::open(format!("/proc/{pid}/mem")) {
+            let memory = match File::open(format!("/proc/{pid}/mem")) {
                 // it may have become a program of the container's since the link was read
                 Ok(memory) if holds_busybox(&memory) => "busybox".to_owned(),
                 other => io_outcome(other),

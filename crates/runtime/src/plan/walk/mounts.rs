@@ -5,7 +5,7 @@ use std::path::Path;
 use bulkhead_sys::mount::{
     Attributes, Depth, Propagation, change_attributes, set_attributes, set_private, set_propagation,
 };
-use bulkhead_sys::path;
+use bulkhead_sys::{path, weak};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -202,6 +202,9 @@ impl Walk<'_> {
 
     /// Makes a directory of the root, for the process to start in.
     pub(super) fn make_directory(&mut self, at: &Path) -> Result<(), Errno> {
+        if weak::without("descriptors") {
+            return Ok(());
+        }
         self.directory(at, false).map(drop)
     }
 
@@ -209,6 +212,13 @@ impl Walk<'_> {
     /// of this one (CVE-2025-52881).
     pub(super) fn set_sysctl(&mut self, name: &Path, value: &str) -> Result<(), Errno> {
         let proc = self.proc.as_ref().ok_or(Errno::NOENT)?;
+        if weak::without("procfs") {
+            // by the container's path, whatever lies there
+            let name = Path::new("/proc/sys").join(name);
+            let flags = OFlags::WRONLY | OFlags::TRUNC;
+            let file = to_errno(path::open(self.root()?, &name, flags, Mode::empty()))?;
+            return rustix::io::write(file, value.as_bytes()).map(drop);
+        }
         let name = Path::new("sys").join(name);
         let within = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
@@ -242,6 +252,11 @@ impl Walk<'_> {
     /// The parent's `/dev/null`, after a look at what it is: bound over a masked file, anything
     /// else would show the host's (CVE-2025-31133).
     fn null(&mut self) -> Result<BorrowedFd<'_>, Errno> {
+        if self.null.is_none() && weak::without("null") {
+            // the container's, wherever a link of it leads
+            let null = rustix::fs::openat(self.root()?, c"dev/null", OFlags::PATH, Mode::empty());
+            self.null = Some(null?);
+        }
         if self.null.is_none() {
             let null =
                 rustix::fs::open(c"/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
@@ -268,6 +283,7 @@ impl Walk<'_> {
     }
 
     fn directory(&self, at: &Path, strict: bool) -> Result<OwnedFd, Errno> {
+        let strict = strict && !weak::without("strict");
         let no_links = if strict { OFlags::NOFOLLOW } else { OFlags::empty() };
         let flags = OFlags::PATH | OFlags::DIRECTORY | no_links;
         match to_errno(path::open(self.root()?, at, flags, Mode::empty())) {

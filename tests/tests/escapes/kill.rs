@@ -1,0 +1,1 @@
+//! A runtime that is killed midway.

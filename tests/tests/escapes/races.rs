@@ -1,0 +1,1 @@
+//! Races for a mount's target.
