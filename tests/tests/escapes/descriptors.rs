@@ -1,9 +1,9 @@
 //! Descriptors of the host that a container's process comes by, and the runtime's own program.
 
-use std::path::Path;
-
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bulkhead_tests::bundle::{Bundle, Runtime};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::json;
 
 use crate::{Attempt, stopped_here};
@@ -94,13 +94,22 @@ fn a_created_container_holds_no_directory_of_the_host() -> Result<()> {
         let bundle = Bundle::new(&["true"])?;
         let container = runtime.create(&bundle)?;
         let pid = container.state()?["pid"].as_u64().unwrap_or_default();
-        let near = bundle.path().to_string_lossy().into_owned();
+        let near = bundle.path();
+        let mut held = Vec::new();
         for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
             let target = std::fs::read_link(entry?.path())?;
-            if target.starts_with(&near) && Path::new(&target).is_dir() {
-                return Ok(Attempt::Escaped(format!("holds {}", target.display())));
+            if target.starts_with(near) && target.is_dir() {
+                held.push(target.display().to_string());
             }
         }
-        Ok(Attempt::Stopped("nothing is held".to_owned()))
+        if held.is_empty() {
+            return Ok(Attempt::Stopped("nothing is held".to_owned()));
+        }
+        // It has the lock of its own directory too: nobody else can delete it while it lives.
+        let pid = Pid::from_raw(i32::try_from(pid)?).context("a pid")?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        pidfd_send_signal(&pidfd, Signal::KILL)?;
+        poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None)?;
+        Ok(Attempt::Escaped(format!("holds {}", held.join(" "))))
     })
 }

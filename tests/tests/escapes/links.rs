@@ -73,7 +73,7 @@ fn cve_2026_41579_cve_2026_47766_devices_made_on_the_host() -> Result<()> {
 #[test]
 fn cve_2025_31133_null_that_is_a_link() -> Result<()> {
     let attack = |runtime: &Runtime| {
-        let mut bundle = Bundle::new(&["cat", "/proc/keys"])?;
+        let mut bundle = Bundle::new(&["sh", "-c", "echo overwritten; cat /proc/keys"])?;
         // On the host and, for those who follow the link within, in the container: there it stands
         // for a file of procfs.
         let canary = bundle.beside("canary");

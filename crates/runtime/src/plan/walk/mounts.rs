@@ -64,7 +64,11 @@ impl Walk<'_> {
         // What is masked later is found through these two, so a link must not redirect them
         // (CVE-2019-19921).
         let strict = matches!(mount.kind.as_str(), "proc" | "sysfs");
-        let target = self.directory(target, strict)?;
+        let path = target;
+        let target = self.directory(path, strict)?;
+        if mount.kind != "proc" {
+            refuse_inside_proc(path, target.as_fd(), &mut self.detail)?;
+        }
         let made = match make(mount) {
             Err(Errno::PERM) => match mount.refused {
                 Refused::Fail => return Err(Errno::PERM),
@@ -103,17 +107,19 @@ impl Walk<'_> {
             }
         };
         let kind = FileType::from_raw_mode(rustix::fs::fstat(mount)?.st_mode);
+        let at = target;
         let target = match (kind, follow) {
-            (FileType::Directory, follow) => self.directory(target, !follow)?,
-            (_, true) => self.file(target)?,
+            (FileType::Directory, follow) => self.directory(at, !follow)?,
+            (_, true) => self.file(at)?,
             (_, false) => {
                 let flags = OFlags::PATH | OFlags::NOFOLLOW;
-                match to_errno(path::open(self.root()?, target, flags, Mode::empty())) {
-                    Err(Errno::NOENT) => self.file(target)?,
+                match to_errno(path::open(self.root()?, at, flags, Mode::empty())) {
+                    Err(Errno::NOENT) => self.file(at)?,
                     other => other?,
                 }
             }
         };
+        refuse_inside_proc(at, target.as_fd(), &mut self.detail)?;
         put(mount, target.as_fd())?;
         propagate(mount, propagation)
     }
@@ -126,7 +132,9 @@ impl Walk<'_> {
         attributes: Attributes,
     ) -> Result<(), Errno> {
         let mount = self.descriptor(mount)?;
-        let target = if directory { self.directory(target, false)? } else { self.file(target)? };
+        let at = target;
+        let target = if directory { self.directory(at, false)? } else { self.file(at)? };
+        refuse_inside_proc(at, target.as_fd(), &mut self.detail)?;
         put(mount, target.as_fd())?;
         // What is cloned from a shared mount (all of them, under systemd) is its peer: what the
         // container mounts below would show up on the host.
@@ -303,6 +311,36 @@ impl Walk<'_> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(parent, name, flags | OFlags::WRONLY, Mode::from_raw_mode(0o644))
     }
+}
+
+/// Refuses to mount over files of procfs, by whatever path they were found: what programs, and
+/// runtimes, read and write there is to be the kernel's (CVE-2019-16884; runc: `checkProcMount`).
+///
+/// lxcfs gives containers figures of their own; those files are for reading only.
+fn refuse_inside_proc(
+    path: &Path,
+    target: BorrowedFd<'_>,
+    detail: &mut String,
+) -> Result<(), Errno> {
+    const FIGURES: [&str; 11] = [
+        "/proc/cpuinfo",
+        "/proc/diskstats",
+        "/proc/loadavg",
+        "/proc/meminfo",
+        "/proc/net/dev",
+        "/proc/slabinfo",
+        "/proc/stat",
+        "/proc/swaps",
+        "/proc/sys/crypto/fips_enabled",
+        "/proc/sys/kernel/ns_last_pid",
+        "/proc/uptime",
+    ];
+    let is_figure = || FIGURES.iter().any(|figure| path == Path::new(figure));
+    if rustix::fs::fstatfs(target)?.f_type as u64 != PROC_SUPER_MAGIC || is_figure() {
+        return Ok(());
+    }
+    *detail = format!("{:?} cannot be mounted because it is inside /proc", path.display());
+    Err(Errno::PERM)
 }
 
 fn make(mount: &NewMount) -> Result<OwnedFd, Errno> {
