@@ -4,9 +4,11 @@
 //! Bulkhead's own command line.
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 pub mod console;
 pub mod gate;
 pub mod http;
+pub mod rootfs;
 pub mod tasks;
 pub mod webdriver;
 

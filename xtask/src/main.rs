@@ -3,6 +3,7 @@
 
 mod bench;
 mod demo;
+mod isolation;
 mod layers;
 mod setup;
 mod shell;
@@ -17,7 +18,7 @@ usage: cargo xtask COMMAND
 
   demo            set up this machine, build Bulkhead and run the SecurityApp walk-through; leave it running
   demo --down     remove every trace of it
-  test [PART …]   everything that is tested: format lint unit walkthrough vm (default: all)
+  test [PART …]   everything that is tested: format lint unit isolation walkthrough vm
   bench run       `run --rm` of a no-op: bulkhead, and the docker CLI against Bulkhead and Docker
   bench oci [--rounds N] [--format json] [--bulkhead FILE]
                   a no-op by `bulkhead oci`, crun and runc: run, exec, create, memory, system calls

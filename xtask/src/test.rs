@@ -26,6 +26,15 @@ impl Tally {
         self.skipped += 1;
     }
 
+    /// Counts what another program has found: `ok`, `FAILED: …` or `skipped: …`.
+    pub fn count(&mut self, name: &str, outcome: &str) {
+        match outcome.split(':').next().unwrap_or_default() {
+            "ok" => self.passed += 1,
+            "skipped" => self.skipped += 1,
+            _ => self.failed.push(name.to_owned()),
+        }
+    }
+
     /// Runs one check that is not a Rust test, and counts it.
     pub fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
         match check() {
@@ -52,7 +61,7 @@ const PACKAGES: &[(&str, &str)] = &[
 
 /// The parts by name; none means all.
 pub fn run(parts: &[&str]) -> Result<()> {
-    let known = ["format", "lint", "unit", "walkthrough", "vm"];
+    let known = ["format", "lint", "unit", "isolation", "walkthrough", "vm"];
     if let Some(unknown) = parts.iter().find(|part| !known.contains(part)) {
         bail!("there is no part {unknown:?}: use {}", known.join(", "));
     }
@@ -77,6 +86,9 @@ pub fn run(parts: &[&str]) -> Result<()> {
     tally.check("the program is static", || is_static(&bin.join("bulkhead")));
     if wanted("unit") {
         rust_tests(&mut tally, &bin, &skipped)?;
+    }
+    if wanted("isolation") {
+        crate::isolation::test(&mut tally, &bin)?;
     }
     if wanted("walkthrough") {
         walkthrough::test(&mut tally, &bin);
@@ -123,6 +135,8 @@ fn rust_tests(tally: &mut Tally, bin: &Path, skipped: &Path) -> Result<()> {
         .env("BULKHEAD_SKIPPED", skipped)
         .env("BULKHEAD_PROGRAM", bin.join("bulkhead"))
         .env("BULKHEAD_DOCKER", docker_cli()?)
+        .env("BULKHEAD_WEAKENED", crate::isolation::weakened()?)
+        .env("BULKHEAD_OLD_RUNTIMES", crate::isolation::old_runtimes()?)
         .current_dir(setup::root())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -151,7 +165,7 @@ fn rust_tests(tally: &mut Tally, bin: &Path, skipped: &Path) -> Result<()> {
 }
 
 /// The docker CLI: this machine's, else Debian's unpacked beside the build, without its daemon.
-fn docker_cli() -> Result<PathBuf> {
+pub fn docker_cli() -> Result<PathBuf> {
     let found = Shell::default().ask("command -v docker")?;
     if found.success {
         return Ok(found.output.trim().into());

@@ -193,6 +193,7 @@ impl Launch<'_> {
             control: theirs.as_fd(),
             stdio: Some(stdio),
         };
+        leave_processors();
         let preserved: Vec<u32> = (3..3 + self.options.preserve_fds).collect();
         let spawned = plan
             .spawn(&surroundings, v2.as_ref().map(AsFd::as_fd), None, &preserved)
@@ -461,6 +462,18 @@ pub fn say(control: &OwnedFd, pid: u32) -> Result<()> {
         Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
         Err(errno) => Err(Error::system("let the container's process go on")(errno)),
     }
+}
+
+/// Gives up what the caller has been bound to (taskset(1), `CPUAffinity=` of systemd): that is no
+/// limit of the container, which has its cgroup's (runc #4041). The kernel leaves out what is not
+/// there, or not in the cpuset.
+pub fn leave_processors() {
+    let mut all = rustix::thread::CpuSet::new();
+    for processor in 0..rustix::thread::CpuSet::MAX_CPU {
+        all.set(processor);
+    }
+    // a runtime that may not stays where it is
+    let _ = rustix::thread::sched_setaffinity(None, &all);
 }
 
 /// Waits for the end of a child.

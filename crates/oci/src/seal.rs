@@ -24,6 +24,9 @@ use crate::error::{Error, Result};
 /// `config` tells who the container's processes are on the host, if they have ids of their own:
 /// where none of those may write to the file there is nothing to do.
 pub fn protect(config: &Config) -> Result<()> {
+    if bulkhead_sys::weak::without("seal") {
+        return Ok(());
+    }
     let failed = || Error::system("protect the runtime's own program from containers");
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let program = rustix::fs::open(c"/proc/self/exe", flags, Mode::empty()).map_err(failed())?;

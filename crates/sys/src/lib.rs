@@ -17,6 +17,7 @@ pub mod socket;
 pub mod testing;
 mod unshare;
 pub mod usage;
+pub mod weak;
 
 pub use unshare::unshare;
 

@@ -184,6 +184,14 @@ fn resolve(
 ) -> io::Result<OwnedFd> {
     // Whoever renames in a loop could keep us here for ever; libpathrs gives up at 128 as well.
     const ATTEMPTS: u32 = 128;
+    let (path, resolve) = match path.strip_prefix("/") {
+        // a path as string, whose links lead anywhere
+        Ok(below) if crate::weak::without("paths") && resolve.contains(ResolveFlags::IN_ROOT) => {
+            (below, ResolveFlags::empty())
+        }
+        Err(_) if crate::weak::without("paths") => (path, resolve - ResolveFlags::IN_ROOT),
+        _ => (path, resolve),
+    };
     let creates = flags.intersects(OFlags::CREATE) || flags.contains(OFlags::TMPFILE);
     let mode = if creates { mode } else { Mode::empty() }; // openat2(2): EINVAL otherwise
     let mut attempt = 0;

@@ -6,6 +6,10 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
+mod call;
+
+pub use call::{Abi, Called, call, name};
+
 /// Says that the running test could not be done here. Use as `return skip("no cgroup v2")`.
 ///
 /// The line goes to the file that `BULKHEAD_SKIPPED` names, which `cargo xtask test` counts, so

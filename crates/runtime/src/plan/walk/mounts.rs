@@ -5,7 +5,7 @@ use std::path::Path;
 use bulkhead_sys::mount::{
     Attributes, Depth, Propagation, change_attributes, set_attributes, set_private, set_propagation,
 };
-use bulkhead_sys::path;
+use bulkhead_sys::{path, weak};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -69,7 +69,11 @@ impl Walk<'_> {
         // What is masked later is found through these two, so a link must not redirect them
         // (CVE-2019-19921).
         let strict = matches!(mount.kind.as_str(), "proc" | "sysfs");
-        let target = self.directory(target, strict)?;
+        let path = target;
+        let target = self.directory(path, strict)?;
+        if mount.kind != "proc" {
+            refuse_inside_proc(path, target.as_fd(), &mut self.detail)?;
+        }
         // as under runc: what a tmpfs hides tells its mode, where no option does
         let mode = if mount.hides_mode() {
             Some(rustix::fs::fstat(&target)?.st_mode & 0o7777)
@@ -125,33 +129,9 @@ impl Walk<'_> {
                 }
             }
         };
-        self.refuse_procfs(target.as_fd(), at)?;
+        refuse_inside_proc(at, target.as_fd(), &mut self.detail)?;
         put(mount, target.as_fd())?;
         propagate(mount, propagation)
-    }
-
-    /// What lies over a file of procfs can make the runtime write to another than it means
-    /// (CVE-2019-16884, CVE-2025-52881). The exceptions are runc's: files that lxcfs provides.
-    fn refuse_procfs(&mut self, target: BorrowedFd<'_>, at: &Path) -> Result<(), Errno> {
-        const ALLOWED: [&str; 11] = [
-            "/proc/cpuinfo",
-            "/proc/diskstats",
-            "/proc/loadavg",
-            "/proc/meminfo",
-            "/proc/net/dev",
-            "/proc/slabinfo",
-            "/proc/stat",
-            "/proc/swaps",
-            "/proc/sys/crypto/fips_enabled",
-            "/proc/sys/kernel/ns_last_pid",
-            "/proc/uptime",
-        ];
-        let allowed = ALLOWED.iter().any(|path| at == Path::new(path));
-        if !allowed && rustix::fs::fstatfs(target)?.f_type as u64 == PROC_SUPER_MAGIC {
-            self.detail = format!("{at:?} cannot be mounted because it is inside /proc");
-            return Err(Errno::PERM);
-        }
-        Ok(())
     }
 
     pub(super) fn attach(
@@ -162,7 +142,9 @@ impl Walk<'_> {
         attributes: Attributes,
     ) -> Result<(), Errno> {
         let mount = self.descriptor(mount)?;
-        let target = if directory { self.directory(target, false)? } else { self.file(target)? };
+        let at = target;
+        let target = if directory { self.directory(at, false)? } else { self.file(at)? };
+        refuse_inside_proc(at, target.as_fd(), &mut self.detail)?;
         put(mount, target.as_fd())?;
         // What is cloned from a shared mount (all of them, under systemd) is its peer: what the
         // container mounts below would show up on the host.
@@ -246,6 +228,9 @@ impl Walk<'_> {
 
     /// Makes a directory of the root, for the process to start in.
     pub(super) fn make_directory(&mut self, at: &Path) -> Result<(), Errno> {
+        if weak::without("descriptors") {
+            return Ok(());
+        }
         self.directory(at, false).map(drop)
     }
 
@@ -253,6 +238,13 @@ impl Walk<'_> {
     /// of this one (CVE-2025-52881).
     pub(super) fn set_sysctl(&mut self, name: &Path, value: &str) -> Result<(), Errno> {
         let proc = self.proc.as_ref().ok_or(Errno::NOENT)?;
+        if weak::without("procfs") {
+            // by the container's path, whatever lies there
+            let name = Path::new("/proc/sys").join(name);
+            let flags = OFlags::WRONLY | OFlags::TRUNC;
+            let file = to_errno(path::open(self.root()?, &name, flags, Mode::empty()))?;
+            return rustix::io::write(file, value.as_bytes()).map(drop);
+        }
         let name = Path::new("sys").join(name);
         let within = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
@@ -286,6 +278,11 @@ impl Walk<'_> {
     /// The parent's `/dev/null`, after a look at what it is: bound over a masked file, anything
     /// else would show the host's (CVE-2025-31133).
     fn null(&mut self) -> Result<BorrowedFd<'_>, Errno> {
+        if self.null.is_none() && weak::without("null") {
+            // the container's, wherever a link of it leads
+            let null = rustix::fs::openat(self.root()?, c"dev/null", OFlags::PATH, Mode::empty());
+            self.null = Some(null?);
+        }
         if self.null.is_none() {
             let null =
                 rustix::fs::open(c"/dev/null", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
@@ -312,6 +309,7 @@ impl Walk<'_> {
     }
 
     fn directory(&self, at: &Path, strict: bool) -> Result<OwnedFd, Errno> {
+        let strict = strict && !weak::without("strict");
         let no_links = if strict { OFlags::NOFOLLOW } else { OFlags::empty() };
         let flags = OFlags::PATH | OFlags::DIRECTORY | no_links;
         match to_errno(path::open(self.root()?, at, flags, Mode::empty())) {
@@ -326,6 +324,36 @@ impl Walk<'_> {
         let mode = Mode::from_raw_mode(0o644);
         to_errno(path::open_or_create_file(self.root()?, at, mode))
     }
+}
+
+/// Refuses to mount over files of procfs, by whatever path they were found: what programs, and
+/// runtimes, read and write there is to be the kernel's (CVE-2019-16884; runc: `checkProcMount`).
+///
+/// lxcfs gives containers figures of their own; those files are for reading only.
+fn refuse_inside_proc(
+    path: &Path,
+    target: BorrowedFd<'_>,
+    detail: &mut String,
+) -> Result<(), Errno> {
+    const FIGURES: [&str; 11] = [
+        "/proc/cpuinfo",
+        "/proc/diskstats",
+        "/proc/loadavg",
+        "/proc/meminfo",
+        "/proc/net/dev",
+        "/proc/slabinfo",
+        "/proc/stat",
+        "/proc/swaps",
+        "/proc/sys/crypto/fips_enabled",
+        "/proc/sys/kernel/ns_last_pid",
+        "/proc/uptime",
+    ];
+    let is_figure = || FIGURES.iter().any(|figure| path == Path::new(figure));
+    if rustix::fs::fstatfs(target)?.f_type as u64 != PROC_SUPER_MAGIC || is_figure() {
+        return Ok(());
+    }
+    *detail = format!("{:?} cannot be mounted because it is inside /proc", path.display());
+    Err(Errno::PERM)
 }
 
 fn make(mount: &NewMount, mode: Option<u32>) -> Result<OwnedFd, Errno> {

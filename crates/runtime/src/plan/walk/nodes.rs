@@ -23,6 +23,7 @@ impl Walk<'_> {
         );
         match made {
             Ok(()) => {}
+            Err(Errno::EXIST) if bulkhead_sys::weak::without("null") => return Ok(()),
             Err(Errno::EXIST) => {
                 let stat = rustix::fs::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW)?;
                 let same = FileType::from_raw_mode(stat.st_mode) == node.kind
