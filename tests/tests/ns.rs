@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use bulkhead_sys::process::{CLONE_NEWPID, CLONE_NEWUSER, Child, clone3};
-use bulkhead_tests::{program, run};
+use bulkhead_tests::{Daemon, program, run};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use serde_json::{Value, json};
 
@@ -169,6 +169,36 @@ fn containers_that_share_are_named() -> Result<()> {
     for result in ended {
         result?;
     }
+    Ok(())
+}
+
+#[test]
+fn the_engines_containers_have_their_names() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    let said = daemon.shell(
+        "set -e; $BULKHEAD run -d --name web box sleep 1000 >/dev/null
+         $BULKHEAD run -d --name side --net container:web --pid container:web box sleep 1000 >/dev/null
+         $BULKHEAD ns --format json --oci-root \"$HERE/none\"",
+    )?;
+    let json: Value = serde_json::from_str(&said.ok()?)?;
+    let containers = json["containers"].as_array().context("no list")?;
+    let named = |name: &str| {
+        let found = containers.iter().find(|it| it["name"] == name && it["source"] == "engine");
+        found.map(|it| &it["namespaces"]).with_context(|| format!("{name} is not shown: {json}"))
+    };
+    let (web, side) = (named("web")?, named("side")?);
+    for kind in ["net", "pid", "user"] {
+        ensure!(web[kind]["sharedWith"] == json!(["side"]), "{kind}: {web}");
+        ensure!(side[kind]["inode"] == web[kind]["inode"], "{kind}: {side}");
+    }
+    for kind in ["mnt", "uts", "ipc"] {
+        ensure!(web[kind]["sharedWith"] == json!([]) && web[kind]["host"] == false, "{web}");
+    }
+    let inode = web["user"]["inode"].as_u64().context("no inode")?;
+    let users = with_inode(&json["userNamespaces"], inode)?;
+    ensure!(users["uidMappings"][0]["size"] == 65_536, "{users}");
+    daemon.bulkhead(&["rm", "-f", "side", "web"])?.ok()?;
     Ok(())
 }
 

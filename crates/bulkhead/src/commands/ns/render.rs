@@ -84,7 +84,8 @@ fn draw<T>(
 }
 
 fn pid_lines(picture: &Picture, it: &PidNamespace) -> Vec<String> {
-    let mut head = heading(it.inode, it.host, &picture.members("pid", it.inode));
+    let parents: Vec<_> = picture.pid_namespaces.iter().map(|it| (it.inode, it.parent)).collect();
+    let mut head = heading(picture, "pid", it.inode, it.host, &parents);
     let _ = write!(head, ", {}", count(it.processes));
     let mut lines = vec![head];
     let mut detail = Vec::new();
@@ -100,7 +101,8 @@ fn pid_lines(picture: &Picture, it: &PidNamespace) -> Vec<String> {
 }
 
 fn user_lines(picture: &Picture, it: &UserNamespace) -> Vec<String> {
-    let mut head = heading(it.inode, it.host, &picture.members("user", it.inode));
+    let parents: Vec<_> = picture.user_namespaces.iter().map(|it| (it.inode, it.parent)).collect();
+    let mut head = heading(picture, "user", it.inode, it.host, &parents);
     let _ = write!(head, ", {}", count(it.processes));
     if let Some(owner) = it.owner.filter(|_| !it.host) {
         let _ = write!(head, ", made by uid {owner}");
@@ -118,13 +120,34 @@ fn user_lines(picture: &Picture, it: &UserNamespace) -> Vec<String> {
     lines
 }
 
-fn heading(inode: u64, host: bool, members: &[&str]) -> String {
-    let who = match (host, members) {
-        (true, _) => "the host's".to_owned(),
-        (false, []) => "no container's".to_owned(),
-        (false, members) => few(members, 3),
+/// Whose it is: a container's, one that was made inside a container, or neither.
+fn heading(
+    picture: &Picture,
+    kind: &str,
+    inode: u64,
+    host: bool,
+    parents: &[(u64, Option<u64>)],
+) -> String {
+    if host {
+        return format!("{inode}  the host's");
+    }
+    let of = |inode: u64| picture.members(kind, inode);
+    let above = |inode: &u64| parents.iter().find(|(it, _)| it == inode).and_then(|(_, up)| *up);
+    let own = of(inode);
+    // a container that shares the host's has everything below it, which says nothing
+    let is_host = |inode: &u64| {
+        let memberships = picture.containers.iter().filter_map(|it| it.namespaces.get(kind));
+        memberships.into_iter().any(|it| it.inode == *inode && it.host)
     };
-    format!("{inode}  {who}")
+    let around = std::iter::successors(above(&inode), above)
+        .filter(|inode| !is_host(inode))
+        .map(of)
+        .find(|members| !members.is_empty());
+    match (own.as_slice(), around) {
+        ([], None) => format!("{inode}  no container's"),
+        ([], Some(members)) => format!("{inode}  inside {}", few(&members, 2)),
+        (members, _) => format!("{inode}  {}", few(members, 3)),
+    }
 }
 
 fn ranges(what: &str, mappings: &[Mapping]) -> Option<String> {

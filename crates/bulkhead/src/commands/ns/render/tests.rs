@@ -81,7 +81,7 @@ fn trees_and_table_are_drawn() {
     │   sh is 1
     ├── 21  web, 3 processes
     │   │   sh is 2411 → 1, owned by user namespace 20
-    │   └── 31  no container's, 1 process
+    │   └── 31  inside web, 1 process
     │           sh is 2420 → 7 → 1, owned by user namespace 30
     ├── 41  sidecar-with-a-long-name, 1 process
     │       sh is 2500 → 1, owned by user namespace 40
@@ -92,7 +92,7 @@ fn trees_and_table_are_drawn() {
     10  the host's, 2 processes
     ├── 20  web, 2 processes, made by uid 0
     │   │   ids 0-65535 → 1000000-1065535
-    │   └── 30  no container's, 2 processes, made by uid 0
+    │   └── 30  inside web, 2 processes, made by uid 0
     │           uids 0 → 1001000
     │           gids 0 → 1001001
     └── 40  sidecar-with-a-long-name, 2 processes, made by uid 0
