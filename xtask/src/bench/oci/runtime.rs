@@ -59,6 +59,8 @@ pub struct Runtime {
     pub times: BTreeMap<Operation, Vec<Took>>,
     /// Why an operation is not measured.
     pub faults: BTreeMap<Operation, String>,
+    /// What failed though it had worked before, and how often; [`Self::times`] does not have it.
+    pub failed: BTreeMap<Operation, (usize, String)>,
     pub syscalls: BTreeMap<Variant, u64>,
     /// kB.
     pub peak: BTreeMap<Variant, u64>,
@@ -94,6 +96,7 @@ impl Runtime {
             calls: 0,
             times: BTreeMap::new(),
             faults: BTreeMap::new(),
+            failed: BTreeMap::new(),
             syscalls: BTreeMap::new(),
             peak: BTreeMap::new(),
             smallest: None,

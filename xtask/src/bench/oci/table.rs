@@ -118,11 +118,15 @@ impl Report {
     fn times(&mut self, operation: Operation, bench: &Bench) {
         let mut cells = Vec::new();
         for runtime in &bench.runtimes {
+            let view = bench.views[runtime.view].name;
+            if let Some((count, text)) = runtime.failed.get(&operation) {
+                let (who, what) = (&runtime.name, name(operation));
+                self.notes.push(format!("{who} in {view}: {what} FAILED {count} times: {text}"));
+            }
             match (runtime.times.get(&operation), runtime.faults.get(&operation)) {
                 (Some(times), _) => cells.push(pair(times)),
                 (None, Some(fault)) => {
                     cells.push("cannot".to_owned());
-                    let view = bench.views[runtime.view].name;
                     self.notes.push(format!("{} in {view}: {fault}", runtime.name));
                 }
                 (None, None) => cells.push("—".to_owned()),
@@ -377,6 +381,9 @@ fn as_json(bench: &Bench, load_before: &str) -> Value {
             "view": bench.views[it.view].name,
             "milliseconds": times,
             "cannot": it.faults.iter().map(|(operation, fault)| (name(*operation), fault))
+                .collect::<std::collections::BTreeMap<_, _>>(),
+            "failed": it.failed.iter()
+                .map(|(operation, (count, text))| (name(*operation), json!([count, text])))
                 .collect::<std::collections::BTreeMap<_, _>>(),
             "systemCalls": it.syscalls.get(&Variant::Plain),
             "systemCallsSeccomp": it.syscalls.get(&Variant::Seccomp),
