@@ -14,7 +14,7 @@ pub(crate) struct ApiError {
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), code: None }
+        Self { status, message: visible(&message.into()), code: None }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -70,3 +70,14 @@ impl IntoResponse for ApiError {
 
 /// What a handler gives back.
 pub(crate) type Answer<T = Response> = Result<T, ApiError>;
+
+/// What a client sends back to it in a message does nothing to its terminal: control characters are
+/// written as escapes.
+fn visible(message: &str) -> String {
+    let is_shown = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    let mut text = String::with_capacity(message.len());
+    for c in message.chars() {
+        if is_shown(c) { text.push(c) } else { text.extend(c.escape_default()) }
+    }
+    text
+}

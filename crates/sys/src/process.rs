@@ -199,6 +199,13 @@ pub fn close_from(first: u32) -> Result<(), Errno> {
     check_value(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
 }
 
+/// Closes one descriptor, for a child that will not use it again; see [`close_from`].
+pub fn close_one(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let fd = fd.as_raw_fd();
+    // SAFETY: as in `close_from`.
+    check_value(unsafe { libc::syscall(libc::SYS_close_range, fd, fd, 0) }).map(drop)
+}
+
 /// Closes every descriptor that is not in `keep`, which is in ascending order.
 ///
 /// For a child that will only use those and then execve(2) or exit, see [`close_from`].

@@ -38,7 +38,7 @@ pub const CASES: &[Case] = &[
     scene("G8", MODES, |rig, flags| fill(rig, flags, "/dev/shm/x"), {
         Control::Flags(&["--shm-size", "200m"])
     }),
-    scene("G9", &[Mode::Default], log_bomb, { Control::Flags(&["--log-opt", "max-size=100m"]) }),
+    scene("G9", &[Mode::Default], log_bomb, Control::Flags(&["--log-opt", "max-size=100m"])),
     Case { id: "G10", how: How::Lacking("the file system of this machine has no project quotas") },
     scene("G11", &[Mode::Default], inotify_bomb, {
         // there all containers are one user of the kernel's, as in Docker

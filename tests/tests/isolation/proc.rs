@@ -96,8 +96,9 @@ pub const CASES: &[Case] = &[
                 ["/proc/self/mountinfo", "/proc/self/mounts", "/proc/self/cgroup", "/etc/mtab"];
             let shown: Vec<String> = names
                 .iter()
-                .filter(|name| facts.number(&format!("layers {name}")) != 0)
-                .map(|name| (*name).to_owned())
+                .map(|name| facts.of(&format!("layers {name}")))
+                .filter(|line| *line != "0")
+                .map(str::to_owned)
                 .collect();
             let lines = facts.of("leak /proc/self/mountinfo");
             println!(

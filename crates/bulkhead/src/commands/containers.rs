@@ -138,7 +138,7 @@ fn row(container: &Value, no_trunc: bool) -> Value {
     json!({
         "ID": if no_trunc { id.as_str() } else { short(&id) },
         "Image": container["Image"],
-        "Command": if no_trunc { format!("{command:?}") } else { format!("\"{}\"", shorten(&command, 20)) },
+        "Command": if no_trunc { format!("{command:?}") } else { format!("{:?}", shorten(&command, 20)) },
         "CreatedAt": Timestamp::from_second(created).map(|at| at.to_string()).unwrap_or_default(),
         "RunningFor": format!("{} ago", table::ago(Timestamp::now().as_second() - created)),
         "State": container["State"],

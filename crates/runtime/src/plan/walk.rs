@@ -287,7 +287,10 @@ impl<'a> Walk<'a> {
     ) -> Result<(), Errno> {
         match step {
             Step::JoinCgroup { procs } => {
-                rustix::io::write(self.descriptor(*procs)?, b"0").map(drop)
+                let procs = self.descriptor(*procs)?;
+                rustix::io::write(procs, b"0")?;
+                // one that waits for its start holds no file of the host that it could write to
+                process::close_one(procs)
             }
             Step::NewCgroupNamespace => {
                 to_errno(bulkhead_sys::unshare(rustix::thread::UnshareFlags::NEWCGROUP))

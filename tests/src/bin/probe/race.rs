@@ -10,10 +10,14 @@ use crate::files::list;
 use crate::{io_outcome, say};
 
 /// Whether memory is that of Debian's busybox, a static program that is always at one address.
+///
+/// In the midst of an execve(2) the memory is the new program's already, and nothing is in it yet;
+/// so what is not mapped is looked at again.
 fn holds_busybox(memory: &File) -> bool {
     const AT: u64 = 0x40_0000;
     let (mut there, mut file) = ([0; 512], [0; 512]);
-    memory.read_exact_at(&mut there, AT).is_ok()
+    let found = (0..10_000).any(|_| memory.read_exact_at(&mut there, AT).is_ok());
+    found
         && File::open("/bin/busybox").is_ok_and(|it| it.read_exact_at(&mut file, 0).is_ok())
         && there == file
 }

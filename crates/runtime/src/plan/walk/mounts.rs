@@ -72,7 +72,7 @@ impl Walk<'_> {
         let path = target;
         let target = self.directory(path, strict)?;
         if mount.kind != "proc" {
-            refuse_inside_proc(path, target.as_fd(), &mut self.detail)?;
+            refuse_over_proc(path, target.as_fd(), None, &mut self.detail)?;
         }
         // as under runc: what a tmpfs hides tells its mode, where no option does
         let mode = if mount.hides_mode() {
@@ -129,7 +129,7 @@ impl Walk<'_> {
                 }
             }
         };
-        refuse_inside_proc(at, target.as_fd(), &mut self.detail)?;
+        refuse_over_proc(at, target.as_fd(), Some(mount), &mut self.detail)?;
         put(mount, target.as_fd())?;
         propagate(mount, propagation)
     }
@@ -144,7 +144,7 @@ impl Walk<'_> {
         let mount = self.descriptor(mount)?;
         let at = target;
         let target = if directory { self.directory(at, false)? } else { self.file(at)? };
-        refuse_inside_proc(at, target.as_fd(), &mut self.detail)?;
+        refuse_over_proc(at, target.as_fd(), Some(mount), &mut self.detail)?;
         put(mount, target.as_fd())?;
         // What is cloned from a shared mount (all of them, under systemd) is its peer: what the
         // container mounts below would show up on the host.
@@ -326,15 +326,26 @@ impl Walk<'_> {
     }
 }
 
-/// Refuses to mount over files of procfs, by whatever path they were found: what programs, and
+/// Refuses to mount something else in the place of procfs, or over files of it by whatever path they were found: what programs, and
 /// runtimes, read and write there is to be the kernel's (CVE-2019-16884; runc: `checkProcMount`).
 ///
 /// lxcfs gives containers figures of their own; those files are for reading only.
-fn refuse_inside_proc(
+fn refuse_over_proc(
     path: &Path,
     target: BorrowedFd<'_>,
+    tree: Option<BorrowedFd<'_>>,
     detail: &mut String,
 ) -> Result<(), Errno> {
+    let is_proc = |fd: BorrowedFd<'_>| -> Result<bool, Errno> {
+        Ok(rustix::fs::fstatfs(fd)?.f_type as u64 == PROC_SUPER_MAGIC)
+    };
+    if path == Path::new("/proc") && !weak::without("procfs") {
+        if tree.map_or(Ok(false), is_proc)? {
+            return Ok(());
+        }
+        *detail = "\"/proc\" cannot be mounted because it is not of type proc".to_owned();
+        return Err(Errno::PERM);
+    }
     const FIGURES: [&str; 11] = [
         "/proc/cpuinfo",
         "/proc/diskstats",
@@ -349,7 +360,7 @@ fn refuse_inside_proc(
         "/proc/uptime",
     ];
     let is_figure = || FIGURES.iter().any(|figure| path == Path::new(figure));
-    if rustix::fs::fstatfs(target)?.f_type as u64 != PROC_SUPER_MAGIC || is_figure() {
+    if !is_proc(target)? || is_figure() {
         return Ok(());
     }
     *detail = format!("{:?} cannot be mounted because it is inside /proc", path.display());
