@@ -32,13 +32,13 @@ pub fn owner_uid(namespace: BorrowedFd<'_>) -> Result<u32, Errno> {
     let mut uid: libc::uid_t = 0;
     // SAFETY: NS_GET_OWNER_UID writes one uid_t through the pointer, which is to one that lives
     // across the call.
-    let result = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_OWNER_UID, &raw mut uid) };
+    let result = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_OWNER_UID as _, &raw mut uid) };
     check_value(result.into()).map(|_| uid)
 }
 
 fn relative(namespace: BorrowedFd<'_>, request: libc::c_ulong) -> Result<OwnedFd, Errno> {
     // SAFETY: both requests take no argument and touch no memory of this process.
-    let fd = check_value(unsafe { libc::ioctl(namespace.as_raw_fd(), request) }.into())?;
+    let fd = check_value(unsafe { libc::ioctl(namespace.as_raw_fd(), request as _) }.into())?;
     // SAFETY: the call succeeded, so this is a new descriptor that nobody else knows of.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }

@@ -1,0 +1,14 @@
+//! `bulkhead-oci`: the runtime's command line without the rest of Bulkhead, which has the same as
+//! `bulkhead oci`.
+//!
+//! A runtime is executed for every container and every `exec`, most often to live for some
+//! milliseconds. Then what a program costs is its own size: the pages that its start touches, which
+//! for the whole of Bulkhead are several times those of its work.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = std::env::args_os().skip(1).collect();
+    ExitCode::from(bulkhead_oci::main("bulkhead", arguments))
+}
