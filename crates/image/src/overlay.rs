@@ -116,9 +116,26 @@ fn by_descriptor(parts: &Parts) -> rustix::io::Result<OwnedFd> {
     for lower in &parts.lower {
         fsconfig_set_fd(&overlay, "lowerdir+", lower)?;
     }
-    fsconfig_set_fd(&overlay, "upperdir", &parts.upper)?;
-    fsconfig_set_fd(&overlay, "workdir", &parts.work)?;
+    let hidden = seen_from_parent(&parts.upper, &parts.work);
+    let (upper, work) = hidden.as_ref().map_or((&parts.upper, &parts.work), |it| (&it.0, &it.1));
+    fsconfig_set_fd(&overlay, "upperdir", upper)?;
+    fsconfig_set_fd(&overlay, "workdir", work)?;
     create(&overlay)
+}
+
+/// The two directories through a detached mount of the directory that holds both: the container's
+/// table of mounts then shows `/upper` and `/work`, and not where the host keeps its containers.
+/// `None` where they have no parent in common.
+fn seen_from_parent(upper: &OwnedFd, work: &OwnedFd) -> Option<(OwnedFd, OwnedFd)> {
+    let parent = directory::open(upper.as_fd(), "..").ok()?;
+    let clone = clone_mapped(parent.as_fd(), None).ok()?;
+    let again = |directory: &OwnedFd| {
+        let path = std::fs::read_link(directory::path_of(directory.as_fd())).ok()?;
+        let found = directory::open(clone.as_fd(), path.file_name()?).ok()?;
+        let (is, was) = (rustix::fs::fstat(&found).ok()?, rustix::fs::fstat(directory).ok()?);
+        ((is.st_dev, is.st_ino) == (was.st_dev, was.st_ino)).then_some(found)
+    };
+    Some((again(upper)?, again(work)?))
 }
 
 fn create(overlay: &OwnedFd) -> rustix::io::Result<OwnedFd> {

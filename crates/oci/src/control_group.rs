@@ -78,27 +78,31 @@ impl Place {
         }
     }
 
-    /// Removes it; what is gone already is fine.
-    pub fn remove(&self, id: &str) -> Result<()> {
-        let cgroup = self.open()?;
+    /// Removes it, as [`Self::open`] gave it; what is gone already is fine.
+    pub fn remove(&self, id: &str, cgroup: Option<&Cgroup>) -> Result<()> {
         match (&self.unit, cgroup) {
             (None, Some(cgroup)) => Ok(cgroup.delete()?),
             (None, None) => Ok(()),
-            (Some(path), Some(cgroup)) => Ok(manager()?.remove(&unit(path, id)?, &cgroup)?),
+            (Some(path), Some(cgroup)) => Ok(manager()?.remove(&unit(path, id)?, cgroup)?),
             (Some(_), None) => Ok(()),
         }
     }
 
-    /// Makes it by the files of the kernel, and opens the ways in.
-    pub fn make(&mut self, hierarchies: &Hierarchies, config: &Config, log: &Log) -> Result<Join> {
+    /// Makes it by the files of the kernel, but for its device rules.
+    pub fn make(
+        &mut self,
+        hierarchies: &Hierarchies,
+        config: &Config,
+        log: &Log,
+    ) -> Result<Cgroup> {
         let none = Resources::default();
         let resources = config.linux.as_ref().and_then(|it| it.resources.as_ref());
         warn(resources, log);
-        let options = options(config, hierarchies);
+        let options = CreateOptions { devices_later: true, ..options(config, hierarchies) };
         let path = &self.path;
         let cgroup = Cgroup::create_oci(hierarchies, path, resources.unwrap_or(&none), &options)?;
         self.paths = cgroup.paths();
-        Ok(cgroup.join()?)
+        Ok(cgroup)
     }
 
     /// Makes it through systemd, with `pid`, a child that waits, in it.
@@ -121,6 +125,13 @@ impl Place {
         self.paths = cgroup.paths();
         enter(&cgroup.join()?, pid)
     }
+}
+
+/// Sets the device rules of what [`Place::make`] made.
+pub fn limit_devices(cgroup: &Cgroup, hierarchies: &Hierarchies, config: &Config) -> Result<()> {
+    let resources = config.linux.as_ref().and_then(|it| it.resources.as_ref());
+    let rules = resources.map_or(&[][..], |it| &it.devices);
+    Ok(cgroup.limit_devices(rules, &options(config, hierarchies))?)
 }
 
 /// Moves a child into groups, by its pid.
@@ -146,6 +157,7 @@ fn options(config: &Config, hierarchies: &Hierarchies) -> CreateOptions {
         delegate_to: owner(config).filter(|_| hierarchies.mode() == HostMode::V2),
         reuse_existing: true,
         rootless: rootless && linux.is_none_or(|it| it.cgroups_path.is_empty()),
+        devices_later: false,
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use bulkhead_runtime::capabilities::CapabilitySets;
-use bulkhead_runtime::cgroup::{Hierarchies, Layout};
+use bulkhead_runtime::cgroup::{Cgroup, Hierarchies};
 use bulkhead_runtime::plan::{
     BundleOptions, CgroupMount, Failure, Host, KINDS, Report, Spawned, Surroundings,
 };
@@ -19,7 +19,7 @@ use rustix::process::{
 };
 
 use crate::arguments::{Command, Global};
-use crate::control_group::Place;
+use crate::control_group::{Place, limit_devices};
 use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::inbox::Inbox;
@@ -49,6 +49,10 @@ pub struct Created {
 pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> {
     let id = command.id()?;
     let (bundle, text) = sources::read_bundle(command.path("bundle"), command.path("config"))?;
+    // most containers have no ids of their own: then what there is to read is read once, afterwards
+    if !mentions(&text, b"uidMappings") {
+        seal::protect(&Config::default())?;
+    }
     let mut config: Config =
         serde_json::from_slice(&text).map_err(|error| Error::Config(error.to_string()))?;
     seal::protect(&config)?;
@@ -125,6 +129,8 @@ pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> 
         pidfd_socket,
         pid_file: command.path("pid-file"),
         log,
+        hierarchies: None,
+        cgroup: None,
         mapped: false,
         hooked: false,
         rdt_root,
@@ -158,6 +164,8 @@ struct Launch<'a> {
     pidfd_socket: Option<OwnedFd>,
     pid_file: Option<PathBuf>,
     log: &'a Log,
+    hierarchies: Option<Hierarchies>,
+    cgroup: Option<Cgroup>,
     mapped: bool,
     /// Hooks have run.
     hooked: bool,
@@ -323,7 +331,12 @@ impl Launch<'_> {
         let identity = Identity::of(child.pid)
             .map_err(Error::system(format!("read /proc/{}/stat", child.pid)))?;
         self.record.process = Some(identity);
-        self.directory.write_record(&self.record)
+        self.directory.write_record(&self.record)?;
+        // beside the child's mounts: the kernel takes its time to check the program
+        match (&self.cgroup, &self.hierarchies) {
+            (Some(cgroup), Some(hierarchies)) => limit_devices(cgroup, hierarchies, &self.config),
+            _ => Ok(()),
+        }
     }
 
     fn map_ids(&mut self, pid: u32) -> Result<()> {
@@ -350,30 +363,22 @@ impl Launch<'_> {
     }
 
     fn make_cgroup(&mut self) -> Result<Option<OwnedFd>> {
-        self.opened.sources.cgroup = self.cgroup_mount()?;
+        let shown = self.config.mounts.iter().any(|mount| mount.kind == "cgroup");
+        if self.record.cgroup.is_none() && !shown {
+            return Ok(None);
+        }
+        let hierarchies = self.hierarchies.insert(Hierarchies::detect()?);
+        self.opened.sources.cgroup = CgroupMount::Hierarchies(Host::from(&*hierarchies));
         if self.record.cgroup.is_none() || self.record.cgroup.unit.is_some() {
             return Ok(None);
         }
-        let hierarchies = Hierarchies::detect()?;
-        let join = self.record.cgroup.make(&hierarchies, &self.config, self.log)?;
+        let cgroup = self.record.cgroup.make(hierarchies, &self.config, self.log)?;
+        let join = self.cgroup.insert(cgroup).join()?;
         for procs in join.procs {
             let index = self.opened.keep(procs)?;
             self.opened.sources.cgroup_v1_procs.push(index);
         }
         Ok(join.v2_dir)
-    }
-
-    /// What the container is to see at `/sys/fs/cgroup`.
-    fn cgroup_mount(&self) -> Result<CgroupMount> {
-        let wanted = self.config.mounts.iter().any(|mount| mount.kind == "cgroup");
-        if !wanted {
-            return Ok(CgroupMount::default());
-        }
-        let read = |file: &str| {
-            std::fs::read_to_string(file).map_err(Error::system(format!("read {file}")))
-        };
-        let layout = Layout::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
-        Ok(CgroupMount::Hierarchies(Host::from(&layout)))
     }
 
     fn failed(&self, reason: &str) -> Error {
@@ -386,10 +391,11 @@ impl Launch<'_> {
 
     /// Removes what was made; the error that led here is the one to tell.
     fn undo(&mut self) {
-        if let Ok(Some(cgroup)) = self.record.cgroup.open() {
+        let cgroup = self.cgroup.take().or_else(|| self.record.cgroup.open().ok().flatten());
+        if let Some(cgroup) = &cgroup {
             let _ = cgroup.kill();
         }
-        if let Err(error) = self.record.cgroup.remove(&self.record.id) {
+        if let Err(error) = self.record.cgroup.remove(&self.record.id, cgroup.as_ref()) {
             self.log.warn(&error.to_string());
         }
         if let Err(error) = rdt::remove(&self.record.resctrl) {
@@ -567,6 +573,10 @@ fn fill_id_maps(config: &mut Config, log: &Log) {
     log.warn(
         "config.json has a user namespace without mappings: only root is mapped, to the caller",
     );
+}
+
+fn mentions(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|part| part == word)
 }
 
 fn not_ours(config: &Config) -> i32 {

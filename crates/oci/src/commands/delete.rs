@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use bulkhead_runtime::cgroup::Cgroup;
 use bulkhead_runtime::hook;
 use bulkhead_spec::oci::{Config, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -50,8 +51,10 @@ pub fn remains(
 ) -> Result<()> {
     let mut result = Ok(());
     if let Some(record) = record {
-        result = kill(record);
-        result = result.and(record.cgroup.remove(&record.id));
+        result = record.cgroup.open().and_then(|cgroup| {
+            kill(record, cgroup.as_ref().filter(|it| it.exists()))?;
+            record.cgroup.remove(&record.id, cgroup.as_ref())
+        });
     }
     if let Some(record) = record {
         result = result.and(rdt::remove(&record.resctrl));
@@ -69,19 +72,18 @@ pub fn remains(
 }
 
 /// Kills all processes of a container and waits until they are gone.
-fn kill(record: &Record) -> Result<()> {
+fn kill(record: &Record, cgroup: Option<&Cgroup>) -> Result<()> {
     const PATIENCE: Duration = Duration::from_secs(10);
     let process = record.process.and_then(Identity::open);
     if let Some(pidfd) = &process {
         let _ = pidfd_send_signal(pidfd, Signal::KILL);
     }
-    let cgroup = record.cgroup.open()?.filter(|cgroup| cgroup.exists());
-    if let Some(cgroup) = &cgroup
+    if let Some(cgroup) = cgroup
         && !cgroup.pids()?.is_empty()
     {
         cgroup.kill()?;
     }
-    let gone = match (&process, &cgroup) {
+    let gone = match (&process, cgroup) {
         (Some(pidfd), _) if !ends_within(pidfd, PATIENCE) => false,
         (_, Some(cgroup)) => cgroup.wait_empty(PATIENCE)?,
         _ => true,

@@ -24,6 +24,9 @@ pub struct CreateOptions {
     /// Whether hierarchies without permission are left out: where the runtime is not root and
     /// config.json has no `cgroupsPath` (runc's condition).
     pub rootless: bool,
+    /// Device rules are left to [`Cgroup::limit_devices`]: loading their program takes the kernel
+    /// longer than all the rest, and can be done while the container's process makes its mounts.
+    pub devices_later: bool,
 }
 
 impl Cgroup {
@@ -49,6 +52,7 @@ impl Cgroup {
             existing: Existing::Replace,
             swap: Swap::IfAccounted,
             rootless: false,
+            devices_later: false,
         };
         creation.run(hierarchies, path, None)
     }
@@ -83,8 +87,19 @@ impl Cgroup {
             existing: Existing::Take(take),
             swap: Swap::Required,
             rootless: options.rootless,
+            devices_later: options.devices_later,
         };
         creation.run(hierarchies, &oci_path(path, "")?, options.delegate_to)
+    }
+
+    /// Sets the device rules of a group that was made without ([`CreateOptions::devices_later`]),
+    /// before its first process runs a program.
+    pub fn limit_devices(
+        &self,
+        rules: &[DeviceAccessRule],
+        options: &CreateOptions,
+    ) -> Result<(), CgroupError> {
+        restrict_devices(self, rules, options.rootless)
     }
 
     /// Gives a v2 group away, so that who gets it can make groups in it, and no more.
@@ -111,12 +126,25 @@ impl Cgroup {
     }
 }
 
+fn restrict_devices(
+    cgroup: &Cgroup,
+    rules: &[DeviceAccessRule],
+    rootless: bool,
+) -> Result<(), CgroupError> {
+    match cgroup.restrict_devices(rules) {
+        // nothing to restrict by, and no device that could be made or opened without it
+        Err(_) if rootless || !privileged() => Ok(()),
+        other => other,
+    }
+}
+
 /// What is to be made.
 struct Creation<'a> {
     resources: &'a Resources,
     existing: Existing,
     swap: Swap,
     rootless: bool,
+    devices_later: bool,
 }
 
 /// What becomes of a group that is there already.
@@ -178,7 +206,12 @@ impl Creation<'_> {
                 Ok(())
             })
             .and_then(|()| cgroup.set(self.resources, self.swap))
-            .and_then(|()| self.restrict_devices(&cgroup))
+            .and_then(|()| {
+                if self.devices_later {
+                    return Ok(());
+                }
+                restrict_devices(&cgroup, &self.resources.devices, self.rootless)
+            })
             .and_then(|()| owner.map_or(Ok(()), |owner| cgroup.delegate(owner)));
         if let Err(error) = made {
             // the first error is the one to tell; what others had made is not ours to remove
@@ -188,15 +221,6 @@ impl Creation<'_> {
         }
         cgroup.groups.iter_mut().for_each(|group| group.fresh = false);
         Ok(cgroup)
-    }
-
-    fn restrict_devices(&self, cgroup: &Cgroup) -> Result<(), CgroupError> {
-        let rules: &[DeviceAccessRule] = &self.resources.devices;
-        match cgroup.restrict_devices(rules) {
-            // nothing to restrict by, and no device that could be made or opened without it
-            Err(_) if self.rootless || !privileged() => Ok(()),
-            other => other,
-        }
     }
 
     /// Makes the group and its parents in one hierarchy.

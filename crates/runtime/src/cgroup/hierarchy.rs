@@ -227,6 +227,16 @@ impl Hierarchies {
         self.mode
     }
 
+    /// The controllers of each v1 hierarchy, as they are mounted together.
+    pub fn v1(&self) -> impl Iterator<Item = &[String]> {
+        let v1 = self.all.iter().filter(|it| it.version == Version::V1);
+        v1.map(|it| it.controllers.as_slice())
+    }
+
+    pub fn has_v2(&self) -> bool {
+        self.all.iter().any(|it| it.version == Version::V2)
+    }
+
     /// The same for a process whose `/proc/self/cgroup` is `text`.
     #[cfg(test)]
     pub(super) fn seen_by(self, text: &str) -> Self {
@@ -259,8 +269,13 @@ fn v2(root: Directory) -> Result<Hierarchy, CgroupError> {
 }
 
 fn read(path: &str) -> Result<String, CgroupError> {
-    std::fs::read_to_string(path)
-        .map_err(|cause| CgroupError::Read { file: path.to_owned(), cause })
+    use std::io::Read;
+    // files of procfs do not tell their size, and a growing buffer means many reads
+    let mut text = String::with_capacity(16 << 10);
+    std::fs::File::open(path)
+        .and_then(|mut file| file.read_to_string(&mut text))
+        .map_err(|cause| CgroupError::Read { file: path.to_owned(), cause })?;
+    Ok(text)
 }
 
 fn root(mount_point: &str) -> Result<Directory, CgroupError> {

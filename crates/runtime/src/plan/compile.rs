@@ -5,7 +5,7 @@ use bulkhead_sys::mount::Attributes;
 use bulkhead_sys::process::{Arguments, CLONE_NEWCGROUP, CLONE_NEWUSER};
 use rustix::process::{Resource, Rlimit};
 
-use crate::cgroup::Layout;
+use crate::cgroup::Hierarchies;
 
 use super::{Entrance, KINDS, NewMount, Plan, Program, Refused, Step, Tree};
 use crate::capabilities::CapabilitySets;
@@ -27,11 +27,12 @@ pub enum CgroupHierarchy {
     V2,
 }
 
-impl From<&Layout> for Host {
+impl From<&Hierarchies> for Host {
     /// What is mounted, rather than what the kernel knows: a view of cgroup v2 alone is one.
-    fn from(layout: &Layout) -> Self {
-        let v1 = layout.v1.iter().map(|it| CgroupHierarchy::V1(it.controllers.join(",")));
-        Self { cgroups: v1.chain(layout.v2.iter().map(|_| CgroupHierarchy::V2)).collect() }
+    fn from(hierarchies: &Hierarchies) -> Self {
+        let v1 = hierarchies.v1().map(|controllers| CgroupHierarchy::V1(controllers.join(",")));
+        let v2 = hierarchies.has_v2().then_some(CgroupHierarchy::V2);
+        Self { cgroups: v1.chain(v2).collect() }
     }
 }
 

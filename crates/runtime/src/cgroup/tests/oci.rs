@@ -5,8 +5,12 @@ use bulkhead_spec::oci::Resources;
 use super::*;
 use crate::cgroup::resources::tests::parse;
 
-const REUSE: CreateOptions =
-    CreateOptions { delegate_to: None, reuse_existing: true, rootless: false };
+const REUSE: CreateOptions = CreateOptions {
+    delegate_to: None,
+    reuse_existing: true,
+    rootless: false,
+    devices_later: false,
+};
 
 /// What a file of the group says, in whichever hierarchy has it.
 fn read(cgroup: &Cgroup, name: &str) -> Option<String> {

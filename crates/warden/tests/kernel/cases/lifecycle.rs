@@ -169,7 +169,9 @@ fn bad_requests_are_refused() {
         nodev: true,
         noexec: true,
     };
-    assert!(refused(&|spec| spec.mounts.push(at_passwd.clone())).contains("error mounting \"tmpfs\""));
+    assert!(
+        refused(&|spec| spec.mounts.push(at_passwd.clone())).contains("error mounting \"tmpfs\"")
+    );
     assert!(ship.client.list().unwrap().is_empty(), "nothing is left of them");
     // a link of the image cannot lead a mount out, nor redirect /proc
     let root = ship.directory.path().join("root");
