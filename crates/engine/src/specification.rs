@@ -95,6 +95,9 @@ impl Engine {
         if namespaces.net == Source::Private {
             sysctls = defaults::network_sysctls();
         }
+        if namespaces.user == Source::Private {
+            sysctls.extend(defaults::user_sysctls());
+        }
         for (name, value) in &host.sysctls {
             sysctls.retain(|(own, _)| own != name);
             sysctls.push((name.clone(), value.clone()));

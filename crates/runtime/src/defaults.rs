@@ -103,6 +103,19 @@ pub fn network_sysctls() -> Vec<(String, String)> {
     ]
 }
 
+/// Lists sysctls of a private user namespace: its share of what the kernel counts for the user who
+/// made it, the host's root, so that one container cannot take all from the others and from us.
+///
+/// Of inotify instances, which are few (inotify(7)), that is half.
+pub fn user_sysctls() -> Vec<(String, String)> {
+    static HOST: LazyLock<Option<u32>> = LazyLock::new(|| {
+        let text = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_instances").ok()?;
+        text.trim().parse().ok()
+    });
+    let share = HOST.map(|most| (most / 2).max(1).to_string());
+    share.map(|share| ("user.max_inotify_instances".to_owned(), share)).into_iter().collect()
+}
+
 /// Lists the resource limits of a container without `--ulimit`, as [`crate::ProcessSpec`] wants
 /// them; what is not listed is inherited.
 ///
