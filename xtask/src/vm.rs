@@ -8,10 +8,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::setup;
-use crate::shell::Shell;
+use crate::shell::{Said, Shell};
 use crate::test::Tally;
 use parts::{Kernel, place};
 
@@ -61,24 +61,40 @@ pub fn test(tally: &mut Tally, bin: &Path) {
         Err(cause) => return tally.skip(NAME, &format!("{cause:#}")),
     };
     tally.check(&format!("{NAME}: build"), || build(&kernel, bin));
-    boot(tally, &kernel, "engine", Path::new("disk"));
-    boot(tally, &kernel, "oci", Path::new("disk"));
+    let mut machines =
+        vec![("engine", Path::new("disk").to_owned()), ("oci", Path::new("disk").to_owned())];
     match parts::systemd_disk() {
-        Ok(disk) => boot(tally, &kernel, "systemd", &disk),
+        Ok(disk) => machines.push(("systemd", disk)),
         Err(cause) => tally.skip("vm: systemd", &format!("{cause:#}")),
+    }
+    // Each uses little more than one processor of the host's.
+    let kernel = &kernel;
+    let said: Vec<_> = std::thread::scope(|scope| {
+        let started: Vec<_> = machines
+            .iter()
+            .map(|(cases, disk)| (*cases, scope.spawn(move || run(kernel, cases, disk))))
+            .collect();
+        let join = |(cases, it): (&'static str, std::thread::ScopedJoinHandle<'_, _>)| {
+            (cases, it.join().unwrap_or_else(|_| Err(anyhow!("its thread panicked"))))
+        };
+        started.into_iter().map(join).collect()
+    });
+    for (cases, said) in said {
+        count(tally, cases, said);
     }
 }
 
-/// Boots a machine for the cases of one script, and counts them.
-fn boot(tally: &mut Tally, kernel: &Kernel, cases: &str, disk: &Path) {
-    let start = std::time::Instant::now();
+/// Counts the cases of what a machine said.
+fn count(tally: &mut Tally, cases: &str, said: Result<Said>) {
     let mut console = String::new();
     tally.check(&format!("vm: {cases}"), || {
-        console = run(kernel, cases, disk)?;
+        let said = said?;
+        console = said.output.replace('\r', "");
+        println!("{console}");
+        ensure!(said.success, "qemu failed, or was ended after {PATIENCE} s");
         ensure!(console.lines().any(|line| line == "vm: end"), "it did not come to its end");
         Ok(())
     });
-    println!("vm: {cases} took {:.0} s", start.elapsed().as_secs_f64());
     for (name, result) in console.lines().filter_map(case) {
         let name = format!("vm: {name}");
         match result.strip_prefix("skipped: ") {
@@ -90,6 +106,9 @@ fn boot(tally: &mut Tally, kernel: &Kernel, cases: &str, disk: &Path) {
         }
     }
 }
+
+/// What a machine may take, seconds.
+const PATIENCE: u32 = 300;
 
 /// `case NAME ... ok`, `case NAME ... FAILED: WHY` or `case NAME ... skipped: WHY`
 fn case(line: &str) -> Option<(&str, &str)> {
@@ -158,10 +177,11 @@ fn runtime_tests() -> Result<PathBuf> {
     Ok(setup::root().join(path))
 }
 
-/// Boots it and returns what it said on its serial line. What it writes to the disk is forgotten.
-fn run(kernel: &Kernel, cases: &str, disk: &Path) -> Result<String> {
+/// Boots it until it turns itself off, and returns what it said on its serial line. What it writes to
+/// the disk is forgotten.
+fn run(kernel: &Kernel, cases: &str, disk: &Path) -> Result<Said> {
     let line = format!(
-        "timeout 300 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 1024 -smp 2 \
+        "timeout {PATIENCE} qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 1024 -smp 2 \
          -nodefaults -display none -serial stdio -no-reboot \
          -kernel {}/boot/vmlinuz-{} -initrd initrd \
          -drive file={},format=raw,if=virtio,cache=unsafe,snapshot=on \
@@ -170,5 +190,8 @@ fn run(kernel: &Kernel, cases: &str, disk: &Path) -> Result<String> {
         kernel.version,
         disk.display(),
     );
-    Ok(Shell::default().within(&place()).run(&line)?.replace('\r', ""))
+    let start = std::time::Instant::now();
+    let said = Shell::default().within(&place()).ask(&line)?;
+    println!("vm: {cases} took {:.0} s", start.elapsed().as_secs_f64());
+    Ok(said)
 }

@@ -9,6 +9,22 @@ disk=$(cat /sys/block/vda/dev)
 major=${disk%:*} minor=${disk#*:}
 group=/sys/fs/cgroup/oci
 
+# ---- the runtime's own tests of cgroups, on a host where they find every controller
+export BULKHEAD_SKIPPED=/tmp/skipped
+: > /tmp/skipped
+timeout 120 /cases/runtime cgroup:: --test-threads 1 > /tmp/tests 2>&1 < /dev/null
+sed -n 's/^test \(.*\) \.\.\. \(.*\)$/\1 \2/p' /tmp/tests | while read test result; do
+    why=$(sed -n "s/^$test: //p" /tmp/skipped)
+    if [ "$result" != ok ]; then
+        echo "case oci v2: $test ... FAILED: $(grep -A 5 "^---- $test " /tmp/tests | tr '\n' '|')"
+    elif [ -n "$why" ]; then
+        skip "oci v2: $test" "$why"
+    else
+        echo "case oci v2: $test ... ok"
+    fi
+done
+same "oci v2: the runtime's own tests came to their end" "yes" sh -c 'grep -q "^test result: ok" /tmp/tests && echo yes || tail -n 5 /tmp/tests'
+
 # ---- controllers of v2
 resources=',"memory":{"limit":67108864,"reservation":33554432,"swap":100663296},
  "cpu":{"shares":512,"quota":50000,"period":100000,"burst":1000,"cpus":"0","mems":"0"},
@@ -90,6 +106,20 @@ same "oci v2: born in its cgroup" "born" sh -c 'echo $$ > /sys/fs/cgroup/tight/c
 bundle born 'echo born'
 same "oci v2: (control) nobody can be born where it was started" "refused" sh -c 'echo $$ > /sys/fs/cgroup/tight/cgroup.procs; (echo born) 2>/dev/null || echo refused' | sed "s/FAILED: wanted 'refused', not '.*fork.*'/ok/"
 rmdir /sys/fs/cgroup/tight
+
+# ---- below a group that has processes of its own, which hands no controllers on
+mkdir /sys/fs/cgroup/full
+sleep 1000 & sleeper=$!
+echo $sleeper > /sys/fs/cgroup/full/cgroup.procs
+cgroup=/full/box
+inside "oci v2: below a group with processes" "0::/" 'cat /proc/self/cgroup'
+cgroup=/full/box resources=',"pids":{"limit":9}'
+bundle full true
+same "oci v2: but with no limits" "refused" sh -c 'bulkhead oci run -b /bundle full 2>&1 | tee /tmp/full | grep -q "+pids.*busy" && echo refused || cat /tmp/full'
+reset
+same "oci v2: and the group stays what it was" "domain" cat /sys/fs/cgroup/full/cgroup.type
+kill $sleeper; wait $sleeper 2> /dev/null
+rmdir /sys/fs/cgroup/full
 
 # ---- out of memory
 resources=',"memory":{"limit":16777216,"swap":16777216}'

@@ -59,7 +59,7 @@ pub fn systemd_disk() -> Result<PathBuf> {
         Shell::default().within(&place()).run(&format!(
             "set -e
             rm -rf systemd.root systemd.partial
-            mmdebstrap --variant=essential --include=systemd,dbus {excluded} \
+            mmdebstrap --variant=essential --include=systemd,dbus,dbus-user-session {excluded} \
                 --aptopt='Acquire::Check-Valid-Until \"false\"' bookworm systemd.root {sources}
             rm -rf systemd.root/var/cache/apt systemd.root/var/lib/apt
             : > systemd.root/etc/machine-id

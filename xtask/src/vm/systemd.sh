@@ -136,6 +136,24 @@ inside "systemd: a root of its own user namespace divides its cgroup" "made 0::/
 same "systemd: --cgroup-manager systemd is the same" "system.slice" sh -c '. /cases/common.sh; . /cases/bundle.sh; cgroup=system.slice:bulkhead:crun; bundle crun "while :; do sleep 1; done"; bulkhead oci --cgroup-manager systemd run -d -b /bundle crun </dev/null >/tmp/log 2>&1; systemctl show --property Slice --value bulkhead-crun.scope; bulkhead oci delete --force crun'
 bulkhead oci delete --force plain
 
+# ---- a user's own systemd
+echo 'tester:x:1000:1000::/tmp:/bin/sh' >> /etc/passwd
+echo 'tester:x:1000:' >> /etc/group
+mkdir -p /tmp/bundle && chown 1000:1000 /tmp/bundle
+as_user() {
+    setpriv --reuid 1000 --regid 1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000 "$@"
+}
+if timeout 60 systemctl start user@1000.service && [ "$(until_true '[ -S /run/user/1000/bus ]')" = yes ]; then
+    (cd /tmp/bundle && as_user bulkhead oci spec --rootless)
+    sed -i 's|"path": "rootfs"|"path": "/rootfs"|; s|"terminal": true|"terminal": false|; s|"sh"$|"sleep", "1000"|; s|"linux": {|"linux": {"cgroupsPath": "user.slice:bulkhead:rootless", "resources": {"memory":{"limit":67108864},"pids":{"limit":33}},|' /tmp/bundle/config.json
+    as_user bulkhead oci --systemd-cgroup run -d -b /tmp/bundle rootless < /dev/null > /tmp/log 2>&1
+    same "systemd: a user's container" "67108864 33 running" sh -c '. /cases/common.sh; cat /tmp/log; group=$(find /sys/fs/cgroup/user.slice -name bulkhead-rootless.scope); echo $(cat $group/memory.max $group/pids.max) $(setpriv --reuid 1000 --regid 1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000 bulkhead oci state rootless | sed -n "s/.*\"status\": *\"\([a-z]*\)\".*/\1/p")'
+    same "systemd: a user's update" "44" sh -c 'setpriv --reuid 1000 --regid 1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000 bulkhead oci --systemd-cgroup update --pids-limit 44 rootless; cat $(find /sys/fs/cgroup/user.slice -name bulkhead-rootless.scope)/pids.max'
+    same "systemd: a user's delete" "" sh -c 'setpriv --reuid 1000 --regid 1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000 bulkhead oci --systemd-cgroup delete --force rootless; find /sys/fs/cgroup/user.slice -name bulkhead-rootless.scope'
+else
+    skip "systemd: a user's container" "the user's systemd did not start"
+fi
+
 # ---- who listens to seccomp: a socket of systemd's, which takes the message and lets the listener go
 systemd-socket-activate --listen /run/listen.sock --inetd --accept sh -c 'cat > /run/listened' > /dev/null 2>&1 &
 activate=$!
@@ -147,8 +165,8 @@ kill $activate
 
 # ---- the runtime's own test of a real systemd
 if [ -x /cases/runtime ]; then
-    /cases/runtime a_real_systemd --nocapture --test-threads 1 > /tmp/runtime 2>&1
-    same "systemd: the runtime's own test" "ok 0" sh -c 'echo $(sed -n "s/^test .*a_real_systemd.* \.\.\. *//p; s/^ok$/ok/p" /tmp/runtime | head -n 1) $(grep -c "^skipped" /tmp/runtime)'
+    # the runner's line may have the test's own words in it
+    same "systemd: the runtime's own test" "1 passed" sh -c '/cases/runtime a_real_systemd --nocapture --test-threads 1 > /tmp/runtime 2>&1; ! grep -q "^skipped" /tmp/runtime && grep -o "1 passed" /tmp/runtime || cat /tmp/runtime'
 else
     skip "systemd: the runtime's own test" "it was not built"
 fi
