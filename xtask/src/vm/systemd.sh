@@ -113,6 +113,11 @@ sed -i 's|"/rootfs"|"/rootfs", "readonly": true|; s|"sh", "-c", "true"|"/no/such
 same "systemd: a failed run" "refused" sh -c 'bulkhead oci --systemd-cgroup run -b /bundle broken 2>&1 | grep -q /no/such/program && echo refused'
 same "systemd: leaves no unit" "not-found" property LoadState bulkhead-broken.scope
 reset
+# systemd takes the group away while the runtime looks at it
+cgroup=system.slice:bulkhead:short
+bundle short true
+same "systemd: short runs end without a complaint" "" sh -c 'for i in 1 2 3 4 5 6; do bulkhead oci --systemd-cgroup run -b /bundle short; done'
+reset
 cgroup=system.slice:bulkhead:gone
 begin gone 'sleep 1'
 until_true 'bulkhead oci state gone | grep -q stopped' > /dev/null
@@ -139,19 +144,21 @@ bulkhead oci delete --force plain
 # ---- a user's own systemd
 echo 'tester:x:1000:1000::/tmp:/bin/sh' >> /etc/passwd
 echo 'tester:x:1000:' >> /etc/group
+echo 'tester:*:19000::::::' >> /etc/shadow
 mkdir -p /tmp/bundle && chown 1000:1000 /tmp/bundle
 as_user() {
-    setpriv --reuid 1000 --regid 1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000 "$@"
+    /usr/bin/setpriv --reuid 1000 --regid 1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000 "$@"
 }
-if timeout 60 systemctl start user@1000.service && [ "$(until_true '[ -S /run/user/1000/bus ]')" = yes ]; then
+systemctl start systemd-logind.service > /tmp/user 2>&1
+if timeout 60 systemctl start user@1000.service >> /tmp/user 2>&1 && [ "$(until_true '[ -S /run/user/1000/bus ]')" = yes ]; then
     (cd /tmp/bundle && as_user bulkhead oci spec --rootless)
     sed -i 's|"path": "rootfs"|"path": "/rootfs"|; s|"terminal": true|"terminal": false|; s|"sh"$|"sleep", "1000"|; s|"linux": {|"linux": {"cgroupsPath": "user.slice:bulkhead:rootless", "resources": {"memory":{"limit":67108864},"pids":{"limit":33}},|' /tmp/bundle/config.json
     as_user bulkhead oci --systemd-cgroup run -d -b /tmp/bundle rootless < /dev/null > /tmp/log 2>&1
-    same "systemd: a user's container" "67108864 33 running" sh -c '. /cases/common.sh; cat /tmp/log; group=$(find /sys/fs/cgroup/user.slice -name bulkhead-rootless.scope); echo $(cat $group/memory.max $group/pids.max) $(setpriv --reuid 1000 --regid 1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000 bulkhead oci state rootless | sed -n "s/.*\"status\": *\"\([a-z]*\)\".*/\1/p")'
-    same "systemd: a user's update" "44" sh -c 'setpriv --reuid 1000 --regid 1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000 bulkhead oci --systemd-cgroup update --pids-limit 44 rootless; cat $(find /sys/fs/cgroup/user.slice -name bulkhead-rootless.scope)/pids.max'
-    same "systemd: a user's delete" "" sh -c 'setpriv --reuid 1000 --regid 1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000 bulkhead oci --systemd-cgroup delete --force rootless; find /sys/fs/cgroup/user.slice -name bulkhead-rootless.scope'
+    same "systemd: a user's container" "67108864 33 running" sh -c '. /cases/common.sh; cat /tmp/log; group=$(find /sys/fs/cgroup/user.slice -name bulkhead-rootless.scope); echo $(cat $group/memory.max $group/pids.max) $(/usr/bin/setpriv --reuid 1000 --regid 1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000 bulkhead oci state rootless | sed -n "s/.*\"status\": *\"\([a-z]*\)\".*/\1/p")'
+    same "systemd: a user's update" "44" sh -c '/usr/bin/setpriv --reuid 1000 --regid 1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000 bulkhead oci --systemd-cgroup update --pids-limit 44 rootless; cat $(find /sys/fs/cgroup/user.slice -name bulkhead-rootless.scope)/pids.max'
+    same "systemd: a user's delete" "" sh -c '/usr/bin/setpriv --reuid 1000 --regid 1000 --clear-groups env XDG_RUNTIME_DIR=/run/user/1000 bulkhead oci --systemd-cgroup delete --force rootless; find /sys/fs/cgroup/user.slice -name bulkhead-rootless.scope'
 else
-    skip "systemd: a user's container" "the user's systemd did not start"
+    skip "systemd: a user's container" "the user's systemd did not start: $(journalctl --no-pager -o cat -n 8 -u user-runtime-dir@1000 -u user@1000 -u systemd-logind | tr '\n' '|')"
 fi
 
 # ---- who listens to seccomp: a socket of systemd's, which takes the message and lets the listener go
