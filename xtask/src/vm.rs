@@ -1,19 +1,25 @@
-//! The kernel that most people have: Bulkhead in a virtual machine with Debian's Linux 6.1 and
-//! cgroup v2 alone, under plain emulation, so that it runs wherever the other tests do.
+//! The kernel that most people have: Bulkhead in virtual machines with Debian's Linux 6.1, cgroup v2
+//! alone and AppArmor, under plain emulation, so that it runs wherever the other tests do.
 //!
-//! The machine's first process is a shell script (`vm/init.sh`, then `vm/cases.sh`) that says one
-//! line for each thing it has tried. Nothing is installed on the host but qemu.
+//! Three machines are booted: for the engine (`vm/engine.sh`), for the OCI runtime (`vm/oci.sh`), both
+//! with the script as first process, and for cgroups by systemd (`vm/systemd.sh`), with Debian's
+//! systemd. A script says one line for each thing it has tried. Nothing is installed on the host but
+//! qemu.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::setup;
-use crate::shell::Shell;
+use crate::shell::{Said, Shell};
 use crate::test::Tally;
+use parts::{Kernel, place};
+
+mod parts;
 
 const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/busybox", "busybox-static"),
+    ("/usr/bin/mmdebstrap", "mmdebstrap"),
     ("/usr/bin/qemu-system-x86_64", "qemu-system-x86"),
     ("/usr/bin/strip", "binutils"),
     ("/usr/sbin/mkfs.ext4", "e2fsprogs"),
@@ -23,6 +29,7 @@ const PACKAGES: &[(&str, &str)] = &[
 /// and files below `/lib/modules/VERSION/kernel`.)
 const MODULES: &[&str] = &[
     "arch/x86/crypto",
+    "block",
     "crypto",
     "drivers/block/virtio_blk.ko",
     "drivers/net/dummy.ko",
@@ -31,6 +38,17 @@ const MODULES: &[&str] = &[
     "fs/overlayfs",
     "lib",
     "net",
+];
+
+/// What is copied to `/cases`.
+const SCRIPTS: &[(&str, &str)] = &[
+    ("bundle.sh", include_str!("vm/bundle.sh")),
+    ("cases.service", include_str!("vm/cases.service")),
+    ("common.sh", include_str!("vm/common.sh")),
+    ("engine.sh", include_str!("vm/engine.sh")),
+    ("oci.early.sh", include_str!("vm/oci.early.sh")),
+    ("oci.sh", include_str!("vm/oci.sh")),
+    ("systemd.sh", include_str!("vm/systemd.sh")),
 ];
 
 pub fn test(tally: &mut Tally, bin: &Path) {
@@ -43,57 +61,58 @@ pub fn test(tally: &mut Tally, bin: &Path) {
         Err(cause) => return tally.skip(NAME, &format!("{cause:#}")),
     };
     tally.check(&format!("{NAME}: build"), || build(&kernel, bin));
+    let mut machines =
+        vec![("engine", Path::new("disk").to_owned()), ("oci", Path::new("disk").to_owned())];
+    match parts::systemd_disk() {
+        Ok(disk) => machines.push(("systemd", disk)),
+        Err(cause) => tally.skip("vm: systemd", &format!("{cause:#}")),
+    }
+    // Each uses little more than one processor of the host's.
+    let kernel = &kernel;
+    let said: Vec<_> = std::thread::scope(|scope| {
+        let started: Vec<_> = machines
+            .iter()
+            .map(|(cases, disk)| (*cases, scope.spawn(move || run(kernel, cases, disk))))
+            .collect();
+        let join = |(cases, it): (&'static str, std::thread::ScopedJoinHandle<'_, _>)| {
+            (cases, it.join().unwrap_or_else(|_| Err(anyhow!("its thread panicked"))))
+        };
+        started.into_iter().map(join).collect()
+    });
+    for (cases, said) in said {
+        count(tally, cases, said);
+    }
+}
+
+/// Counts the cases of what a machine said.
+fn count(tally: &mut Tally, cases: &str, said: Result<Said>) {
     let mut console = String::new();
-    tally.check(&format!("{NAME}: run"), || {
-        console = run(&kernel)?;
+    tally.check(&format!("vm: {cases}"), || {
+        let said = said?;
+        console = said.output.replace('\r', "");
+        println!("{console}");
+        ensure!(said.success, "qemu failed, or was ended after {PATIENCE} s");
         ensure!(console.lines().any(|line| line == "vm: end"), "it did not come to its end");
         Ok(())
     });
     for (name, result) in console.lines().filter_map(case) {
-        tally.check(&format!("vm: {name}"), || {
-            ensure!(result == "ok", "{result}");
-            Ok(())
-        });
+        let name = format!("vm: {name}");
+        match result.strip_prefix("skipped: ") {
+            Some(why) => tally.skip(&name, why),
+            None => tally.check(&name, || {
+                ensure!(result == "ok", "{result}");
+                Ok(())
+            }),
+        }
     }
 }
 
-/// `case NAME ... ok` or `case NAME ... FAILED: WHY`
+/// What a machine may take, seconds.
+const PATIENCE: u32 = 300;
+
+/// `case NAME ... ok`, `case NAME ... FAILED: WHY` or `case NAME ... skipped: WHY`
 fn case(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("case ")?.split_once(" ... ")
-}
-
-/// Where everything is made; each run starts afresh, but for the kernel.
-fn place() -> PathBuf {
-    setup::target().join("vm")
-}
-
-struct Kernel {
-    /// The package's files.
-    root: PathBuf,
-    version: String,
-}
-
-impl Kernel {
-    /// Debian's kernel for virtual machines, downloaded once.
-    fn unpack() -> Result<Self> {
-        let root = place().join("kernel");
-        if !root.join("boot").exists() {
-            let partial = place().join("partial");
-            let _ = std::fs::remove_dir_all(&partial);
-            std::fs::create_dir_all(&partial)?;
-            Shell::default().within(&partial).run(
-                "apt-get update -q && \
-                 name=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \\(linux-image[^ ]*\\)$/\\1/p') && \
-                 apt-get download \"${name:?there is no package linux-image-cloud-amd64}\" && \
-                 dpkg -x linux-image-*.deb . && rm linux-image-*.deb",
-            )?;
-            std::fs::rename(&partial, &root)?;
-        }
-        let modules = root.join("lib/modules");
-        let entry = std::fs::read_dir(&modules)?.next().context("the package has modules")??;
-        let version = entry.file_name().to_string_lossy().into_owned();
-        Ok(Self { root, version })
-    }
 }
 
 /// Makes the initial ram disk and an empty disk.
@@ -101,7 +120,7 @@ fn build(kernel: &Kernel, bin: &Path) -> Result<()> {
     let root = place().join("root");
     let _ = std::fs::remove_dir_all(&root);
     let modules = root.join("lib/modules").join(&kernel.version);
-    for directory in ["bin", "etc", "tmp", "root", "image/bin", "image/etc", "image/tmp"] {
+    for directory in ["bin", "cases", "etc", "tmp", "root", "image/bin", "image/etc", "image/tmp"] {
         std::fs::create_dir_all(root.join(directory))?;
     }
     let source = kernel.root.join("lib/modules").join(&kernel.version);
@@ -113,7 +132,11 @@ fn build(kernel: &Kernel, bin: &Path) -> Result<()> {
         Shell::default().run(&copy)?;
     }
     std::fs::write(root.join("init"), include_str!("vm/init.sh"))?;
-    std::fs::write(root.join("cases.sh"), include_str!("vm/cases.sh"))?;
+    for (name, text) in SCRIPTS {
+        std::fs::write(root.join("cases").join(name), text)?;
+    }
+    parts::compile_profiles(include_str!("vm/apparmor.profiles"), &root.join("cases/apparmor"))?;
+    std::fs::copy(runtime_tests()?, root.join("cases/runtime"))?;
     let program = bin.join("bulkhead");
     let version = &kernel.version;
     Shell::default().within(&root).run(&format!(
@@ -122,10 +145,11 @@ fn build(kernel: &Kernel, bin: &Path) -> Result<()> {
         busybox depmod -b . {version}
         cp /usr/bin/busybox bin/
         strip -o bin/bulkhead {program}
+        strip cases/runtime
         cp bin/busybox image/bin/
         for applet in $(busybox --list); do [ $applet = busybox ] || ln -s busybox image/bin/$applet; done
         echo 'root:x:0:0:root:/root:/bin/sh' > image/etc/passwd
-        tar -C image --owner=0 --group=0 -cf busybox.tar .
+        tar -C image --owner=0 --group=0 -cf cases/busybox.tar .
         rm -r image
         chmod +x init
         find . | busybox cpio -o -H newc | gzip -1 > ../initrd
@@ -138,16 +162,36 @@ fn build(kernel: &Kernel, bin: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Boots it and returns what it said on its serial line.
-fn run(kernel: &Kernel) -> Result<String> {
+/// The compiled unit tests of the runtime, which are a static program too.
+fn runtime_tests() -> Result<PathBuf> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let said = Shell::default()
+        .within(&setup::root())
+        .run(&format!("{cargo} test --package bulkhead-runtime --lib --no-run"))?;
+    // Executable unittests src/lib.rs (target/…)
+    let path = said
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Executable unittests ")?.split_once('('))
+        .and_then(|(_, path)| path.strip_suffix(')'))
+        .context("cargo test --no-run says where the tests are")?;
+    Ok(setup::root().join(path))
+}
+
+/// Boots it until it turns itself off, and returns what it said on its serial line. What it writes to
+/// the disk is forgotten.
+fn run(kernel: &Kernel, cases: &str, disk: &Path) -> Result<Said> {
     let line = format!(
-        "timeout 600 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 1024 -smp 2 \
+        "timeout {PATIENCE} qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 1024 -smp 2 \
          -nodefaults -display none -serial stdio -no-reboot \
          -kernel {}/boot/vmlinuz-{} -initrd initrd \
-         -drive file=disk,format=raw,if=virtio,cache=unsafe \
-         -append 'console=ttyS0 panic=-1 quiet loglevel=1 mitigations=off'",
+         -drive file={},format=raw,if=virtio,cache=unsafe,snapshot=on \
+         -append 'console=ttyS0 panic=-1 quiet loglevel=1 mitigations=off cases={cases}'",
         kernel.root.display(),
-        kernel.version
+        kernel.version,
+        disk.display(),
     );
-    Ok(Shell::default().within(&place()).run(&line)?.replace('\r', ""))
+    let start = std::time::Instant::now();
+    let said = Shell::default().within(&place()).ask(&line)?;
+    println!("vm: {cases} took {:.0} s", start.elapsed().as_secs_f64());
+    Ok(said)
 }

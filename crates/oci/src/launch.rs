@@ -94,6 +94,12 @@ pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> 
 
     let filter = compile_filter(&config)?;
     let opened = Opened::open(&config, &bundle)?;
+    let cgroup = if global.no_cgroup {
+        Place::default()
+    } else {
+        Place::of(&config, id, global.systemd_cgroup)?
+    };
+    // from here on everything that fails is undone
     let directory = Directory::create(&global.root, id)?;
     let record = Record {
         id: id.to_owned(),
@@ -102,11 +108,7 @@ pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> 
         rootfs: opened.sources.rootfs_path.to_string_lossy().into_owned(),
         created: jiff::Timestamp::now().to_string(),
         owner: rustix::process::getuid().as_raw().to_string(),
-        cgroup: if global.no_cgroup {
-            Place::default()
-        } else {
-            Place::of(&config, id, global.systemd_cgroup)?
-        },
+        cgroup,
         namespaces: not_ours(&config),
         process: None,
         resctrl: String::new(),

@@ -10,6 +10,7 @@ mod arguments;
 mod commands;
 mod console;
 mod control_group;
+mod devices;
 mod directory;
 mod error;
 mod foreground;

@@ -9,15 +9,12 @@ use bulkhead_runtime::plan::BundleSources;
 use bulkhead_spec::oci::{self, Config};
 use bulkhead_sys::mount::{Attributes, Depth, change_attributes, set_id_mapping};
 use bulkhead_sys::path;
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string,
-    fsmount, fsopen, open_tree,
-};
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::error::{Error, Result};
-use crate::id_maps;
+use crate::{devices, id_maps};
 
 /// Descriptors, and which of them is what.
 #[derive(Debug, Default)]
@@ -121,23 +118,11 @@ impl Opened {
     }
 
     /// Makes the device nodes that a user namespace cannot make, where the host's own of the same
-    /// path are not what is wanted: on a file system that is mounted nowhere.
+    /// path are not what is wanted.
     fn make_devices(&mut self, config: &Config) -> Result<()> {
-        let Some(linux) = &config.linux else { return Ok(()) };
-        let own = linux.namespaces.iter().any(|it| it.kind == oci::NamespaceKind::User);
-        let wanted: Vec<_> = linux.devices.iter().filter(|it| own && !is_on_host(it)).collect();
-        if wanted.is_empty() || !rustix::process::geteuid().is_root() {
-            return Ok(());
-        }
-        let failed = |path: &str| {
-            let what = format!("make the device {path} for a user namespace");
-            move |errno: Errno| Error::System { what, cause: errno.into() }
-        };
-        let place = new_tmpfs().map_err(failed("directory"))?;
-        for (index, device) in wanted.into_iter().enumerate() {
-            let made = make_device(&place, &index.to_string(), device, linux);
-            let made = self.keep(made.map_err(failed(&device.path))?)?;
-            self.sources.devices.insert(device.path.clone(), made);
+        for (path, node) in devices::make(config)? {
+            let node = self.keep(node)?;
+            self.sources.devices.insert(path, node);
         }
         Ok(())
     }
@@ -185,60 +170,6 @@ pub fn clone(source: impl AsFd, recursive: bool) -> std::result::Result<OwnedFd,
         | OpenTreeFlags::AT_EMPTY_PATH;
     flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
     open_tree(source, c"", flags)
-}
-
-/// Whether the host has the very node, which can then be bound.
-fn is_on_host(device: &oci::Device) -> bool {
-    let Ok(stat) = rustix::fs::lstat(device.path.as_str()) else { return false };
-    let kind = FileType::from_raw_mode(stat.st_mode);
-    let same_kind = match device.kind.as_str() {
-        "b" => kind == FileType::BlockDevice,
-        "c" | "u" => kind == FileType::CharacterDevice,
-        _ => false,
-    };
-    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-    let as_wanted = device.uid.is_none_or(|it| it == stat.st_uid)
-        && device.gid.is_none_or(|it| it == stat.st_gid)
-        && device.file_mode.is_none_or(|it| it & 0o7777 == stat.st_mode & 0o7777);
-    same_kind && (major.into(), minor.into()) == (device.major, device.minor) && as_wanted
-}
-
-fn new_tmpfs() -> std::result::Result<OwnedFd, Errno> {
-    let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(&context, c"mode", c"755")?;
-    fsconfig_create(&context)?;
-    let closed = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, closed)
-}
-
-/// A node as a mount of its own. Cloning from a mount that is itself detached takes Linux 6.15.
-fn make_device(
-    place: &OwnedFd,
-    name: &str,
-    device: &oci::Device,
-    linux: &oci::Linux,
-) -> std::result::Result<OwnedFd, Errno> {
-    let kind = match device.kind.as_str() {
-        "b" => FileType::BlockDevice,
-        "p" => FileType::Fifo,
-        _ => FileType::CharacterDevice,
-    };
-    let number = rustix::fs::makedev(device.major as u32, device.minor as u32);
-    let mode = Mode::from_raw_mode(device.file_mode.unwrap_or(0o666) & 0o7777);
-    rustix::fs::mknodat(place, name, kind, mode, number)?;
-    rustix::fs::chmodat(place, name, mode, AtFlags::empty())?;
-    let outside = |maps: &[oci::IdMapping], id: u32| {
-        maps.iter().find_map(|map| {
-            let at = id.checked_sub(map.container_id).filter(|at| *at < map.size)?;
-            map.host_id.checked_add(at)
-        })
-    };
-    let uid = outside(&linux.uid_mappings, device.uid.unwrap_or(0)).ok_or(Errno::INVAL)?;
-    let gid = outside(&linux.gid_mappings, device.gid.unwrap_or(0)).ok_or(Errno::INVAL)?;
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    rustix::fs::chownat(place, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    open_tree(place, name, flags)
 }
 
 fn change(tree: &OwnedFd, options: &MountOptions) -> std::result::Result<(), Errno> {

@@ -121,7 +121,12 @@ impl Cgroup {
             let Some(relative) = way(hierarchy)? else { continue };
             wanted += 1;
             match hierarchy.root.open(if relative.is_empty() { "." } else { &relative }) {
-                Ok(directory) => groups.push(Group::open(hierarchy, directory)?),
+                Ok(directory) => match Group::open(hierarchy, directory) {
+                    Ok(group) => groups.push(group),
+                    // removed since, as systemd does with the last process
+                    Err(error) if error.is_gone() => {}
+                    Err(error) => return Err(error),
+                },
                 Err(Errno::NOENT) => {}
                 Err(errno) => {
                     let file = hierarchy.root.file(&relative);

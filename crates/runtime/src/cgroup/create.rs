@@ -354,8 +354,9 @@ impl Creation<'_> {
 /// Hands a v2 group's controllers on to its children, those that it has.
 ///
 /// # Errors
-/// Only for a controller that `resources` need: the kernel refuses with `EBUSY` while processes live
-/// in the parent itself, as they may in a container's own root.
+/// Only for a controller that `resources` need: where processes live in the parent itself, as they
+/// may in a container's own root, the kernel hands nothing on (`EBUSY`; cgroups(7), "no internal
+/// processes").
 pub(super) fn enable_controllers(
     parent: &Directory,
     resources: &Resources,
@@ -367,6 +368,15 @@ pub(super) fn enable_controllers(
         return Ok(());
     }
     let all: Vec<String> = missing.iter().map(|it| format!("+{it}")).collect();
+    if has_processes(parent) {
+        // A controller of threads (cpu, cpuset, pids) it would hand on even so, and then be a root of
+        // threads, below which no group takes processes any more (cgroups(7), "Thread mode").
+        let needed = missing.iter().zip(all).find(|(it, _)| needs_on_v2(resources, it));
+        return needed.map_or(Ok(()), |(_, value)| {
+            let file = parent.file("cgroup.subtree_control");
+            Err(CgroupError::Write { value, file, cause: Errno::BUSY.into() })
+        });
+    }
     if file::try_write(parent, "cgroup.subtree_control", &all.join(" ")).is_ok() {
         return Ok(());
     }
@@ -378,6 +388,13 @@ pub(super) fn enable_controllers(
         }
     }
     Ok(())
+}
+
+/// Whether processes live in a group itself. Of the root, which may have some and hand controllers on,
+/// this is never said; it has no type.
+fn has_processes(group: &Directory) -> bool {
+    let read = |name| file::try_read(group, name).unwrap_or_default();
+    read("cgroup.type").trim() == "domain" && !read("cgroup.procs").is_empty()
 }
 
 fn make_parents(hierarchy: &Hierarchy, relative: &str) -> Result<(), CgroupError> {

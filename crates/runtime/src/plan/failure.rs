@@ -1,6 +1,6 @@
 use rustix::io::Errno;
 
-use super::{Plan, Program, Step};
+use super::{Entrance, Plan, Program, Step};
 
 /// Why a process could not be started: which step failed, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +74,14 @@ pub(super) fn describe(steps: &[Step], program: &Program, failure: &Failure) -> 
         }
         Step::LookUpUser(_) if !failure.detail.is_empty() => reason,
         Step::Sysctl { name, .. } => format!("sysctl {name:?} could not be set: {reason}"),
+        // it names the profile
+        Step::Label { .. } if !failure.detail.is_empty() => reason,
+        Step::EnterRoot(Entrance::Pivot) if failure.errno == Errno::INVAL.raw_os_error() => {
+            format!(
+                "pivot_root: {reason}: on an initial ram disk, which nothing can pivot away from, use \
+             --no-pivot"
+            )
+        }
         step => format!("{step}: {reason}"),
     }
 }

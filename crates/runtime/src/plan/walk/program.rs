@@ -61,8 +61,14 @@ impl Walk<'_> {
             .and_then(|file| rustix::io::write(file, label.as_bytes()));
         written.map(drop).inspect_err(|errno| {
             let reason = crate::plan::failure::reason(*errno);
-            self.detail =
-                format!("unable to apply label {label:?}: write `/proc/{path}`: {reason}");
+            self.detail = match label.strip_prefix("exec ") {
+                // what AppArmor says of a name that it does not know
+                Some(profile) if *errno == Errno::NOENT && file.starts_with("apparmor") => format!(
+                    "unable to apply apparmor profile: {profile:?} is not loaded on this host: \
+                     load it with apparmor_parser(8)"
+                ),
+                _ => format!("unable to apply label {label:?}: write `/proc/{path}`: {reason}"),
+            };
         })
     }
 }

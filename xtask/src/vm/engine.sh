@@ -1,45 +1,20 @@
 # Runs in the virtual machine as its first process: Bulkhead as a user of cgroup v2 would have it,
 # one line "case NAME ... ok" or "case NAME ... FAILED: WHY" for each thing tried.
-export PATH=/bin HOME=/root
-echo "vm: Linux $(uname -r)"
-# as systemd leaves a host
-mount --make-rshared /
-mount -t tmpfs -o mode=755 tmpfs /run
-mount -t cgroup2 -o nsdelegate,memory_recursiveprot cgroup2 /sys/fs/cgroup
-mkdir -p /dev/pts /dev/shm /run/netns
-mount -t devpts devpts /dev/pts
-mount -t tmpfs tmpfs /dev/shm
-mount -t mqueue mqueue /dev/mqueue 2>/dev/null
-mkdir /sys/fs/cgroup/init.scope && echo 1 > /sys/fs/cgroup/init.scope/cgroup.procs
-for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
-    echo "+$controller" > /sys/fs/cgroup/cgroup.subtree_control 2>/dev/null
-done
-ip link set lo up
+. /cases/common.sh
+host
 modprobe dummy numdummies=0
 ip link add eth0 type dummy && ip addr add 192.0.2.10/24 dev eth0 && ip link set eth0 up
 ip route add default via 192.0.2.1
-echo "root:x:0:0:root:/root:/bin/sh" > /etc/passwd
 echo "nameserver 192.0.2.1" > /etc/resolv.conf
-
-# same NAME WANT COMMAND…: the command's output, as it ends, is WANT.
-same() {
-    name=$1; want=$2; shift 2
-    got=$(timeout 60 "$@" 2>&1 | tr -d '\r')
-    if [ "$got" = "$want" ]; then
-        echo "case $name ... ok"
-    else
-        echo "case $name ... FAILED: wanted '$want', not '$(echo "$got" | tr '\n' '|')'"
-    fi
-}
 
 if ! timeout 60 bulkhead up --detach; then
     echo "case up ... FAILED: see the log"
     cat /run/bulkhead/bulkhead.log
     dmesg | tail -20
-    poweroff -f
+    finish
 fi
 echo "case up ... ok"
-same "import" "yes" sh -c "bulkhead import -c 'CMD [\"sh\"]' -c 'ENV PATH=/bin' /busybox.tar busybox >/dev/null && echo yes"
+same "import" "yes" sh -c "bulkhead import -c 'CMD [\"sh\"]' -c 'ENV PATH=/bin' /cases/busybox.tar busybox >/dev/null && echo yes"
 
 same "run" "hello" bulkhead run --rm busybox echo hello
 same "files keep their owners" "0:0 0:33" bulkhead run --rm busybox sh -c 'touch /tmp/a; chown 0:33 /tmp/a; echo $(stat -c %u:%g /bin/busybox /tmp/a)'
@@ -104,6 +79,7 @@ same "devices" "denied" bulkhead run --rm --cap-add MKNOD --userns=host busybox 
 same "none network" "lo" bulkhead run --rm --network none busybox ls /sys/class/net
 same "host network" "yes" bulkhead run --rm --network host busybox sh -c 'ls /sys/class/net | grep -q eth0 && echo yes'
 same "named namespace" "lo" sh -c 'bulkhead netns add blue; bulkhead netns exec blue ls /sys/class/net; bulkhead netns delete blue'
+same "AppArmor is on and lets it be" "Y unconfined" sh -c 'echo $(cat /sys/module/apparmor/parameters/enabled) $(bulkhead run --rm busybox cat /proc/self/attr/current)'
 same "warnings" "" sh -c 'grep -E "WARN|ERROR" /run/bulkhead/bulkhead.log'
 same "down" "yes" sh -c "bulkhead down >/dev/null && echo yes"
 same "nothing left: cgroups" "" sh -c 'ls -d /sys/fs/cgroup/bulkhead* 2>/dev/null'
@@ -112,5 +88,4 @@ same "nothing left: mounts" "" sh -c 'grep -E "bulkhead|overlay" /proc/mounts'
 same "nothing left: processes" "" sh -c "ps -o args | grep '^[^ ]*bulkhead'"
 same "no complaint of the kernel" "" sh -c 'dmesg | grep -E "BUG|WARNING|Oops|overlayfs:"'
 echo "vm: end"
-sync
-poweroff -f
+finish

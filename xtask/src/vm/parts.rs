@@ -1,0 +1,90 @@
+//! What the virtual machines are made of, from Debian's packages: each is downloaded once and kept
+//! below `target/vm`; nothing is installed on the host.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::setup;
+use crate::shell::Shell;
+
+/// Where everything is made.
+pub fn place() -> PathBuf {
+    setup::target().join("vm")
+}
+
+/// Debian's kernel for virtual machines.
+pub struct Kernel {
+    /// The package's files.
+    pub root: PathBuf,
+    pub version: String,
+}
+
+impl Kernel {
+    pub fn unpack() -> Result<Self> {
+        let name = "$(apt-cache depends linux-image-cloud-amd64 | \
+                    sed -n 's/.*Depends: \\(linux-image[^ ]*\\)$/\\1/p')";
+        let root = package("kernel", name)?;
+        let modules = root.join("lib/modules");
+        let entry = std::fs::read_dir(&modules)?.next().context("the package has modules")??;
+        let version = entry.file_name().to_string_lossy().into_owned();
+        Ok(Self { root, version })
+    }
+}
+
+/// Compiles AppArmor profiles to what the kernel loads, with the features of the package's own
+/// description of a kernel: the host's may have no AppArmor.
+pub fn compile_profiles(source: &str, target: &Path) -> Result<()> {
+    let root = package("apparmor", "apparmor")?;
+    let text = target.with_extension("profiles");
+    std::fs::write(&text, source)?;
+    Shell::default().within(&root).run(&format!(
+        "sbin/apparmor_parser --skip-kernel-load --skip-cache --quiet \
+         --features-file etc/apparmor.d/abi/3.0 --ofile {} {}",
+        target.display(),
+        text.display()
+    ))?;
+    Ok(())
+}
+
+/// A disk with Debian's systemd and D-Bus; machines write to copies of it.
+pub fn systemd_disk() -> Result<PathBuf> {
+    let disk = place().join("systemd.ext4");
+    if !disk.exists() {
+        let sources = setup::apt_sources()?;
+        let excluded = ["doc", "locale", "man", "i18n"]
+            .map(|it| format!("--dpkgopt='path-exclude=/usr/share/{it}/*'"))
+            .join(" ");
+        // unpacked by its own tool: what is not root's keeps its owner in the image
+        Shell::default().within(&place()).run(&format!(
+            "set -e
+            rm -rf systemd.root systemd.partial
+            mmdebstrap --variant=essential --include=systemd,dbus,dbus-user-session {excluded} \
+                --aptopt='Acquire::Check-Valid-Until \"false\"' bookworm systemd.root {sources}
+            rm -rf systemd.root/var/cache/apt systemd.root/var/lib/apt
+            : > systemd.root/etc/machine-id
+            truncate -s 512M systemd.partial
+            mkfs.ext4 -q -d systemd.root systemd.partial
+            rm -rf systemd.root
+            mv systemd.partial systemd.ext4"
+        ))?;
+    }
+    Ok(disk)
+}
+
+/// The files of a Debian package.
+fn package(directory: &str, name: &str) -> Result<PathBuf> {
+    let root = place().join(directory);
+    if !root.exists() {
+        let partial = place().join("partial");
+        let _ = std::fs::remove_dir_all(&partial);
+        std::fs::create_dir_all(&partial)?;
+        Shell::default().within(&partial).run(&format!(
+            "apt-get update -q && name={name} && \
+             apt-get download \"${{name:?there is no such package}}\" && \
+             dpkg -x *.deb . && rm *.deb"
+        ))?;
+        std::fs::rename(&partial, &root)?;
+    }
+    Ok(root)
+}
