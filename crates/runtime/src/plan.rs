@@ -29,7 +29,7 @@ pub use bundle::{
 pub use compile::{CgroupHierarchy, Host, PlanError};
 pub use encode::DecodeError;
 pub use failure::Failure;
-pub use spawn::{Beside, Spawned};
+pub use spawn::{AHEAD, Beside, Spawned};
 pub use walk::{Report, Surroundings};
 
 /// The steps of a new process, and what its parent does for it meanwhile.

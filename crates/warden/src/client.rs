@@ -202,6 +202,18 @@ impl Client {
         descriptors.pop().ok_or_else(|| unexpected(&reply))
     }
 
+    /// The compartments that wait for a container: the pid and a pidfd of each. With `keep`, so many
+    /// are kept from now on, and 0 turns them off; the answer comes when they are ready, and with
+    /// fewer if they cannot be made.
+    pub fn compartments(&self, keep: Option<u8>) -> Result<Vec<(u32, OwnedFd)>, WardenError> {
+        match self.call(Request::Compartments(keep), Vec::new())? {
+            (Reply::Compartments(pids), descriptors) if pids.len() == descriptors.len() => {
+                Ok(pids.into_iter().zip(descriptors).collect())
+            }
+            (reply, _) => Err(unexpected(&reply)),
+        }
+    }
+
     /// Drops what is known of an exited container or exec; kills a created one that never started.
     /// Refused for one that runs.
     pub fn forget(&self, id: Id) -> Result<(), WardenError> {

@@ -27,6 +27,8 @@ pub(super) struct Process {
     /// What it said of its failure; the answer is given when it says no more.
     pub failure: Option<Failure>,
     pub range: Option<IdRange>,
+    /// Its user namespace has the range already.
+    pub mapped: bool,
     /// The namespaces that are not the host's, `CLONE_NEW…`.
     pub namespaces: i32,
     pub io: Io,

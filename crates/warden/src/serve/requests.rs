@@ -51,6 +51,7 @@ impl Warden {
                 Ok(namespace) => Ok((Reply::Done, vec![namespace])),
                 Err(errno) => Err(Fault::Refused(format!("make a user namespace: {errno}"))),
             },
+            Request::Compartments(keep) => return self.keep_compartments(keep, caller),
             Request::ShutDown => self.shut_down().map(done),
         };
         match answer {
@@ -98,13 +99,12 @@ impl Warden {
         let range = spec.id_range.filter(|_| spec.namespaces.user != NamespaceSource::Host);
         let stdio = self.stdio(terminal, stdin_open, range)?;
         let io = Io { terminal, stdin_once, log, ..Io::default() };
-        let cgroup = spec.cgroup_v2.and_then(|it| descriptors.get(usize::from(it.0)));
         let order = Order {
             id,
             container: id,
             plan,
             descriptors: &descriptors,
-            cgroup: cgroup.map(AsFd::as_fd),
+            cgroup: spec.cgroup_v2,
             range,
             namespaces,
             beside: None,
@@ -133,13 +133,12 @@ impl Warden {
         let plan = Plan::exec(&process, &request.cgroup_v1_procs, namespaces).map_err(unplanned)?;
         let terminal = process.terminal;
         let stdio = self.stdio(terminal, request.stdin_open, range)?;
-        let cgroup = request.cgroup_v2.and_then(|it| descriptors.get(usize::from(it.0)));
         let order = Order {
             id,
             container,
             plan,
             descriptors: &descriptors,
-            cgroup: cgroup.map(AsFd::as_fd),
+            cgroup: request.cgroup_v2,
             range,
             namespaces,
             beside: Some(pidfd.as_fd()),

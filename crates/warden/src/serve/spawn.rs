@@ -2,16 +2,16 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use bulkhead_runtime::Plan;
 use bulkhead_runtime::plan::{Beside, Failure, Report, Spawned, Surroundings};
+use bulkhead_runtime::{FdIndex, Plan};
 use bulkhead_spec::{Id, IdRange};
 use bulkhead_sys::process::{CLONE_NEWUSER, Child};
 use rustix::event::epoll::EventFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Resource, WaitId, WaitIdOptions, waitid};
 
+use super::compartments::{Taken, sockets};
 use super::io::{Io, Stdio};
 use super::process::{Phase, Process};
 use super::{Caller, Source, Warden, now};
@@ -24,7 +24,7 @@ pub(super) struct Order<'a> {
     pub container: Id,
     pub plan: Plan,
     pub descriptors: &'a [OwnedFd],
-    pub cgroup: Option<BorrowedFd<'a>>,
+    pub cgroup: Option<FdIndex>,
     pub range: Option<IdRange>,
     pub namespaces: i32,
     /// The process whose namespaces are joined, for exec.
@@ -33,21 +33,40 @@ pub(super) struct Order<'a> {
     pub io: Io,
 }
 
+/// How a process came about.
+enum Made {
+    /// A compartment that was ready makes it.
+    Ahead(Taken),
+    /// With the socket to the child.
+    Now(Spawned, OwnedFd),
+}
+
 impl Warden {
     /// Clones the process and lets it walk its plan.
     pub(super) fn spawn(&mut self, order: Order<'_>, caller: Caller) -> Result<(), Errno> {
-        let Order { id, container, mut plan, descriptors, cgroup, range, .. } = order;
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        let stdio = order.stdio.child.as_ref().map(|ends| ends.each_ref().map(AsFd::as_fd));
-        let surroundings = Surroundings { descriptors, control: theirs.as_fd(), stdio };
-        let beside = order.beside.map(|pidfd| Beside { pidfd, namespaces: order.namespaces });
-        let spawned = plan.spawn(&surroundings, cgroup, beside, &[])?;
-        drop(theirs);
+        let Order { id, container, mut plan, descriptors, range, .. } = order;
+        self.compartments.postpone();
+        let mut taken = None;
+        if let (Some(range), None, true) = (range, order.beside, plan.fits_ahead()) {
+            let bytes = plan.encode().map_err(|_| Errno::INVAL)?;
+            let stdio = order.stdio.child.as_ref();
+            taken = self.order_compartment(&bytes, range, order.cgroup, descriptors, stdio);
+            if taken.is_none() {
+                plan = Plan::decode(&bytes).map_err(|_| Errno::INVAL)?;
+            }
+        }
+        let made = match taken {
+            Some(taken) => Made::Ahead(taken),
+            None => {
+                let (ours, theirs) = sockets()?;
+                let stdio = order.stdio.child.as_ref().map(|ends| ends.each_ref().map(AsFd::as_fd));
+                let surroundings = Surroundings { descriptors, control: theirs.as_fd(), stdio };
+                let beside =
+                    order.beside.map(|pidfd| Beside { pidfd, namespaces: order.namespaces });
+                let cgroup = order.cgroup.and_then(|it| descriptors.get(usize::from(it.0)));
+                Made::Now(plan.spawn(&surroundings, cgroup.map(AsFd::as_fd), beside, &[])?, ours)
+            }
+        };
 
         let mut process = Process {
             id,
@@ -62,26 +81,45 @@ impl Warden {
             forgetting: None,
             failure: None,
             range,
+            mapped: matches!(made, Made::Ahead(_)),
             namespaces: order.namespaces,
             io: order.io,
             ended: None,
             deadline: None,
         };
         // From here on the child exists: what goes wrong ends it, and its end is the answer.
-        let prepared = self.connect_output(&mut process, order.stdio.ours).and_then(|()| {
-            process.control = Some(self.watch(ours, Source::Control(id), EventFlags::IN)?);
-            Ok(())
-        });
-        let prepared = prepared.map_err(|errno| Failure::of_parent("watch its streams", errno));
+        let prepared = self.connect_output(&mut process, order.stdio.ours);
+        let mut prepared = prepared.map_err(|errno| Failure::of_parent("watch its streams", errno));
+        let spawned = match made {
+            Made::Ahead(Taken { control, pidfd }) => {
+                self.sources.insert(control.token, Source::Control(id));
+                self.sources.insert(pidfd.token, Source::Helper(id));
+                process.control = Some(control);
+                process.helper = Some(pidfd);
+                None
+            }
+            Made::Now(spawned, ours) => {
+                match self.watch(ours, Source::Control(id), EventFlags::IN) {
+                    Ok(control) => process.control = Some(control),
+                    Err(errno) => {
+                        prepared = prepared
+                            .and(Err(Failure::of_parent("watch its control socket", errno)));
+                    }
+                }
+                Some(spawned)
+            }
+        };
         match spawned {
-            Spawned::Process(child) => {
+            Some(Spawned::Process(child)) => {
                 if let Err(failure) = self.adopt(&mut process, child).and(prepared) {
                     self.give_up(&mut process, failure);
                 }
             }
-            Spawned::Helper(child) => {
-                let helper = self.watch(child.pidfd, Source::Helper(id), EventFlags::IN)?;
-                process.helper = Some(helper);
+            spawned => {
+                if let Some(Spawned::Helper(child)) = spawned {
+                    let helper = self.watch(child.pidfd, Source::Helper(id), EventFlags::IN)?;
+                    process.helper = Some(helper);
+                }
                 if let Err(failure) = prepared {
                     self.give_up(&mut process, failure);
                 }
@@ -98,6 +136,7 @@ impl Warden {
         process.pidfd =
             Some(watched.map_err(|errno| Failure::of_parent("watch the process", errno))?);
         if process.plan.namespaces & CLONE_NEWUSER != 0
+            && !process.mapped
             && let Some(range) = process.range
         {
             self.map_ids(child.pid, range).map_err(|errno| {
@@ -206,6 +245,7 @@ impl Warden {
             Phase::Preparing => !process.is_container() && process.pid != 0,
             _ => false,
         };
+        self.compartments.postpone();
         let Some(caller) = process.caller.take() else { return };
         if started && process.failure.is_none() {
             process.phase = Phase::Running;

@@ -1,5 +1,6 @@
 //! The cases by what they are about.
 
+mod compartments;
 mod exec;
 mod isolation;
 mod lifecycle;
@@ -11,7 +12,9 @@ pub use lifecycle::client;
 pub type Case = (&'static str, fn());
 
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [isolation::ALL, lifecycle::ALL, streams::ALL, exec::ALL].into_iter().flatten()
+    [compartments::ALL, isolation::ALL, lifecycle::ALL, streams::ALL, exec::ALL]
+        .into_iter()
+        .flatten()
 }
 
 macro_rules! cases {

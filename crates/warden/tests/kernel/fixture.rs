@@ -75,6 +75,8 @@ impl Ship {
         fs::write(root.join("etc/data"), "no program\n").unwrap();
         fs::create_dir(directory.path().join("logs")).unwrap();
         let (client, events) = connect(directory.path());
+        // so that the first two containers of a test always have one
+        client.compartments(None).unwrap();
         Self { directory, client, events }
     }
 
