@@ -2,6 +2,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use bulkhead_runtime::cgroup::Layout;
 use bulkhead_runtime::plan::Host;
 use bulkhead_sys::mount::{Depth, set_private};
 use bulkhead_sys::{process, signal};
@@ -62,7 +63,9 @@ pub(super) fn prepare(socket: &Path) -> std::io::Result<Ready> {
     rustix::net::bind(&listener, &SocketAddrUnix::new(&socket)?)?;
     rustix::net::listen(&listener, 128)?;
 
-    let host = Host::parse(&std::fs::read_to_string("/proc/self/cgroup")?);
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let cgroups = std::fs::read_to_string("/proc/self/cgroup")?;
+    let host = Host::from(&Layout::parse(&mounts, &cgroups));
     // children that are root of their own user namespace only look through these directories
     rustix::process::umask(Mode::empty());
     enter_lean_mounts(parent)?;
