@@ -117,7 +117,8 @@ impl Client {
         Ok(Self { shared })
     }
 
-    /// Clones the container and prepares everything up to its exec.
+    /// Clones the container and prepares everything up to its exec, or begins to
+    /// ([`CreateContainer::answer_early`]).
     ///
     /// A device's descriptor may be `O_PATH` of this process's mount namespace: the mount that the
     /// container gets is made here, since the warden lives in another one.

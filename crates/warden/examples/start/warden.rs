@@ -63,7 +63,15 @@ impl Bench {
         let spec = ContainerSpec { devices, cgroup_v1_procs, cgroup_v2, ..specification()? };
         let (log, attachments) = (Log::None, vec![]);
         let (stdin_open, stdin_once) = (false, false);
-        let request = CreateContainer { id, spec, log, stdin_open, stdin_once, attachments };
+        let request = CreateContainer {
+            id,
+            spec,
+            log,
+            stdin_open,
+            stdin_once,
+            attachments,
+            answer_early: true,
+        };
         let message = Instant::now();
         let created = self.client.create(request, fds)?;
         self.client.start(id)?;

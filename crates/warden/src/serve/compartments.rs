@@ -6,19 +6,18 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use bulkhead_runtime::FdIndex;
 use bulkhead_runtime::plan::Report;
 use bulkhead_spec::IdRange;
 use bulkhead_sys::process::{Child, clone3};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{Resource, Rlimit, WaitId, WaitIdOptions, waitid};
 
 use super::io::monotonic;
 use super::nursery;
 use super::process::Phase;
-use super::{Caller, Source, Warden, Watched};
+use super::{Caller, Source, Warden, Watched, spawn};
 use crate::wire::{Packet, Reply};
 
 /// How many are kept unless a client says otherwise.
@@ -44,17 +43,26 @@ struct Nursery {
 }
 
 struct Compartment {
+    /// Without it, it is ending.
     control: Option<Watched>,
-    /// With its pid, once it is known.
+    /// With its pid, once the nursery has told it.
     pidfd: Option<(u32, Watched)>,
     /// It is in its namespaces and waits for an order.
-    ready: bool,
+    made: bool,
+}
+
+impl Compartment {
+    fn is_ready(&self) -> bool {
+        self.made && self.pidfd.is_some() && self.control.is_some()
+    }
 }
 
 /// A compartment that has its order: it tells on `control` what it clones, and ends.
 pub(super) struct Taken {
     pub control: Watched,
     pub pidfd: Watched,
+    /// What it clones has its limits from it, and does not wait for them.
+    pub confined: bool,
 }
 
 impl Compartments {
@@ -79,7 +87,12 @@ impl Compartments {
     }
 
     fn ready(&self) -> impl Iterator<Item = &(u32, Watched)> {
-        self.all.values().filter(|it| it.ready).filter_map(|it| it.pidfd.as_ref())
+        self.all.values().filter(|it| it.is_ready()).filter_map(|it| it.pidfd.as_ref())
+    }
+
+    /// Those that are ready or will be.
+    fn count(&self) -> usize {
+        self.all.values().filter(|it| it.control.is_some()).count()
     }
 }
 
@@ -113,7 +126,7 @@ impl Warden {
             return;
         }
         self.compartments.refill = None;
-        while self.compartments.all.len() < self.compartments.size {
+        while self.compartments.count() < self.compartments.size {
             if self.build().is_err() {
                 break;
             }
@@ -129,7 +142,7 @@ impl Warden {
         let key = self.compartments.last + 1;
         self.compartments.last = key;
         let control = self.watch(ours, Source::Compartment(key), EventFlags::IN)?;
-        let compartment = Compartment { control: Some(control), pidfd: None, ready: false };
+        let compartment = Compartment { control: Some(control), pidfd: None, made: false };
         self.compartments.all.insert(key, compartment);
         Ok(())
     }
@@ -144,20 +157,13 @@ impl Warden {
                     let watched = self.watch(pidfd, Source::Compartment(key), EventFlags::IN);
                     it.pidfd = watched.ok().map(|pidfd| (pid, pidfd));
                 }
-                Ok(Some((Report::Unshared, _))) => {
-                    it.ready = self.compartments.all.len() < self.compartments.size;
-                    if let (false, Some((_, pidfd))) = (it.ready, &it.pidfd) {
-                        let _ = pidfd_send_signal(pidfd, Signal::KILL);
-                    }
-                }
-                // It has failed or is dead: without its socket it is sure to end.
-                Ok(_) | Err(_) => {
-                    it.ready = false;
-                    if let Some(control) = it.control.take() {
-                        self.unwatch(control);
-                    }
-                }
+                Ok(Some((Report::Unshared, _))) => it.made = true,
+                // it has failed or is dead
+                Ok(_) | Err(_) => self.dismiss(&mut it),
             }
+        }
+        if it.is_ready() && self.compartments.count() >= self.compartments.size {
+            self.dismiss(&mut it);
         }
         if let Some((_, pidfd)) = &it.pidfd {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
@@ -173,35 +179,49 @@ impl Warden {
         self.tell_of_compartments();
     }
 
+    /// Without its socket a compartment is sure to end.
+    fn dismiss(&mut self, it: &mut Compartment) {
+        if let Some(control) = it.control.take() {
+            self.unwatch(control);
+        }
+    }
+
     /// Gives an order to a compartment, if one is ready.
     pub(super) fn order_compartment(
         &mut self,
         plan: &[u8],
         range: IdRange,
-        cgroup: Option<FdIndex>,
-        descriptors: &[OwnedFd],
-        stdio: Option<&[OwnedFd; 3]>,
+        order: &spawn::Order<'_>,
     ) -> Option<Taken> {
+        let stdio = order.stdio.child.as_ref();
         let all: Vec<BorrowedFd<'_>> =
-            descriptors.iter().chain(stdio.into_iter().flatten()).map(AsFd::as_fd).collect();
-        let order = nursery::Order { plan: plan.into(), cgroup, stdio: stdio.is_some() };
-        let packet = Packet::new(&order, all).ok()?;
+            order.descriptors.iter().chain(stdio.into_iter().flatten()).map(AsFd::as_fd).collect();
+        let harmless = order.plan.limits.iter().all(is_harmless);
+        let message = nursery::Order {
+            plan: plan.into(),
+            cgroup: order.cgroup,
+            stdio: stdio.is_some(),
+            waits: !harmless,
+        };
+        let packet = Packet::new(&message, all).ok()?;
         loop {
-            let ready = |it: &Compartment| it.ready && it.pidfd.is_some() && it.control.is_some();
-            let key = *self.compartments.all.iter().find(|(_, it)| ready(it))?.0;
+            let key = *self.compartments.all.iter().find(|(_, it)| it.is_ready())?.0;
             let Compartment { control: Some(control), pidfd: Some((pid, pidfd)), .. } =
                 self.compartments.all.remove(&key)?
             else {
                 return None;
             };
+            // The clone inherits them. Where they cannot be set, the clone from here says why.
+            let confined = !harmless || self.confine(pid, &order.plan).is_ok();
             let ordered = self
                 .map_ids(pid, range)
+                .and(if confined { Ok(()) } else { Err(Errno::INVAL) })
                 .and_then(|()| packet.send(control.as_fd(), SendFlags::DONTWAIT));
             if ordered.is_ok() {
-                return Some(Taken { control, pidfd });
+                return Some(Taken { control, pidfd, confined: harmless });
             }
             // dead, or of no use any more
-            let gone = Compartment { control: None, pidfd: Some((pid, pidfd)), ready: false };
+            let gone = Compartment { control: None, pidfd: Some((pid, pidfd)), made: true };
             self.compartments.all.insert(key, gone);
             self.unwatch(control);
         }
@@ -211,11 +231,12 @@ impl Warden {
         self.compartments.callers.push(caller);
         if let Some(size) = size {
             self.compartments.size = size.into();
-            let surplus = self.compartments.all.len().saturating_sub(size.into());
-            for it in self.compartments.all.values_mut().take(surplus) {
-                it.ready = false;
-                if let Some((_, pidfd)) = &it.pidfd {
-                    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+            let surplus = self.compartments.count().saturating_sub(size.into());
+            let ready = self.compartments.all.iter().filter(|(_, it)| it.is_ready());
+            for key in ready.map(|(key, _)| *key).take(surplus).collect::<Vec<_>>() {
+                if let Some(mut it) = self.compartments.all.remove(&key) {
+                    self.dismiss(&mut it);
+                    self.compartments.all.insert(key, it);
                 }
             }
             self.compartments.refill = Some(monotonic());
@@ -228,7 +249,7 @@ impl Warden {
     /// Answers those who wait for all to be ready, once nothing is left to wait for.
     fn tell_of_compartments(&mut self) {
         let it = &self.compartments;
-        if it.deadline().is_some() || it.all.values().any(|it| !it.ready) {
+        if it.deadline().is_some() || it.all.values().any(|it| !it.is_ready()) {
             return;
         }
         for caller in std::mem::take(&mut self.compartments.callers) {
@@ -238,6 +259,15 @@ impl Warden {
             let (pids, descriptors) = copies.unzip();
             self.answer(caller, Ok(Reply::Compartments(pids)), descriptors);
         }
+    }
+}
+
+/// Whether a compartment can live with this limit: it takes descriptors, and clones.
+fn is_harmless((resource, limit): &(Resource, Rlimit)) -> bool {
+    match resource {
+        Resource::Nofile => limit.current.is_none_or(|most| most >= 512),
+        Resource::Core | Resource::Memlock | Resource::Msgqueue | Resource::Sigpending => true,
+        _ => false,
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Order<'a> {
     pub plan: std::borrow::Cow<'a, [u8]>,
     pub cgroup: Option<FdIndex>,
     pub stdio: bool,
+    /// Whether the process waits until the warden has set its limits.
+    pub waits: bool,
 }
 
 /// Makes a compartment for each control socket that comes in; ends with the warden.
@@ -88,7 +90,10 @@ fn obey(order: Order<'_>, mut descriptors: Vec<OwnedFd>, control: BorrowedFd<'_>
     let cgroup = order.cgroup.and_then(|it| descriptors.get(usize::from(it.0)));
     let surroundings = Surroundings { descriptors: &descriptors, control, stdio };
     match Plan::decode(&order.plan) {
-        Ok(mut plan) => plan.spawn_within(&surroundings, cgroup.map(AsFd::as_fd)),
+        Ok(mut plan) => {
+            plan.waits = order.waits;
+            plan.spawn_within(&surroundings, cgroup.map(AsFd::as_fd))
+        }
         Err(_) => {
             fail("understand the plan", Errno::PROTO, control);
             255
@@ -101,8 +106,8 @@ struct Received(Order<'static>);
 
 impl<'de> Deserialize<'de> for Received {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Order { plan, cgroup, stdio } = Order::deserialize(deserializer)?;
-        Ok(Self(Order { plan: plan.into_owned().into(), cgroup, stdio }))
+        let order = Order::deserialize(deserializer)?;
+        Ok(Self(Order { plan: order.plan.into_owned().into(), ..order }))
     }
 }
 

@@ -66,7 +66,8 @@ impl Warden {
         descriptors: Vec<OwnedFd>,
         caller: Caller,
     ) -> Result<(), Fault> {
-        let CreateContainer { id, spec, log, stdin_open, stdin_once, attachments } = request;
+        let CreateContainer { id, spec, log, stdin_open, stdin_once, attachments, answer_early } =
+            request;
         if self.processes.contains_key(&id) {
             return Err(Fault::Refused(format!("container {id} exists already")));
         }
@@ -107,6 +108,7 @@ impl Warden {
             cgroup: spec.cgroup_v2,
             range,
             namespaces,
+            answer_early,
             beside: None,
             stdio,
             io,
@@ -141,6 +143,7 @@ impl Warden {
             cgroup: request.cgroup_v2,
             range,
             namespaces,
+            answer_early: false,
             beside: Some(pidfd.as_fd()),
             stdio,
             io: Io { terminal, stdin_once: true, ..Io::default() },
@@ -198,10 +201,23 @@ impl Warden {
 
     fn start(&mut self, id: Id, caller: Caller) -> Result<(), Fault> {
         let process = self.processes.get_mut(&id).ok_or(Fault::Unknown(id))?;
-        let (Phase::Created, Some(control)) = (process.phase, &process.control) else {
-            return Err(Fault::Refused(format!("container {id} is not waiting for its start")));
-        };
-        rustix::io::write(control, b"g").map_err(|errno| failed("start", errno))?;
+        match (process.phase, &process.failure) {
+            (Phase::Created, _) => {}
+            (Phase::Preparing, _) if process.answered => {}
+            (Phase::Exited(_), Some(failure)) => {
+                return Err(Fault::Start(process.start_failure(failure)));
+            }
+            _ => {
+                return Err(Fault::Refused(format!("container {id} is not waiting for its start")));
+            }
+        }
+        if let Some(control) = &process.control {
+            match rustix::io::write(control, b"g") {
+                Err(errno) if process.prepared => return Err(failed("start", errno)),
+                // one that is dying says why by its end
+                _ => {}
+            }
+        }
         process.phase = Phase::Starting;
         process.caller = Some(caller);
         Ok(())

@@ -18,6 +18,9 @@ crate::cases::cases![
     one_that_died_is_not_missed,
     a_range_that_cannot_be_mapped_is_said,
     they_can_be_turned_off,
+    an_early_answer_is_followed_by_the_start,
+    what_fails_after_an_early_answer_is_told_at_the_start,
+    limits_come_through,
     they_hold_next_to_nothing,
     they_end_with_a_killed_warden,
     their_containers_are_born_in_their_cgroups,
@@ -146,6 +149,68 @@ fn they_can_be_turned_off() {
     assert_eq!(ship.sh("echo without").1, "without\n");
     assert!(ship.client.compartments(None).unwrap().is_empty());
     assert_eq!(ship.client.compartments(Some(3)).unwrap().len(), 3);
+}
+
+fn an_early_answer_is_followed_by_the_start() {
+    let ship = Ship::launch();
+    for keep in [0, 1] {
+        ship.client.compartments(Some(keep)).unwrap();
+        let wish = ship.wish(&["echo", "here"]);
+        let id = wish.id;
+        let created = ship.create_early(wish).unwrap();
+        let netns =
+            std::os::unix::fs::MetadataExt::ino(&fs::File::from(created.netns).metadata().unwrap());
+        assert_eq!(netns, namespaces(created.pid)[1]);
+        ship.client.start(id).unwrap();
+        assert_eq!(ship.exit(id).code, 0);
+        assert_eq!(ship.log(id), "here\n");
+        assert!(matches!(ship.client.start(id), Err(WardenError::Refused(_))));
+        ship.client.forget(id).unwrap();
+    }
+}
+
+fn what_fails_after_an_early_answer_is_told_at_the_start() {
+    let ship = Ship::launch();
+    for (keep, late) in [(0, false), (0, true), (1, false), (1, true)] {
+        ship.client.compartments(Some(keep)).unwrap();
+        let wish = ship.wish(&["true"]).change(|spec| spec.rootfs = FdIndex(99));
+        let id = wish.id;
+        // it may even be dead before there is an answer
+        let failed = ship.create_early(wish).and_then(|created| {
+            if late {
+                await_end(&created.pidfd);
+            }
+            let failed = ship.client.start(id);
+            ship.client.forget(id).unwrap();
+            failed
+        });
+        let error = failed.unwrap_err().to_string();
+        assert_eq!(error, "attach root #99: bad file descriptor");
+        // one that is killed before its start
+        let wish = ship.wish(&["true"]);
+        let id = wish.id;
+        let created = ship.create(wish).unwrap();
+        pidfd_send_signal(&created.pidfd, Signal::KILL).unwrap();
+        await_end(&created.pidfd);
+        let error = ship.client.start(id).unwrap_err();
+        assert!(matches!(&error, WardenError::Start(_)), "{error}");
+        ship.client.forget(id).unwrap();
+    }
+    assert!(ship.client.list().unwrap().is_empty());
+    assert!(ship.events.try_recv().is_err(), "what never ran does not end");
+}
+
+fn limits_come_through() {
+    let ship = Ship::launch();
+    for (name, soft, option) in [("nofile", 600, "n"), ("nofile", 100, "n"), ("core", 0, "c")] {
+        ship.client.compartments(None).unwrap();
+        let script = format!("ulimit -{option}; cat /proc/self/oom_score_adj");
+        let wish = ship.wish(&["sh", "-c", &script]).change(|spec| {
+            spec.process.rlimits = vec![(name.into(), soft, 4096)];
+            spec.process.oom_score_adj = Some(77);
+        });
+        assert_eq!(ship.run(wish), (0, format!("{soft}\n77\n")));
+    }
 }
 
 fn parent(pid: u32) -> u32 {

@@ -243,8 +243,15 @@ fn many_at_once() {
                     let Wish { id, spec, fds, .. } = wish;
                     let (log, attachments) = (Log::None, vec![]);
                     let (stdin_open, stdin_once) = (false, false);
-                    let request =
-                        CreateContainer { id, spec, log, stdin_open, stdin_once, attachments };
+                    let request = CreateContainer {
+                        id,
+                        spec,
+                        log,
+                        stdin_open,
+                        stdin_once,
+                        attachments,
+                        answer_early: true,
+                    };
                     client.create(request, fds).unwrap();
                     client.start(id).unwrap();
                 }
