@@ -19,6 +19,7 @@ usage: cargo xtask COMMAND
   demo --down     remove every trace of it
   test [PART …]   everything that is tested: format lint unit walkthrough vm (default: all)
   bench run       `run --rm` of a no-op: bulkhead, and the docker CLI against Bulkhead and Docker
+  bench start     a start through the warden, against overlay, mounts and exec alone; cgroup v1 and v2
 ";
 
 fn main() -> ExitCode {
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         ["demo", "--down"] => demo::down(),
         ["test", parts @ ..] => test::run(parts),
         ["bench", "run", rest @ ..] => bench::run(rest),
+        ["bench", "start", rest @ ..] => bench::start::run(rest),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);
