@@ -1,5 +1,7 @@
 //! Speed as ratios against Docker, in one run on one machine.
 
+pub mod start;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

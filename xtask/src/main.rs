@@ -22,6 +22,7 @@ usage: cargo xtask COMMAND
   bench run       `run --rm` of a no-op: bulkhead, and the docker CLI against Bulkhead and Docker
   bench oci [--rounds N] [--format json] [--bulkhead FILE]
                   a no-op by `bulkhead oci`, crun and runc: run, exec, create, memory, system calls
+  bench start     a start through the warden, against overlay, mounts and exec alone; cgroup v1 and v2
 ";
 
 fn main() -> ExitCode {
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         ["test", parts @ ..] => test::run(parts),
         ["bench", "run", rest @ ..] => bench::run(rest),
         ["bench", "oci", rest @ ..] => bench::oci::run(rest),
+        ["bench", "start", rest @ ..] => bench::start::run(rest),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);

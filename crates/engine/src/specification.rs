@@ -167,6 +167,8 @@ impl Engine {
             stdin_open: config.open_stdin,
             stdin_once: config.stdin_once,
             attachments,
+            // its links are plugged while it makes its mounts
+            answer_early: true,
         };
         Ok((message, descriptors.into_inner()))
     }

@@ -1,5 +1,7 @@
 //! Capability sets: names, the default set, and what `--cap-add` and `--cap-drop` make of it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::Capabilities;
 
 /// Why a capability set could not be resolved, in the words of Docker's API.
@@ -99,7 +101,7 @@ impl Capabilities {
 }
 
 /// The kernel's five sets of a thread (capabilities(7)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapabilitySets {
     pub bounding: Capabilities,
     pub effective: Capabilities,

@@ -2,8 +2,8 @@
 //!
 //! [`Hierarchies::detect`] says what the host has, [`Cgroup::create`] makes a group with its limits
 //! and device rules, and [`Cgroup::join`] gives the descriptors with which a child enters it.
-//! Nothing is moved here: the first write to a `cgroup.procs` after a quiet moment waits some 11 ms
-//! for RCU, so the child does that itself, while others work.
+//! Nothing is moved here: whoever moves a whole process (`cgroup.procs`) waits some 11 ms for RCU
+//! after a quiet moment. A child is born in its v2 group, and moves its one thread into v1's.
 //!
 //! A [`Cgroup`] holds a descriptor for every hierarchy, about ten on v1: open it when it is needed
 //! rather than keep one for every container.

@@ -1,5 +1,6 @@
 //! What a new process does between clone3 and execve, decided before the fork.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::path::PathBuf;
 
@@ -8,6 +9,7 @@ use bulkhead_sys::mount::{Attributes, Depth, Propagation};
 use bulkhead_sys::process::Arguments;
 use bulkhead_sys::schedule;
 use rustix::process::{Resource, Rlimit};
+use serde::{Deserialize, Serialize};
 
 use crate::capabilities::CapabilitySets;
 use crate::seccomp::Compiled;
@@ -16,6 +18,7 @@ use crate::{Capabilities, FdIndex, Landlock, User};
 mod bundle;
 mod compile;
 mod display;
+mod encode;
 mod failure;
 mod spawn;
 mod walk;
@@ -24,15 +27,16 @@ pub use bundle::{
     BundleOptions, BundleSources, CgroupMount, memory_policy_flags, memory_policy_modes,
 };
 pub use compile::{CgroupHierarchy, Host, PlanError};
+pub use encode::DecodeError;
 pub use failure::Failure;
-pub use spawn::{Beside, Spawned};
+pub use spawn::{AHEAD, Beside, Spawned};
 pub use walk::{Report, Surroundings};
 
 /// The steps of a new process, and what its parent does for it meanwhile.
 ///
 /// Printing a plan gives one line for each step. Descriptors are named by their place in the list
 /// that travels with the request, so that equal specifications give equal plans.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// `CLONE_NEW…` of the namespaces that are new.
     pub namespaces: i32,
@@ -44,6 +48,7 @@ pub struct Plan {
     /// The child begins when its parent says so: one that has id mappings or limits to write.
     pub waits: bool,
     /// The parent sets these, since raising a limit takes a capability of the host's.
+    #[serde(with = "encode::limits")]
     pub limits: Vec<(Resource, Rlimit)>,
     /// The parent writes it, for the same reason.
     pub oom_score_adj: Option<i16>,
@@ -52,7 +57,7 @@ pub struct Plan {
 }
 
 /// What is executed at the end.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Program {
     /// As the user wrote it; for messages.
     name: String,
@@ -60,11 +65,12 @@ struct Program {
     environment: Arguments,
     /// `HOME` comes from the user database where the environment has none.
     wants_home: bool,
+    #[serde(with = "encode::filter")]
     filter: Option<Compiled>,
 }
 
 /// A file system that is mounted anew.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct NewMount {
     kind: String,
     /// What is shown by mount(8) and df(1), and what some file systems are made from.
@@ -86,25 +92,30 @@ impl NewMount {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Refused {
     Fail,
     /// The container does without, as when a namespace is the host's.
     Skip,
     /// The same file system of the parent's own is shown instead.
-    Bind(&'static str),
+    Bind(Cow<'static, str>),
 }
 
 /// A tree of mounts that exists outside.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Tree {
     /// A detached one that the parent has cloned, with all its attributes.
     Detached(FdIndex),
     /// A path of the host that the child clones by itself, where the parent may not.
-    Host { path: PathBuf, recursive: bool, changes: Vec<AttributeChange> },
+    Host {
+        #[serde(with = "encode::path")]
+        path: PathBuf,
+        recursive: bool,
+        changes: Vec<AttributeChange>,
+    },
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct AttributeChange {
     depth: Depth,
     clear: Attributes,
@@ -112,7 +123,7 @@ struct AttributeChange {
 }
 
 /// How the process comes from the host's root to its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Entrance {
     /// pivot_root(2).
     Pivot,
@@ -124,9 +135,11 @@ enum Entrance {
 
 /// A device node; the host's of the same path is bound where making one is refused (`EPERM`), as in
 /// a user namespace.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Node {
+    #[serde(with = "encode::path")]
     path: PathBuf,
+    #[serde(with = "encode::file_type")]
     kind: rustix::fs::FileType,
     device: u64,
     mode: u32,
@@ -137,7 +150,7 @@ struct Node {
 }
 
 /// One thing to do; each is a few system calls.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Step {
     JoinCgroup {
         procs: FdIndex,
@@ -150,44 +163,53 @@ enum Step {
     },
     AttachRoot {
         root: Tree,
+        #[serde(with = "encode::path")]
         at: PathBuf,
     },
     /// Without a mount namespace of its own the root is only opened.
     OpenRoot {
+        #[serde(with = "encode::path")]
         path: PathBuf,
     },
     OpenProc,
     BringUpLoopback,
     CheckDirectory {
+        #[serde(with = "encode::path")]
         path: PathBuf,
     },
     Mount {
         mount: NewMount,
+        #[serde(with = "encode::path")]
         target: PathBuf,
     },
     Attach {
         mount: FdIndex,
+        #[serde(with = "encode::path")]
         target: PathBuf,
         directory: bool,
         attributes: Attributes,
     },
     Bind {
         tree: Tree,
+        #[serde(with = "encode::path")]
         target: PathBuf,
         follow: bool,
         propagation: Vec<(Propagation, bool)>,
     },
     Device {
         mount: FdIndex,
+        #[serde(with = "encode::path")]
         target: PathBuf,
     },
     MakeNode(Node),
     Link {
+        #[serde(with = "encode::path")]
         path: PathBuf,
         to: String,
         replace: bool,
     },
     Seal {
+        #[serde(with = "encode::path")]
         target: PathBuf,
     },
     OpenTerminal {
@@ -196,12 +218,15 @@ enum Step {
         console: bool,
     },
     Mask {
+        #[serde(with = "encode::path")]
         path: PathBuf,
     },
     MakeReadonly {
+        #[serde(with = "encode::path")]
         path: PathBuf,
     },
     MakeDirectory {
+        #[serde(with = "encode::path")]
         path: PathBuf,
     },
     SealRoot,
@@ -215,8 +240,10 @@ enum Step {
     /// The parent runs hooks meanwhile.
     AwaitHooks,
     Hooks {
-        name: &'static str,
+        name: Cow<'static, str>,
+        #[serde(with = "encode::json")]
         hooks: Vec<oci::Hook>,
+        #[serde(with = "encode::json")]
         state: oci::State,
     },
     AwaitGo,
@@ -225,6 +252,7 @@ enum Step {
     },
     Sysctl {
         name: String,
+        #[serde(with = "encode::path")]
         path: PathBuf,
         value: String,
     },
@@ -238,7 +266,7 @@ enum Step {
         gid: u32,
         additional_gids: Vec<u32>,
     },
-    WorkingDirectory(PathBuf),
+    WorkingDirectory(#[serde(with = "encode::path")] PathBuf),
     NewKeyring,
     Personality(u32),
     Scheduler(schedule::Attributes),
@@ -264,7 +292,7 @@ enum Step {
     Landlock(Landlock),
     /// A label of a security module that counts from the exec on; a file below `/proc/self/attr`.
     Label {
-        file: &'static str,
+        file: Cow<'static, str>,
         label: String,
     },
     Init,

@@ -24,7 +24,7 @@ pub struct ContainerSpec {
     pub readonly_paths: Vec<String>,
     /// Written in the container's own namespaces: `net.ipv4.ping_group_range`, `0 65535`.
     pub sysctls: Vec<(String, String)>,
-    /// `cgroup.procs` of every v1 hierarchy that the child joins, opened for writing; and the
+    /// `tasks` of every v1 hierarchy that the child joins, opened for writing; and the
     /// directory of the v2 cgroup for `CLONE_INTO_CGROUP`.
     pub cgroup_v1_procs: Vec<FdIndex>,
     pub cgroup_v2: Option<FdIndex>,

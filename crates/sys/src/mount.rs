@@ -3,18 +3,19 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::check_value;
 
 /// Whether mounts below are changed as well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Depth {
     One,
     Tree,
 }
 
 /// `MOUNT_ATTR_…` of mount_setattr(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Attributes(pub u64);
 
 impl Attributes {
@@ -60,7 +61,7 @@ pub fn change_attributes(
 
 /// What mounts below a mount, on either side of its peers, do to each other
 /// (mount_namespaces(7), "Shared subtrees").
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Propagation {
     Private,
     Shared,

@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{check, check_value};
 
@@ -142,6 +143,18 @@ impl Arguments {
 
     pub fn strings(&self) -> &[CString] {
         &self.strings
+    }
+}
+
+impl Serialize for Arguments {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.strings.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Arguments {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Deserialize::deserialize(deserializer).map(Self::new)
     }
 }
 

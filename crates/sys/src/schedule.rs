@@ -1,11 +1,12 @@
 //! How the kernel schedules this thread, where its memory lies, and what it takes itself for.
 
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::{check, check_value};
 
 /// The arguments of sched_setattr(2) in the kernel's layout (`struct sched_attr`, version 0).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(C)]
 pub struct Attributes {
     /// Of this structure; [`set_attributes`] sees to it.

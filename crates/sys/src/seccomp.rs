@@ -3,11 +3,12 @@
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::check_value;
 
 /// One instruction (`struct sock_filter` of linux/filter.h).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(C)]
 pub struct Instruction {
     pub code: u16,
@@ -17,7 +18,7 @@ pub struct Instruction {
 }
 
 /// How a filter is installed (`SECCOMP_FILTER_FLAG_…` of seccomp(2)), as bits.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flags(u32);
 
 impl Flags {

@@ -117,7 +117,8 @@ impl Client {
         Ok(Self { shared })
     }
 
-    /// Clones the container and prepares everything up to its exec.
+    /// Clones the container and prepares everything up to its exec, or begins to
+    /// ([`CreateContainer::answer_early`]).
     ///
     /// A device's descriptor may be `O_PATH` of this process's mount namespace: the mount that the
     /// container gets is made here, since the warden lives in another one.
@@ -200,6 +201,18 @@ impl Client {
     pub fn user_namespace(&self, range: IdRange) -> Result<OwnedFd, WardenError> {
         let (reply, mut descriptors) = self.call(Request::UserNamespace(range), Vec::new())?;
         descriptors.pop().ok_or_else(|| unexpected(&reply))
+    }
+
+    /// The compartments that wait for a container: the pid and a pidfd of each. With `keep`, so many
+    /// are kept from now on, and 0 turns them off; the answer comes when they are ready, and with
+    /// fewer if they cannot be made.
+    pub fn compartments(&self, keep: Option<u8>) -> Result<Vec<(u32, OwnedFd)>, WardenError> {
+        match self.call(Request::Compartments(keep), Vec::new())? {
+            (Reply::Compartments(pids), descriptors) if pids.len() == descriptors.len() => {
+                Ok(pids.into_iter().zip(descriptors).collect())
+            }
+            (reply, _) => Err(unexpected(&reply)),
+        }
     }
 
     /// Drops what is known of an exited container or exec; kills a created one that never started.

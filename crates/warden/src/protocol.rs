@@ -16,6 +16,10 @@ pub struct CreateContainer {
     pub stdin_once: bool,
     /// Clients that wait since before the start (`docker run` attaches first).
     pub attachments: Vec<Attachment>,
+    /// Answer as soon as the container has its process and its namespaces, so that links are
+    /// plugged while its mounts are made. It may be started at once then, and what fails in the
+    /// meantime is the answer to the start.
+    pub answer_early: bool,
 }
 
 /// Where the output of a container goes besides attached clients.

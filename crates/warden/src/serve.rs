@@ -17,13 +17,16 @@ use crate::protocol::{Event, State};
 use crate::wire::{Fault, Message, Numbered, Packet, Reply, receive};
 
 mod attached;
+mod compartments;
 mod io;
 mod log;
+mod nursery;
 mod prepare;
 mod process;
 mod requests;
 mod spawn;
 
+use compartments::Compartments;
 use process::Process;
 
 /// Runs the warden: listens on `socket` and returns when a client shuts it down.
@@ -40,6 +43,7 @@ pub fn serve(socket: &Path) -> std::io::Result<()> {
         clients: HashMap::new(),
         processes: HashMap::new(),
         user_namespaces: HashMap::new(),
+        compartments: Compartments::new(),
         ready,
         ending: false,
     };
@@ -47,6 +51,10 @@ pub fn serve(socket: &Path) -> std::io::Result<()> {
     let listener = warden.ready.listener.as_fd();
     epoll::add(&warden.epoll, listener, EventData::new_u64(token), EventFlags::IN)?;
     prepare::announce()?;
+    // before any client has said anything; without it, every container is cloned when it comes
+    if let Err(errno) = warden.start_nursery() {
+        eprintln!("no compartments are built ahead: {errno}");
+    }
     // While nobody waits yet: the filter that nearly every container has is compiled once.
     if let Ok(usual) = capabilities::resolve(&[], &[], false) {
         let _ = seccomp::compile(&Seccomp::Default, usual);
@@ -81,6 +89,7 @@ struct Warden {
     clients: HashMap<u64, Connection>,
     processes: HashMap<Id, Process>,
     user_namespaces: HashMap<IdRange, OwnedFd>,
+    compartments: Compartments,
     ready: Ready,
     ending: bool,
 }
@@ -95,6 +104,9 @@ enum Source {
     Pidfd(Id),
     /// Of a process that clones the real one and ends.
     Helper(Id),
+    Nursery,
+    /// Its socket or its pidfd.
+    Compartment(u64),
     /// 0 standard output or the terminal, 1 standard error.
     Output(Id, usize),
     Input(Id),
@@ -140,6 +152,7 @@ impl Warden {
                 self.handle(token, source, event.flags);
             }
             self.pass_deadlines();
+            self.refill_compartments();
         }
         Ok(())
     }
@@ -151,6 +164,8 @@ impl Warden {
             Source::Control(id) => self.hear(id),
             Source::Pidfd(id) => self.reap(id),
             Source::Helper(id) => self.reap_helper(id),
+            Source::Nursery => self.bury_nursery(),
+            Source::Compartment(key) => self.tend(key),
             Source::Output(id, stream) => self.read_output(id, stream),
             Source::Input(id) => self.write_input(id),
             Source::Attached(id) => self.serve_attached(id, token, flags),

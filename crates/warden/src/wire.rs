@@ -21,11 +21,22 @@ pub enum Request {
     Create(Box<CreateContainer>),
     Start(Id),
     Exec(Box<Exec>),
-    Attach { id: Id, stdin: bool, stdout: bool, stderr: bool },
-    Resize { id: Id, rows: u16, columns: u16 },
+    Attach {
+        id: Id,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    },
+    Resize {
+        id: Id,
+        rows: u16,
+        columns: u16,
+    },
     List,
     Namespaces(Id),
     UserNamespace(IdRange),
+    /// How many compartments are kept ready from now on, where that is to change.
+    Compartments(Option<u8>),
     Forget(Id),
     ShutDown,
 }
@@ -57,6 +68,8 @@ pub enum Reply {
         more: bool,
     },
     Namespaces(Vec<String>),
+    /// With a pidfd for each.
+    Compartments(Vec<u32>),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -74,32 +87,40 @@ const LARGEST_PACKET: usize = 64 << 10;
 
 /// A packet that is ready to be sent.
 #[derive(Debug)]
-pub struct Packet {
+pub struct Packet<F = OwnedFd> {
     bytes: Vec<u8>,
-    descriptors: Vec<OwnedFd>,
+    descriptors: Vec<F>,
+    /// What is too long for a packet.
+    memory: Option<OwnedFd>,
 }
 
-impl Packet {
-    pub fn new(message: &impl Serialize, mut descriptors: Vec<OwnedFd>) -> Result<Self, Errno> {
+impl<F: AsFd> Packet<F> {
+    pub fn new(message: &impl Serialize, descriptors: Vec<F>) -> Result<Self, Errno> {
+        let mut memory = None;
         let mut bytes = postcard::to_extend(message, vec![0]).map_err(|_| Errno::INVAL)?;
         if bytes.len() > LARGEST_PACKET {
-            let memory = rustix::fs::memfd_create(c"bulkhead message", MemfdFlags::CLOEXEC)?;
-            let mut file = File::from(memory);
+            let outside = rustix::fs::memfd_create(c"bulkhead message", MemfdFlags::CLOEXEC)?;
+            let mut file = File::from(outside);
             let written = file.write_all(&bytes[1..]).and_then(|()| file.rewind());
             written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-            descriptors.push(file.into());
+            memory = Some(file.into());
             bytes = vec![1];
         }
-        if descriptors.len() > MOST_DESCRIPTORS {
+        if descriptors.len() + usize::from(memory.is_some()) > MOST_DESCRIPTORS {
             return Err(Errno::TOOMANYREFS);
         }
-        Ok(Self { bytes, descriptors })
+        Ok(Self { bytes, descriptors, memory })
     }
 
     pub fn send(&self, socket: BorrowedFd<'_>, flags: SendFlags) -> Result<(), Errno> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors: Vec<_> = self.descriptors.iter().map(AsFd::as_fd).collect();
+        let descriptors: Vec<_> = self
+            .descriptors
+            .iter()
+            .map(AsFd::as_fd)
+            .chain(self.memory.iter().map(AsFd::as_fd))
+            .collect();
         if !descriptors.is_empty() {
             ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
         }

@@ -14,7 +14,12 @@ use super::{Cgroup, CgroupError, Group};
 /// The descriptors by which a process enters a cgroup.
 #[derive(Debug)]
 pub struct Join {
-    /// v1: `cgroup.procs` of every hierarchy, open for writing; a process joins by writing `0`.
+    /// v1: `tasks` of every hierarchy, open for writing; a process of one thread joins by writing
+    /// `0`.
+    ///
+    /// To move itself through `tasks`, a thread takes no lock but the hierarchies' own. Through
+    /// `cgroup.procs` it stops every fork and exit of the host, which after a quiet moment waits
+    /// for RCU: 11 ms (Linux: kernel/cgroup/cgroup.c, `cgroup_procs_write_start`).
     pub procs: Vec<OwnedFd>,
     /// The directory of the v2 group for `CLONE_INTO_CGROUP`, on hybrid hosts too.
     pub v2_dir: Option<OwnedFd>,
@@ -91,7 +96,7 @@ impl Cgroup {
 impl Join {
     fn add(&mut self, group: &Group, directory: &Directory) -> Result<(), CgroupError> {
         let (name, flags) = match group.version {
-            Version::V1 => ("cgroup.procs", OFlags::WRONLY | OFlags::NOFOLLOW),
+            Version::V1 => ("tasks", OFlags::WRONLY | OFlags::NOFOLLOW),
             Version::V2 => (".", OFlags::RDONLY | OFlags::DIRECTORY),
         };
         let fd = openat(&directory.fd, name, flags | OFlags::CLOEXEC, Mode::empty()).map_err(

@@ -163,7 +163,7 @@ impl Plan {
         }
         if !hooks.create_container.is_empty() {
             let (hooks, state) = (hooks.create_container, state.clone());
-            steps.push(Step::Hooks { name: "createContainer", hooks, state });
+            steps.push(Step::Hooks { name: "createContainer".into(), hooks, state });
         }
         let directory = absolute(&process.cwd)?;
         if directory != Path::new("/") {

@@ -291,8 +291,8 @@ fn mount_steps(mount: &Mount, host: &Host, steps: &mut Vec<Step>) -> Result<(), 
         refused,
     };
     let mount = match &mount.kind {
-        MountKind::Proc => new("proc", &[], Refused::Bind("/proc")),
-        MountKind::Sysfs => new("sysfs", &[], Refused::Bind("/sys")),
+        MountKind::Proc => new("proc", &[], Refused::Bind("/proc".into())),
+        MountKind::Sysfs => new("sysfs", &[], Refused::Bind("/sys".into())),
         MountKind::Mqueue => new("mqueue", &[], Refused::Skip),
         MountKind::Devpts => new(
             "devpts",

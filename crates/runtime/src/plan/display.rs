@@ -34,7 +34,7 @@ impl fmt::Display for Plan {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::JoinCgroup { procs } => write!(f, "write 0 to cgroup.procs {procs}"),
+            Self::JoinCgroup { procs } => write!(f, "write 0 to tasks {procs}"),
             Self::NewCgroupNamespace => write!(f, "unshare cgroup"),
             Self::BecomeRoot => write!(f, "become uid 0 of the user namespace"),
             Self::Propagation { propagation, recursive } => {

@@ -3,7 +3,8 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use bulkhead_sys::process::{
-    CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER, CLONE_PARENT, Child, clone3, close_all_but, setns,
+    CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER,
+    CLONE_NEWUTS, CLONE_PARENT, Child, clone3, close_all_but, setns,
 };
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
@@ -17,6 +18,16 @@ pub struct Beside<'a> {
     /// `CLONE_NEW…`.
     pub namespaces: i32,
 }
+
+/// The namespaces that can be made before there is a plan: all but that of cgroups, whose root is
+/// the group in which its maker is.
+pub const AHEAD: i32 = CLONE_NEWUSER
+    | CLONE_NEWPID
+    | CLONE_NEWNET
+    | CLONE_NEWIPC
+    | CLONE_NEWNS
+    | CLONE_NEWUTS
+    | CLONE_NEWTIME;
 
 /// What [`Plan::spawn`] made.
 #[derive(Debug)]
@@ -54,24 +65,42 @@ impl Plan {
         // choose one (cgroups(7), `nsdelegate`).
         let helper = clone3(0, cgroup, || {
             let left = self.enter(surroundings, beside);
-            let cloned = left.and_then(|left| {
-                clone3(left | CLONE_PARENT, None, || {
-                    if close_others(&keep).is_err() { 255 } else { self.walk(surroundings) }
-                })
-            });
-            match cloned {
-                Ok(Child { pid, pidfd }) => {
-                    Report::Cloned { pid }.send(surroundings.control, Some(pidfd.as_fd()));
-                    0
-                }
-                Err(errno) => {
-                    let failure = Failure::of_parent("join the namespaces of the container", errno);
-                    Report::Failed(failure).send(surroundings.control, None);
-                    255
-                }
-            }
+            let cloned = left.and_then(|left| self.sibling(left, surroundings, None, &keep));
+            tell(cloned, "join the namespaces of the container", surroundings.control)
         });
         helper.map(Spawned::Helper)
+    }
+
+    /// Whether a process that is in namespaces of [`AHEAD`] already can make this plan's.
+    pub fn fits_ahead(&self) -> bool {
+        self.namespaces == AHEAD && self.joined.is_empty() && self.time_offsets.is_empty()
+    }
+
+    /// For a helper that is in new namespaces of [`AHEAD`], with the pid namespace that of its
+    /// children: clones the process as a sibling of the helper, tells of it by [`Report::Cloned`]
+    /// and returns the helper's exit status.
+    ///
+    /// The clone brings it into `cgroup` without the wait of a process that is moved.
+    pub fn spawn_within(
+        &mut self,
+        surroundings: &Surroundings<'_>,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> i32 {
+        let keep = kept(surroundings, &[]);
+        let cloned = self.sibling(0, surroundings, cgroup, &keep);
+        tell(cloned, "clone", surroundings.control)
+    }
+
+    fn sibling(
+        &mut self,
+        namespaces: i32,
+        surroundings: &Surroundings<'_>,
+        cgroup: Option<BorrowedFd<'_>>,
+        keep: &[u32],
+    ) -> Result<Child, Errno> {
+        clone3(namespaces | CLONE_PARENT, cgroup, || {
+            if close_others(keep).is_err() { 255 } else { self.walk(surroundings) }
+        })
     }
 
     /// Enters, in the helper, what the process is to share, and returns the namespaces that are
@@ -129,6 +158,20 @@ impl Plan {
 
 fn close_others(keep: &[u32]) -> Result<(), Errno> {
     if bulkhead_sys::weak::without("descriptors") { Ok(()) } else { close_all_but(keep) }
+}
+
+/// The helper's last words, and its exit status.
+fn tell(cloned: Result<Child, Errno>, what: &str, control: BorrowedFd<'_>) -> i32 {
+    match cloned {
+        Ok(Child { pid, pidfd }) => {
+            Report::Cloned { pid }.send(control, Some(pidfd.as_fd()));
+            0
+        }
+        Err(errno) => {
+            Report::Failed(Failure::of_parent(what, errno)).send(control, None);
+            255
+        }
+    }
 }
 
 /// The descriptors that stay open in the child, in ascending order.

@@ -61,11 +61,23 @@ fn container() -> ContainerSpec {
     }
 }
 
+/// The plan as a child gets it; nothing is lost on the way.
+pub(super) fn sent(plan: &Plan) -> Plan {
+    let bytes = plan.encode().unwrap();
+    let read = Plan::decode(&bytes).unwrap();
+    assert_eq!(format!("{read:#?}"), format!("{plan:#?}"));
+    assert_eq!(read.encode().unwrap(), bytes);
+    for length in 0..bytes.len() {
+        assert!(Plan::decode(&bytes[..length]).is_err(), "the first {length} bytes are no plan");
+    }
+    read
+}
+
 #[test]
 fn a_container_on_a_hybrid_host() {
     let host = Host::parse("4:cpu,cpuacct:/\n3:pids:/x\n1:name=systemd:/\n0::/\n");
     let plan = Plan::container(&container(), &host).unwrap();
-    insta::assert_snapshot!(plan);
+    insta::assert_snapshot!(sent(&plan));
 }
 
 #[test]
@@ -77,14 +89,14 @@ fn a_terminal_with_init_on_a_host_of_v2() {
     spec.process.init = true;
     spec.process.no_new_privileges = true;
     let plan = Plan::container(&spec, &Host::parse("0::/init.scope\n")).unwrap();
-    insta::assert_snapshot!(plan);
+    insta::assert_snapshot!(sent(&plan));
 }
 
 #[test]
 fn one_more_process() {
     let namespaces = bulkhead_sys::process::CLONE_NEWUSER;
     let plan = Plan::exec(&process(&["/bin/sh"]), &[FdIndex(0)], namespaces).unwrap();
-    insta::assert_snapshot!(plan);
+    insta::assert_snapshot!(sent(&plan));
 }
 
 #[test]
@@ -129,5 +141,44 @@ fn failures_are_worded_for_dockers_clients() {
     ] {
         let failure = Failure { step, errno, detail: detail.to_owned() };
         assert_eq!(plan.describe(&failure), want);
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn plans_survive_the_way_to_a_child(
+        texts in proptest::collection::vec("[^\\x00]*", 1..6),
+        limits in proptest::collection::vec((0usize..16, proptest::prelude::any::<(u64, u64)>()), 0..4),
+        (terminal, init, readonly) in proptest::prelude::any::<(bool, bool, bool)>(),
+        oom_score_adj in proptest::prelude::any::<Option<i16>>(),
+        profile in 0usize..3,
+    ) {
+        const LIMITS: [&str; 16] = [
+            "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile",
+            "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+        ];
+        let mut spec = container();
+        spec.hostname = texts.concat();
+        spec.rootfs_readonly = readonly;
+        spec.masked_paths = texts.iter().map(|text| format!("/{text}")).collect();
+        let process = &mut spec.process;
+        process.arguments = std::iter::once("x".to_owned()).chain(texts.clone()).collect();
+        process.environment = texts;
+        process.rlimits =
+            limits.into_iter().map(|(n, (soft, hard))| (LIMITS[n].into(), soft, hard)).collect();
+        (process.terminal, process.init, process.oom_score_adj) = (terminal, init, oom_score_adj);
+        let errors = r#"{"defaultAction": "SCMP_ACT_ERRNO"}"#.to_owned();
+        process.seccomp =
+            [Seccomp::Default, Seccomp::Unconfined, Seccomp::Profile(errors)][profile].clone();
+        let plan = Plan::container(&spec, &Host::parse("0::/\n")).unwrap();
+        let bytes = plan.encode().unwrap();
+        let read = Plan::decode(&bytes).unwrap();
+        proptest::prop_assert_eq!(format!("{read:?}"), format!("{plan:?}"));
+        proptest::prop_assert_eq!(read.to_string(), plan.to_string());
+    }
+
+    #[test]
+    fn other_bytes_do_no_harm(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+        let _ = Plan::decode(&bytes);
     }
 }

@@ -232,7 +232,8 @@ impl Warden {
     /// How long to wait for events at most.
     pub(super) fn next_deadline(&self) -> Option<Timespec> {
         let waiting = self.processes.values().filter(|it| it.io.outputs[0].is_some());
-        let next = waiting.filter_map(|it| it.deadline).min()?;
+        let ends = waiting.filter_map(|it| it.deadline);
+        let next = ends.chain(self.compartments.deadline()).min()?;
         let left = (next - monotonic()).max(0);
         Some(Timespec { tv_sec: left / 1_000_000_000, tv_nsec: left % 1_000_000_000 })
     }
@@ -253,7 +254,7 @@ impl Warden {
     }
 }
 
-fn monotonic() -> i64 {
+pub(super) fn monotonic() -> i64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec * 1_000_000_000 + now.tv_nsec
 }

@@ -2,6 +2,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use bulkhead_runtime::cgroup::Hierarchies;
 use bulkhead_runtime::plan::Host;
 use bulkhead_sys::mount::{Depth, set_private};
 use bulkhead_sys::{process, signal};
@@ -62,7 +63,8 @@ pub(super) fn prepare(socket: &Path) -> std::io::Result<Ready> {
     rustix::net::bind(&listener, &SocketAddrUnix::new(&socket)?)?;
     rustix::net::listen(&listener, 128)?;
 
-    let host = Host::parse(&std::fs::read_to_string("/proc/self/cgroup")?);
+    // where none is mounted there is none to show; whoever makes containers says so
+    let host = Hierarchies::detect().map(|it| Host::from(&it)).unwrap_or_default();
     // children that are root of their own user namespace only look through these directories
     rustix::process::umask(Mode::empty());
     enter_lean_mounts(parent)?;

@@ -20,6 +20,8 @@ pub(super) struct Process {
     pub control: Option<Watched>,
     pub helper: Option<Watched>,
     pub phase: Phase,
+    /// It has said that it is prepared up to its exec.
+    pub prepared: bool,
     /// Who waits for the next phase.
     pub caller: Option<Caller>,
     /// Who waits for its end, to have it forgotten.
@@ -27,6 +29,14 @@ pub(super) struct Process {
     /// What it said of its failure; the answer is given when it says no more.
     pub failure: Option<Failure>,
     pub range: Option<IdRange>,
+    /// Its ids, limits and score were set before it was cloned.
+    pub confined: bool,
+    /// Its ids were, at least.
+    pub mapped: bool,
+    /// Who asked for the container is told as soon as it has a pid.
+    pub answer_early: bool,
+    /// Who asked for the container has been told of it.
+    pub answered: bool,
     /// The namespaces that are not the host's, `CLONE_NEW…`.
     pub namespaces: i32,
     pub io: Io,

@@ -51,6 +51,7 @@ impl Warden {
                 Ok(namespace) => Ok((Reply::Done, vec![namespace])),
                 Err(errno) => Err(Fault::Refused(format!("make a user namespace: {errno}"))),
             },
+            Request::Compartments(keep) => return self.keep_compartments(keep, caller),
             Request::ShutDown => self.shut_down().map(done),
         };
         match answer {
@@ -65,7 +66,8 @@ impl Warden {
         descriptors: Vec<OwnedFd>,
         caller: Caller,
     ) -> Result<(), Fault> {
-        let CreateContainer { id, spec, log, stdin_open, stdin_once, attachments } = request;
+        let CreateContainer { id, spec, log, stdin_open, stdin_once, attachments, answer_early } =
+            request;
         if self.processes.contains_key(&id) {
             return Err(Fault::Refused(format!("container {id} exists already")));
         }
@@ -98,15 +100,15 @@ impl Warden {
         let range = spec.id_range.filter(|_| spec.namespaces.user != NamespaceSource::Host);
         let stdio = self.stdio(terminal, stdin_open, range)?;
         let io = Io { terminal, stdin_once, log, ..Io::default() };
-        let cgroup = spec.cgroup_v2.and_then(|it| descriptors.get(usize::from(it.0)));
         let order = Order {
             id,
             container: id,
             plan,
             descriptors: &descriptors,
-            cgroup: cgroup.map(AsFd::as_fd),
+            cgroup: spec.cgroup_v2,
             range,
             namespaces,
+            answer_early,
             beside: None,
             stdio,
             io,
@@ -133,15 +135,15 @@ impl Warden {
         let plan = Plan::exec(&process, &request.cgroup_v1_procs, namespaces).map_err(unplanned)?;
         let terminal = process.terminal;
         let stdio = self.stdio(terminal, request.stdin_open, range)?;
-        let cgroup = request.cgroup_v2.and_then(|it| descriptors.get(usize::from(it.0)));
         let order = Order {
             id,
             container,
             plan,
             descriptors: &descriptors,
-            cgroup: cgroup.map(AsFd::as_fd),
+            cgroup: request.cgroup_v2,
             range,
             namespaces,
+            answer_early: false,
             beside: Some(pidfd.as_fd()),
             stdio,
             io: Io { terminal, stdin_once: true, ..Io::default() },
@@ -199,10 +201,23 @@ impl Warden {
 
     fn start(&mut self, id: Id, caller: Caller) -> Result<(), Fault> {
         let process = self.processes.get_mut(&id).ok_or(Fault::Unknown(id))?;
-        let (Phase::Created, Some(control)) = (process.phase, &process.control) else {
-            return Err(Fault::Refused(format!("container {id} is not waiting for its start")));
-        };
-        rustix::io::write(control, b"g").map_err(|errno| failed("start", errno))?;
+        match (process.phase, &process.failure) {
+            (Phase::Created, _) => {}
+            (Phase::Preparing, _) if process.answered => {}
+            (Phase::Exited(_), Some(failure)) => {
+                return Err(Fault::Start(process.start_failure(failure)));
+            }
+            _ => {
+                return Err(Fault::Refused(format!("container {id} is not waiting for its start")));
+            }
+        }
+        if let Some(control) = &process.control {
+            match rustix::io::write(control, b"g") {
+                Err(errno) if process.prepared => return Err(failed("start", errno)),
+                // one that is dying says why by its end
+                _ => {}
+            }
+        }
         process.phase = Phase::Starting;
         process.caller = Some(caller);
         Ok(())

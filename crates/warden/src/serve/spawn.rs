@@ -2,16 +2,16 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use bulkhead_runtime::Plan;
 use bulkhead_runtime::plan::{Beside, Failure, Report, Spawned, Surroundings};
+use bulkhead_runtime::{FdIndex, Plan};
 use bulkhead_spec::{Id, IdRange};
 use bulkhead_sys::process::{CLONE_NEWUSER, Child};
 use rustix::event::epoll::EventFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Resource, WaitId, WaitIdOptions, waitid};
 
+use super::compartments::{Taken, sockets};
 use super::io::{Io, Stdio};
 use super::process::{Phase, Process};
 use super::{Caller, Source, Warden, now};
@@ -24,35 +24,57 @@ pub(super) struct Order<'a> {
     pub container: Id,
     pub plan: Plan,
     pub descriptors: &'a [OwnedFd],
-    pub cgroup: Option<BorrowedFd<'a>>,
+    pub cgroup: Option<FdIndex>,
     pub range: Option<IdRange>,
     pub namespaces: i32,
+    pub answer_early: bool,
     /// The process whose namespaces are joined, for exec.
     pub beside: Option<BorrowedFd<'a>>,
     pub stdio: Stdio,
     pub io: Io,
 }
 
+/// How a process came about.
+enum Made {
+    /// A compartment that was ready makes it.
+    Ahead(Taken),
+    /// With the socket to the child.
+    Now(Spawned, OwnedFd),
+}
+
 impl Warden {
     /// Clones the process and lets it walk its plan.
-    pub(super) fn spawn(&mut self, order: Order<'_>, caller: Caller) -> Result<(), Errno> {
-        let Order { id, container, mut plan, descriptors, cgroup, range, .. } = order;
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        let stdio = order.stdio.child.as_ref().map(|ends| ends.each_ref().map(AsFd::as_fd));
-        let surroundings = Surroundings { descriptors, control: theirs.as_fd(), stdio };
-        let beside = order.beside.map(|pidfd| Beside { pidfd, namespaces: order.namespaces });
-        let spawned = plan.spawn(&surroundings, cgroup, beside, &[])?;
-        drop(theirs);
+    pub(super) fn spawn(&mut self, mut order: Order<'_>, caller: Caller) -> Result<(), Errno> {
+        let (id, range, descriptors) = (order.id, order.range, order.descriptors);
+        self.compartments.postpone();
+        let mut taken = None;
+        if let (Some(range), None, true) = (range, order.beside, order.plan.fits_ahead()) {
+            let bytes = order.plan.encode().map_err(|_| Errno::INVAL)?;
+            taken = self.order_compartment(&bytes, range, &order);
+            if taken.is_none() {
+                order.plan = Plan::decode(&bytes).map_err(|_| Errno::INVAL)?;
+            }
+        }
+        let made = match taken {
+            Some(taken) => Made::Ahead(taken),
+            None => {
+                let (ours, theirs) = sockets()?;
+                let stdio = order.stdio.child.as_ref().map(|ends| ends.each_ref().map(AsFd::as_fd));
+                let surroundings = Surroundings { descriptors, control: theirs.as_fd(), stdio };
+                let beside =
+                    order.beside.map(|pidfd| Beside { pidfd, namespaces: order.namespaces });
+                let cgroup = order.cgroup.and_then(|it| descriptors.get(usize::from(it.0)));
+                Made::Now(
+                    order.plan.spawn(&surroundings, cgroup.map(AsFd::as_fd), beside, &[])?,
+                    ours,
+                )
+            }
+        };
 
         let mut process = Process {
             id,
-            container,
-            plan,
+            container: order.container,
+            plan: order.plan,
             pid: 0,
             pidfd: None,
             control: None,
@@ -62,26 +84,48 @@ impl Warden {
             forgetting: None,
             failure: None,
             range,
+            confined: matches!(made, Made::Ahead(Taken { confined: true, .. })),
+            mapped: matches!(made, Made::Ahead(_)),
+            answer_early: order.answer_early,
+            answered: false,
+            prepared: false,
             namespaces: order.namespaces,
             io: order.io,
             ended: None,
             deadline: None,
         };
         // From here on the child exists: what goes wrong ends it, and its end is the answer.
-        let prepared = self.connect_output(&mut process, order.stdio.ours).and_then(|()| {
-            process.control = Some(self.watch(ours, Source::Control(id), EventFlags::IN)?);
-            Ok(())
-        });
-        let prepared = prepared.map_err(|errno| Failure::of_parent("watch its streams", errno));
-        match spawned {
-            Spawned::Process(child) => {
-                if let Err(failure) = self.adopt(&mut process, child).and(prepared) {
-                    self.give_up(&mut process, failure);
-                }
+        let prepared = self.connect_output(&mut process, order.stdio.ours);
+        let mut prepared = prepared.map_err(|errno| Failure::of_parent("watch its streams", errno));
+        let spawned = match made {
+            Made::Ahead(Taken { control, pidfd, .. }) => {
+                self.sources.insert(control.token, Source::Control(id));
+                self.sources.insert(pidfd.token, Source::Helper(id));
+                process.control = Some(control);
+                process.helper = Some(pidfd);
+                None
             }
-            Spawned::Helper(child) => {
-                let helper = self.watch(child.pidfd, Source::Helper(id), EventFlags::IN)?;
-                process.helper = Some(helper);
+            Made::Now(spawned, ours) => {
+                match self.watch(ours, Source::Control(id), EventFlags::IN) {
+                    Ok(control) => process.control = Some(control),
+                    Err(errno) => {
+                        prepared = prepared
+                            .and(Err(Failure::of_parent("watch its control socket", errno)));
+                    }
+                }
+                Some(spawned)
+            }
+        };
+        match spawned {
+            Some(Spawned::Process(child)) => match self.adopt(&mut process, child).and(prepared) {
+                Ok(()) => self.tell_of_clone(&mut process),
+                Err(failure) => self.give_up(&mut process, failure),
+            },
+            spawned => {
+                if let Some(Spawned::Helper(child)) = spawned {
+                    let helper = self.watch(child.pidfd, Source::Helper(id), EventFlags::IN)?;
+                    process.helper = Some(helper);
+                }
                 if let Err(failure) = prepared {
                     self.give_up(&mut process, failure);
                 }
@@ -98,6 +142,7 @@ impl Warden {
         process.pidfd =
             Some(watched.map_err(|errno| Failure::of_parent("watch the process", errno))?);
         if process.plan.namespaces & CLONE_NEWUSER != 0
+            && !process.mapped
             && let Some(range) = process.range
         {
             self.map_ids(child.pid, range).map_err(|errno| {
@@ -108,15 +153,28 @@ impl Warden {
                 )
             })?;
         }
-        if let Some(score) = process.plan.oom_score_adj {
-            self.proc_file(child.pid, "oom_score_adj", OFlags::WRONLY)
+        if process.confined {
+            return Ok(());
+        }
+        self.confine(child.pid, &process.plan)?;
+        if let Some(control) = &process.control {
+            rustix::io::write(control, b"m")
+                .map_err(|errno| Failure::of_parent("let it begin", errno))?;
+        }
+        Ok(())
+    }
+
+    /// Sets what a process may not set by itself.
+    pub(super) fn confine(&self, pid: u32, plan: &Plan) -> Result<(), Failure> {
+        if let Some(score) = plan.oom_score_adj {
+            self.proc_file(pid, "oom_score_adj", OFlags::WRONLY)
                 .and_then(|file| rustix::io::write(file, score.to_string().as_bytes()))
                 .map_err(|errno| {
                     Failure::of_parent(&format!("set oom_score_adj to {score}"), errno)
                 })?;
         }
-        let pid = Pid::from_raw(child.pid as i32);
-        let limits = &process.plan.limits;
+        let pid = Pid::from_raw(pid as i32);
+        let limits = &plan.limits;
         // the warden's own is raised, for its many descriptors
         let usual = (Resource::Nofile, self.ready.descriptors);
         let unset = !limits.iter().any(|(resource, _)| *resource == Resource::Nofile);
@@ -124,10 +182,6 @@ impl Warden {
             rustix::process::prlimit(pid, *resource, *limit).map_err(|errno| {
                 Failure::of_parent(&format!("error setting rlimit {resource:?}"), errno)
             })?;
-        }
-        if let Some(control) = &process.control {
-            rustix::io::write(control, b"m")
-                .map_err(|errno| Failure::of_parent("let it begin", errno))?;
         }
         Ok(())
     }
@@ -163,8 +217,9 @@ impl Warden {
     fn heed(&mut self, process: &mut Process, report: Report, descriptor: Option<OwnedFd>) {
         match (report, descriptor) {
             (Report::Cloned { pid }, Some(pidfd)) => {
-                if let Err(failure) = self.adopt(process, Child { pid, pidfd }) {
-                    self.give_up(process, failure);
+                match self.adopt(process, Child { pid, pidfd }) {
+                    Ok(()) => self.tell_of_clone(process),
+                    Err(failure) => self.give_up(process, failure),
                 }
             }
             (Report::Terminal, Some(master)) => {
@@ -173,13 +228,12 @@ impl Warden {
                 }
             }
             (Report::Ready, _) => {
-                process.phase = Phase::Created;
-                let netns = self.proc_file(process.pid, "ns/net", OFlags::RDONLY);
-                let descriptors: Vec<_> =
-                    process.pidfd_copy().into_iter().chain(netns.ok()).collect();
-                if let Some(caller) = process.caller.take() {
-                    self.answer(caller, Ok(Reply::Created { pid: process.pid }), descriptors);
+                process.prepared = true;
+                // it may have been told to go on already
+                if process.phase == Phase::Preparing {
+                    process.phase = Phase::Created;
                 }
+                self.tell_of_clone(process);
             }
             (Report::Failed(failure), _) => process.failure = Some(failure),
             (Report::Cloned { .. } | Report::Terminal, None)
@@ -187,6 +241,24 @@ impl Warden {
             | (Report::Unshared | Report::Mounted | Report::Listener, _) => {
                 self.give_up(process, Failure::of_parent("understand the child", Errno::PROTO));
             }
+        }
+    }
+
+    /// Answers who asked for a container, once it is as far as they want it.
+    ///
+    /// It may be ready before its helper has told its pid.
+    fn tell_of_clone(&mut self, process: &mut Process) {
+        let far = process.phase == Phase::Created || process.answer_early;
+        if process.pid == 0 || !far || process.answered || !process.is_container() {
+            return;
+        }
+        let netns = self.proc_file(process.pid, "ns/net", OFlags::RDONLY);
+        // one that has died already: its end is the answer
+        let (Ok(netns), Some(pidfd)) = (netns, process.pidfd_copy()) else { return };
+        process.answered = true;
+        let descriptors = vec![pidfd, netns];
+        if let Some(caller) = process.caller.take() {
+            self.answer(caller, Ok(Reply::Created { pid: process.pid }), descriptors);
         }
     }
 
@@ -202,10 +274,11 @@ impl Warden {
     /// The control socket is closed: the program was executed, or the child is dying.
     fn said_all(&mut self, process: &mut Process) {
         let started = match process.phase {
-            Phase::Starting => true,
+            Phase::Starting => process.prepared,
             Phase::Preparing => !process.is_container() && process.pid != 0,
             _ => false,
         };
+        self.compartments.postpone();
         let Some(caller) = process.caller.take() else { return };
         if started && process.failure.is_none() {
             process.phase = Phase::Running;
@@ -271,14 +344,17 @@ impl Warden {
     /// The process has ended and its output is written: everybody is told.
     pub(super) fn finish(&mut self, id: Id, exit: Exit) {
         let Some(mut process) = self.processes.remove(&id) else { return };
-        let (ran, unmade) = (process.phase == Phase::Running, process.phase == Phase::Preparing);
+        let ran = process.phase == Phase::Running;
+        let unmade = process.phase == Phase::Preparing && !process.answered;
         process.phase = Phase::Exited(exit);
         self.close_output(&mut process);
         let container = process.container;
-        if let Some(caller) = process.caller.take() {
+        if !ran {
             let killed =
                 || Failure { step: u16::MAX, errno: 3, detail: "it was killed".to_owned() };
-            let failure = process.failure.clone().unwrap_or_else(killed);
+            process.failure.get_or_insert_with(killed);
+        }
+        if let (Some(caller), Some(failure)) = (process.caller.take(), process.failure.clone()) {
             self.answer(caller, Err(Fault::Start(process.start_failure(&failure))), Vec::new());
         }
         let forgetting = process.forgetting.take();

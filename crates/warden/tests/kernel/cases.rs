@@ -1,5 +1,6 @@
 //! The cases by what they are about.
 
+mod compartments;
 mod exec;
 mod isolation;
 mod landlock;
@@ -13,7 +14,9 @@ pub use lifecycle::client;
 pub type Case = (&'static str, fn());
 
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [isolation::ALL, lifecycle::ALL, streams::ALL, exec::ALL, landlock::ALL].into_iter().flatten()
+    let parts =
+        [compartments::ALL, isolation::ALL, landlock::ALL, lifecycle::ALL, streams::ALL, exec::ALL];
+    parts.into_iter().flatten()
 }
 
 macro_rules! cases {

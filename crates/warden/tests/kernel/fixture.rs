@@ -75,6 +75,8 @@ impl Ship {
         fs::write(root.join("etc/data"), "no program\n").unwrap();
         fs::create_dir(directory.path().join("logs")).unwrap();
         let (client, events) = connect(directory.path());
+        // so that the first two containers of a test always have one
+        client.compartments(None).unwrap();
         Self { directory, client, events }
     }
 
@@ -145,11 +147,21 @@ impl Ship {
     }
 
     pub fn create(&self, wish: Wish) -> Result<Created, WardenError> {
+        self.ask(wish, false)
+    }
+
+    /// As the engine does: without waiting for the mounts.
+    pub fn create_early(&self, wish: Wish) -> Result<Created, WardenError> {
+        self.ask(wish, true)
+    }
+
+    fn ask(&self, wish: Wish, answer_early: bool) -> Result<Created, WardenError> {
         let Wish { id, spec, fds, stdin_open, stdin_once, attachments } = wish;
         let directory = FdIndex(1 + defaults::DEVICES.len() as u16);
         let name = Self::log_name(id);
         let log = Log::JsonFile { directory, name, max_size: 10 << 20, max_files: 5 };
-        let request = CreateContainer { id, spec, log, stdin_open, stdin_once, attachments };
+        let request =
+            CreateContainer { id, spec, log, stdin_open, stdin_once, attachments, answer_early };
         self.client.create(request, fds)
     }
 

@@ -104,9 +104,9 @@ pub(crate) fn changes(options: &MountOptions) -> Vec<AttributeChange> {
 fn new_mount(mount: &oci::Mount, options: MountOptions, label: &str) -> NewMount {
     let kind = if mount.kind.is_empty() { "none" } else { mount.kind.as_str() };
     let refused = match kind {
-        "proc" => Refused::Bind("/proc"),
-        "sysfs" => Refused::Bind("/sys"),
-        "cgroup2" => Refused::Bind("/sys/fs/cgroup"),
+        "proc" => Refused::Bind("/proc".into()),
+        "sysfs" => Refused::Bind("/sys".into()),
+        "cgroup2" => Refused::Bind("/sys/fs/cgroup".into()),
         _ => Refused::Fail,
     };
     let mut data = options.data;

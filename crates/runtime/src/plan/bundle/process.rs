@@ -42,7 +42,7 @@ impl Plan {
         }
         if !tail.hooks.is_empty() {
             let (hooks, state) = (tail.hooks.clone(), tail.state.clone());
-            steps.push(Step::Hooks { name: "startContainer", hooks, state });
+            steps.push(Step::Hooks { name: "startContainer".into(), hooks, state });
         }
         Self::ending(process, tail.config, tail.options, steps)
     }
@@ -115,11 +115,11 @@ impl Plan {
         steps.push(Step::BoundingSet(sets.bounding));
         if !process.selinux_label.is_empty() {
             let label = process.selinux_label.clone();
-            steps.push(Step::Label { file: "exec", label });
+            steps.push(Step::Label { file: "exec".into(), label });
         }
         if !process.apparmor_profile.is_empty() {
             let label = format!("exec {}", process.apparmor_profile);
-            steps.push(Step::Label { file: "apparmor/exec", label });
+            steps.push(Step::Label { file: "apparmor/exec".into(), label });
         }
         // After the labels, which are files; before the filter, which need not allow its calls.
         if !process.no_new_privileges {

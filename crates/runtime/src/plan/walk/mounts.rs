@@ -81,7 +81,7 @@ impl Walk<'_> {
             None
         };
         let made = match make(mount, mode) {
-            Err(Errno::PERM) => match mount.refused {
+            Err(Errno::PERM) => match &mount.refused {
                 Refused::Fail => return Err(Errno::PERM),
                 Refused::Skip => return Ok(()),
                 Refused::Bind(source) => {
