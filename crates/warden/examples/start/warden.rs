@@ -141,6 +141,7 @@ fn specification() -> Result<ContainerSpec> {
             rlimits: defaults::rlimits(),
             oom_score_adj: None,
             init: false,
+            landlock: None,
         },
     })
 }
