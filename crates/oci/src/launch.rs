@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use bulkhead_runtime::capabilities::CapabilitySets;
-use bulkhead_runtime::cgroup::{Hierarchies, Layout};
+use bulkhead_runtime::cgroup::{Hierarchies, HostMode, Layout};
 use bulkhead_runtime::plan::{
     BundleOptions, CgroupMount, Failure, Host, KINDS, Report, Spawned, Surroundings,
 };
@@ -24,6 +24,7 @@ use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::record::{Identity, Record};
+use crate::reports::Reports;
 use crate::sources::{self, Opened};
 use crate::{console, id_maps, listener, seal, security};
 
@@ -240,10 +241,9 @@ impl Launch<'_> {
         if let Some(child) = child.as_ref() {
             self.adopt(plan, child, control)?;
         }
+        let mut reports = Reports::new(control);
         loop {
-            let report = Report::wait(control.as_fd());
-            let report = report.map_err(Error::system("hear from the container's process"))?;
-            match report {
+            match reports.next(child.is_some())? {
                 Some((Report::Cloned { pid }, Some(pidfd))) => {
                     let it = child.insert(Child { pid, pidfd });
                     self.adopt(plan, it, control)?;
@@ -338,8 +338,8 @@ impl Launch<'_> {
     }
 
     fn make_cgroup(&mut self) -> Result<Option<OwnedFd>> {
-        self.opened.sources.cgroup = self.cgroup_mount()?;
         if self.record.cgroup.is_none() || self.record.cgroup.unit.is_some() {
+            self.opened.sources.cgroup = self.cgroup_mount()?;
             return Ok(None);
         }
         let hierarchies = Hierarchies::detect()?;
@@ -348,11 +348,12 @@ impl Launch<'_> {
             let index = self.opened.keep(procs)?;
             self.opened.sources.cgroup_v1_procs.push(index);
         }
+        self.opened.sources.cgroup = self.cgroup_mount()?;
         Ok(join.v2_dir)
     }
 
     /// What the container is to see at `/sys/fs/cgroup`.
-    fn cgroup_mount(&self) -> Result<CgroupMount> {
+    fn cgroup_mount(&mut self) -> Result<CgroupMount> {
         let wanted = self.config.mounts.iter().any(|mount| mount.kind == "cgroup");
         if !wanted {
             return Ok(CgroupMount::default());
@@ -361,6 +362,14 @@ impl Launch<'_> {
             std::fs::read_to_string(file).map_err(Error::system(format!("read {file}")))
         };
         let layout = Layout::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
+        let namespaces = self.config.linux.iter().flat_map(|it| &it.namespaces);
+        let own = namespaces.map(|it| it.kind).any(|kind| kind == NamespaceKind::Cgroup);
+        if !own
+            && layout.mode() != HostMode::V2
+            && let Some(groups) = self.opened.open_groups(&layout, &self.record.cgroup.paths)?
+        {
+            return Ok(CgroupMount::Groups(groups));
+        }
         Ok(CgroupMount::Hierarchies(Host::from(&layout)))
     }
 

@@ -18,6 +18,7 @@ mod launch;
 mod listener;
 mod log;
 mod record;
+mod reports;
 mod seal;
 mod security;
 mod sources;

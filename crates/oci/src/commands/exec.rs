@@ -16,6 +16,7 @@ use crate::foreground::{Foreground, exit_status};
 use crate::launch::{self, reap, reason, say};
 use crate::log::Log;
 use crate::record::{Identity, Record};
+use crate::reports::Reports;
 use crate::{console, seal};
 
 pub fn run(global: &Global, command: &Command, _log: &Log) -> Result<u8> {
@@ -154,10 +155,9 @@ impl Exec {
         control: &OwnedFd,
         command: &Command,
     ) -> Result<()> {
+        let mut reports = Reports::new(control);
         loop {
-            let report = Report::wait(control.as_fd());
-            let report = report.map_err(Error::system("hear from the new process"))?;
-            match report {
+            match reports.next(child.is_some())? {
                 Some((Report::Cloned { pid }, Some(pidfd))) => {
                     let it = child.insert(Child { pid, pidfd });
                     if plan.waits {
