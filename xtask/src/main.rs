@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod clients;
 mod demo;
 mod layers;
 mod setup;
@@ -17,7 +18,7 @@ usage: cargo xtask COMMAND
 
   demo            set up this machine, build Bulkhead and run the SecurityApp walk-through; leave it running
   demo --down     remove every trace of it
-  test [PART …]   everything that is tested: format lint unit walkthrough vm (default: all)
+  test [PART …]   everything that is tested: format lint unit clients walkthrough vm (default: all)
   bench run       `run --rm` of a no-op: bulkhead, and the docker CLI against Bulkhead and Docker
 ";
 

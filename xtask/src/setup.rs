@@ -118,7 +118,7 @@ pub fn debian_base() -> Result<PathBuf> {
 }
 
 /// The files of /etc/apt that name Debian's own archive for bookworm.
-fn apt_sources() -> Result<String> {
+pub fn apt_sources() -> Result<String> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(entries) = std::fs::read_dir("/etc/apt/sources.list.d") {
         files.extend(entries.filter_map(Result::ok).map(|entry| entry.path()));

@@ -52,7 +52,7 @@ const PACKAGES: &[(&str, &str)] = &[
 
 /// The parts by name; none means all.
 pub fn run(parts: &[&str]) -> Result<()> {
-    let known = ["format", "lint", "unit", "walkthrough", "vm"];
+    let known = ["format", "lint", "unit", "clients", "walkthrough", "vm"];
     if let Some(unknown) = parts.iter().find(|part| !known.contains(part)) {
         bail!("there is no part {unknown:?}: use {}", known.join(", "));
     }
@@ -77,6 +77,9 @@ pub fn run(parts: &[&str]) -> Result<()> {
     tally.check("the program is static", || is_static(&bin.join("bulkhead")));
     if wanted("unit") {
         rust_tests(&mut tally, &bin, &skipped)?;
+    }
+    if wanted("clients") {
+        crate::clients::test(&mut tally, &bin);
     }
     if wanted("walkthrough") {
         walkthrough::test(&mut tally, &bin);
