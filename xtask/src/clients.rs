@@ -93,12 +93,15 @@ fn run(root: &Path, program: &Path, client: &str, cgroup: &str) -> Result<String
     for (name, text) in SCRIPTS {
         std::fs::write(scripts.join(name), text)?;
     }
-    Shell::default().run(&format!(
+    let said = Shell::default().run(&format!(
         "timeout --kill-after 10 300 sh {}/enter.sh {} {} {client}.sh {cgroup}",
         scripts.display(),
         root.display(),
         program.display()
-    ))
+    ));
+    // what was mounted there has gone with the namespaces
+    std::fs::remove_dir(root.with_extension("scratch").join(cgroup))?;
+    said
 }
 
 /// Removes the test's own cgroup everywhere; what is left below it, the script has judged.

@@ -38,12 +38,12 @@ start="ctr run -d --runtime io.containerd.runc.v2 --runc-binary $runtime"
 
 same "containerd: run" "hello" $run $name first echo hello
 # ctr 1.6 forgets to pass the end of an input that ends before the task is there
-same "containerd: standard input" "in" sh -c "(until ctr task list | grep -q first; do sleep 0.1; done; echo in) | $run $name first cat"
+same "containerd: standard input" "in" sh -c "(until ctr task list | grep -q RUNNING; do sleep 0.1; done; echo in) | $run $name first cat"
 status "containerd: exit status 0" 0 $run $name first true
 status "containerd: exit status 3" 3 $run $name first sh -c "exit 3"
 same "containerd: no such program" "yes" sh -c "$run $name first nothing-of-that-name 2>&1 | grep -q 'executable file not found in \$PATH' && echo yes"
 same "containerd: a file that is no program" "yes" sh -c "$run $name first /etc/plain 2>&1 | grep -q 'permission denied' && echo yes"
-same "containerd: a person's terminal" "yes 24 80" terminal "stty rows 24 cols 80; $run -t $name first sh -c 'test -t 0 && sleep 0.2; echo yes \$(stty size)'"
+same "containerd: a person's terminal" "yes 24 80" terminal "stty rows 24 cols 80; $run -t $name first sh -c 'until stty size 2>/dev/null | grep -q .; do sleep 0.1; done; echo yes \$(stty size)'"
 same "containerd: capabilities" "00000000a82425fb" sh -c "$run --cap-add CAP_SYS_ADMIN $name first grep CapEff /proc/self/status | cut -f2"
 same "containerd: --privileged" "rw" sh -c "$run --privileged $name first grep ' /sys ' /proc/mounts | cut -d' ' -f4 | cut -d, -f1"
 same "containerd: --read-only" "1" sh -c "$run --read-only $name first touch /x >/dev/null 2>&1; echo \$?"

@@ -26,7 +26,7 @@ status "docker: a file that is no program" 126 $run busybox /etc/plain
 status "docker: a directory is no program" 126 $run busybox /etc
 same "docker: terminal" "yes" sh -c "$run -t busybox sh -c 'test -t 0 && test -t 1 && echo yes'"
 # the client tells the size once the container runs
-same "docker: a person's terminal" "yes 24 80" terminal "stty rows 24 cols 80; $run -it busybox sh -c 'until stty size >/dev/null 2>&1; do sleep 0.1; done; test -t 0 && echo yes \$(stty size)'"
+same "docker: a person's terminal" "yes 24 80" terminal "stty rows 24 cols 80; $run -it busybox sh -c 'until stty size 2>/dev/null | grep -q .; do sleep 0.1; done; test -t 0 && echo yes \$(stty size)'"
 
 $start --name box --memory 64m --pids-limit 50 --cpus 0.5 busybox sh -c 'echo started; trap "echo stopping; exit 5" TERM; while :; do sleep 0.1; done' >/dev/null
 same "docker: run -d" "running" docker inspect --format '{{.State.Status}}' box
@@ -34,7 +34,7 @@ same "docker: logs" "started" sh -c 'until docker logs box | grep .; do sleep 0.
 same "docker: exec" "inside" docker exec box echo inside
 same "docker: exec -i" "in" sh -c "echo in | docker exec -i box cat"
 same "docker: exec -t" "yes" docker exec -t box sh -c 'test -t 1 && echo yes'
-same "docker: exec -it at a person's terminal" "yes 30 90" terminal "stty rows 30 cols 90; docker exec -it box sh -c 'until stty size >/dev/null 2>&1; do sleep 0.1; done; test -t 0 && echo yes \$(stty size)'"
+same "docker: exec -it at a person's terminal" "yes 30 90" terminal "stty rows 30 cols 90; docker exec -it box sh -c 'until stty size 2>/dev/null | grep -q .; do sleep 0.1; done; test -t 0 && echo yes \$(stty size)'"
 same "docker: exec -u -w -e" "1000 /etc a" docker exec -u guest -w /etc -e X=a box sh -c 'echo $(id -u) $(pwd) $X'
 same "docker: exec -d" "yes" sh -c "docker exec -d box touch /tmp/made; until docker exec box ls /tmp/made >/dev/null 2>&1; do sleep 0.1; done; echo yes"
 same "docker: exec --privileged" "yes" sh -c "docker exec --privileged box sh -c 'grep CapEff /proc/self/status' | grep -q '[1-9a-f]ff\$' && echo yes"

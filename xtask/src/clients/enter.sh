@@ -3,7 +3,9 @@
 # running ends with it. ROOT itself is not written to.
 set -e
 root=$1 program=$2 cases=$3 cgroup=$4
-if [ -z "$INSIDE" ]; then
+version() { [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ] || echo 2; }
+case $INSIDE in
+"")
     for hierarchy in $(awk '$3 ~ /^cgroup2?$/ {print $2}' /proc/mounts); do
         mkdir "$hierarchy/$cgroup"
         for file in cpuset.cpus cpuset.mems; do
@@ -12,9 +14,19 @@ if [ -z "$INSIDE" ]; then
         done
         echo $$ > "$hierarchy/$cgroup/cgroup.procs"
     done
-    INSIDE=yes exec unshare --mount --propagation private --net --ipc --uts --cgroup --pid --fork --kill-child \
-        sh "$0" "$@"
-fi
+    INSIDE=cgroup exec unshare --cgroup sh "$0" "$@" ;;
+cgroup)
+    # version 2 wants no process beside the cgroups that have controllers
+    if [ "$(version)" ]; then
+        top=/sys/fs/cgroup/$cgroup
+        mkdir "$top/clients"
+        echo $$ > "$top/clients/cgroup.procs"
+        for controller in $(cat "$top/cgroup.controllers"); do
+            echo "+$controller" > "$top/cgroup.subtree_control"
+        done
+    fi
+    INSIDE=yes exec unshare --mount --propagation private --net --ipc --uts --pid --fork --kill-child sh "$0" "$@" ;;
+esac
 
 # what lies above ROOT, gone at the end
 scratch=$root.scratch/$cgroup
@@ -39,17 +51,9 @@ mount -t mqueue mqueue "$new/dev/mqueue"
 mount -t tmpfs -o mode=755 tmpfs "$new/run"
 mount -t tmpfs -o mode=1777 tmpfs "$new/tmp"
 mount -t tmpfs tmpfs "$new/var/lib"
-# The cgroup file systems again, whose root is now CGROUP: nothing beside it is in sight. Version 2 wants no process
-# beside the cgroups that have controllers.
-if [ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ]; then
+# The cgroup file systems again, whose root is now CGROUP: nothing beside it is in sight.
+if [ "$(version)" ]; then
     mount -t cgroup2 cgroup2 "$new/sys/fs/cgroup"
-    mkdir "$new/sys/fs/cgroup/clients"
-    for process in $(cat "$new/sys/fs/cgroup/cgroup.procs"); do
-        echo "$process" > "$new/sys/fs/cgroup/clients/cgroup.procs"
-    done
-    for controller in $(cat "$new/sys/fs/cgroup/cgroup.controllers"); do
-        echo "+$controller" > "$new/sys/fs/cgroup/cgroup.subtree_control"
-    done
 else
     mount -t tmpfs -o mode=755 tmpfs "$new/sys/fs/cgroup"
     while IFS=: read -r _ controllers _; do

@@ -40,7 +40,7 @@ status "podman: no such path" 127 $run busybox /nothing/of/that/name
 status "podman: a file that is no program" 126 $run busybox /etc/plain
 status "podman: a directory is no program" 126 $run busybox /etc
 same "podman: terminal" "yes" sh -c "$run -t busybox sh -c 'test -t 0 && test -t 1 && echo yes'"
-same "podman: a person's terminal" "yes 24 80" terminal "stty rows 24 cols 80; $run -it busybox sh -c 'test -t 0 && echo yes \$(stty size)'"
+same "podman: a person's terminal" "yes 24 80" terminal "stty rows 24 cols 80; $run -it busybox sh -c 'until stty size 2>/dev/null | grep -q .; do sleep 0.1; done; test -t 0 && echo yes \$(stty size)'"
 
 $start --name box --memory 64m --pids-limit 50 --cpus 0.5 busybox sh -c 'echo started; trap "echo stopping; exit 5" TERM; while :; do sleep 0.1; done' >/dev/null
 same "podman: run -d" "running" podman inspect --format '{{.State.Status}}' box
@@ -48,7 +48,7 @@ same "podman: logs" "started" sh -c 'until podman logs box | grep .; do sleep 0.
 same "podman: exec" "inside" podman exec box echo inside
 same "podman: exec -i" "in" sh -c "echo in | podman exec -i box cat"
 same "podman: exec -t" "yes" podman exec -t box sh -c 'test -t 1 && echo yes'
-same "podman: exec -it at a person's terminal" "yes 30 90" terminal "stty rows 30 cols 90; podman exec -it box sh -c 'test -t 0 && echo yes \$(stty size)'"
+same "podman: exec -it at a person's terminal" "yes 30 90" terminal "stty rows 30 cols 90; podman exec -it box sh -c 'until stty size 2>/dev/null | grep -q .; do sleep 0.1; done; test -t 0 && echo yes \$(stty size)'"
 same "podman: exec -u -w -e" "1000 /etc a" podman exec -u guest -w /etc -e X=a box sh -c 'echo $(id -u) $(pwd) $X'
 same "podman: exec -d" "yes" sh -c "podman exec -d box touch /tmp/made >/dev/null; until podman exec box ls /tmp/made >/dev/null 2>&1; do sleep 0.1; done; echo yes"
 status "podman: exec, exit status" 3 podman exec box sh -c "exit 3"
