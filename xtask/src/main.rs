@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod clients;
 mod demo;
 mod isolation;
 mod layers;
@@ -18,7 +19,7 @@ usage: cargo xtask COMMAND
 
   demo            set up this machine, build Bulkhead and run the SecurityApp walk-through; leave it running
   demo --down     remove every trace of it
-  test [PART …]   everything that is tested: format lint unit isolation walkthrough vm
+  test [PART …]   everything that is tested: format lint unit isolation clients walkthrough vm
   bench run       `run --rm` of a no-op: bulkhead, and the docker CLI against Bulkhead and Docker
   bench oci [--rounds N] [--format json] [--bulkhead FILE]
                   a no-op by `bulkhead oci`, crun and runc: run, exec, create, memory, system calls

@@ -61,7 +61,7 @@ const PACKAGES: &[(&str, &str)] = &[
 
 /// The parts by name; none means all.
 pub fn run(parts: &[&str]) -> Result<()> {
-    let known = ["format", "lint", "unit", "isolation", "walkthrough", "vm"];
+    let known = ["format", "lint", "unit", "isolation", "clients", "walkthrough", "vm"];
     if let Some(unknown) = parts.iter().find(|part| !known.contains(part)) {
         bail!("there is no part {unknown:?}: use {}", known.join(", "));
     }
@@ -89,6 +89,9 @@ pub fn run(parts: &[&str]) -> Result<()> {
     }
     if wanted("isolation") {
         crate::isolation::test(&mut tally, &bin)?;
+    }
+    if wanted("clients") {
+        crate::clients::test(&mut tally, &bin);
     }
     if wanted("walkthrough") {
         walkthrough::test(&mut tally, &bin);

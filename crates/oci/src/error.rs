@@ -34,7 +34,7 @@ pub enum Error {
     Resctrl(#[from] ResctrlError),
     #[error(transparent)]
     Hook(#[from] HookError),
-    #[error("{what}: {cause}")]
+    #[error("{what}: {}", spelled(cause))]
     System { what: String, cause: io::Error },
 }
 
@@ -57,5 +57,30 @@ impl Error {
 impl From<PlanError> for Error {
     fn from(error: PlanError) -> Self {
         Self::Config(error.to_string())
+    }
+}
+
+/// As Go spells it, which is what the callers look for: "no such file or directory", without the
+/// number behind it.
+fn spelled(cause: &io::Error) -> String {
+    let text = cause.to_string();
+    match cause.raw_os_error() {
+        None => text,
+        Some(_) => text.split(" (os error").next().unwrap_or_default().to_lowercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn causes_are_spelled_as_go_does() {
+        let error = Error::system("open /x")(Errno::NOENT);
+        assert_eq!(error.to_string(), "open /x: no such file or directory");
+        let error = Error::system("read /x")(io::Error::other("Two words"));
+        assert_eq!(error.to_string(), "read /x: Two words");
     }
 }

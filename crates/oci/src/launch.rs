@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use bulkhead_runtime::capabilities::CapabilitySets;
-use bulkhead_runtime::cgroup::{Cgroup, Hierarchies};
+use bulkhead_runtime::cgroup::{Cgroup, Hierarchies, HostMode, Layout};
 use bulkhead_runtime::plan::{
     BundleOptions, CgroupMount, Failure, Host, KINDS, Report, Spawned, Surroundings,
 };
@@ -370,8 +370,8 @@ impl Launch<'_> {
             return Ok(None);
         }
         let hierarchies = self.hierarchies.insert(Hierarchies::detect()?);
-        self.opened.sources.cgroup = CgroupMount::Hierarchies(Host::from(&*hierarchies));
         if self.record.cgroup.is_none() || self.record.cgroup.unit.is_some() {
+            self.opened.sources.cgroup = self.cgroup_mount()?;
             return Ok(None);
         }
         let cgroup = self.record.cgroup.make(hierarchies, &self.config, self.log)?;
@@ -380,7 +380,28 @@ impl Launch<'_> {
             let index = self.opened.keep(procs)?;
             self.opened.sources.cgroup_v1_procs.push(index);
         }
+        self.opened.sources.cgroup = self.cgroup_mount()?;
         Ok(join.v2_dir)
+    }
+
+    /// What the container is to see at `/sys/fs/cgroup`.
+    fn cgroup_mount(&mut self) -> Result<CgroupMount> {
+        let shown = self.config.mounts.iter().any(|mount| mount.kind == "cgroup");
+        let Some(hierarchies) = self.hierarchies.as_ref().filter(|_| shown) else {
+            return Ok(CgroupMount::default());
+        };
+        let namespaces = self.config.linux.iter().flat_map(|it| &it.namespaces);
+        let own = namespaces.map(|it| it.kind).any(|kind| kind == NamespaceKind::Cgroup);
+        if !own && hierarchies.mode() != HostMode::V2 {
+            let read = |file: &str| {
+                std::fs::read_to_string(file).map_err(Error::system(format!("read {file}")))
+            };
+            let layout = Layout::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
+            if let Some(groups) = self.opened.open_groups(&layout, &self.record.cgroup.paths)? {
+                return Ok(CgroupMount::Groups(groups));
+            }
+        }
+        Ok(CgroupMount::Hierarchies(Host::from(hierarchies)))
     }
 
     fn failed(&self, reason: &str) -> Error {

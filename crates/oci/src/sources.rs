@@ -1,9 +1,11 @@
 //! What a container is made from, opened on the host before anything is cloned.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use bulkhead_runtime::FdIndex;
+use bulkhead_runtime::cgroup::Layout;
 use bulkhead_runtime::mount_options::{Bind, MountOptions};
 use bulkhead_runtime::plan::BundleSources;
 use bulkhead_spec::oci::{self, Config};
@@ -52,6 +54,34 @@ impl Opened {
             .map_err(|_| Error::Config("there are more than 65,535 mounts".to_owned()))?;
         self.descriptors.push(fd);
         Ok(FdIndex(index))
+    }
+
+    /// Clones the mounts of a container's own v1 groups, by the name of the hierarchy's directory.
+    /// `None` where that takes privileges that are not there, or there are no groups.
+    pub fn open_groups(
+        &mut self,
+        layout: &Layout,
+        paths: &BTreeMap<String, String>,
+    ) -> Result<Option<Vec<(String, FdIndex)>>> {
+        let mut groups = Vec::new();
+        for hierarchy in &layout.v1 {
+            let names = &hierarchy.controllers;
+            let Some(path) = names.iter().find_map(|name| paths.get(name)) else { continue };
+            let failed = |error: std::io::Error| Error::System {
+                what: format!("open the cgroup {path}"),
+                cause: error,
+            };
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let fd = path::open_host(Path::new(path), flags).map_err(failed)?;
+            let name = names.join(",");
+            let name = name.strip_prefix("name=").unwrap_or(&name).to_owned();
+            match clone(fd.as_fd(), false) {
+                Ok(tree) => groups.push((name, self.keep(tree)?)),
+                Err(Errno::PERM) => return Ok(None),
+                Err(errno) => return Err(failed(errno.into())),
+            }
+        }
+        Ok(Some(groups).filter(|groups| !groups.is_empty()))
     }
 
     fn open_root(&mut self, config: &Config, bundle: &Path) -> Result<()> {

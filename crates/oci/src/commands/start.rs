@@ -23,9 +23,10 @@ pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
     let config = directory.config()?;
     let stopped = || Error::Refused("cannot start a container that has stopped".to_owned());
     let process = record.process.ok_or_else(stopped)?;
+    // before it may go on: a short program has ended, and its parent has reaped it, at once
+    let pidfd = process.open().ok_or_else(stopped)?;
     let control = directory.call()?.ok_or_else(stopped)?;
     launch::say(&control, process.pid)?;
-    let pidfd = process.open().ok_or_else(stopped)?;
     let process = launch::Process { pidfd: &pidfd, pid: process.pid };
     let state = || record.state(Status::Created, &config);
     launch::await_execution(&control, process, &config, state, |failure| Error::Start {

@@ -53,6 +53,11 @@ pub(super) fn describe(steps: &[Step], program: &Program, failure: &Failure) -> 
                 format!("exec: {name:?}: executable file not found in $PATH")
             }
         }
+        // runc says the first half or the second, by the version of Go; Docker before 23 and podman
+        // know the second alone, for their exit status 126
+        Step::FindProgram if failure.errno == Errno::ISDIR.raw_os_error() => {
+            format!("exec: {:?}: {reason}: permission denied", program.name)
+        }
         Step::Execute { .. } | Step::FindProgram => {
             format!("exec: {:?}: {reason}", program.name)
         }

@@ -142,6 +142,9 @@ fn failures_are_worded_for_dockers_clients() {
         let failure = Failure { step, errno, detail: detail.to_owned() };
         assert_eq!(plan.describe(&failure), want);
     }
+    let failure = Failure { step: 0, errno: 21, detail: String::new() };
+    let text = failure::describe(&[Step::FindProgram], &plan.program, &failure);
+    assert_eq!(text, "exec: \"nginx\": is a directory: permission denied");
 }
 
 proptest::proptest! {
