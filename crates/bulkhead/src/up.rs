@@ -38,6 +38,9 @@ pub struct UpArguments {
     /// The name of the cgroups that hold the containers'
     #[arg(long, default_value = "bulkhead")]
     pub cgroup_parent: String,
+    /// How many empty compartments are kept ready for the next containers (0: none)
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(..=64))]
+    pub compartments: u8,
     /// Where the ECS API listens
     #[arg(long, default_value = "127.0.0.1:7400")]
     pub api: SocketAddr,
@@ -204,6 +207,7 @@ async fn open_engine(arguments: &UpArguments) -> Result<Arc<Engine>, Failure> {
         bridge: arguments.bridge.clone(),
         bridge_address: arguments.bridge_address,
         cgroup_parent: arguments.cgroup_parent.clone(),
+        compartments: arguments.compartments,
         first_id: FIRST_ID,
         registries: bulkhead_image::RegistryOptions {
             insecure_registries: arguments.insecure_registry.clone(),

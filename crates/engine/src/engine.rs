@@ -96,6 +96,7 @@ impl Engine {
             // Fails only while the process ends: the next engine asks the warden for exits.
             let _ = sender.send(event);
         })?;
+        warden.compartments(Some(options.compartments))?;
         let first = IdRange { first: options.first_id, size: IdRange::SIZE };
         let maps_owners = places.maps_owners(&warden.user_namespace(first)?)?;
         if !maps_owners {

@@ -20,6 +20,8 @@ pub struct Options {
     /// The cgroup at the root of each hierarchy below which the engine makes its own, and in that
     /// one for every container. Engines can share it.
     pub cgroup_parent: String,
+    /// How many empty compartments the warden keeps ready for the next containers; 0 is none.
+    pub compartments: u8,
     pub registries: RegistryOptions,
 }
 
@@ -36,6 +38,7 @@ impl Options {
             // with room for 16,000 containers below 2^31 (some tools read ids as signed).
             first_id: 1_000_000_000,
             cgroup_parent: "bulkhead".to_owned(),
+            compartments: 2,
             registries: RegistryOptions::default(),
         }
     }

@@ -35,10 +35,10 @@ pub enum Request {
     List,
     Namespaces(Id),
     UserNamespace(IdRange),
-    /// How many compartments are kept ready from now on, where that is to change.
-    Compartments(Option<u8>),
     Forget(Id),
     ShutDown,
+    /// How many compartments are kept ready from now on, where that is to change.
+    Compartments(Option<u8>),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -16,7 +16,6 @@ use rustix::process::{Resource, Rlimit, WaitId, WaitIdOptions, waitid};
 
 use super::io::monotonic;
 use super::nursery;
-use super::process::Phase;
 use super::{Caller, Source, Warden, Watched, spawn};
 use crate::wire::{Packet, Reply};
 
@@ -115,14 +114,9 @@ impl Warden {
         self.tell_of_compartments();
     }
 
-    /// Builds what is missing, if nothing is being started.
+    /// Builds what is missing, once nothing has been started for a moment.
     pub(super) fn refill_compartments(&mut self) {
         if self.compartments.deadline().is_none_or(|at| at > monotonic()) {
-            return;
-        }
-        let busy = |phase| matches!(phase, Phase::Preparing | Phase::Starting);
-        if self.processes.values().any(|process| busy(process.phase)) {
-            self.compartments.postpone();
             return;
         }
         self.compartments.refill = None;

@@ -200,6 +200,7 @@ impl Warden {
     }
 
     fn start(&mut self, id: Id, caller: Caller) -> Result<(), Fault> {
+        self.compartments.postpone();
         let process = self.processes.get_mut(&id).ok_or(Fault::Unknown(id))?;
         match (process.phase, &process.failure) {
             (Phase::Created, _) => {}
