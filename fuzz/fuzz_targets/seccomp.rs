@@ -2,8 +2,9 @@
 //! comes to an end for every call.
 #![no_main]
 
-use bulkhead_runtime::seccomp::compile;
+use bulkhead_runtime::seccomp::{CompileOptions, compile, compile_oci};
 use bulkhead_runtime::{Capabilities, Seccomp};
+use bulkhead_spec::oci;
 use bulkhead_sys::seccomp::Instruction;
 use libfuzzer_sys::fuzz_target;
 
@@ -14,6 +15,12 @@ fuzz_target!(|input: (u64, &str)| {
     let (capabilities, text) = input;
     let profile = Seccomp::Profile(text.to_owned());
     if let Ok(Some(filter)) = compile(&profile, Capabilities(capabilities)) {
+        check(&filter.instructions);
+    }
+    // the same text as `linux.seccomp` of a config.json
+    let Ok(profile) = serde_json::from_str::<oci::Seccomp>(text) else { return };
+    let options = CompileOptions { close_socketcall: capabilities & 1 == 0 };
+    if let Ok(Some(filter)) = compile_oci(&profile, options) {
         check(&filter.instructions);
     }
 });

@@ -45,16 +45,17 @@ impl Log {
 
     /// Says why a command failed: in the log, and to people on standard error.
     pub fn fail(&self, name: &str, error: &Error) {
-        let text = match error {
-            Error::Start { .. } => format!("{name} {error}"),
-            error => error.to_string(),
+        let mut text = error.to_string();
+        if matches!(error, Error::Start { .. }) {
+            text = format!("{name} {text}");
+        }
+        // a closed stderr leaves nobody to tell
+        let _ = match (&self.file, error) {
+            (Some(_), _) | (None, Error::Start { .. }) => writeln!(std::io::stderr(), "{text}"),
+            (None, _) => writeln!(std::io::stderr(), "{name}: {text}"),
         };
         if self.file.is_some() {
             self.write("error", &text);
-            // a closed stderr leaves nobody to tell
-            let _ = writeln!(std::io::stderr(), "{text}");
-        } else {
-            let _ = writeln!(std::io::stderr(), "{name}: {text}");
         }
     }
 

@@ -16,7 +16,8 @@ fn cve_2025_24965_ids_that_are_paths() -> Result<()> {
         let container = Container::new(runtime, &bundle)?;
         let path = bundle.path().to_string_lossy().into_owned();
         for id in ["../planted", "a/../../planted", ".", "..", "a/b", "", "a\nb"] {
-            let said = container.say(&["create", "--bundle", &path, id])?;
+            // kept, so that what it made is seen
+            let said = container.say(&["run", "--keep", "--bundle", &path, id])?;
             let after: Vec<String> =
                 entries(bundle.path())?.into_iter().filter(|it| !before.contains(it)).collect();
             let planted: Vec<&String> = after.iter().filter(|it| *it != "config.json").collect();
