@@ -15,7 +15,8 @@ use crate::up::UpArguments;
     version,
     about,
     propagate_version = true,
-    disable_help_subcommand = true
+    disable_help_subcommand = true,
+    after_help = "`bulkhead oci` is an OCI runtime for containerd, dockerd and podman: see `bulkhead oci --help`."
 )]
 pub struct Cli {
     #[command(flatten)]
