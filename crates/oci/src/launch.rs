@@ -365,12 +365,14 @@ impl Launch<'_> {
     }
 
     fn make_cgroup(&mut self) -> Result<Option<OwnedFd>> {
-        let shown = self.config.mounts.iter().any(|mount| mount.kind == "cgroup");
-        if self.record.cgroup.is_none() && !shown {
+        if self.record.cgroup.is_none() {
+            // a host without cgroups has none to show either
+            self.hierarchies = Hierarchies::detect().ok();
+            self.opened.sources.cgroup = self.cgroup_mount()?;
             return Ok(None);
         }
         let hierarchies = self.hierarchies.insert(Hierarchies::detect()?);
-        if self.record.cgroup.is_none() || self.record.cgroup.unit.is_some() {
+        if self.record.cgroup.unit.is_some() {
             self.opened.sources.cgroup = self.cgroup_mount()?;
             return Ok(None);
         }
