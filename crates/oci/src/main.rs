@@ -9,6 +9,10 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments = std::env::args_os().skip(1).collect();
+    let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    // so that one command line serves both programs
+    if arguments.first().is_some_and(|word| word == "oci") {
+        arguments.remove(0);
+    }
     ExitCode::from(bulkhead_oci::main("bulkhead", arguments))
 }
