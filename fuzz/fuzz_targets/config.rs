@@ -20,10 +20,17 @@ fuzz_target!(|text: &[u8]| {
         no_pivot: false,
         new_keyring: true,
         preserve_fds: 0,
+        filter: None,
     };
     let sources = BundleSources { rootfs_path: "/bundle/rootfs".into(), ..Default::default() };
     match Plan::bundle(&config, &sources, &options) {
-        Ok(plan) => assert!(!plan.to_string().is_empty()),
+        Ok(plan) => {
+            let text = plan.to_string();
+            assert!(!text.is_empty());
+            // as it travels to a child that was made before it
+            let decoded = plan.encode().and_then(|bytes| Plan::decode(&bytes));
+            assert_eq!(decoded.expect("a plan is bytes").to_string(), text);
+        }
         Err(error) => assert!(!error.to_string().is_empty()),
     }
     // a process of `exec --process FILE` in the same container
