@@ -19,7 +19,7 @@ use rustix::net::{
 };
 
 use crate::error::{Error, Result};
-use crate::launch::reap;
+use crate::handshake::reap;
 
 /// Makes the nodes of `linux.devices` that the container's user namespace cannot make, each as a
 /// mount of its own, on a file system that is mounted nowhere. Those that the host has at the same

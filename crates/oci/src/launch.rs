@@ -1,32 +1,33 @@
 //! From a bundle to a container that waits for its start.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use bulkhead_runtime::capabilities::CapabilitySets;
 use bulkhead_runtime::cgroup::{Cgroup, Hierarchies, HostMode, Layout};
 use bulkhead_runtime::plan::{
-    BundleOptions, CgroupMount, Failure, Host, KINDS, Report, Spawned, Surroundings,
+    BundleOptions, CgroupMount, Failure, Host, Report, Spawned, Surroundings,
 };
-use bulkhead_runtime::seccomp::{self, CompileOptions, Compiled};
-use bulkhead_runtime::{Capabilities, Plan, hook};
+use bulkhead_runtime::{Plan, hook};
 use bulkhead_spec::oci::{self, Config, NamespaceKind, Status};
 use bulkhead_sys::process::{CLONE_NEWUSER, Child};
-use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::process::{
-    DumpableBehavior, Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid,
-};
+use rustix::process::{DumpableBehavior, Pid, Signal, pidfd_send_signal};
 
+use crate::adapt::{
+    compile_filter, fill_id_maps, mentions, not_ours, pass_sockets, warn_of_capabilities,
+};
 use crate::arguments::{Command, Global};
 use crate::control_group::{Place, limit_devices};
 use crate::directory::Directory;
 use crate::error::{Error, Result};
+use crate::handshake::{
+    Process, await_execution, leave_processors, reap, reason, say, write_pid_file,
+};
 use crate::inbox::Inbox;
 use crate::log::Log;
 use crate::record::{Identity, Record};
 use crate::sources::{self, Opened};
-use crate::{console, id_maps, listener, net_devices, rdt, seal, security};
+use crate::{console, id_maps, net_devices, rdt, seal, security};
 
 /// A container that has everything but the word to go.
 #[derive(Debug)]
@@ -454,160 +455,4 @@ impl Created {
             reason: self.plan.describe(failure),
         })
     }
-}
-
-/// The process that is about to be executed.
-#[derive(Debug, Clone, Copy)]
-pub struct Process<'a> {
-    pub pidfd: &'a OwnedFd,
-    pub pid: u32,
-}
-
-/// Waits for the end of the socket, which the exec closes.
-pub fn await_execution(
-    control: &OwnedFd,
-    process: Process<'_>,
-    config: &Config,
-    state: impl Fn() -> oci::State,
-    failed: impl Fn(&Failure) -> Error,
-) -> Result<()> {
-    loop {
-        let report = Report::wait(control.as_fd());
-        match report.map_err(Error::system("hear from the container's process"))? {
-            None => return Ok(()),
-            Some((Report::Failed(failure), _)) => return Err(failed(&failure)),
-            Some((Report::Listener, Some(memory))) => {
-                listener::pass_on(&memory, process.pidfd, process.pid, config, state())?;
-            }
-            Some(_) => {}
-        }
-    }
-}
-
-/// One byte that lets the child go on, and the pid that it has here.
-pub fn say(control: &OwnedFd, pid: u32) -> Result<()> {
-    let mut message = [b'g'; 5];
-    message[1..].copy_from_slice(&pid.to_le_bytes());
-    match rustix::net::send(control, &message, rustix::net::SendFlags::NOSIGNAL) {
-        // it has ended, and its last report says why
-        Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
-        Err(errno) => Err(Error::system("let the container's process go on")(errno)),
-    }
-}
-
-/// Gives up what the caller has been bound to (taskset(1), `CPUAffinity=` of systemd): that is no
-/// limit of the container, which has its cgroup's (runc #4041). The kernel leaves out what is not
-/// there, or not in the cpuset.
-pub fn leave_processors() {
-    let mut all = rustix::thread::CpuSet::new();
-    for processor in 0..rustix::thread::CpuSet::MAX_CPU {
-        all.set(processor);
-    }
-    // a runtime that may not stays where it is
-    let _ = rustix::thread::sched_setaffinity(None, &all);
-}
-
-/// Waits for the end of a child.
-pub fn reap(pidfd: &OwnedFd) {
-    while let Err(Errno::INTR) = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {}
-}
-
-/// Written beside and renamed: whoever waits for the file finds a whole number in it.
-pub fn write_pid_file(path: &Path, pid: u32) -> Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    std::fs::write(&partial, pid.to_string())
-        .and_then(|()| std::fs::rename(&partial, path))
-        .map_err(Error::system(format!("write the pid file {}", path.display())))
-}
-
-pub fn reason(errno: Errno) -> String {
-    let text = std::io::Error::from(errno).to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
-}
-
-/// Says which capabilities the container will not have, as config.md asks.
-fn warn_of_capabilities(config: &Config, log: &Log) {
-    let names = config.process.as_ref().and_then(|process| process.capabilities.as_ref());
-    let Some(names) = names else { return };
-    let (sets, unknown) = CapabilitySets::from_names(names);
-    for name in unknown {
-        log.warn(&format!("capability {name} is not known here and is left out"));
-    }
-    let has_users = config
-        .linux
-        .iter()
-        .flat_map(|it| &it.namespaces)
-        .any(|namespace| namespace.kind == NamespaceKind::User);
-    if has_users {
-        return;
-    }
-    let Ok(own) = rustix::thread::capabilities(None) else { return };
-    let missing = sets.permitted.without(Capabilities(own.permitted.bits()));
-    if missing != Capabilities::NONE {
-        let names = missing.names().join(", ");
-        log.warn(&format!(
-            "the runtime does not have these capabilities to give, they are left out: {names}"
-        ));
-    }
-}
-
-/// Compiles `linux.seccomp`. Where it filters `socket` by its arguments, 32-bit `socketcall` is
-/// closed too, which hides them; the annotation `io.bulkhead.seccomp.socketcall=open` opens it.
-pub fn compile_filter(config: &Config) -> Result<Option<Compiled>> {
-    let Some(profile) = config.linux.as_ref().and_then(|it| it.seccomp.as_ref()) else {
-        return Ok(None);
-    };
-    let open = config.annotations.get(SOCKETCALL).is_some_and(|value| value == "open");
-    let options = CompileOptions { close_socketcall: !open };
-    let compiled =
-        seccomp::compile_oci(profile, options).map_err(|error| Error::Config(error.to_string()))?;
-    // who names a listener gets one, even of a filter that notifies of nothing
-    let listened = !profile.listener_path.is_empty();
-    Ok(compiled.map(|it| Compiled { listener: it.listener || listened, ..it }))
-}
-
-const SOCKETCALL: &str = "io.bulkhead.seccomp.socketcall";
-
-/// Passes on sockets that the caller has from socket activation (sd_listen_fds(3)): they come before
-/// those of `--preserve-fds`, and the container's first process is the one they are for.
-fn pass_sockets(config: &mut Config) -> u32 {
-    let variable = |name: &str| std::env::var(name).ok();
-    let Some(count) = variable("LISTEN_FDS").and_then(|count| count.parse().ok()) else { return 0 };
-    if let Some(process) = &mut config.process {
-        process.env.push(format!("LISTEN_FDS={count}"));
-        process.env.push("LISTEN_PID=1".to_owned());
-        process
-            .env
-            .extend(variable("LISTEN_FDNAMES").map(|names| format!("LISTEN_FDNAMES={names}")));
-    }
-    count
-}
-
-/// A user namespace without mappings gets the caller's own ids, as under crun.
-fn fill_id_maps(config: &mut Config, log: &Log) {
-    let Some(linux) = &mut config.linux else { return };
-    let own =
-        linux.namespaces.iter().any(|it| it.kind == NamespaceKind::User && it.path.is_empty());
-    if !own || !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty() {
-        return;
-    }
-    let map = |host_id| vec![oci::IdMapping { container_id: 0, host_id, size: 1 }];
-    linux.uid_mappings = map(rustix::process::geteuid().as_raw());
-    linux.gid_mappings = map(rustix::process::getegid().as_raw());
-    log.warn(
-        "config.json has a user namespace without mappings: only root is mapped, to the caller",
-    );
-}
-
-fn mentions(text: &[u8], word: &[u8]) -> bool {
-    text.windows(word.len()).any(|part| part == word)
-}
-
-fn not_ours(config: &Config) -> i32 {
-    let listed = config.linux.iter().flat_map(|it| &it.namespaces);
-    listed.fold(0, |all, namespace| {
-        let name = namespace.kind.file();
-        all | KINDS.iter().find(|(_, known)| *known == name).map_or(0, |(flag, _)| *flag)
-    })
 }

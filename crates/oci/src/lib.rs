@@ -6,6 +6,7 @@
 //! behind: what a command needs to know it reads from there.
 #![forbid(unsafe_code)]
 
+mod adapt;
 mod arguments;
 mod commands;
 mod console;
@@ -16,6 +17,7 @@ mod error;
 mod foreground;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod handshake;
 mod id_maps;
 mod inbox;
 mod launch;

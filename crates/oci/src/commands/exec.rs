@@ -13,11 +13,11 @@ use crate::arguments::{Command, Global};
 use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::foreground::{Foreground, exit_status};
+use crate::handshake::{self, reap, reason, say};
 use crate::inbox::Inbox;
-use crate::launch::{self, reap, reason, say};
 use crate::log::Log;
 use crate::record::{Identity, Record};
-use crate::{console, rdt, seal};
+use crate::{adapt, console, rdt, seal};
 
 pub fn run(global: &Global, command: &Command, _log: &Log) -> Result<u8> {
     let directory = Directory::open(&global.root, command.id()?)?;
@@ -53,7 +53,7 @@ pub fn run(global: &Global, command: &Command, _log: &Log) -> Result<u8> {
             no_pivot: false,
             new_keyring: !command.has("no-new-keyring"),
             preserve_fds,
-            filter: launch::compile_filter(&config)?,
+            filter: adapt::compile_filter(&config)?,
         },
         record,
         config,
@@ -108,7 +108,7 @@ impl Exec {
         let stdio = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
         let surroundings =
             Surroundings { descriptors: &descriptors, control: theirs.as_fd(), stdio: Some(stdio) };
-        launch::leave_processors();
+        handshake::leave_processors();
         let preserved: Vec<u32> = (3..3 + self.options.preserve_fds).collect();
         let mut spawn = |v2: Option<&OwnedFd>| {
             plan.spawn(
@@ -177,10 +177,16 @@ impl Exec {
                     let Some(child) = child.as_ref() else { return Ok(()) };
                     self.finish(plan, child, command)?;
                     say(control, child.pid)?;
-                    let process = launch::Process { pidfd: &child.pidfd, pid: child.pid };
+                    let process = handshake::Process { pidfd: &child.pidfd, pid: child.pid };
                     let state = || self.record.state(Status::Running, &self.config);
                     let failed = |failure: &Failure| failed(&plan.describe(failure));
-                    return launch::await_execution(control, process, &self.config, state, failed);
+                    return handshake::await_execution(
+                        control,
+                        process,
+                        &self.config,
+                        state,
+                        failed,
+                    );
                 }
                 Some((Report::Failed(failure), _)) => {
                     return Err(failed(&plan.describe(&failure)));
@@ -205,7 +211,7 @@ impl Exec {
                 .map_err(Error::system(format!("set oom_score_adj to {score}")))?;
         }
         if let Some(path) = command.path("pid-file") {
-            launch::write_pid_file(&path, child.pid)?;
+            handshake::write_pid_file(&path, child.pid)?;
         }
         if let Some(path) = command.path("pidfd-socket") {
             let socket = console::connect(&path, "pidfd socket")?;

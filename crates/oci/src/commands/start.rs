@@ -5,7 +5,7 @@ use super::delete;
 use crate::arguments::{Command, Global};
 use crate::directory::Directory;
 use crate::error::{Error, Result};
-use crate::launch;
+use crate::handshake;
 use crate::log::Log;
 
 pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
@@ -26,10 +26,10 @@ pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
     // before it may go on: a short program has ended, and its parent has reaped it, at once
     let pidfd = process.open().ok_or_else(stopped)?;
     let control = directory.call()?.ok_or_else(stopped)?;
-    launch::say(&control, process.pid)?;
-    let process = launch::Process { pidfd: &pidfd, pid: process.pid };
+    handshake::say(&control, process.pid)?;
+    let process = handshake::Process { pidfd: &pidfd, pid: process.pid };
     let state = || record.state(Status::Created, &config);
-    launch::await_execution(&control, process, &config, state, |failure| Error::Start {
+    handshake::await_execution(&control, process, &config, state, |failure| Error::Start {
         command: "start",
         reason: failure.detail.clone(),
     })?;

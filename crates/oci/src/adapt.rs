@@ -1,0 +1,97 @@
+//! What the runtime makes of `config.json` before it is compiled: what is left out with a warning,
+//! and what comes from the caller.
+
+use bulkhead_runtime::Capabilities;
+use bulkhead_runtime::capabilities::CapabilitySets;
+use bulkhead_runtime::plan::KINDS;
+use bulkhead_runtime::seccomp::{self, CompileOptions, Compiled};
+use bulkhead_spec::oci::{self, Config, NamespaceKind};
+
+use crate::error::{Error, Result};
+use crate::log::Log;
+
+/// Says which capabilities the container will not have, as config.md asks.
+pub fn warn_of_capabilities(config: &Config, log: &Log) {
+    let names = config.process.as_ref().and_then(|process| process.capabilities.as_ref());
+    let Some(names) = names else { return };
+    let (sets, unknown) = CapabilitySets::from_names(names);
+    for name in unknown {
+        log.warn(&format!("capability {name} is not known here and is left out"));
+    }
+    let has_users = config
+        .linux
+        .iter()
+        .flat_map(|it| &it.namespaces)
+        .any(|namespace| namespace.kind == NamespaceKind::User);
+    if has_users {
+        return;
+    }
+    let Ok(own) = rustix::thread::capabilities(None) else { return };
+    let missing = sets.permitted.without(Capabilities(own.permitted.bits()));
+    if missing != Capabilities::NONE {
+        let names = missing.names().join(", ");
+        log.warn(&format!(
+            "the runtime does not have these capabilities to give, they are left out: {names}"
+        ));
+    }
+}
+
+/// Compiles `linux.seccomp`. Where it filters `socket` by its arguments, 32-bit `socketcall` is
+/// closed too, which hides them; the annotation `io.bulkhead.seccomp.socketcall=open` opens it.
+pub fn compile_filter(config: &Config) -> Result<Option<Compiled>> {
+    let Some(profile) = config.linux.as_ref().and_then(|it| it.seccomp.as_ref()) else {
+        return Ok(None);
+    };
+    let open = config.annotations.get(SOCKETCALL).is_some_and(|value| value == "open");
+    let options = CompileOptions { close_socketcall: !open };
+    let compiled =
+        seccomp::compile_oci(profile, options).map_err(|error| Error::Config(error.to_string()))?;
+    // who names a listener gets one, even of a filter that notifies of nothing
+    let listened = !profile.listener_path.is_empty();
+    Ok(compiled.map(|it| Compiled { listener: it.listener || listened, ..it }))
+}
+
+const SOCKETCALL: &str = "io.bulkhead.seccomp.socketcall";
+
+/// Passes on sockets that the caller has from socket activation (sd_listen_fds(3)): they come before
+/// those of `--preserve-fds`, and the container's first process is the one they are for.
+pub fn pass_sockets(config: &mut Config) -> u32 {
+    let variable = |name: &str| std::env::var(name).ok();
+    let Some(count) = variable("LISTEN_FDS").and_then(|count| count.parse().ok()) else { return 0 };
+    if let Some(process) = &mut config.process {
+        process.env.push(format!("LISTEN_FDS={count}"));
+        process.env.push("LISTEN_PID=1".to_owned());
+        process
+            .env
+            .extend(variable("LISTEN_FDNAMES").map(|names| format!("LISTEN_FDNAMES={names}")));
+    }
+    count
+}
+
+/// A user namespace without mappings gets the caller's own ids, as under crun.
+pub fn fill_id_maps(config: &mut Config, log: &Log) {
+    let Some(linux) = &mut config.linux else { return };
+    let own =
+        linux.namespaces.iter().any(|it| it.kind == NamespaceKind::User && it.path.is_empty());
+    if !own || !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty() {
+        return;
+    }
+    let map = |host_id| vec![oci::IdMapping { container_id: 0, host_id, size: 1 }];
+    linux.uid_mappings = map(rustix::process::geteuid().as_raw());
+    linux.gid_mappings = map(rustix::process::getegid().as_raw());
+    log.warn(
+        "config.json has a user namespace without mappings: only root is mapped, to the caller",
+    );
+}
+
+pub fn mentions(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|part| part == word)
+}
+
+pub fn not_ours(config: &Config) -> i32 {
+    let listed = config.linux.iter().flat_map(|it| &it.namespaces);
+    listed.fold(0, |all, namespace| {
+        let name = namespace.kind.file();
+        all | KINDS.iter().find(|(_, known)| *known == name).map_or(0, |(flag, _)| *flag)
+    })
+}
