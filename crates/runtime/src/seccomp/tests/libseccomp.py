@@ -4,6 +4,7 @@ answers each with a line. Test only; the library is called by ctypes."""
 import ctypes
 import json
 import os
+import signal
 import sys
 
 try:
@@ -121,7 +122,12 @@ def numbers(names, architecture):
     return [lib.seccomp_syscall_resolve_name_arch(known, name.encode()) for name in names]
 
 
+# seconds of processor time: some profiles send libseccomp 2.5 round in circles, where no handler of
+# Python's would run, but the signal's own action ends the process
+PATIENCE = 5
+
 for line in sys.stdin:
+    signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
     request = json.loads(line)
     if "profile" in request:
         answer = compile(request["profile"], request["native"])
