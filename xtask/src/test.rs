@@ -1,15 +1,16 @@
 //! `cargo xtask test`: format, lints, every test of the workspace, the real clients and the
 //! walk-through. Its last line counts them.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::setup;
 use crate::shell::Shell;
 use crate::walkthrough;
+
+mod rust;
 
 /// What was counted so far.
 #[derive(Debug, Default)]
@@ -85,7 +86,7 @@ pub fn run(parts: &[&str]) -> Result<()> {
     let bin = setup::program("dev")?;
     tally.check("the program is static", || is_static(&bin.join("bulkhead")));
     if wanted("unit") {
-        rust_tests(&mut tally, &bin, &skipped)?;
+        rust::test(&mut tally, &bin, &skipped)?;
     }
     if wanted("isolation") {
         crate::isolation::test(&mut tally, &bin)?;
@@ -124,46 +125,6 @@ fn cargo(arguments: &[&str]) -> Result<()> {
         .status()
         .context("run cargo")?;
     ensure!(status.success(), "cargo {} failed", arguments[0]);
-    Ok(())
-}
-
-/// Every test of the workspace, counted by name from the runner's own lines.
-fn rust_tests(tally: &mut Tally, bin: &Path, skipped: &Path) -> Result<()> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let aws = setup::aws_cli()?;
-    let shell = Shell::default().with_path(bin).with_path(&aws);
-    let mut child = shell
-        .command(&cargo)
-        .args(["test", "--workspace", "--no-fail-fast"])
-        .env("BULKHEAD_SKIPPED", skipped)
-        .env("BULKHEAD_PROGRAM", bin.join("bulkhead"))
-        .env("BULKHEAD_DOCKER", docker_cli()?)
-        .env("BULKHEAD_WEAKENED", crate::isolation::weakened()?)
-        .env("BULKHEAD_OLD_RUNTIMES", crate::isolation::old_runtimes()?)
-        .current_dir(setup::root())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("run cargo test")?;
-    let output = child.stdout.take().context("it was piped")?;
-    for line in BufReader::new(output).lines() {
-        let line = line?;
-        println!("{line}");
-        let Some((name, result)) =
-            line.strip_prefix("test ").and_then(|line| line.rsplit_once(" ... "))
-        else {
-            continue;
-        };
-        // Runners of our own (`harness = false`) put the time behind the result.
-        match result.split(' ').next().unwrap_or_default() {
-            "ok" => tally.passed += 1,
-            "FAILED" => tally.failed.push(name.to_owned()),
-            _ => {}
-        }
-    }
-    if !child.wait()?.success() && tally.failed.is_empty() {
-        tally.failed.push("cargo test (it did not build, or a test ended the process)".to_owned());
-    }
     Ok(())
 }
 

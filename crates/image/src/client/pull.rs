@@ -7,6 +7,7 @@ use bulkhead_spec::image::{Descriptor, ImageConfig, OCI_LAYER, OCI_LAYER_GZIP, O
 use bulkhead_spec::{Digest, Reference};
 use futures_util::{StreamExt, TryStreamExt};
 use http::{HeaderMap, StatusCode};
+use tokio_util::task::TaskTracker;
 
 use super::session::Session;
 use super::{Progress, documents};
@@ -16,13 +17,33 @@ use crate::{Content, ImageError, SMALL, StoredImage};
 
 type Report<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
+/// What waits for the disk, on threads of its own. It is not ended by an error elsewhere in the same
+/// pull, so that the pull has to wait for it.
+#[derive(Debug, Default)]
+struct Work(TaskTracker);
+
 /// Layers that are fetched at once, as many as Docker.
 const PARALLEL: usize = 3;
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 /// How often progress is reported.
 const TICK: Duration = Duration::from_millis(100);
 
+/// Nothing of it is at work any more when it returns.
 pub(super) async fn pull(
+    session: &Session,
+    content: &Arc<Content>,
+    reference: &Reference,
+    report: Report<'_>,
+) -> Result<StoredImage, ImageError> {
+    let work = Work::default();
+    let pulled = pull_by(&work, session, content, reference, report).await;
+    work.0.close();
+    work.0.wait().await;
+    pulled
+}
+
+async fn pull_by(
+    work: &Work,
     session: &Session,
     content: &Arc<Content>,
     reference: &Reference,
@@ -30,15 +51,15 @@ pub(super) async fn pull(
 ) -> Result<StoredImage, ImageError> {
     let top = documents::fetch(session, reference, &reference.version()).await?;
     let (bytes, manifest) = documents::manifest(session, reference, &top).await?;
-    let config = config(session, content, &manifest.config).await?;
+    let config = config(work, session, content, &manifest.config).await?;
     let layers = layers(&manifest, &config)?;
     let id = manifest.config.digest;
     for (layer, _) in &layers {
         report(Progress::line(layer.digest.short(), "Pulling fs layer"));
     }
-    fetch_layers(session, content, &layers, report).await?;
+    fetch_layers(work, session, content, &layers, report).await?;
     let content = Arc::clone(content);
-    blocking(move || {
+    work.run(move || {
         let manifest = content.write(&bytes)?;
         content.link_image(id, manifest)?;
         Ok(StoredImage { id, manifest })
@@ -47,6 +68,7 @@ pub(super) async fn pull(
 }
 
 async fn config(
+    work: &Work,
     session: &Session,
     content: &Arc<Content>,
     descriptor: &Descriptor,
@@ -55,7 +77,7 @@ async fn config(
         return Err(ImageError::BadImage("its configuration is larger than 4 MiB".to_owned()));
     }
     if !content.contains(descriptor.digest) {
-        fetch_blob(session, content, descriptor, &|_| {}).await?;
+        fetch_blob(work, session, content, descriptor, &|_| {}).await?;
     }
     parse(&content.read(descriptor.digest)?, "configuration", descriptor.digest)
 }
@@ -89,6 +111,7 @@ fn layers(
 
 /// Downloads layers, some at once, and unpacks each as soon as it and those below are there.
 async fn fetch_layers(
+    work: &Work,
     session: &Session,
     content: &Arc<Content>,
     layers: &[(Descriptor, Digest)],
@@ -99,7 +122,7 @@ async fn fetch_layers(
         // Moved in, so that the channel closes with the last download.
         let sender = sender;
         let downloads =
-            (0..layers.len()).map(|index| download(session, content, layers, index, report));
+            (0..layers.len()).map(|index| download(work, session, content, layers, index, report));
         let mut downloads = futures_util::stream::iter(downloads).buffered(PARALLEL);
         while let Some(index) = downloads.try_next().await? {
             // Nobody listens any more if unpacking failed, and that error is the one returned.
@@ -123,7 +146,7 @@ async fn fetch_layers(
             });
             let parents: Vec<_> = layers[..index].iter().map(|(_, below)| *below).collect();
             let content = Arc::clone(content);
-            blocking(move || content.unpack(&descriptor, diff_id, &parents)).await?;
+            work.run(move || content.unpack(&descriptor, diff_id, &parents)).await?;
             report(Progress::line(short, "Pull complete"));
         }
         Ok(())
@@ -132,6 +155,7 @@ async fn fetch_layers(
 }
 
 async fn download(
+    work: &Work,
     session: &Session,
     content: &Arc<Content>,
     layers: &[(Descriptor, Digest)],
@@ -152,7 +176,7 @@ async fn download(
     }
     let last = std::sync::Mutex::new(None::<Instant>);
     let total = Some(descriptor.size);
-    fetch_blob(session, content, descriptor, &|current| {
+    fetch_blob(work, session, content, descriptor, &|current| {
         let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if last.is_none_or(|last| last.elapsed() >= TICK) || Some(current) == total {
             *last = Some(Instant::now());
@@ -168,6 +192,7 @@ async fn download(
 
 /// Fetches a blob into the store; it appears there only if size and digest are right.
 async fn fetch_blob(
+    work: &Work,
     session: &Session,
     content: &Arc<Content>,
     descriptor: &Descriptor,
@@ -205,16 +230,18 @@ async fn fetch_blob(
         return Err(wrong_size(writer.size()));
     }
     let expected = descriptor.digest;
-    blocking(move || writer.commit(Some(expected))).await.map(drop)
+    work.run(move || writer.commit(Some(expected))).await.map(drop)
 }
 
-/// Runs what waits for the disk where it holds nobody up.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
-) -> Result<T, ImageError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(error) => Err(std::io::Error::other(error)).doing(|| "store".to_owned()),
+impl Work {
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+    ) -> Result<T, ImageError> {
+        match self.0.spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => Err(std::io::Error::other(error)).doing(|| "store".to_owned()),
+        }
     }
 }

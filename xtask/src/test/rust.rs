@@ -1,0 +1,105 @@
+//! The Rust tests of the workspace.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::{Tally, docker_cli};
+use crate::setup;
+use crate::shell::Shell;
+
+/// Far longer than any test takes. A test program that says nothing for so long hangs, and is ended:
+/// the others can still tell what they find.
+const SILENCE: Duration = Duration::from_secs(300);
+
+/// Every test of the workspace, counted by name from the runner's own lines.
+pub(super) fn test(tally: &mut Tally, bin: &Path, skipped: &Path) -> Result<()> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let aws = setup::aws_cli()?;
+    let shell = Shell::default().with_path(bin).with_path(&aws);
+    let arguments = ["test", "--workspace", "--no-fail-fast"];
+    // without lines of its own, and not what the tests' time is for
+    let mut build = shell.command(&cargo);
+    build.args(arguments).args(["--no-run", "--quiet"]).current_dir(setup::root());
+    if !build.status().context("run cargo test")?.success() {
+        tally.failed.push("cargo test (it does not build)".to_owned());
+        return Ok(());
+    }
+    let mut child = shell
+        .command(&cargo)
+        .args(arguments)
+        .env("BULKHEAD_SKIPPED", skipped)
+        .env("BULKHEAD_PROGRAM", bin.join("bulkhead"))
+        .env("BULKHEAD_DOCKER", docker_cli()?)
+        .env("BULKHEAD_WEAKENED", crate::isolation::weakened()?)
+        .env("BULKHEAD_OLD_RUNTIMES", crate::isolation::old_runtimes()?)
+        .current_dir(setup::root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("run cargo test")?;
+    let output = child.stdout.take().context("it was piped")?;
+    let failed_before = tally.failed.len();
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines() {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    let mut last = String::new();
+    loop {
+        match lines.recv_timeout(SILENCE) {
+            Ok(line) => {
+                last = line?;
+                println!("{last}");
+                count(tally, &last);
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                // all is done, and something that a test left behind holds the pipe
+                if child.try_wait()?.is_some() {
+                    tally.failed.push("what a test left behind".to_owned());
+                    break;
+                }
+                println!("ending a test program that is silent for {} s", SILENCE.as_secs());
+                tally.failed.push(format!("a test program that hung, after: {last}"));
+                end_test_programs(&child)?;
+            }
+        }
+    }
+    if !child.wait()?.success() && tally.failed.len() == failed_before {
+        tally.failed.push("cargo test (a test ended the process)".to_owned());
+    }
+    Ok(())
+}
+
+fn count(tally: &mut Tally, line: &str) {
+    let Some((name, result)) =
+        line.strip_prefix("test ").and_then(|line| line.rsplit_once(" ... "))
+    else {
+        return;
+    };
+    // Runners of our own (`harness = false`) put the time behind the result.
+    match result.split(' ').next().unwrap_or_default() {
+        "ok" => tally.passed += 1,
+        "FAILED" => tally.failed.push(name.to_owned()),
+        _ => {}
+    }
+}
+
+/// Ends what cargo has started; cargo goes on to the next program.
+fn end_test_programs(cargo: &Child) -> Result<()> {
+    let cargo = cargo.id();
+    let children = std::fs::read_to_string(format!("/proc/{cargo}/task/{cargo}/children"))
+        .context("find the test programs")?;
+    for child in children.split_whitespace() {
+        Command::new("kill").args(["-KILL", child]).status().context("run kill")?;
+    }
+    Ok(())
+}
