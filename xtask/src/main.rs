@@ -8,6 +8,7 @@ mod isolation;
 mod layers;
 mod setup;
 mod shell;
+mod target;
 mod test;
 mod vm;
 mod walkthrough;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
+  build           build the program as it is meant to be used, and the runtime's small one; say where they are
   demo            set up this machine, build Bulkhead and run the SecurityApp walk-through; leave it running
   demo --down     remove every trace of it
   test [PART …]   everything that is tested: format lint unit isolation clients walkthrough vm
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let finished = match words.as_slice() {
+        ["build"] => build(),
         ["demo"] => demo::up(),
         ["demo", "--down"] => demo::down(),
         ["test", parts @ ..] => test::run(parts),
@@ -48,4 +51,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn build() -> anyhow::Result<()> {
+    for (package, profile) in [("bulkhead", "release"), ("bulkhead-oci", "small")] {
+        println!("{}", setup::build(package, profile)?.join(package).display());
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::shell::Shell;
+use crate::target;
 
 /// The checkout's root.
 pub fn root() -> PathBuf {
@@ -57,33 +58,27 @@ pub fn require_root() -> Result<()> {
 
 /// Builds the program and returns the directory it is in.
 pub fn program(profile: &str) -> Result<PathBuf> {
-    println!("\n\x1b[1m$ cargo build --package bulkhead --profile {profile}\x1b[0m");
-    build(profile)
+    let target = target::name()?;
+    println!(
+        "\n\x1b[1m$ cargo build --package bulkhead --profile {profile} --target {target}\x1b[0m"
+    );
+    build("bulkhead", profile)
 }
 
 /// The same, with nothing on standard output.
-pub fn build(profile: &str) -> Result<PathBuf> {
+pub fn build(package: &str, profile: &str) -> Result<PathBuf> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let target = target::name()?;
     let built = Command::new(cargo)
-        .args(["build", "--package", "bulkhead", "--profile", profile])
+        .args(["build", "--package", package, "--profile", profile, "--target", target])
         .current_dir(root())
         .status()
         .context("run cargo")?;
     if !built.success() {
-        bail!("Bulkhead does not build");
+        bail!("{package} does not build");
     }
     let directory = if profile == "dev" { "debug" } else { profile };
-    Ok(target().join(host_tuple()?).join(directory))
-}
-
-fn host_tuple() -> Result<String> {
-    let rustc = Command::new("rustc").arg("-vV").output().context("run rustc")?;
-    let text = String::from_utf8(rustc.stdout)?;
-    let host = text
-        .lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .context("rustc -vV names no host")?;
-    Ok(host.to_owned())
+    Ok(self::target().join(target).join(directory))
 }
 
 /// The AWS CLI in a virtual environment; returns its `bin` directory.

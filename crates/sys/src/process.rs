@@ -8,6 +8,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{check, check_value};
 
+mod borrowed;
+
+pub use borrowed::clone3_borrowing;
+
 pub use libc::{
     CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER,
     CLONE_NEWUTS, CLONE_PARENT,
@@ -35,34 +39,12 @@ pub fn clone3(
     cgroup: Option<BorrowedFd<'_>>,
     child: impl FnOnce() -> i32,
 ) -> Result<Child, Errno> {
-    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-    const ALLOWED: i32 = CLONE_NEWCGROUP
-        | CLONE_NEWIPC
-        | CLONE_NEWNET
-        | CLONE_NEWNS
-        | CLONE_NEWPID
-        | CLONE_NEWUSER
-        | CLONE_NEWUTS
-        | CLONE_NEWTIME
-        | CLONE_PARENT;
-    if flags & !ALLOWED != 0 {
-        return Err(Errno::INVAL);
-    }
     let mut pidfd: RawFd = -1;
-    // SAFETY: all-zero bytes are a valid `clone_args`, a struct of integers.
-    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = flags as u64 | libc::CLONE_PIDFD as u64;
+    let mut arguments = arguments(flags, cgroup)?;
+    arguments.flags |= libc::CLONE_PIDFD as u64;
     arguments.pidfd = &raw mut pidfd as u64;
-    // EINVAL with CLONE_PARENT, where the caller's own is used
-    if flags & CLONE_PARENT == 0 {
-        arguments.exit_signal = libc::SIGCHLD as u64;
-    }
-    if let Some(cgroup) = cgroup {
-        arguments.flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = cgroup.as_raw_fd() as u64;
-    }
     // SAFETY: `arguments` and `pidfd` live across the call. Neither CLONE_VM nor a stack is passed
-    // (flags were checked above), so the child returns here on its own copy of this stack, and
+    // (flags were checked), so the child returns here on its own copy of this stack, and
     // nothing it does can touch the caller's memory.
     let pid = unsafe {
         libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>())
@@ -80,6 +62,35 @@ pub fn clone3(
             pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
         }),
     }
+}
+
+/// What the kernel is asked for: see clone3(2). No pidfd and no stack yet.
+fn arguments(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> Result<libc::clone_args, Errno> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    const ALLOWED: i32 = CLONE_NEWCGROUP
+        | CLONE_NEWIPC
+        | CLONE_NEWNET
+        | CLONE_NEWNS
+        | CLONE_NEWPID
+        | CLONE_NEWUSER
+        | CLONE_NEWUTS
+        | CLONE_NEWTIME
+        | CLONE_PARENT;
+    if flags & !ALLOWED != 0 {
+        return Err(Errno::INVAL);
+    }
+    // SAFETY: all-zero bytes are a valid `clone_args`, a struct of integers.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = flags as u64;
+    // EINVAL with CLONE_PARENT, where the caller's own is used
+    if flags & CLONE_PARENT == 0 {
+        arguments.exit_signal = libc::SIGCHLD as u64;
+    }
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    Ok(arguments)
 }
 
 /// Makes a child as fork(2) does, and runs `child` in it; returns its pid.

@@ -38,7 +38,7 @@ pub fn run(arguments: &[&str]) -> Result<()> {
     setup::require_root()?;
     let program = match &options.bulkhead {
         Some(file) => file.canonicalize().with_context(|| file.display().to_string())?,
-        None => setup::build("release")?.join("bulkhead"),
+        None => setup::build("bulkhead", "release")?.join("bulkhead"),
     };
     let script = super::peers()?;
     let installed = Command::new(&script).arg("install").status().context("run peers")?;

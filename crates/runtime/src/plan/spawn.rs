@@ -4,12 +4,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use bulkhead_sys::process::{
     CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER,
-    CLONE_NEWUTS, CLONE_PARENT, Child, clone3, close_all_but, setns,
+    CLONE_NEWUTS, CLONE_PARENT, Child, clone3, clone3_borrowing, close_all_but, setns,
 };
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 
-use super::{Failure, Plan, Report, Surroundings};
+use super::{Failure, Plan, Report, Step, Surroundings};
 
 /// Whose namespaces a process of a running container joins, for exec.
 #[derive(Debug, Clone, Copy)]
@@ -80,15 +80,30 @@ impl Plan {
     /// children: clones the process as a sibling of the helper, tells of it by [`Report::Cloned`]
     /// and returns the helper's exit status.
     ///
-    /// The clone brings it into `cgroup` without the wait of a process that is moved.
+    /// The clone brings it into `cgroup` without the wait of a process that is moved. Since the helper
+    /// has nothing else to do, the process borrows its memory and tells of itself; the helper ends
+    /// when the program is executed. Not with an init, which would never give the memory back.
     pub fn spawn_within(
         &mut self,
         surroundings: &Surroundings<'_>,
         cgroup: Option<BorrowedFd<'_>>,
     ) -> i32 {
         let keep = kept(surroundings, &[]);
-        let cloned = self.sibling(0, surroundings, cgroup, &keep);
-        tell(cloned, "clone", surroundings.control)
+        if self.steps.iter().any(|step| matches!(step, Step::Init)) {
+            let cloned = self.sibling(0, surroundings, cgroup, &keep);
+            return tell(cloned, "clone", surroundings.control);
+        }
+        let cloned = clone3_borrowing(CLONE_PARENT, cgroup, |pid| {
+            Report::Cloned { pid }.send(surroundings.control, None);
+            if close_others(&keep).is_err() { 255 } else { self.walk(surroundings) }
+        });
+        match cloned {
+            Ok(_) => 0,
+            Err(errno) => {
+                Report::Failed(Failure::of_parent("clone", errno)).send(surroundings.control, None);
+                255
+            }
+        }
     }
 
     fn sibling(

@@ -42,7 +42,7 @@ pub struct Surroundings<'a> {
 /// What a child tells its parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
-    /// An intermediate process has made the real one; its pidfd comes along.
+    /// An intermediate process has made the real one. Its pidfd comes along, unless it tells of itself.
     Cloned {
         pid: u32,
     },

@@ -9,7 +9,7 @@ use bulkhead_sys::process::{CLONE_NEWUSER, Child};
 use rustix::event::epoll::EventFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::process::{Pid, Resource, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, PidfdFlags, Resource, WaitId, WaitIdOptions, pidfd_open, waitid};
 
 use super::compartments::{Taken, sockets};
 use super::io::{Io, Stdio};
@@ -216,8 +216,14 @@ impl Warden {
 
     fn heed(&mut self, process: &mut Process, report: Report, descriptor: Option<OwnedFd>) {
         match (report, descriptor) {
-            (Report::Cloned { pid }, Some(pidfd)) => {
-                match self.adopt(process, Child { pid, pidfd }) {
+            (Report::Cloned { pid }, pidfd) => {
+                // a child of the warden, which alone could free the pid by reaping it
+                let open = || pidfd_open(Pid::from_raw(pid as i32).ok_or(Errno::SRCH)?, PidfdFlags::empty());
+                let adopted = pidfd
+                    .map_or_else(open, Ok)
+                    .map_err(|errno| Failure::of_parent("open the process", errno))
+                    .and_then(|pidfd| self.adopt(process, Child { pid, pidfd }));
+                match adopted {
                     Ok(()) => self.tell_of_clone(process),
                     Err(failure) => self.give_up(process, failure),
                 }
@@ -236,7 +242,7 @@ impl Warden {
                 self.tell_of_clone(process);
             }
             (Report::Failed(failure), _) => process.failure = Some(failure),
-            (Report::Cloned { .. } | Report::Terminal, None)
+            (Report::Terminal, None)
             // steps of bundles, which have no place in an engine's plan
             | (Report::Unshared | Report::Mounted | Report::Listener, _) => {
                 self.give_up(process, Failure::of_parent("understand the child", Errno::PROTO));
