@@ -24,19 +24,24 @@ pub(super) fn assemble(
         }
     }
     let mut outcomes = Outcomes::new(profile);
-    let mut backwards = Backwards(Vec::with_capacity(1024));
-    backwards.0.push(end(Profile::FOREIGN));
+    let mut backwards = Backwards { program: Vec::with_capacity(1024), ends: Vec::new() };
+    let foreign = backwards.end_at(Outcome::Always(Profile::FOREIGN), &outcomes, profile.default);
+    debug_assert_eq!(foreign, 0);
     for audit in audits.into_iter().rev() {
-        let behind = backwards.0.len();
+        let behind = backwards.program.len();
         let ranges = ranges(profile, &mut outcomes, audit);
-        backwards.search(&ranges, &outcomes, profile.default);
-        backwards.0.push(load(OFFSET_NUMBER));
+        let first = backwards.search(&ranges, &outcomes, profile.default);
+        if first + 1 != backwards.program.len() {
+            backwards.push(jump_always(backwards.distance(first)));
+        }
+        backwards.push(load(OFFSET_NUMBER));
         // a section is longer than a conditional jump reaches
-        let section = backwards.0.len() - behind;
-        backwards.0.extend([jump_always(section), jump(JUMP_EQUAL, audit, 1, 0)]);
+        let section = backwards.program.len() - behind;
+        backwards.push(jump_always(section));
+        backwards.push(jump(JUMP_EQUAL, audit, 1, 0));
     }
-    backwards.0.push(load(OFFSET_ARCH));
-    let mut program = backwards.0;
+    backwards.push(load(OFFSET_ARCH));
+    let mut program = backwards.program;
     program.reverse();
     match program.len() {
         0..=MAXIMUM_LENGTH => Ok(program),
@@ -86,33 +91,78 @@ impl Ranges {
     }
 }
 
-/// A program from its end, so that jumps know how far their targets are.
-struct Backwards(Vec<Instruction>);
+/// A program from its end, so that jumps know how far their targets are. An instruction's place is
+/// its index from the end.
+///
+/// What ends the program is there once for all that jump there, as far as their jumps reach: the
+/// kernel translates each instruction at each start, and half of them would be such ends.
+struct Backwards {
+    program: Vec<Instruction>,
+    /// The outcomes that are there, with the place of their first instruction.
+    ends: Vec<(Outcome, usize)>,
+}
 
 impl Backwards {
-    /// Finds the number's range by halving; the accumulator holds the number.
-    fn search(&mut self, ranges: &[(u32, Outcome)], outcomes: &Outcomes<'_>, default: Action) {
+    fn push(&mut self, instruction: Instruction) -> usize {
+        self.program.push(instruction);
+        self.program.len() - 1
+    }
+
+    /// What the next instruction has to skip to come to `place`.
+    fn distance(&self, place: usize) -> usize {
+        self.program.len() - place - 1
+    }
+
+    /// Finds the number's range by halving; the accumulator holds the number. Returns where that
+    /// begins.
+    fn search(
+        &mut self,
+        ranges: &[(u32, Outcome)],
+        outcomes: &Outcomes<'_>,
+        default: Action,
+    ) -> usize {
         let (low, high) = match ranges {
-            [] => return self.0.push(end(default)),
-            [(_, Outcome::Always(action))] => return self.0.push(end(*action)),
-            [(_, Outcome::Tested(index))] => {
-                let program = arguments(outcomes.tested(*index), default);
-                return self.0.extend(program.into_iter().rev());
-            }
+            [] => return self.end_at(Outcome::Always(default), outcomes, default),
+            [(_, outcome)] => return self.end_at(*outcome, outcomes, default),
             more => more.split_at(more.len() / 2),
         };
-        self.search(high, outcomes, default);
-        let behind = self.0.len();
-        self.search(low, outcomes, default);
-        let distance = self.0.len() - behind;
-        match u8::try_from(distance) {
-            Ok(short) => self.0.push(jump(JUMP_GREATER_OR_EQUAL, high[0].0, short, 0)),
-            Err(_) => {
-                self.0.extend([jump_always(distance), jump(JUMP_GREATER_OR_EQUAL, high[0].0, 0, 1)])
+        let greater = self.search(high, outcomes, default);
+        let less = self.search(low, outcomes, default);
+        let less = self.within_reach(less);
+        let greater = self.within_reach(greater);
+        let distances = (short(self.distance(greater)), short(self.distance(less)));
+        self.push(jump(JUMP_GREATER_OR_EQUAL, high[0].0, distances.0, distances.1))
+    }
+
+    /// A place from which an outcome follows.
+    fn end_at(&mut self, outcome: Outcome, outcomes: &Outcomes<'_>, default: Action) -> usize {
+        let near = self.ends.iter().rev().find(|(other, _)| *other == outcome);
+        if let Some((_, place)) = near.filter(|(_, place)| self.distance(*place) <= REACH) {
+            return *place;
+        }
+        let place = match outcome {
+            Outcome::Always(action) => self.push(end(action)),
+            Outcome::Tested(index) => {
+                let program = arguments(outcomes.tested(index), default);
+                self.program.extend(program.into_iter().rev());
+                self.program.len() - 1
             }
+        };
+        self.ends.push((outcome, place));
+        place
+    }
+
+    /// The place itself, or one nearby that leads there.
+    fn within_reach(&mut self, place: usize) -> usize {
+        match self.distance(place) {
+            0..=REACH => place,
+            distance => self.push(jump_always(distance)),
         }
     }
 }
+
+/// How far a conditional jump may go, with room for one instruction more on the way.
+const REACH: usize = u8::MAX as usize - 1;
 
 /// Tests one rule after the other; what fails a test goes on behind its rule's action.
 fn arguments(rules: &[TestedRule], default: Action) -> Vec<Instruction> {
@@ -147,7 +197,7 @@ fn arguments(rules: &[TestedRule], default: Action) -> Vec<Instruction> {
 }
 
 fn short(distance: usize) -> u8 {
-    u8::try_from(distance).expect("a rule has 6 tests of 6 instructions at most")
+    u8::try_from(distance).expect("a rule has 6 tests of 6 instructions at most, and other jumps were shortened")
 }
 
 /// An instruction whose targets are known only when its whole rule is.
