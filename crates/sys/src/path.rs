@@ -135,11 +135,17 @@ fn create_through(
             other => break other?,
         }
     };
-    // Each prefix is resolved from the root again: a kept descriptor would not see `..` right.
+    // Each prefix is resolved from the root again: a kept descriptor would not see `..` right. But
+    // that the first one is missing is known.
+    let mut known = Some(Errno::NOENT);
     while length < components.len() {
         let (holder, name) = (prefix(length), OsStr::from_bytes(components[length]));
         length += 1;
-        at = match directory(&prefix(length)) {
+        let there = match known.take() {
+            Some(errno) => Err(errno.into()),
+            None => directory(&prefix(length)),
+        };
+        at = match there {
             Ok(found) => found,
             Err(error) if missing(&error) => match rustix::fs::mkdirat(&at, name, mode) {
                 Ok(()) => directory(&prefix(length))?,

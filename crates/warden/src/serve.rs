@@ -23,6 +23,7 @@ mod log;
 mod nursery;
 mod prepare;
 mod process;
+mod rehearsal;
 mod requests;
 mod spawn;
 

@@ -165,6 +165,11 @@ pub fn receive<T: DeserializeOwned>(
     Ok(Some((decode(payload)?, descriptors)))
 }
 
+/// What a packet holds of a message, without the byte that says where it is.
+pub fn encode(message: &impl Serialize) -> Result<Vec<u8>, Errno> {
+    postcard::to_extend(message, Vec::new()).map_err(|_| Errno::INVAL)
+}
+
 /// Reads one message of a packet, without the byte that says where it is.
 pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Errno> {
     postcard::from_bytes(payload).map_err(|_| Errno::PROTO)

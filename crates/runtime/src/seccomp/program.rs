@@ -197,7 +197,8 @@ fn arguments(rules: &[TestedRule], default: Action) -> Vec<Instruction> {
 }
 
 fn short(distance: usize) -> u8 {
-    u8::try_from(distance).expect("a rule has 6 tests of 6 instructions at most, and other jumps were shortened")
+    u8::try_from(distance)
+        .expect("a rule has 6 tests of 6 instructions at most, and other jumps were shortened")
 }
 
 /// An instruction whose targets are known only when its whole rule is.

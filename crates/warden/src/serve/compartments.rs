@@ -99,7 +99,8 @@ impl Warden {
     /// Starts the nursery; for the time before the first client, see there.
     pub(super) fn start_nursery(&mut self) -> Result<(), Errno> {
         let (ours, theirs) = sockets()?;
-        let Child { pidfd, .. } = clone3(0, None, || nursery::serve(theirs.as_fd()))?;
+        let Child { pidfd, .. } =
+            clone3(0, None, || nursery::serve(theirs.as_fd(), &self.ready.host))?;
         let socket = self.watch(ours, Source::Nursery, EventFlags::IN)?;
         self.compartments.nursery = Some(Nursery { socket, pidfd });
         Ok(())

@@ -14,7 +14,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use bulkhead_runtime::plan::{AHEAD, Failure, Report, Surroundings};
+use bulkhead_runtime::plan::{AHEAD, Failure, Host, Report, Surroundings};
 use bulkhead_runtime::{FdIndex, Plan};
 use bulkhead_sys::process::{CLONE_NEWPID, CLONE_PARENT, clone3, close_all_but};
 use rustix::io::Errno;
@@ -22,6 +22,7 @@ use rustix::net::RecvFlags;
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
+use super::rehearsal;
 use crate::wire::receive;
 
 /// What makes a container of a compartment; the plan's descriptors travel along, and after them
@@ -37,10 +38,11 @@ pub(super) struct Order<'a> {
 }
 
 /// Makes a compartment for each control socket that comes in; ends with the warden.
-pub(super) fn serve(socket: BorrowedFd<'_>) -> i32 {
+pub(super) fn serve(socket: BorrowedFd<'_>, host: &Host) -> i32 {
     if keep_only(socket).is_err() {
         return 255;
     }
+    let rehearsal = rehearsal::order(host).unwrap_or_default();
     let _ = rustix::thread::set_name(c"bulkhead-ahead");
     loop {
         let Ok(Some(((), mut descriptors))) = receive::<()>(socket, RecvFlags::empty()) else {
@@ -49,7 +51,7 @@ pub(super) fn serve(socket: BorrowedFd<'_>) -> i32 {
         let Some(control) = descriptors.pop() else { return 255 };
         // whoever is born with it is process 1, and that is to be the container's
         let now = AHEAD & !CLONE_NEWPID;
-        match clone3(now | CLONE_PARENT, None, || wait(control.as_fd())) {
+        match clone3(now | CLONE_PARENT, None, || wait(control.as_fd(), &rehearsal)) {
             Ok(child) => {
                 let report = Report::Cloned { pid: child.pid };
                 report.send(control.as_fd(), Some(child.pidfd.as_fd()));
@@ -60,7 +62,7 @@ pub(super) fn serve(socket: BorrowedFd<'_>) -> i32 {
 }
 
 /// A compartment: waits for its order, and ends with the warden.
-fn wait(control: BorrowedFd<'_>) -> i32 {
+fn wait(control: BorrowedFd<'_>, rehearsal: &[u8]) -> i32 {
     let made = keep_only(control).and_then(|()| {
         bulkhead_sys::unshare(UnshareFlags::NEWPID)
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
@@ -69,6 +71,7 @@ fn wait(control: BorrowedFd<'_>) -> i32 {
         fail("make a pid namespace", errno, control);
         return 255;
     }
+    rehearsal::read(rehearsal);
     Report::Unshared.send(control, None);
     match receive::<Received>(control, RecvFlags::empty()) {
         Ok(Some((Received(order), descriptors))) => obey(order, descriptors, control),
@@ -102,7 +105,7 @@ fn obey(order: Order<'_>, mut descriptors: Vec<OwnedFd>, control: BorrowedFd<'_>
 }
 
 /// An order that owns its bytes.
-struct Received(Order<'static>);
+pub(super) struct Received(pub Order<'static>);
 
 impl<'de> Deserialize<'de> for Received {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -312,15 +312,15 @@ impl Walk<'_> {
     }
 
     fn directory(&self, at: &Path, strict: bool) -> Result<OwnedFd, Errno> {
-        let strict = strict && !weak::without("strict");
-        let no_links = if strict { OFlags::NOFOLLOW } else { OFlags::empty() };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | no_links;
-        match to_errno(path::open(self.root()?, at, flags, Mode::empty())) {
-            Err(Errno::NOENT) => {
-                to_errno(path::create_dir_all(self.root()?, at, Mode::from_raw_mode(0o755)))
+        let root = self.root()?;
+        if strict && !weak::without("strict") {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+            match to_errno(path::open(root, at, flags, Mode::empty())) {
+                Err(Errno::NOENT) => {}
+                other => return other,
             }
-            other => other,
         }
+        to_errno(path::create_dir_all(root, at, Mode::from_raw_mode(0o755)))
     }
 
     pub(super) fn file(&self, at: &Path) -> Result<OwnedFd, Errno> {

@@ -57,8 +57,9 @@ fn a_ready_one_becomes_the_container() {
     let id = wish.id;
     let created = ship.create(wish).unwrap();
     assert_eq!(namespaces(created.pid), before);
-    await_end(&ready[0].1);
     ship.client.start(id).unwrap();
+    // its memory was the container's until the exec
+    await_end(&ready[0].1);
     assert_eq!(ship.exit(id).code, 0);
     // the third descriptor is that of the directory which is read
     assert_eq!(ship.log(id), "0\n1\n2\n3\n1\n0\nbox\n");

@@ -1,0 +1,87 @@
+//! What a compartment does while it has nothing to do: it reads the order of an ordinary container.
+//!
+//! A copy of a process has none of its code and little of its heap in memory of its own; the first
+//! use of each page is a fault. Those of reading an order are a tenth of a start.
+
+use bulkhead_runtime::plan::Host;
+use bulkhead_runtime::{
+    Capabilities, ContainerSpec, Device, FdIndex, Namespaces, Plan, ProcessSpec, Seccomp, Source,
+    User, capabilities, defaults,
+};
+use bulkhead_spec::IdRange;
+
+use super::nursery::{Order, Received};
+use crate::wire;
+
+/// The order as it would come in; none where an ordinary container cannot be.
+pub(super) fn order(host: &Host) -> Option<Vec<u8>> {
+    let plan = Plan::container(&container(host), host).ok()?.encode().ok()?;
+    let order = Order { plan: plan.into(), cgroup: None, stdio: true, waits: false };
+    wire::encode(&order).ok()
+}
+
+/// Reads it.
+pub(super) fn read(order: &[u8]) {
+    let Ok(Received(order)) = wire::decode(order) else { return };
+    let _ = Plan::decode(&order.plan);
+}
+
+fn container(host: &Host) -> ContainerSpec {
+    let private = Source::Private;
+    let device = |(index, device): (usize, &defaults::DefaultDevice)| Device {
+        path: device.path.to_owned(),
+        fd: FdIndex(index as u16 + 1),
+    };
+    ContainerSpec {
+        hostname: "rehearsal".to_owned(),
+        domainname: String::new(),
+        namespaces: Namespaces {
+            pid: private,
+            net: private,
+            ipc: private,
+            mnt: private,
+            uts: private,
+            user: private,
+            cgroup: private,
+            time: private,
+        },
+        id_range: Some(IdRange { first: 1 << 20, size: 1 << 16 }),
+        rootfs: FdIndex(0),
+        rootfs_readonly: false,
+        mounts: defaults::mounts(false, defaults::SHM_SIZE),
+        devices: defaults::DEVICES.iter().enumerate().map(device).collect(),
+        masked_paths: defaults::masked_paths(false),
+        readonly_paths: defaults::readonly_paths(false),
+        sysctls: defaults::network_sysctls(),
+        cgroup_v1_procs: (0..host.cgroups.len() as u16).map(FdIndex).collect(),
+        cgroup_v2: None,
+        process: ProcessSpec {
+            arguments: vec!["sh".to_owned()],
+            environment: vec![defaults::PATH.to_owned()],
+            working_directory: "/".to_owned(),
+            user: User { name: String::new(), additional_groups: Vec::new() },
+            terminal: false,
+            terminal_size: (0, 0),
+            capabilities: capabilities::resolve(&[], &[], false).unwrap_or(Capabilities(0)),
+            no_new_privileges: false,
+            seccomp: Seccomp::Default,
+            rlimits: defaults::rlimits(),
+            oom_score_adj: None,
+            init: false,
+            landlock: None,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_is_one() {
+        let order = order(&Host::parse("2:cpu:/\n0::/\n")).expect("an ordinary container");
+        let Received(order) = wire::decode(&order).expect("what was encoded");
+        let plan = Plan::decode(&order.plan).expect("a plan");
+        assert!(plan.fits_ahead());
+    }
+}
