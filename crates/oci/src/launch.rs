@@ -35,6 +35,8 @@ pub struct Created {
     pub directory: Directory,
     pub record: Record,
     pub config: Config,
+    /// What was made by the files of the kernel.
+    pub cgroup: Option<Cgroup>,
     pub plan: Plan,
     pub child: Child,
     /// To the child.
@@ -144,6 +146,7 @@ pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> 
             directory: launch.directory,
             record: launch.record,
             config: launch.config,
+            cgroup: launch.cgroup,
             plan,
             child,
             control,

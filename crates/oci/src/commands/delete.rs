@@ -37,24 +37,25 @@ pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
         Err(_) if force => Config::default(),
         other => other?,
     };
-    remains(&directory, record.as_ref(), &config, log)?;
+    remains(&directory, record.as_ref(), None, &config, log)?;
     Ok(0)
 }
 
 /// Ends what still lives of a container and removes everything of it; goes on past failures and
-/// returns the first.
+/// returns the first. Who has made its cgroup in this process need not have it found again.
 pub fn remains(
     directory: &Directory,
     record: Option<&Record>,
+    cgroup: Option<&Cgroup>,
     config: &Config,
     log: &Log,
 ) -> Result<()> {
     let mut result = Ok(());
     if let Some(record) = record {
-        result = record.cgroup.open().and_then(|cgroup| {
-            kill(record, cgroup.as_ref().filter(|it| it.exists()))?;
-            record.cgroup.remove(&record.id, cgroup.as_ref())
-        });
+        result = match cgroup {
+            Some(cgroup) => end(record, Some(cgroup)),
+            None => record.cgroup.open().and_then(|cgroup| end(record, cgroup.as_ref())),
+        };
     }
     if let Some(record) = record {
         result = result.and(rdt::remove(&record.resctrl));
@@ -71,10 +72,17 @@ pub fn remains(
     result
 }
 
-/// Kills all processes of a container and waits until they are gone.
-fn kill(record: &Record, cgroup: Option<&Cgroup>) -> Result<()> {
+/// Kills all processes of a container, waits until they are gone, and removes its cgroup.
+fn end(record: &Record, cgroup: Option<&Cgroup>) -> Result<()> {
     const PATIENCE: Duration = Duration::from_secs(10);
     let process = record.process.and_then(Identity::open);
+    if let (None, None, Some(cgroup)) = (&process, &record.cgroup.unit, cgroup)
+        && cgroup.delete_unused()?
+    {
+        return Ok(());
+    }
+    let whole = cgroup;
+    let cgroup = cgroup.filter(|it| it.exists());
     if let Some(pidfd) = &process {
         let _ = pidfd_send_signal(pidfd, Signal::KILL);
     }
@@ -89,7 +97,7 @@ fn kill(record: &Record, cgroup: Option<&Cgroup>) -> Result<()> {
         _ => true,
     };
     if gone {
-        return Ok(());
+        return record.cgroup.remove(&record.id, whole);
     }
     Err(Error::Refused(format!(
         "container {} has been killed but does not end: a process of it is stuck in the kernel",

@@ -28,7 +28,7 @@ pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
         if started.is_err() {
             let _ = pidfd_send_signal(&created.child.pidfd, Signal::KILL);
             let _ = foreground::exit_status(&created.child.pidfd);
-            delete::remains(&created.directory, Some(&created.record), &created.config, log)?;
+            remove(&created, log)?;
         }
         return started.map(|()| 0);
     };
@@ -37,9 +37,14 @@ pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
     let status = foreground.stay(&created.child.pidfd, created.terminal.as_ref())?;
     if !command.has("keep") {
         created.directory.lock()?;
-        delete::remains(&created.directory, Some(&created.record), &created.config, log)?;
+        remove(&created, log)?;
     }
     Ok(status)
+}
+
+fn remove(created: &Created, log: &Log) -> Result<()> {
+    let (record, cgroup) = (Some(&created.record), created.cgroup.as_ref());
+    delete::remains(&created.directory, record, cgroup, &created.config, log)
 }
 
 fn poststart(created: &Created) -> Result<()> {

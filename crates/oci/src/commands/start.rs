@@ -38,7 +38,7 @@ pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
         let ran = hook::run_all("poststart", &hooks.poststart, &state);
         if ran.is_err() {
             // runtime.md, "Lifecycle": stop the container and go on as for a delete
-            delete::remains(&directory, Some(&record), &config, log)?;
+            delete::remains(&directory, Some(&record), None, &config, log)?;
         }
         ran?;
     }

@@ -126,10 +126,25 @@ impl Cgroup {
         results.into_iter().collect()
     }
 
+    /// Removes the group from every hierarchy if it has no process and nothing below it, and returns
+    /// whether that is so: where it is, nothing has to be listed or read.
+    pub fn delete_unused(&self) -> Result<bool, CgroupError> {
+        for Group { directory, .. } in &self.groups {
+            match unlinkat(&directory.fd, own_name(directory), AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT | Errno::NODEV) => {}
+                Err(Errno::BUSY) => return Ok(false),
+                Err(errno) => {
+                    let directory = directory.path.clone();
+                    return Err(CgroupError::Remove { directory, cause: errno.into() });
+                }
+            }
+        }
+        Ok(true)
+    }
+
     fn remove(&self, group: &Group, deadline: Instant) -> Result<(), CgroupError> {
         let directory = &group.directory;
-        // by the parent as the group itself knows it: no path is walked again
-        let name = format!("../{}", directory.path.rsplit('/').next().unwrap_or_default());
+        let name = own_name(directory);
         let mut attempt = 0;
         loop {
             let mut removed = unlinkat(&directory.fd, &name, AtFlags::REMOVEDIR);
@@ -160,6 +175,11 @@ impl Cgroup {
             .or_else(|| self.groups.iter().find(|group| group.version == Version::V1));
         self.v2().into_iter().chain(v1)
     }
+}
+
+/// By the parent as the group itself knows it: no path is walked again.
+fn own_name(directory: &Directory) -> String {
+    format!("../{}", directory.path.rsplit('/').next().unwrap_or_default())
 }
 
 /// Waits until `key VALUE` stands in `cgroup.events`, which the kernel announces by POLLPRI.
