@@ -19,6 +19,7 @@ mod error;
 mod file;
 mod freezer;
 mod hierarchy;
+mod inherit;
 mod join;
 mod limits;
 mod members;

@@ -7,7 +7,7 @@ use bulkhead_sys::testing::skip;
 
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 
-use super::create::enable_controllers;
+use super::inherit::enable_controllers;
 use super::*;
 
 mod oci;
