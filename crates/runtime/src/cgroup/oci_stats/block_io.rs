@@ -1,8 +1,8 @@
 //! The figures of block devices.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Files, Object, add, add_pressure, number};
+use super::{Files, Object, add, add_pressure};
 use crate::cgroup::CgroupError;
 
 /// Takes the first set of files that the I/O scheduler of this host keeps, from the most telling.
