@@ -11,6 +11,11 @@ pub fn run(global: &Global, command: &Command) -> Result<u8> {
     let directory = Directory::open(&global.root, command.id()?)?;
     let record = directory.record()?;
     let status = directory.status(record.as_ref())?;
+    if status == Status::Creating {
+        // To runc and crun it is not there before its process is. Who asks until there is an answer
+        // is to get one that means the container can be started.
+        return Err(Error::NoContainer);
+    }
     let mut state = match &record {
         Some(record) => {
             let state = record.state(status, &directory.config()?);
