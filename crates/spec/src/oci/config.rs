@@ -156,8 +156,9 @@ pub struct Scheduler {
     pub priority: i32,
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub flags: Vec<String>,
-    /// Nanoseconds, as the two below.
-    pub runtime: u64,
+    /// Nanoseconds, as the two below. One that is not there is another mistake than one of 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<u64>,
     pub deadline: u64,
     pub period: u64,
 }

@@ -78,7 +78,8 @@ pub(super) fn scheduler(scheduler: &oci::Scheduler) -> Result<schedule::Attribut
     if scheduler.policy == "SCHED_DEADLINE" {
         check_deadline(scheduler)?;
     }
-    let deadline = (scheduler.runtime, scheduler.deadline, scheduler.period) != (0, 0, 0);
+    let runtime = scheduler.runtime.unwrap_or(0);
+    let deadline = (runtime, scheduler.deadline, scheduler.period) != (0, 0, 0);
     if deadline && scheduler.policy != "SCHED_DEADLINE" {
         return invalid(format!(
             "scheduler runtime, deadline and period can only be specified for SCHED_DEADLINE \
@@ -91,7 +92,7 @@ pub(super) fn scheduler(scheduler: &oci::Scheduler) -> Result<schedule::Attribut
         flags,
         nice: scheduler.nice,
         priority,
-        runtime: scheduler.runtime,
+        runtime,
         deadline: scheduler.deadline,
         period: scheduler.period,
         ..schedule::Attributes::default()
@@ -103,11 +104,12 @@ fn check_deadline(scheduler: &oci::Scheduler) -> Result<(), PlanError> {
     // Linux: kernel/sched/deadline.c, `__checkparam_dl`
     const LEAST: u64 = 1024;
     const MOST: u64 = (1 << 63) - 1;
-    let (runtime, deadline, period) = (scheduler.runtime, scheduler.deadline, scheduler.period);
+    let (deadline, period) = (scheduler.deadline, scheduler.period);
     let wrong = |text: String| invalid(format!("sched_setattr: `SCHED_DEADLINE` {text}"));
-    if (runtime, deadline) == (0, 0) {
-        return wrong("requires `runtime` and `deadline`".to_owned());
-    }
+    let Some(runtime) = scheduler.runtime else {
+        let others = if deadline == 0 { " and `deadline`" } else { "" };
+        return wrong(format!("requires `runtime`{others}"));
+    };
     if deadline == 0 {
         return wrong("requires `deadline`".to_owned());
     }

@@ -186,6 +186,15 @@ fn what_cannot_be_is_refused_with_a_reason() {
             "sched_setattr: `SCHED_DEADLINE` runtime 9000 must be <= deadline 8000",
         ),
         (
+            json!({ "process": { "scheduler": { "policy": "SCHED_DEADLINE", "deadline": 8000 } } }),
+            "sched_setattr: `SCHED_DEADLINE` requires `runtime`",
+        ),
+        (
+            json!({ "process": { "scheduler": { "policy": "SCHED_DEADLINE", "runtime": 0,
+                                                "deadline": 8000 } } }),
+            "sched_setattr: `SCHED_DEADLINE` runtime must be greater than 0",
+        ),
+        (
             json!({ "process": { "ioPriority": { "class": "IOPRIO_CLASS_RT", "priority": 8 } } }),
             "invalid ioPriority.priority 8",
         ),
