@@ -13,7 +13,7 @@ pub enum CgroupError {
     NotMounted,
     #[error("invalid cgroup path {0:?}: write an absolute path without `.` and `..`")]
     InvalidPath(String),
-    #[error("bad sub cgroup path: {0}")]
+    #[error("bad sub cgroup path: {0}: `.` and `..` components are not allowed")]
     InvalidSubPath(String),
     #[error("unknown controller {0} in --cgroup")]
     UnknownSubController(String),
@@ -51,8 +51,14 @@ pub enum CgroupError {
     UnifiedName(String),
     #[error("unified resource {0:?} must be in the form CONTROLLER.PARAMETER")]
     UnifiedForm(String),
-    #[error("unified resource {key:?} can't be set: controller {controller:?} not available")]
-    UnifiedController { key: String, controller: String },
+    /// Up to the semicolon as runc says it; scripts for podman look for what crun says, that a
+    /// controller is not available under a directory.
+    #[error(
+        "unified resource {key:?} can't be set: controller {controller:?} not available; the \
+         controller `{controller}` is not available under {directory}: use one that its \
+         cgroup.controllers lists"
+    )]
+    UnifiedController { key: String, controller: String, directory: String },
     #[error("unable to set unified resource {key:?}: {cause}")]
     Unified { key: String, cause: Box<Self> },
     #[error(

@@ -26,9 +26,16 @@ impl Cgroup {
     }
 
     pub(super) fn set(&self, resources: &Resources, swap: Swap) -> Result<(), CgroupError> {
-        let plan: Vec<_> = wanted(resources, self.mode)
-            .map(|controller| Ok((controller, self.holder(controller)?)))
-            .collect::<Result<_, CgroupError>>()?;
+        let mut plan = Vec::new();
+        for controller in wanted(resources, self.mode) {
+            match self.holder(controller) {
+                Ok(group) => plan.push((controller, group)),
+                // without the controller nothing is limited, which is what was asked for
+                Err(CgroupError::NoController { .. })
+                    if controller == "pids" && wants_no_limit(resources) => {}
+                Err(error) => return Err(error),
+            }
+        }
         for (controller, group) in plan {
             let mut writes = match group.version {
                 Version::V1 => v1::writes(controller, resources)?,
@@ -84,8 +91,11 @@ impl Cgroup {
             return Err(match key.split_once('.') {
                 None if absent => CgroupError::UnifiedForm(key.clone()),
                 Some((name, _)) if absent && name != "cgroup" && !group.has(name) => {
-                    let controller = name.to_owned();
-                    CgroupError::UnifiedController { key: key.clone(), controller }
+                    CgroupError::UnifiedController {
+                        key: key.clone(),
+                        controller: name.to_owned(),
+                        directory: group.directory.path.clone(),
+                    }
                 }
                 _ => CgroupError::Unified { key: key.clone(), cause: Box::new(error) },
             });
@@ -158,6 +168,12 @@ pub(super) fn wanted(resources: &Resources, mode: Mode) -> impl Iterator<Item = 
     ]
     .into_iter()
     .filter_map(|(controller, wanted)| wanted.then_some(controller))
+}
+
+/// Whether the number of processes is to be unlimited, in so many words; 0 is a limit
+/// (config-linux.md, "PIDs").
+fn wants_no_limit(resources: &Resources) -> bool {
+    resources.pids.and_then(|pids| pids.limit).is_some_and(|limit| limit < 0)
 }
 
 /// What v2 calls a controller of v1.
