@@ -38,19 +38,25 @@ pub fn warn_of_capabilities(config: &Config, log: &Log) {
 
 /// Compiles `linux.seccomp`. Where it filters `socket` by its arguments, 32-bit `socketcall` is
 /// closed too, which hides them; the annotation `io.bulkhead.seccomp.socketcall=open` opens it.
+/// A name that is not known is passed over, or an error where crun's annotation says so (crun.1,
+/// `run.oci.seccomp_fail_unknown_syscall`).
 pub fn compile_filter(config: &Config) -> Result<Option<Compiled>> {
     let Some(profile) = config.linux.as_ref().and_then(|it| it.seccomp.as_ref()) else {
         return Ok(None);
     };
     let open = config.annotations.get(SOCKETCALL).is_some_and(|value| value == "open");
     let options = CompileOptions { close_socketcall: !open };
-    let compiled =
-        seccomp::compile_oci(profile, options).map_err(|error| Error::Config(error.to_string()))?;
+    let wrong = |error: seccomp::SeccompError| Error::Config(error.to_string());
+    if config.annotations.get(FAIL_UNKNOWN).is_some_and(|value| value != "0") {
+        seccomp::refuse_unknown_calls(profile).map_err(wrong)?;
+    }
+    let compiled = seccomp::compile_oci(profile, options).map_err(wrong)?;
     // who names a listener gets one, even of a filter that notifies of nothing
     let listened = !profile.listener_path.is_empty();
     Ok(compiled.map(|it| Compiled { listener: it.listener || listened, ..it }))
 }
 
+const FAIL_UNKNOWN: &str = "run.oci.seccomp_fail_unknown_syscall";
 const SOCKETCALL: &str = "io.bulkhead.seccomp.socketcall";
 
 /// Passes on sockets that the caller has from socket activation (sd_listen_fds(3)): they come before

@@ -94,6 +94,11 @@ pub enum SeccompError {
     ErrnoOfAction(String),
     #[error("seccomp profile: a system call has arguments 0 to 5, not {0}")]
     ArgumentIndex(u32),
+    #[error(
+        "seccomp profile: system call {0:?} is not known to any architecture: correct its name, or \
+         leave out the annotation run.oci.seccomp_fail_unknown_syscall to have it passed over"
+    )]
+    UnknownCall(String),
     #[error("seccomp profile: empty string is not a valid syscall")]
     EmptyName,
     #[error("SCMP_ACT_NOTIFY cannot be used as default action")]
@@ -132,7 +137,7 @@ pub fn compile(
 /// Compiles a profile of `config.json`; `None` if it has neither a default action nor a rule, which
 /// is no filter.
 ///
-/// Names of unknown calls are ignored, as runc does.
+/// Names of unknown calls are ignored, as runc does; [`refuse_unknown_calls`] is for who minds.
 pub fn compile_oci(
     seccomp: &bulkhead_spec::oci::Seccomp,
     options: CompileOptions,
@@ -140,6 +145,16 @@ pub fn compile_oci(
     let (flags, listener) = oci::installation(seccomp)?;
     let Some(profile) = oci::profile(seccomp, options, table::NATIVE)? else { return Ok(None) };
     Ok(Some(Compiled { flags, listener, ..assemble(&profile)? }))
+}
+
+/// Finds fault with a profile that names a call which no architecture has: one that is misspelt, or
+/// newer than this program.
+pub fn refuse_unknown_calls(seccomp: &bulkhead_spec::oci::Seccomp) -> Result<(), SeccompError> {
+    let mut names = seccomp.syscalls.iter().flat_map(|entry| &entry.names);
+    match names.find(|name| !names::is_call(name)) {
+        Some(name) => Err(SeccompError::UnknownCall(name.clone())),
+        None => Ok(()),
+    }
 }
 
 fn assemble(profile: &profile::Profile) -> Result<Compiled, SeccompError> {
