@@ -16,7 +16,7 @@ pub fn warn_of_capabilities(config: &Config, log: &Log) {
     let Some(names) = names else { return };
     let (sets, unknown) = CapabilitySets::from_names(names);
     for name in unknown {
-        log.warn(&format!("capability {name} is not known here and is left out"));
+        warn_of_unknown(&name, log);
     }
     let has_users = config
         .linux
@@ -34,6 +34,11 @@ pub fn warn_of_capabilities(config: &Config, log: &Log) {
             "the runtime does not have these capabilities to give, they are left out: {names}"
         ));
     }
+}
+
+/// Says that a capability is no name of one.
+pub fn warn_of_unknown(capability: &str, log: &Log) {
+    log.warn(&format!("capability {capability} is not known here and is left out"));
 }
 
 /// Compiles `linux.seccomp`. Where it filters `socket` by its arguments, 32-bit `socketcall` is

@@ -19,7 +19,7 @@ use crate::log::Log;
 use crate::record::{Identity, Record};
 use crate::{adapt, console, rdt, seal};
 
-pub fn run(global: &Global, command: &Command, _log: &Log) -> Result<u8> {
+pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
     let directory = Directory::open(&global.root, command.id()?)?;
     let record = directory.record()?;
     let status = directory.status(record.as_ref())?;
@@ -35,6 +35,11 @@ pub fn run(global: &Global, command: &Command, _log: &Log) -> Result<u8> {
     let config = directory.config()?;
     seal::protect(&config)?;
     let process = process(command, &config)?;
+    // those of config.json have been warned of
+    let is_unknown = |name: &&str| bulkhead_runtime::capabilities::parse(name).is_none();
+    for name in command.values("cap").filter(is_unknown) {
+        adapt::warn_of_unknown(name, log);
+    }
     let detach = command.has("detach");
     let console = command.path("console-socket");
     if process.terminal && detach && console.is_none() {
@@ -279,7 +284,10 @@ fn process(command: &Command, config: &Config) -> Result<Process> {
     if let Some(profile) = command.value("apparmor") {
         process.apparmor_profile = profile.to_owned();
     }
-    process.no_new_privileges |= command.has("no-new-privs");
+    // as in runc, and not in crun: without a word of it, what config.json has taken away stays away
+    if let Some(value) = command.value("no-new-privs") {
+        process.no_new_privileges = value != "false";
+    }
     let capabilities = process.capabilities.get_or_insert_with(CapabilityNames::default);
     for name in command.values("cap") {
         // inheritable and ambient stay as they are (CVE-2022-29162)
