@@ -34,7 +34,7 @@ impl Walk<'_> {
             program.environment.push(home.map_err(|_| Errno::INVAL)?);
         }
         for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
-            give(stream, found.uid)?;
+            give(stream, found.uid, found.gid)?;
         }
         self.user = Some(found);
         Ok(())
@@ -58,7 +58,7 @@ impl Walk<'_> {
             program.environment.push(variable.map_err(|_| Errno::INVAL)?);
         }
         for stream in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
-            give(stream, uid)?;
+            give(stream, uid, gid)?;
         }
         let additional_gids = additional_gids.to_vec();
         self.user = Some(user::ResolvedUser { uid, gid, additional_gids, home });
@@ -109,20 +109,46 @@ pub(super) fn set_capabilities(sets: CapabilitySets) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Lets `/dev/stdout` be opened by the process's user: a pipe belongs to the one who made it.
-fn give(stream: BorrowedFd<'_>, uid: u32) -> Result<(), Errno> {
+/// Lets `/dev/stdout` be opened by the process's user: a stream belongs to the one who made it.
+///
+/// As runc's, but that a file is given only to one who could write to it already: `run <FILE` is no
+/// reason for FILE to change hands. Other devices, such as `/dev/null`, are the host's.
+///
+/// The group stays, for others may count on it: a terminal's is `tty`, a file's and a named pipe's
+/// what their maker wanted (runc: libcontainer/init_linux.go, `fixStdioPermissions`). A pipe without
+/// a name is known to nobody else, and gets both, as under crun.
+fn give(stream: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<(), Errno> {
     let stat = rustix::fs::fstat(stream)?;
-    let kind = FileType::from_raw_mode(stat.st_mode);
-    let terminal = kind == FileType::CharacterDevice && rustix::termios::isatty(stream);
-    if kind == FileType::Fifo || terminal {
-        match rustix::fs::fchown(stream, rustix::fs::Uid::from_raw_unchecked(uid).into(), None) {
-            // an owner outside the user namespace
-            Err(Errno::PERM | Errno::INVAL | Errno::ROFS) => {}
-            other => other?,
-        }
+    let nameless = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo => rustix::fs::fstatfs(stream)?.f_type as u64 == PIPEFS_MAGIC,
+        FileType::RegularFile if is_writable(stream)? => false,
+        FileType::CharacterDevice if rustix::termios::isatty(stream) => false,
+        _ => return Ok(()),
+    };
+    if stat.st_uid == uid && (stat.st_gid == gid || !nameless) {
+        return Ok(());
     }
-    Ok(())
+    let user = Some(rustix::fs::Uid::from_raw_unchecked(uid));
+    let group = nameless.then_some(rustix::fs::Gid::from_raw_unchecked(gid));
+    let given = match rustix::fs::fchown(stream, user, group) {
+        // one of the two is not in the user namespace: the user is what matters
+        Err(Errno::INVAL) if group.is_some() => rustix::fs::fchown(stream, user, None),
+        other => other,
+    };
+    match given {
+        // an owner outside the user namespace
+        Err(Errno::PERM | Errno::INVAL | Errno::ROFS) => Ok(()),
+        other => other,
+    }
 }
+
+fn is_writable(stream: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let access = rustix::fs::fcntl_getfl(stream)? & OFlags::ACCMODE;
+    Ok(access != OFlags::RDONLY)
+}
+
+/// linux/magic.h.
+const PIPEFS_MAGIC: u64 = 0x5049_5045;
 
 /// Reads a file of the container; nothing if it does not exist or is not a regular file. Another
 /// kind could make us wait, and one without end could fill the memory.
