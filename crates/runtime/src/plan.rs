@@ -90,6 +90,11 @@ impl NewMount {
     fn hides_mode(&self) -> bool {
         self.kind == "tmpfs" && !self.options.iter().any(|(key, _)| key == "mode")
     }
+
+    /// Whether somebody may have asked for what this kernel's cgroup2 does not have.
+    fn is_cgroup2_with_options(&self) -> bool {
+        self.kind == "cgroup2" && !self.options.is_empty()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -306,7 +306,7 @@ fn mount_steps(mount: &Mount, host: &Host, steps: &mut Vec<Step>) -> Result<(), 
             return Ok(());
         }
         MountKind::Cgroup => {
-            cgroup_steps(host, &target, attributes, steps);
+            cgroup_steps(host, &target, attributes, Vec::new(), steps);
             return Ok(());
         }
     };
@@ -347,10 +347,12 @@ fn tmpfs(options: &[String], attributes: Attributes) -> NewMount {
     }
 }
 
+/// `data` is for cgroup v2 alone: v1's options choose the hierarchy.
 pub(super) fn cgroup_steps(
     host: &Host,
     target: &Path,
     attributes: Attributes,
+    data: Vec<(String, Option<String>)>,
     steps: &mut Vec<Step>,
 ) {
     let mount = |kind: &str, options| NewMount {
@@ -364,7 +366,7 @@ pub(super) fn cgroup_steps(
     };
     if host.cgroups.iter().all(|it| *it == CgroupHierarchy::V2) {
         let target = target.to_owned();
-        steps.push(Step::Mount { mount: mount("cgroup2", vec![]), target });
+        steps.push(Step::Mount { mount: mount("cgroup2", data), target });
         return;
     }
     let mode = [("mode".to_owned(), Some("755".to_owned()))].to_vec();

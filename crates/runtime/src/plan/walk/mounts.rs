@@ -90,8 +90,14 @@ impl Walk<'_> {
                     tree
                 }
             },
-            // a controller that the host has in another hierarchy, or no longer
-            Err(_) if mount.refused == Refused::Skip => return Ok(()),
+            // a controller that the host has in another hierarchy, or no longer; but not an option of
+            // config.json that this kernel does not know
+            Err(errno)
+                if mount.refused == Refused::Skip
+                    && !(errno == Errno::INVAL && mount.is_cgroup2_with_options()) =>
+            {
+                return Ok(());
+            }
             other => other?,
         };
         if mount.copy_up {
