@@ -161,7 +161,9 @@ enum Step {
         procs: FdIndex,
     },
     NewCgroupNamespace,
-    BecomeRoot,
+    BecomeRoot {
+        keep_groups: bool,
+    },
     Propagation {
         propagation: Propagation,
         recursive: bool,
@@ -290,6 +292,7 @@ enum Step {
     Filter,
     SetIdentity {
         keep_capabilities: bool,
+        keep_groups: bool,
     },
     SetCapabilities(CapabilitySets),
     NoNewPrivileges,

@@ -255,6 +255,11 @@ pub fn set_identity(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Errno> {
         Err(Errno::PERM) if groups.is_empty() => {}
         other => drop(other?),
     }
+    set_ids(uid, gid)
+}
+
+/// The same, but keeps the supplementary groups that this process has.
+pub fn set_ids(uid: u32, gid: u32) -> Result<(), Errno> {
     // SAFETY: setresgid(2) takes no pointers.
     check_value(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
     // SAFETY: setresuid(2) takes no pointers.

@@ -114,7 +114,7 @@ impl Plan {
         let maps_root =
             linux.is_some_and(|it| it.uid_mappings.iter().any(|map| map.container_id == 0));
         if own_users && maps_root || namespaces.is_joined(CLONE_NEWUSER) {
-            steps.push(Step::BecomeRoot);
+            steps.push(Step::BecomeRoot { keep_groups: keeps_groups(config) });
         }
         if namespaces.private & CLONE_NEWNET != 0 {
             // Docker's and containerd's networks expect it of the runtime
@@ -351,6 +351,17 @@ impl Kinds {
         Ok(())
     }
 }
+
+/// Whether processes keep the supplementary groups of whoever calls the runtime, and get none of
+/// `additionalGids`: crun.1, `run.oci.keep_original_groups`. `podman run --group-add keep-groups` asks
+/// for it, so that a user's container comes to files that only a group of the user's may open.
+///
+/// The one value that podman writes is the one that counts: more groups are more rights.
+fn keeps_groups(config: &oci::Config) -> bool {
+    config.annotations.get(KEEP_GROUPS).is_some_and(|value| value == "1")
+}
+
+const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 
 fn root_tree(sources: &BundleSources) -> Tree {
     match sources.rootfs {

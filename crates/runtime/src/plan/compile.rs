@@ -104,7 +104,7 @@ impl Plan {
             steps.push(Step::NewCgroupNamespace);
         }
         if spec.namespaces.user != Source::Host {
-            steps.push(Step::BecomeRoot);
+            steps.push(Step::BecomeRoot { keep_groups: false });
         }
         steps.push(Step::AttachRoot { root: Tree::Detached(spec.rootfs), at: "/root".into() });
         if !spec.sysctls.is_empty() {
@@ -172,7 +172,7 @@ impl Plan {
         // cgroup would count what the process does.
         steps.extend(cgroup_v1_procs.iter().map(|&procs| Step::JoinCgroup { procs }));
         if namespaces & CLONE_NEWUSER != 0 {
-            steps.push(Step::BecomeRoot);
+            steps.push(Step::BecomeRoot { keep_groups: false });
         }
         if process.terminal {
             let (rows, columns) = process.terminal_size;
@@ -210,7 +210,7 @@ impl Plan {
                 steps.push(Step::Filter);
             }
         }
-        steps.push(Step::SetIdentity { keep_capabilities: false });
+        steps.push(Step::SetIdentity { keep_capabilities: false, keep_groups: false });
         let sets = CapabilitySets::without_inheritance(process.capabilities);
         steps.push(Step::SetCapabilities(sets));
         if no_new_privileges {

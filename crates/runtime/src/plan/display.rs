@@ -36,7 +36,7 @@ impl fmt::Display for Step {
         match self {
             Self::JoinCgroup { procs } => write!(f, "write 0 to tasks {procs}"),
             Self::NewCgroupNamespace => write!(f, "unshare cgroup"),
-            Self::BecomeRoot => write!(f, "become uid 0 of the user namespace"),
+            Self::BecomeRoot { .. } => write!(f, "become uid 0 of the user namespace"),
             Self::Propagation { propagation, recursive } => {
                 write!(f, "make / {propagation:?}{}", if *recursive { " as a tree" } else { "" })
             }
@@ -111,6 +111,9 @@ impl fmt::Display for Step {
             }
             Self::BoundingSet(set) => write!(f, "bounding set {:#x}", set.0),
             Self::Filter => write!(f, "install the seccomp filter"),
+            Self::SetIdentity { keep_groups: true, .. } => {
+                write!(f, "set uid and gid, keep groups")
+            }
             Self::SetIdentity { .. } => write!(f, "set uid, gid and groups"),
             Self::SetCapabilities(sets) => {
                 write!(f, "capabilities {:#x}", sets.effective.0)?;

@@ -161,7 +161,8 @@ impl Plan {
             left &= !CLONE_NEWUSER;
             Report::Unshared.send(surroundings.control, None);
             super::walk::await_message(surroundings.control)?;
-            bulkhead_sys::process::set_identity(0, 0, &[])?;
+            let keeps = |step: &Step| matches!(step, Step::BecomeRoot { keep_groups: true });
+            super::walk::become_root(self.steps.iter().any(keeps))?;
         }
         unshare(UnshareFlags::NEWTIME)?;
         let offsets = std::fs::write("/proc/self/timens_offsets", &self.time_offsets);

@@ -295,8 +295,8 @@ impl<'a> Walk<'a> {
             Step::NewCgroupNamespace => {
                 to_errno(bulkhead_sys::unshare(rustix::thread::UnshareFlags::NEWCGROUP))
             }
-            Step::BecomeRoot => {
-                process::set_identity(0, 0, &[])?;
+            Step::BecomeRoot { keep_groups } => {
+                become_root(*keep_groups)?;
                 keep_memory_closed()
             }
             Step::Propagation { propagation, recursive } => {
@@ -372,12 +372,16 @@ impl<'a> Walk<'a> {
                 Some(filter) => bulkhead_sys::seccomp::install(&filter.instructions, filter.flags),
                 None => Err(Errno::INVAL),
             },
-            Step::SetIdentity { keep_capabilities } => {
+            Step::SetIdentity { keep_capabilities, keep_groups } => {
                 let user = self.user.as_ref().ok_or(Errno::INVAL)?;
                 if *keep_capabilities && user.uid != 0 {
                     process::keep_capabilities()?;
                 }
-                process::set_identity(user.uid, user.gid, &user.additional_gids)?;
+                if *keep_groups {
+                    process::set_ids(user.uid, user.gid)?;
+                } else {
+                    process::set_identity(user.uid, user.gid, &user.additional_gids)?;
+                }
                 keep_memory_closed()
             }
             Step::SetCapabilities(sets) => identity::set_capabilities(*sets),
@@ -391,6 +395,11 @@ impl<'a> Walk<'a> {
             }
         }
     }
+}
+
+/// Takes the first ids of a user namespace.
+pub(super) fn become_root(keep_groups: bool) -> Result<(), Errno> {
+    if keep_groups { process::set_ids(0, 0) } else { process::set_identity(0, 0, &[]) }
 }
 
 /// This is still a copy of the warden's memory. A change of identity opens it to the container

@@ -1,6 +1,6 @@
 use bulkhead_spec::oci;
 
-use super::{BundleOptions, kernel};
+use super::{BundleOptions, keeps_groups, kernel};
 use crate::capabilities::CapabilitySets;
 use crate::plan::compile::{absolute, candidates, strings};
 use crate::plan::{Plan, PlanError, Program, Step};
@@ -70,7 +70,7 @@ impl Plan {
             steps.push(Step::Affinity(last));
         }
         if namespaces & bulkhead_sys::process::CLONE_NEWUSER != 0 {
-            steps.push(Step::BecomeRoot);
+            steps.push(Step::BecomeRoot { keep_groups: keeps_groups(config) });
         }
         if !process.apparmor_profile.is_empty() || !process.selinux_label.is_empty() {
             steps.push(Step::OpenProc);
@@ -130,7 +130,8 @@ impl Plan {
         if filtered && !process.no_new_privileges {
             steps.push(Step::Filter);
         }
-        steps.push(Step::SetIdentity { keep_capabilities: true });
+        let keep_groups = keeps_groups(config);
+        steps.push(Step::SetIdentity { keep_capabilities: true, keep_groups });
         steps.push(Step::SetCapabilities(sets));
         if process.no_new_privileges {
             steps.push(Step::NoNewPrivileges);

@@ -231,3 +231,25 @@ fn processors_and_nodes_are_lists() {
         assert!(kernel::list(text, "x").is_err(), "{text}");
     }
 }
+
+#[test]
+fn groups_are_kept_for_one_value_of_the_annotation() {
+    for (value, kept) in [("1", true), ("0", false), ("", false), ("true", false)] {
+        let config = config(json!({ "annotations": { "run.oci.keep_original_groups": value } }));
+        let plan = Plan::bundle(&config, &sources(), &options()).unwrap().to_string();
+        assert_eq!(plan.contains("set uid and gid, keep groups"), kept, "{value:?}");
+        let process = config.process.clone().unwrap();
+        let plan = Plan::bundle_exec(&config, &process, &[], 0, &options()).unwrap().to_string();
+        assert_eq!(plan.contains("set uid and gid, keep groups"), kept, "{value:?}");
+    }
+}
+
+#[test]
+fn a_cgroup_mount_of_v2_has_its_options() {
+    let cgroups = vec![CgroupHierarchy::V2];
+    let sources = BundleSources { cgroup: CgroupMount::Hierarchies(Host { cgroups }), ..sources() };
+    let config = config(json!({ "mounts": [{ "destination": "/sys/fs/cgroup", "type": "cgroup",
+                                             "options": ["ro", "nsdelegate"] }] }));
+    let plan = Plan::bundle(&config, &sources, &options()).unwrap().to_string();
+    assert!(plan.contains("nsdelegate"), "{plan}");
+}
