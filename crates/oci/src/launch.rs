@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::handshake::{
     Process, await_execution, leave_processors, reap, reason, say, write_pid_file,
 };
+use crate::hooks::{self, HookFiles};
 use crate::inbox::Inbox;
 use crate::log::Log;
 use crate::record::{Identity, Record};
@@ -96,7 +97,9 @@ pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> 
     warn_of_capabilities(&config, log);
 
     let filter = compile_filter(&config)?;
-    let opened = Opened::open(&config, &bundle)?;
+    let mut opened = Opened::open(&config, &bundle)?;
+    let hook_files = HookFiles::open(&config, &bundle)?;
+    opened.keep_hook_files(&config, &hook_files)?;
     let cgroup = if global.no_cgroup {
         Place::default()
     } else {
@@ -138,6 +141,7 @@ pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> 
         cgroup: None,
         mapped: false,
         hooked: false,
+        hook_files,
         rdt_root,
     };
     let made = launch.directory.write_config(&text).and_then(|()| launch.make());
@@ -175,6 +179,7 @@ struct Launch<'a> {
     mapped: bool,
     /// Hooks have run.
     hooked: bool,
+    hook_files: HookFiles,
     /// Where resctrl is mounted, if the container is to have a group.
     rdt_root: Option<PathBuf>,
 }
@@ -288,8 +293,9 @@ impl Launch<'_> {
                         oci::State { pid, ..self.record.state(Status::Created, &self.config) };
                     let hooks = self.config.hooks.clone().unwrap_or_default();
                     self.hooked = true;
-                    hook::run_all("prestart", &hooks.prestart, &state)?;
-                    hook::run_all("createRuntime", &hooks.create_runtime, &state)?;
+                    let outputs = self.hook_files.outputs();
+                    hook::run_all("prestart", &hooks.prestart, &state, outputs)?;
+                    hook::run_all("createRuntime", &hooks.create_runtime, &state, outputs)?;
                     say(control, pid)?;
                 }
                 Some((Report::Ready, _)) => {
@@ -436,9 +442,7 @@ impl Launch<'_> {
         // runtime.md, "Lifecycle": these come even when a create has failed half-way
         if let Some(hooks) = self.config.hooks.as_ref().filter(|_| self.hooked) {
             let state = self.record.state(Status::Stopped, &self.config);
-            for error in hook::run_each("poststop", &hooks.poststop, &state) {
-                self.log.warn(&error.to_string());
-            }
+            hooks::poststop(hooks, &state, self.hook_files.outputs(), self.log);
         }
     }
 }

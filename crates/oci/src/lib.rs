@@ -18,6 +18,7 @@ mod foreground;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod handshake;
+mod hooks;
 mod id_maps;
 mod inbox;
 mod launch;

@@ -1,6 +1,7 @@
 //! What a container is made from, opened on the host before anything is cloned.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::error::{Error, Result};
+use crate::hooks::HookFiles;
 use crate::{devices, id_maps};
 
 /// Descriptors, and which of them is what.
@@ -54,6 +56,21 @@ impl Opened {
             .map_err(|_| Error::Config("there are more than 65,535 mounts".to_owned()))?;
         self.descriptors.push(fd);
         Ok(FdIndex(index))
+    }
+
+    /// Passes the files for hooks' output on to the child, if it has hooks of the host to run.
+    pub fn keep_hook_files(&mut self, config: &Config, files: &HookFiles) -> Result<()> {
+        if config.hooks.as_ref().is_none_or(|hooks| hooks.create_container.is_empty()) {
+            return Ok(());
+        }
+        let mut keep = |file: &Option<File>| {
+            let Some(file) = file else { return Ok(None) };
+            let copy = file.try_clone().map_err(Error::system("copy a descriptor"))?;
+            self.keep(copy.into()).map(Some)
+        };
+        let (stdout, stderr) = (keep(&files.stdout)?, keep(&files.stderr)?);
+        (self.sources.hook_stdout, self.sources.hook_stderr) = (stdout, stderr);
+        Ok(())
     }
 
     /// Clones the mounts of a container's own v1 groups, by the name of the hierarchy's directory.

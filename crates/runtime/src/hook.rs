@@ -2,6 +2,7 @@
 //! input (config.md, "POSIX-platform Hooks").
 
 use std::io::Write;
+use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -20,6 +21,15 @@ pub struct HookError {
     /// From 0.
     pub number: usize,
     pub reason: String,
+    /// Of a hook that ended by itself.
+    pub exit_status: Option<i32>,
+}
+
+/// Where hooks write to; without a file, what one has written is quoted if it fails.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Outputs<'a> {
+    pub stdout: Option<BorrowedFd<'a>>,
+    pub stderr: Option<BorrowedFd<'a>>,
 }
 
 /// Runs hooks one after the other; the first that fails ends the list.
@@ -27,25 +37,53 @@ pub struct HookError {
 /// A hook runs in the bundle, or in `/` if that is not there (for those that run in the container),
 /// with the environment that it names; one that names none inherits, as under runc and crun. Its
 /// output is quoted in the error.
-pub fn run_all(name: &str, hooks: &[oci::Hook], state: &oci::State) -> Result<(), HookError> {
+pub fn run_all(
+    name: &str,
+    hooks: &[oci::Hook],
+    state: &oci::State,
+    outputs: Outputs<'_>,
+) -> Result<(), HookError> {
     for (number, hook) in hooks.iter().enumerate() {
-        run(hook, state).map_err(|reason| HookError { name: name.to_owned(), number, reason })?;
+        run(hook, state, outputs).map_err(|failed| failed.of(name, number))?;
     }
     Ok(())
 }
 
 /// The same, but goes on past failures and returns them all (runtime.md: a poststart or poststop
 /// hook that fails is only warned of).
-pub fn run_each(name: &str, hooks: &[oci::Hook], state: &oci::State) -> Vec<HookError> {
+pub fn run_each(
+    name: &str,
+    hooks: &[oci::Hook],
+    state: &oci::State,
+    outputs: Outputs<'_>,
+) -> Vec<HookError> {
     let failed = hooks.iter().enumerate().filter_map(|(number, hook)| {
-        let reason = run(hook, state).err()?;
-        Some(HookError { name: name.to_owned(), number, reason })
+        let failed = run(hook, state, outputs).err()?;
+        Some(failed.of(name, number))
     });
     failed.collect()
 }
 
-fn run(hook: &oci::Hook, state: &oci::State) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("{}: {error}", hook.path);
+struct Failed {
+    reason: String,
+    exit_status: Option<i32>,
+}
+
+impl Failed {
+    fn of(self, name: &str, number: usize) -> HookError {
+        let Self { reason, exit_status } = self;
+        HookError { name: name.to_owned(), number, reason, exit_status }
+    }
+}
+
+impl From<String> for Failed {
+    fn from(reason: String) -> Self {
+        Self { reason, exit_status: None }
+    }
+}
+
+fn run(hook: &oci::Hook, state: &oci::State, outputs: Outputs<'_>) -> Result<(), Failed> {
+    let failed = |error: std::io::Error| Failed::from(format!("{}: {error}", hook.path));
     let input = serde_json::to_vec(state).map_err(|error| error.to_string())?;
     let mut command = Command::new(&hook.path);
     if let Some((first, rest)) = hook.args.split_first() {
@@ -62,10 +100,13 @@ fn run(hook: &oci::Hook, state: &oci::State) -> Result<(), String> {
         }
     }
     let output = std::fs::File::from(output_file().map_err(|errno| failed(errno.into()))?);
-    let shared = |file: &std::fs::File| file.try_clone().map(Stdio::from);
+    let shared = |file: Option<BorrowedFd<'_>>| match file {
+        Some(file) => file.try_clone_to_owned().map(Stdio::from),
+        None => output.try_clone().map(Stdio::from),
+    };
     command.stdin(Stdio::piped());
-    command.stdout(shared(&output).map_err(failed)?);
-    command.stderr(shared(&output).map_err(failed)?);
+    command.stdout(shared(outputs.stdout).map_err(failed)?);
+    command.stderr(shared(outputs.stderr).map_err(failed)?);
     let mut child = command.spawn().map_err(failed)?;
     if let Some(mut stdin) = child.stdin.take() {
         // a hook need not read its state
@@ -77,17 +118,18 @@ fn run(hook: &oci::Hook, state: &oci::State) -> Result<(), String> {
     {
         let _ = child.kill();
         let _ = child.wait();
-        return Err(format!("{} did not end within its timeout of {seconds} s", hook.path));
+        return Err(format!("{} did not end within its timeout of {seconds} s", hook.path).into());
     }
     let status = child.wait().map_err(failed)?;
     if status.success() {
         return Ok(());
     }
     let said = said(output);
-    Err(format!(
+    let reason = format!(
         "{status}, output: {said}",
         status = status.to_string().replace("exit status: ", "exit status ")
-    ))
+    );
+    Err(Failed { reason, exit_status: status.code() })
 }
 
 /// A file without a name, rather than a pipe that a hook could fill while nobody reads.
@@ -157,32 +199,50 @@ mod tests {
     fn a_hook_reads_the_state_and_has_the_environment_that_it_names() {
         let script = r#"read state; case $state in *'"pid":7'*) ;; *) exit 3;; esac
             [ "$NAME" = value ] && [ -z "$CARGO" ] && [ -z "$HOME" ]"#;
-        run_all("prestart", &[shell(script)], &state()).unwrap();
+        run_all("prestart", &[shell(script)], &state(), Outputs::default()).unwrap();
     }
 
     #[test]
     fn the_first_failure_is_told_with_what_it_said() {
         let hooks = [shell("exit 0"), shell("echo out; echo error >&2; exit 3"), shell("exit 4")];
-        let error = run_all("createRuntime", &hooks, &state()).unwrap_err();
+        let error = run_all("createRuntime", &hooks, &state(), Outputs::default()).unwrap_err();
         let want = "error running createRuntime hook #1: exit status 3, output: out\nerror";
         assert_eq!(error.to_string(), want);
-        assert_eq!(run_each("poststop", &hooks, &state()).len(), 2);
+        let failed = run_each("poststop", &hooks, &state(), Outputs::default());
+        assert_eq!(failed.iter().map(|it| it.exit_status).collect::<Vec<_>>(), [Some(3), Some(4)]);
         let missing = oci::Hook { path: "/nowhere/hook".into(), ..Default::default() };
-        let error = run_all("prestart", &[missing], &state()).unwrap_err().to_string();
+        let error =
+            run_all("prestart", &[missing], &state(), Outputs::default()).unwrap_err().to_string();
         assert!(error.contains("/nowhere/hook: No such file"), "{error}");
+    }
+
+    #[test]
+    fn what_a_hook_says_goes_where_it_is_told() {
+        use std::io::{Read, Seek};
+        use std::os::fd::AsFd;
+        let mut stdout = std::fs::File::from(output_file().unwrap());
+        let outputs = Outputs { stdout: Some(stdout.as_fd()), stderr: None };
+        let hooks = [shell("echo out; echo error >&2"), shell("echo out; echo error >&2; exit 3")];
+        let error = run_all("prestart", &hooks, &state(), outputs).unwrap_err().to_string();
+        assert!(error.ends_with("exit status 3, output: error"), "{error}");
+        let mut text = String::new();
+        stdout.rewind().unwrap();
+        stdout.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "out\nout\n");
     }
 
     #[test]
     fn a_hook_that_takes_too_long_is_killed() {
         let script = "exec sleep 1000";
         let hook = oci::Hook { timeout: Some(1), ..shell(script) };
-        let error = run_all("poststart", &[hook], &state()).unwrap_err().to_string();
+        let error =
+            run_all("poststart", &[hook], &state(), Outputs::default()).unwrap_err().to_string();
         assert!(error.contains("did not end within its timeout of 1 s"), "{error}");
     }
 
     #[test]
     fn a_hook_that_reads_nothing_is_fine() {
         let long = oci::State { bundle: "b".repeat(1 << 20), ..state() };
-        run_all("prestart", &[shell("exec <&-; exit 0")], &long).unwrap();
+        run_all("prestart", &[shell("exec <&-; exit 0")], &long, Outputs::default()).unwrap();
     }
 }

@@ -252,6 +252,9 @@ enum Step {
         hooks: Vec<oci::Hook>,
         #[serde(with = "encode::json")]
         state: oci::State,
+        /// Files of the host for their output, open no longer than they run.
+        stdout: Option<FdIndex>,
+        stderr: Option<FdIndex>,
     },
     AwaitGo,
     AwaitStart {

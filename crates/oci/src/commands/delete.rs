@@ -1,7 +1,6 @@
 use std::time::Duration;
 
 use bulkhead_runtime::cgroup::Cgroup;
-use bulkhead_runtime::hook;
 use bulkhead_spec::oci::{Config, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -10,6 +9,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use crate::arguments::{Command, Global};
 use crate::directory::Directory;
 use crate::error::{Error, Result};
+use crate::hooks::{self, HookFiles};
 use crate::log::Log;
 use crate::rdt;
 use crate::record::{Identity, Record};
@@ -63,11 +63,12 @@ pub fn remains(
     if result.is_ok() {
         result = directory.remove();
     }
-    if let (Some(record), Some(hooks)) = (record, &config.hooks) {
+    if let (Some(record), Some(hooks)) = (record, &config.hooks)
+        && !hooks.poststop.is_empty()
+    {
         let state = record.state(Status::Stopped, config);
-        for error in hook::run_each("poststop", &hooks.poststop, &state) {
-            log.warn(&error.to_string());
-        }
+        let files = HookFiles::open_if_possible(config, &record.bundle, log);
+        hooks::poststop(hooks, &state, files.outputs(), log);
     }
     result
 }

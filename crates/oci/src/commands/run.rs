@@ -6,6 +6,7 @@ use super::delete;
 use crate::arguments::{Command, Global};
 use crate::error::Result;
 use crate::foreground::{self, Foreground};
+use crate::hooks::HookFiles;
 use crate::launch::{self, Created};
 use crate::log::Log;
 
@@ -23,7 +24,7 @@ pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
     let created = launch::create(global, command, log)?;
     let foreground = if detach { None } else { Some(Foreground::prepare()?) };
     let started = created.go().and_then(|()| created.executed("run"));
-    let started = started.and_then(|()| poststart(&created));
+    let started = started.and_then(|()| poststart(&created, log));
     let Some(foreground) = foreground.filter(|_| started.is_ok()) else {
         if started.is_err() {
             let _ = pidfd_send_signal(&created.child.pidfd, Signal::KILL);
@@ -47,8 +48,9 @@ fn remove(created: &Created, log: &Log) -> Result<()> {
     delete::remains(&created.directory, record, cgroup, &created.config, log)
 }
 
-fn poststart(created: &Created) -> Result<()> {
+fn poststart(created: &Created, log: &Log) -> Result<()> {
     let Some(hooks) = &created.config.hooks else { return Ok(()) };
     let state = created.record.state(Status::Running, &created.config);
-    Ok(hook::run_all("poststart", &hooks.poststart, &state)?)
+    let files = HookFiles::open_if_possible(&created.config, &created.record.bundle, log);
+    Ok(hook::run_all("poststart", &hooks.poststart, &state, files.outputs())?)
 }

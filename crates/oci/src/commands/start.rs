@@ -6,6 +6,7 @@ use crate::arguments::{Command, Global};
 use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::handshake;
+use crate::hooks::HookFiles;
 use crate::log::Log;
 
 pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
@@ -35,7 +36,8 @@ pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
     })?;
     if let Some(hooks) = &config.hooks {
         let state = record.state(Status::Running, &config);
-        let ran = hook::run_all("poststart", &hooks.poststart, &state);
+        let files = HookFiles::open_if_possible(&config, &record.bundle, log);
+        let ran = hook::run_all("poststart", &hooks.poststart, &state, files.outputs());
         if ran.is_err() {
             // runtime.md, "Lifecycle": stop the container and go on as for a delete
             delete::remains(&directory, Some(&record), None, &config, log)?;

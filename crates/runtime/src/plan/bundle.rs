@@ -45,6 +45,10 @@ pub struct BundleSources {
     /// Nodes for a user namespace that the host does not have as they are wanted, by their path in
     /// the container, each as a detached mount.
     pub devices: BTreeMap<String, FdIndex>,
+    /// Files for what the `createContainer` hooks write. Those of `startContainer` get none: they are
+    /// programs of the image, and could open the host's file once more, with other rights.
+    pub hook_stdout: Option<FdIndex>,
+    pub hook_stderr: Option<FdIndex>,
     /// The socket on which `start` calls; without it the parent itself lets the container go on.
     pub listener: Option<FdIndex>,
 }
@@ -162,8 +166,13 @@ impl Plan {
             steps.push(Step::AwaitHooks);
         }
         if !hooks.create_container.is_empty() {
-            let (hooks, state) = (hooks.create_container, state.clone());
-            steps.push(Step::Hooks { name: "createContainer".into(), hooks, state });
+            steps.push(Step::Hooks {
+                name: "createContainer".into(),
+                hooks: hooks.create_container,
+                state: state.clone(),
+                stdout: sources.hook_stdout,
+                stderr: sources.hook_stderr,
+            });
         }
         let directory = absolute(&process.cwd)?;
         if directory != Path::new("/") {

@@ -337,7 +337,9 @@ impl<'a> Walk<'a> {
                 Report::Mounted.send(self.control(), None);
                 self.await_parent()
             }
-            Step::Hooks { name, hooks, state } => self.run_hooks(name, hooks, state),
+            Step::Hooks { name, hooks, state, stdout, stderr } => {
+                self.run_hooks(name, hooks, state, [*stdout, *stderr])
+            }
             Step::AwaitGo => {
                 Report::Ready.send(self.control(), None);
                 self.await_parent()

@@ -42,7 +42,8 @@ impl Plan {
         }
         if !tail.hooks.is_empty() {
             let (hooks, state) = (tail.hooks.clone(), tail.state.clone());
-            steps.push(Step::Hooks { name: "startContainer".into(), hooks, state });
+            let name = "startContainer".into();
+            steps.push(Step::Hooks { name, hooks, state, stdout: None, stderr: None });
         }
         Self::ending(process, tail.config, tail.options, steps)
     }

@@ -7,7 +7,8 @@ use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Walk;
-use crate::hook;
+use crate::FdIndex;
+use crate::hook::{self, Outputs};
 use crate::plan::{Program, Step};
 
 impl Walk<'_> {
@@ -43,12 +44,20 @@ impl Walk<'_> {
         name: &str,
         hooks: &[oci::Hook],
         state: &oci::State,
+        files: [Option<FdIndex>; 2],
     ) -> Result<(), Errno> {
         let state = oci::State { pid: self.pid, ..state.clone() };
-        hook::run_all(name, hooks, &state).map_err(|error| {
+        let file = |index: Option<FdIndex>| index.map(|it| self.descriptor(it)).transpose();
+        let outputs = Outputs { stdout: file(files[0])?, stderr: file(files[1])? };
+        hook::run_all(name, hooks, &state, outputs).map_err(|error| {
             self.detail = error.to_string();
             Errno::CANCELED
-        })
+        })?;
+        // one that waits for its start holds no file of the host that it could write to
+        for file in [outputs.stdout, outputs.stderr].into_iter().flatten() {
+            process::close_one(file)?;
+        }
+        Ok(())
     }
 
     /// A label that the next execve(2) gives. It is written through a procfs of our own, in which
