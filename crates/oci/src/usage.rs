@@ -115,7 +115,10 @@ pub const VERBS: &[Verb] = &[
         name: "delete",
         operands: "ID",
         help: "remove what is left of a stopped container",
-        options: &[short('f', flag("force", "kill it first; a missing one is no error"))],
+        options: &[
+            short('f', flag("force", "kill it first; a missing one is no error")),
+            flag("regex", "ID is a regular expression: remove all whose ids it is found in"),
+        ],
         trailing: false,
     },
     Verb {

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use bulkhead_runtime::cgroup::Cgroup;
 use bulkhead_spec::oci::{Config, Status};
+use regex_lite::Regex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
@@ -15,8 +16,40 @@ use crate::rdt;
 use crate::record::{Identity, Record};
 
 pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
-    let force = command.has("force");
-    let directory = match Directory::open(&global.root, command.id()?) {
+    let (id, force) = (command.id()?, command.has("force"));
+    if !command.has("regex") {
+        return one(global, id, force, log);
+    }
+    let mut result = Ok(0);
+    for id in matching(id, Directory::ids(&global.root)?)? {
+        let deleted = match one(global, &id, force, log) {
+            // another has been faster
+            Err(Error::NoContainer) => continue,
+            other => other,
+        };
+        if let (Err(_), Err(error)) = (&result, &deleted) {
+            log.warn(&format!("delete container {id}: {error}"));
+        }
+        result = result.and(deleted);
+    }
+    result
+}
+
+/// The ids in which a regular expression is found, anywhere: crun.1, `delete --regex`.
+fn matching(expression: &str, ids: Vec<String>) -> Result<Vec<String>> {
+    if expression.is_empty() {
+        // a variable that was never set would delete them all
+        let text = "an empty regular expression matches every container: for that, write `.`";
+        return Err(Error::Usage(text.to_owned()));
+    }
+    let expression = Regex::new(expression).map_err(|error| {
+        Error::Usage(format!("{expression:?} is not a regular expression: {error}"))
+    })?;
+    Ok(ids.into_iter().filter(|id| expression.is_match(id)).collect())
+}
+
+fn one(global: &Global, id: &str, force: bool, log: &Log) -> Result<u8> {
+    let directory = match Directory::open(&global.root, id) {
         Err(Error::NoContainer) if force => return Ok(0),
         other => other?,
     };
@@ -25,11 +58,7 @@ pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
     let status = directory.status(record.as_ref())?;
     let allowed = matches!(status, Status::Stopped | Status::Created | Status::Creating);
     if !allowed && !force {
-        let text = format!(
-            "cannot delete container {} that is not stopped: {}",
-            command.id()?,
-            status.name()
-        );
+        let text = format!("cannot delete container {id} that is not stopped: {}", status.name());
         return Err(Error::Refused(text));
     }
     let config = match directory.config() {
@@ -113,6 +142,27 @@ fn ends_within(pidfd: &std::os::fd::OwnedFd, patience: Duration) -> bool {
         match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)) {
             Err(Errno::INTR) => {}
             other => return other.is_ok_and(|ready| ready > 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expression_is_found_anywhere_in_an_id() {
+        let ids = || ["test-1", "test-2", "other", "latest"].map(str::to_owned).to_vec();
+        for (expression, want) in [
+            ("test-*", vec!["test-1", "test-2", "latest"]),
+            ("^test-[[:digit:]]$", vec!["test-1", "test-2"]),
+            ("^(other|x)$", vec!["other"]),
+            ("nothing", vec![]),
+        ] {
+            assert_eq!(matching(expression, ids()).unwrap(), want, "{expression}");
+        }
+        for wrong in ["", "(", "[z-a]"] {
+            assert!(matches!(matching(wrong, ids()), Err(Error::Usage(_))), "{wrong}");
         }
     }
 }
