@@ -49,6 +49,13 @@ fn features() -> Features {
             mount_extensions: MountExtensions { idmap: on },
             net_devices: on,
         },
+        // those that change what a container may do, or reach files of the host
+        potentially_unsafe_config_annotations: names(&[
+            "io.bulkhead.seccomp.socketcall",
+            "org.systemd.property.",
+            "run.oci.hooks.",
+            "run.oci.keep_original_groups",
+        ]),
         ..Features::default()
     }
 }
