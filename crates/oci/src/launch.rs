@@ -398,22 +398,31 @@ impl Launch<'_> {
 
     /// What the container is to see at `/sys/fs/cgroup`.
     fn cgroup_mount(&mut self) -> Result<CgroupMount> {
-        let shown = self.config.mounts.iter().any(|mount| mount.kind == "cgroup");
+        let is_shown = |kind| self.config.mounts.iter().any(|mount| mount.kind == kind);
+        let shown = is_shown("cgroup") || is_shown("cgroup2");
         let Some(hierarchies) = self.hierarchies.as_ref().filter(|_| shown) else {
             return Ok(CgroupMount::default());
         };
         let namespaces = self.config.linux.iter().flat_map(|it| &it.namespaces);
-        let own = namespaces.map(|it| it.kind).any(|kind| kind == NamespaceKind::Cgroup);
-        if !own && hierarchies.mode() != HostMode::V2 {
+        let own = namespaces.filter(|it| it.kind == NamespaceKind::Cgroup);
+        let own: Vec<bool> = own.map(|it| it.path.is_empty()).collect();
+        let mut host = Host::from(hierarchies);
+        // one that is joined may be the host's after all
+        if own != [true] {
             let read = |file: &str| {
                 std::fs::read_to_string(file).map_err(Error::system(format!("read {file}")))
             };
             let layout = Layout::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
-            if let Some(groups) = self.opened.open_groups(&layout, &self.record.cgroup.paths)? {
+            if own.is_empty()
+                && is_shown("cgroup")
+                && hierarchies.mode() != HostMode::V2
+                && let Some(groups) = self.opened.open_groups(&layout, &self.record.cgroup.paths)?
+            {
                 return Ok(CgroupMount::Groups(groups));
             }
+            host.cgroup2_flags = layout.v2_flags;
         }
-        Ok(CgroupMount::Hierarchies(Host::from(hierarchies)))
+        Ok(CgroupMount::Hierarchies(host))
     }
 
     fn failed(&self, reason: &str) -> Error {

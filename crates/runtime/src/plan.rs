@@ -83,6 +83,8 @@ struct NewMount {
     refused: Refused,
     /// The directory that it hides is copied into it first.
     copy_up: bool,
+    /// Of the host's whole hierarchy of cgroup2, to be kept as they are ([`Host::cgroup2_flags`]).
+    kept_flags: Vec<String>,
 }
 
 impl NewMount {

@@ -14,7 +14,7 @@ same() {
 # A minute, but for what is a function here and quick.
 bounded() {
     case $1 in
-        status | property) "$@" ;;
+        status | property | delegated) "$@" ;;
         *) timeout 60 "$@" ;;
     esac
 }

@@ -25,6 +25,22 @@ sed -n 's/^test \(.*\) \.\.\. \(.*\)$/\1 \2/p' /tmp/tests | while read test resu
 done
 same "oci v2: the runtime's own tests came to their end" "yes" sh -c 'grep -q "^test result: ok" /tmp/tests && echo yes || tail -n 5 /tmp/tests'
 
+# ---- who mounts it from the host's cgroup namespace sets the flags of the whole hierarchy
+delegated() { sed -n 's/.* - cgroup2 [^ ]* .*\(nsdelegate\).*/\1/p' /proc/self/mountinfo | head -n 1; }
+mkdir -p /tmp/other
+mount -o remount,nsdelegate /sys/fs/cgroup
+mount -t cgroup2 cgroup2 /tmp/other
+same "oci v2: control: a plain mount takes nsdelegate from the host" "" delegated
+umount /tmp/other
+for kind in cgroup cgroup2; do
+    mount -o remount,nsdelegate /sys/fs/cgroup
+    bundle shared true
+    sed -i "s/{\"type\": \"cgroup\"}, //; s/\"type\": \"cgroup\"/\"type\": \"$kind\"/" /bundle/config.json
+    same "oci v2: a container in the host's cgroup namespace runs ($kind)" "" bulkhead oci run -b /bundle shared
+    same "oci v2: and the host keeps nsdelegate ($kind)" nsdelegate delegated
+done
+mount -o remount /sys/fs/cgroup
+
 # ---- controllers of v2
 resources=',"memory":{"limit":67108864,"reservation":33554432,"swap":100663296},
  "cpu":{"shares":512,"quota":50000,"period":100000,"burst":1000,"cpus":"0","mems":"0"},

@@ -122,7 +122,7 @@ impl CgroupError {
     /// Whether it is because the group was removed meanwhile: a file of an open directory says
     /// `ENOENT` then, one that was opened before `ENODEV`.
     pub(super) fn is_gone(&self) -> bool {
-        let Self::Read { cause, .. } = self else { return false };
+        let (Self::Read { cause, .. } | Self::Write { cause, .. }) = self else { return false };
         [Errno::NOENT, Errno::NODEV]
             .iter()
             .any(|errno| cause.raw_os_error() == Some(errno.raw_os_error()))

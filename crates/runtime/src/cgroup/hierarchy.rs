@@ -14,6 +14,10 @@ pub struct Layout {
     pub v1: Vec<V1Mount>,
     /// Where cgroup2 is mounted.
     pub v2: Option<String>,
+    /// `nsdelegate` and its like, which hold for the whole hierarchy. Who mounts it from the host's
+    /// cgroup namespace without them takes them from everybody (kernel/cgroup/cgroup.c,
+    /// `apply_cgroup_root_flags`).
+    pub v2_flags: Vec<String>,
 }
 
 /// One v1 hierarchy.
@@ -52,7 +56,12 @@ impl Layout {
         visible.sort_by_key(|mount| mount.root.len());
         for mount in visible {
             match mount.file_system {
-                "cgroup2" if layout.v2.is_none() => layout.v2 = Some(mount.mount_point.clone()),
+                "cgroup2" if layout.v2.is_none() => {
+                    layout.v2 = Some(mount.mount_point.clone());
+                    let flags = mount.super_options.split(',');
+                    let flags = flags.filter(|it| !matches!(*it, "rw" | "ro"));
+                    layout.v2_flags = flags.map(str::to_owned).collect();
+                }
                 "cgroup" => {
                     let options: Vec<&str> = mount.super_options.split(',').collect();
                     // /proc/self/cgroup names a hierarchy's controllers; the options of the mount
@@ -329,6 +338,17 @@ mod tests {
         let mounts =
             "30 23 0:26 / /a rw - cgroup2 c rw\n31 23 0:2 / /b rw - cgroup c rw,name=systemd\n";
         assert_eq!(Layout::parse(mounts, "1:name=systemd:/\n0::/\n").mode(), Mode::V2);
+    }
+
+    #[test]
+    fn flags_of_the_whole_hierarchy_are_found() {
+        let line = "31 23 0:28 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n";
+        let layout = Layout::parse(line, "0::/\n");
+        assert_eq!(layout.v2_flags, ["nsdelegate", "memory_recursiveprot"]);
+        assert_eq!(
+            Layout::parse(&line.replace(",nsdelegate,memory_recursiveprot", ""), "").v2_flags,
+            [""; 0]
+        );
     }
 
     #[test]

@@ -52,8 +52,11 @@ impl Cgroup {
         let _ = self.freeze_v1();
         let killed = self.kill_each();
         // always, or the killed would not die: crun 1.29.1 fixed just that
-        self.thaw()?;
-        killed
+        match self.thaw() {
+            // systemd removes a scope with its last process
+            Err(error) if !error.is_gone() => Err(error),
+            _ => killed,
+        }
     }
 
     /// Signals until every pid that is listed has been signalled once.

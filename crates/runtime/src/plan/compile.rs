@@ -17,6 +17,9 @@ use crate::{ContainerSpec, FdIndex, Mount, MountKind, Namespaces, ProcessSpec, S
 #[derive(Debug, Clone, Default)]
 pub struct Host {
     pub cgroups: Vec<CgroupHierarchy>,
+    /// [`Layout::v2_flags`](crate::cgroup::Layout), where a container may share the host's cgroup
+    /// namespace. In one of its own the kernel ignores them.
+    pub cgroup2_flags: Vec<String>,
 }
 
 /// A cgroup hierarchy that the host has mounted.
@@ -32,7 +35,7 @@ impl From<&Hierarchies> for Host {
     fn from(hierarchies: &Hierarchies) -> Self {
         let v1 = hierarchies.v1().map(|controllers| CgroupHierarchy::V1(controllers.join(",")));
         let v2 = hierarchies.has_v2().then_some(CgroupHierarchy::V2);
-        Self { cgroups: v1.chain(v2).collect() }
+        Self { cgroups: v1.chain(v2).collect(), cgroup2_flags: Vec::new() }
     }
 }
 
@@ -48,7 +51,8 @@ impl Host {
                 (_, controllers) => Some(CgroupHierarchy::V1(controllers.to_owned())),
             }
         };
-        Self { cgroups: proc_self_cgroup.lines().filter_map(hierarchy).collect() }
+        let cgroups = proc_self_cgroup.lines().filter_map(hierarchy).collect();
+        Self { cgroups, cgroup2_flags: Vec::new() }
     }
 }
 
@@ -283,6 +287,7 @@ fn mount_steps(mount: &Mount, host: &Host, steps: &mut Vec<Step>) -> Result<(), 
         source: kind.to_owned(),
         propagation: Vec::new(),
         copy_up: false,
+        kept_flags: Vec::new(),
         options: options
             .iter()
             .map(|(key, value)| ((*key).to_owned(), value.map(ToOwned::to_owned)))
@@ -344,6 +349,7 @@ fn tmpfs(options: &[String], attributes: Attributes) -> NewMount {
         propagation: Vec::new(),
         refused: Refused::Fail,
         copy_up: false,
+        kept_flags: Vec::new(),
     }
 }
 
@@ -363,10 +369,13 @@ pub(super) fn cgroup_steps(
         propagation: Vec::new(),
         refused: Refused::Skip,
         copy_up: false,
+        kept_flags: Vec::new(),
     };
     if host.cgroups.iter().all(|it| *it == CgroupHierarchy::V2) {
         let target = target.to_owned();
-        steps.push(Step::Mount { mount: mount("cgroup2", data), target });
+        let kept_flags = host.cgroup2_flags.clone();
+        let mount = NewMount { kept_flags, ..mount("cgroup2", data) };
+        steps.push(Step::Mount { mount, target });
         return;
     }
     let mode = [("mode".to_owned(), Some("755".to_owned()))].to_vec();
@@ -378,7 +387,9 @@ pub(super) fn cgroup_steps(
     for hierarchy in &host.cgroups {
         let CgroupHierarchy::V1(controllers) = hierarchy else {
             let target = target.join("unified");
-            steps.push(Step::Mount { mount: mount("cgroup2", vec![]), target });
+            let kept_flags = host.cgroup2_flags.clone();
+            let mount = NewMount { kept_flags, ..mount("cgroup2", vec![]) };
+            steps.push(Step::Mount { mount, target });
             continue;
         };
         let (directory, options) = match controllers.strip_prefix("name=") {

@@ -145,6 +145,9 @@ impl fmt::Display for NewMount {
             let equals = if value.is_some() { "=" } else { "" };
             write!(f, " {key}{equals}{}", value.as_deref().unwrap_or(""))?;
         }
+        for flag in &self.kept_flags {
+            write!(f, " {flag}")?;
+        }
         write!(f, "{}", flags(self.attributes))?;
         f.write_str(if self.copy_up { " with what it hides" } else { "" })?;
         propagations(f, &self.propagation)

@@ -2,7 +2,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use bulkhead_runtime::cgroup::Hierarchies;
+use bulkhead_runtime::cgroup::{Hierarchies, Layout};
 use bulkhead_runtime::plan::Host;
 use bulkhead_sys::mount::{Depth, set_private};
 use bulkhead_sys::{process, signal};
@@ -64,7 +64,10 @@ pub(super) fn prepare(socket: &Path) -> std::io::Result<Ready> {
     rustix::net::listen(&listener, 128)?;
 
     // where none is mounted there is none to show; whoever makes containers says so
-    let host = Hierarchies::detect().map(|it| Host::from(&it)).unwrap_or_default();
+    let mut host = Hierarchies::detect().map(|it| Host::from(&it)).unwrap_or_default();
+    let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+    let layout = Layout::parse(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
+    host.cgroup2_flags = layout.v2_flags;
     // children that are root of their own user namespace only look through these directories
     rustix::process::umask(Mode::empty());
     enter_lean_mounts(parent)?;

@@ -37,7 +37,11 @@ pub(super) fn steps(
             }
             _ => {
                 let label = config.linux.as_ref().map_or("", |it| it.mount_label.as_str());
-                steps.push(Step::Mount { mount: new_mount(mount, options, label), target });
+                let mut new = new_mount(mount, options, label);
+                if let ("cgroup2", CgroupMount::Hierarchies(host)) = (&*new.kind, &sources.cgroup) {
+                    new.kept_flags.clone_from(&host.cgroup2_flags);
+                }
+                steps.push(Step::Mount { mount: new, target });
             }
         }
     }
@@ -122,6 +126,7 @@ fn new_mount(mount: &oci::Mount, options: MountOptions, label: &str) -> NewMount
         propagation: options.propagation,
         refused,
         copy_up: options.copy_up,
+        kept_flags: Vec::new(),
     }
 }
 
@@ -141,6 +146,7 @@ fn group_steps(
         propagation: Vec::new(),
         refused: Refused::Fail,
         copy_up: false,
+        kept_flags: Vec::new(),
     };
     steps.push(Step::Mount { mount, target: target.to_owned() });
     for (name, group) in groups {

@@ -63,6 +63,7 @@ fn a_bundle_with_nearly_everything() {
         listener: Some(FdIndex(3)),
         cgroup: CgroupMount::Hierarchies(Host {
             cgroups: vec![CgroupHierarchy::V1("cpu,cpuacct".into()), CgroupHierarchy::V2],
+            cgroup2_flags: vec!["nsdelegate".into()],
         }),
         ..sources()
     };
@@ -247,7 +248,10 @@ fn groups_are_kept_for_one_value_of_the_annotation() {
 #[test]
 fn a_cgroup_mount_of_v2_has_its_options() {
     let cgroups = vec![CgroupHierarchy::V2];
-    let sources = BundleSources { cgroup: CgroupMount::Hierarchies(Host { cgroups }), ..sources() };
+    let sources = BundleSources {
+        cgroup: CgroupMount::Hierarchies(Host { cgroups, ..Host::default() }),
+        ..sources()
+    };
     let config = config(json!({ "mounts": [{ "destination": "/sys/fs/cgroup", "type": "cgroup",
                                              "options": ["ro", "nsdelegate"] }] }));
     let plan = Plan::bundle(&config, &sources, &options()).unwrap().to_string();

@@ -203,6 +203,7 @@ impl Walk<'_> {
                 source: "tmpfs".to_owned(),
                 propagation: Vec::new(),
                 copy_up: false,
+                kept_flags: Vec::new(),
                 options: vec![
                     ("nr_blocks".into(), Some("1".into())),
                     ("nr_inodes".into(), Some("1".into())),
@@ -386,6 +387,11 @@ fn make(mount: &NewMount, mode: Option<u32>) -> Result<OwnedFd, Errno> {
         match value {
             Some(value) => fsconfig_set_string(&context, key.as_str(), value.as_str())?,
             None => fsconfig_set_flag(&context, key.as_str())?,
+        }
+    }
+    for flag in &mount.kept_flags {
+        if !mount.options.iter().any(|(key, _)| key == flag) {
+            fsconfig_set_flag(&context, flag.as_str())?;
         }
     }
     if let Some(mode) = mode {
