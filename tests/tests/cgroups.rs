@@ -6,9 +6,11 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use bulkhead_tests::{Daemon, run};
 
+/// With the flags of the host's mount, which one without would take from the whole host.
 const V2: &str = "
+flags=$(sed -n 's/.* - cgroup2 [^ ]* r[ow],*//p' /proc/self/mountinfo | head -n 1)
 umount -R /sys/fs/cgroup 2>/dev/null || true
-mount -t cgroup2 cgroup2 /sys/fs/cgroup";
+mount -t cgroup2 ${flags:+-o \"$flags\"} cgroup2 /sys/fs/cgroup";
 
 /// Every v1 hierarchy that the machine has in use, each at a directory of its own.
 const V1: &str = "

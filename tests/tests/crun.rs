@@ -205,7 +205,10 @@ fn an_option_that_cgroup2_does_not_know_is_an_error() -> Result<()> {
         let container = Container::new(&Runtime::bulkhead(), bundle)?;
         let runtime = Runtime::bulkhead().command(&bundle.beside("state"));
         let mut command = Command::new("unshare");
-        let view = "mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"";
+        // with the flags of the host's mount, which one without would take from the whole host
+        let view =
+            "flags=$(sed -n 's/.* - cgroup2 [^ ]* r[ow],*//p' /proc/self/mountinfo | head -n 1)
+            mount -t cgroup2 ${flags:+-o \"$flags\"} none /sys/fs/cgroup && exec \"$@\"";
         command.args(["--mount", "sh", "-c", view, "sh"]);
         command.arg(runtime.get_program()).args(runtime.get_args());
         command.args(["run", "--bundle", &bundle.path().to_string_lossy(), &container.id]);

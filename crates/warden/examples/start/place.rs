@@ -4,7 +4,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use bulkhead_runtime::cgroup::Hierarchies;
+use bulkhead_runtime::cgroup::{Hierarchies, Layout};
 use bulkhead_spec::IdRange;
 use bulkhead_sys::mount::{Depth, set_private};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -82,8 +82,13 @@ pub fn enter_view_of_v2() -> Result<()> {
     bulkhead_sys::unshare(rustix::thread::UnshareFlags::NEWNS)?;
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     set_private(std::os::fd::AsFd::as_fd(&root), Depth::Tree)?;
+    // what a mount without them would take from the whole host
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let groups = std::fs::read_to_string("/proc/self/cgroup")?;
+    let flags = std::ffi::CString::new(Layout::parse(&mounts, &groups).v2_flags.join(","))?;
     while rustix::mount::unmount("/sys/fs/cgroup", UnmountFlags::DETACH).is_ok() {}
-    rustix::mount::mount("cgroup2", "/sys/fs/cgroup", "cgroup2", MountFlags::empty(), None)?;
+    let (none, flags) = (MountFlags::empty(), Some(flags.as_c_str()));
+    rustix::mount::mount("cgroup2", "/sys/fs/cgroup", "cgroup2", none, flags)?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! All runtimes, Bulkhead too, run in the same two: one with the cgroups as on this machine, one with
 //! cgroup v2 alone, which crun asks for. They end with the last process in them.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -73,7 +74,21 @@ pub fn open(peers: &Path, program: &Path) -> Result<Vec<View>> {
     }
     let own = View::of_here("hybrid")?;
     bulkhead_sys::unshare(UnshareFlags::NEWNS)?;
+    let flags = CString::new(cgroup2_flags(&std::fs::read_to_string("/proc/self/mountinfo")?))?;
     unmount(CGROUPS, UnmountFlags::DETACH)?;
-    mount("cgroup2", CGROUPS, "cgroup2", MountFlags::empty(), none).context("mount cgroup2")?;
+    mount("cgroup2", CGROUPS, "cgroup2", MountFlags::empty(), Some(flags.as_c_str()))
+        .context("mount cgroup2")?;
     Ok(vec![View::of_here("v2")?, own])
+}
+
+/// `nsdelegate` and its like, which a mount without them would take from the whole host.
+fn cgroup2_flags(mountinfo: &str) -> String {
+    let options = |line: &str| {
+        let (_, file_system) = line.split_once(" - ")?;
+        let mut fields = file_system.split(' ');
+        (fields.next()? == "cgroup2").then(|| fields.nth(1).unwrap_or_default().to_owned())
+    };
+    let options = mountinfo.lines().find_map(options).unwrap_or_default();
+    let flags: Vec<&str> = options.split(',').filter(|it| !matches!(*it, "rw" | "ro")).collect();
+    flags.join(",")
 }
