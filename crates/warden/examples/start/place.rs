@@ -83,8 +83,8 @@ pub fn enter_view_of_v2() -> Result<()> {
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     set_private(std::os::fd::AsFd::as_fd(&root), Depth::Tree)?;
     // what a mount without them would take from the whole host
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let groups = std::fs::read_to_string("/proc/self/cgroup")?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let groups = fs::read_to_string("/proc/self/cgroup")?;
     let flags = std::ffi::CString::new(Layout::parse(&mounts, &groups).v2_flags.join(","))?;
     while rustix::mount::unmount("/sys/fs/cgroup", UnmountFlags::DETACH).is_ok() {}
     let (none, flags) = (MountFlags::empty(), Some(flags.as_c_str()));
