@@ -3,12 +3,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use bulkhead_runtime::cgroup::{Cgroup, Hierarchies, HostMode, Layout};
-use bulkhead_runtime::plan::{
-    BundleOptions, CgroupMount, Failure, Host, Report, Spawned, Surroundings,
-};
+use bulkhead_runtime::cgroup::{Cgroup, Hierarchies};
+use bulkhead_runtime::plan::{BundleOptions, Failure, Report, Spawned, Surroundings};
 use bulkhead_runtime::{Plan, hook};
-use bulkhead_spec::oci::{self, Config, NamespaceKind, Status};
+use bulkhead_spec::oci::{self, Config, Status};
 use bulkhead_sys::process::{CLONE_NEWUSER, Child};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{DumpableBehavior, Pid, Signal, pidfd_send_signal};
@@ -29,6 +27,8 @@ use crate::log::Log;
 use crate::record::{Identity, Record};
 use crate::sources::{self, Opened};
 use crate::{console, id_maps, net_devices, rdt, seal, security};
+
+mod cgroups;
 
 /// A container that has everything but the word to go.
 #[derive(Debug)]
@@ -372,57 +372,6 @@ impl Launch<'_> {
             console::send(socket, b"pidfd", &[&child.pidfd], "pidfd socket")?;
         }
         Ok(())
-    }
-
-    fn make_cgroup(&mut self) -> Result<Option<OwnedFd>> {
-        if self.record.cgroup.is_none() {
-            // a host without cgroups has none to show either
-            self.hierarchies = Hierarchies::detect().ok();
-            self.opened.sources.cgroup = self.cgroup_mount()?;
-            return Ok(None);
-        }
-        let hierarchies = self.hierarchies.insert(Hierarchies::detect()?);
-        if self.record.cgroup.unit.is_some() {
-            self.opened.sources.cgroup = self.cgroup_mount()?;
-            return Ok(None);
-        }
-        let cgroup = self.record.cgroup.make(hierarchies, &self.config, self.log)?;
-        let join = self.cgroup.insert(cgroup).join()?;
-        for procs in join.procs {
-            let index = self.opened.keep(procs)?;
-            self.opened.sources.cgroup_v1_procs.push(index);
-        }
-        self.opened.sources.cgroup = self.cgroup_mount()?;
-        Ok(join.v2_dir)
-    }
-
-    /// What the container is to see at `/sys/fs/cgroup`.
-    fn cgroup_mount(&mut self) -> Result<CgroupMount> {
-        let is_shown = |kind| self.config.mounts.iter().any(|mount| mount.kind == kind);
-        let shown = is_shown("cgroup") || is_shown("cgroup2");
-        let Some(hierarchies) = self.hierarchies.as_ref().filter(|_| shown) else {
-            return Ok(CgroupMount::default());
-        };
-        let namespaces = self.config.linux.iter().flat_map(|it| &it.namespaces);
-        let own = namespaces.filter(|it| it.kind == NamespaceKind::Cgroup);
-        let own: Vec<bool> = own.map(|it| it.path.is_empty()).collect();
-        let mut host = Host::from(hierarchies);
-        // one that is joined may be the host's after all
-        if own != [true] {
-            let read = |file: &str| {
-                std::fs::read_to_string(file).map_err(Error::system(format!("read {file}")))
-            };
-            let layout = Layout::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
-            if own.is_empty()
-                && is_shown("cgroup")
-                && hierarchies.mode() != HostMode::V2
-                && let Some(groups) = self.opened.open_groups(&layout, &self.record.cgroup.paths)?
-            {
-                return Ok(CgroupMount::Groups(groups));
-            }
-            host.cgroup2_flags = layout.v2_flags;
-        }
-        Ok(CgroupMount::Hierarchies(host))
     }
 
     fn failed(&self, reason: &str) -> Error {

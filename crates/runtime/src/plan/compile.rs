@@ -1,17 +1,21 @@
 use std::ffi::CString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use bulkhead_sys::mount::Attributes;
 use bulkhead_sys::process::{Arguments, CLONE_NEWCGROUP, CLONE_NEWUSER};
 use rustix::process::{Resource, Rlimit};
 
 use crate::cgroup::Hierarchies;
 
-use super::{Entrance, KINDS, NewMount, Plan, Program, Refused, Step, Tree};
+use super::{Entrance, KINDS, Plan, Program, Step, Tree};
 use crate::capabilities::CapabilitySets;
 use crate::landlock::LandlockError;
 use crate::seccomp::{self, SeccompError};
-use crate::{ContainerSpec, FdIndex, Mount, MountKind, Namespaces, ProcessSpec, Source, defaults};
+use crate::{ContainerSpec, FdIndex, Namespaces, ProcessSpec, Source, defaults};
+
+mod mounts;
+
+pub(super) use mounts::cgroup_steps;
+use mounts::mount_steps;
 
 /// What plans need to know of the host; read once.
 #[derive(Debug, Clone, Default)]
@@ -268,150 +272,6 @@ fn sources(namespaces: &Namespaces) -> Vec<(i32, Source)> {
         _ => namespaces.time,
     };
     KINDS.iter().map(|(kind, name)| (*kind, source(name))).collect()
-}
-
-fn mount_steps(mount: &Mount, host: &Host, steps: &mut Vec<Step>) -> Result<(), PlanError> {
-    let target = absolute(&mount.target)?;
-    let attributes = [
-        (mount.readonly, Attributes::RDONLY),
-        (mount.nosuid, Attributes::NOSUID),
-        (mount.nodev, Attributes::NODEV),
-        (mount.noexec, Attributes::NOEXEC),
-    ];
-    let attributes = attributes
-        .iter()
-        .filter(|(wanted, _)| *wanted)
-        .fold(Attributes::default(), |all, (_, bit)| all.with(*bit));
-    let new = |kind: &str, options: &[(&str, Option<&str>)], refused| NewMount {
-        kind: kind.to_owned(),
-        source: kind.to_owned(),
-        propagation: Vec::new(),
-        copy_up: false,
-        kept_flags: Vec::new(),
-        options: options
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), value.map(ToOwned::to_owned)))
-            .collect(),
-        attributes,
-        refused,
-    };
-    let mount = match &mount.kind {
-        MountKind::Proc => new("proc", &[], Refused::Bind("/proc".into())),
-        MountKind::Sysfs => new("sysfs", &[], Refused::Bind("/sys".into())),
-        MountKind::Mqueue => new("mqueue", &[], Refused::Skip),
-        MountKind::Devpts => new(
-            "devpts",
-            &[("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))],
-            Refused::Fail,
-        ),
-        MountKind::Tmpfs { options } => tmpfs(options, attributes),
-        MountKind::Detached { fd, is_directory } => {
-            let directory = *is_directory;
-            steps.push(Step::Attach { mount: *fd, target, directory, attributes });
-            return Ok(());
-        }
-        MountKind::Cgroup => {
-            cgroup_steps(host, &target, attributes, Vec::new(), steps);
-            return Ok(());
-        }
-    };
-    steps.push(Step::Mount { mount, target });
-    Ok(())
-}
-
-/// Cuts options in mount(8)'s words into those of the file system and those of the mount.
-fn tmpfs(options: &[String], attributes: Attributes) -> NewMount {
-    let mut attributes = attributes.0;
-    let mut kept = Vec::new();
-    for option in options {
-        let bit = match option.as_str() {
-            "ro" | "rw" => Attributes::RDONLY,
-            "nosuid" | "suid" => Attributes::NOSUID,
-            "nodev" | "dev" => Attributes::NODEV,
-            "noexec" | "exec" => Attributes::NOEXEC,
-            other => {
-                kept.push(match other.split_once('=') {
-                    Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
-                    None => (other.to_owned(), None),
-                });
-                continue;
-            }
-        };
-        let set = option.starts_with("no") || option == "ro";
-        attributes = if set { attributes | bit.0 } else { attributes & !bit.0 };
-    }
-    let attributes = Attributes(attributes);
-    NewMount {
-        kind: "tmpfs".to_owned(),
-        source: "tmpfs".to_owned(),
-        options: kept,
-        attributes,
-        propagation: Vec::new(),
-        refused: Refused::Fail,
-        copy_up: false,
-        kept_flags: Vec::new(),
-    }
-}
-
-/// `data` is for cgroup v2 alone: v1's options choose the hierarchy.
-pub(super) fn cgroup_steps(
-    host: &Host,
-    target: &Path,
-    attributes: Attributes,
-    data: Vec<(String, Option<String>)>,
-    steps: &mut Vec<Step>,
-) {
-    let mount = |kind: &str, options| NewMount {
-        kind: kind.to_owned(),
-        source: kind.to_owned(),
-        options,
-        attributes,
-        propagation: Vec::new(),
-        refused: Refused::Skip,
-        copy_up: false,
-        kept_flags: Vec::new(),
-    };
-    if host.cgroups.iter().all(|it| *it == CgroupHierarchy::V2) {
-        let target = target.to_owned();
-        let kept_flags = host.cgroup2_flags.clone();
-        let mount = NewMount { kept_flags, ..mount("cgroup2", data) };
-        steps.push(Step::Mount { mount, target });
-        return;
-    }
-    let mode = [("mode".to_owned(), Some("755".to_owned()))].to_vec();
-    let writable = Attributes(attributes.0 & !Attributes::RDONLY.0);
-    steps.push(Step::Mount {
-        mount: NewMount { attributes: writable, ..mount("tmpfs", mode) },
-        target: target.to_owned(),
-    });
-    for hierarchy in &host.cgroups {
-        let CgroupHierarchy::V1(controllers) = hierarchy else {
-            let target = target.join("unified");
-            let kept_flags = host.cgroup2_flags.clone();
-            let mount = NewMount { kept_flags, ..mount("cgroup2", vec![]) };
-            steps.push(Step::Mount { mount, target });
-            continue;
-        };
-        let (directory, options) = match controllers.strip_prefix("name=") {
-            Some(name) => (name, vec![("name".to_owned(), Some(name.to_owned()))]),
-            None => {
-                let flags = controllers.split(',').map(|it| (it.to_owned(), None)).collect();
-                (controllers.as_str(), flags)
-            }
-        };
-        let target_directory = target.join(directory);
-        steps.push(Step::Mount { mount: mount("cgroup", options), target: target_directory });
-        if controllers.contains(',') {
-            steps.extend(controllers.split(',').map(|controller| Step::Link {
-                path: target.join(controller),
-                to: controllers.clone(),
-                replace: false,
-            }));
-        }
-    }
-    if attributes.0 & Attributes::RDONLY.0 != 0 {
-        steps.push(Step::Seal { target: target.to_owned() });
-    }
 }
 
 /// `net.ipv4.ip_forward` is `net/ipv4/ip_forward`; as in sysctl(8), a name whose first separator is

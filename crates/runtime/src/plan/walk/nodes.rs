@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use bulkhead_sys::path;
 
-use super::{Walk, mounts, to_errno};
+use super::{Walk, to_errno, trees};
 use crate::plan::Node;
 
 impl Walk<'_> {
@@ -38,8 +38,8 @@ impl Walk<'_> {
             Err(Errno::PERM | Errno::ACCESS) => {
                 let target = self.file(&node.path)?;
                 return match node.made {
-                    Some(made) => mounts::put(self.descriptor(made)?, target.as_fd()),
-                    None => mounts::bind_node(node, &target),
+                    Some(made) => trees::put(self.descriptor(made)?, target.as_fd()),
+                    None => trees::bind_node(node, &target),
                 };
             }
             Err(errno) => return Err(errno),

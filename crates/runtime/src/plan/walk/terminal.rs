@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::{Report, Walk, mounts, to_errno};
+use super::{Report, Walk, to_errno, trees};
 
 impl Walk<'_> {
     /// Makes a terminal in the container's devpts, gives its master to the parent and keeps the
@@ -60,9 +60,9 @@ impl Walk<'_> {
                 (0..200).for_each(|_| rustix::thread::sched_yield());
                 let flags = OFlags::PATH | OFlags::CLOEXEC;
                 let named = rustix::fs::openat(root, c"dev/pts/0", flags, Mode::empty())?;
-                mounts::bind(named.as_fd(), target.as_fd())?;
+                trees::bind(named.as_fd(), target.as_fd())?;
             } else {
-                mounts::bind(terminal.as_fd(), target.as_fd())?;
+                trees::bind(terminal.as_fd(), target.as_fd())?;
             }
         }
         Report::Terminal.send(self.surroundings.control, Some(master.as_fd()));
