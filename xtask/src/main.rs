@@ -18,10 +18,10 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  build           build the program as it is meant to be used, and the runtime's small one; say where they are
+  build           build the program for use, and the runtime's small one; say where they are
   demo            set up this machine, build Bulkhead and run the SecurityApp walk-through; leave it running
   demo --down     remove every trace of it
-  test [PART …]   everything that is tested: format lint unit isolation clients walkthrough vm
+  test [PART …]   everything that is tested: format lint unit small isolation clients walkthrough vm
   bench run       `run --rm` of a no-op: bulkhead, and the docker CLI against Bulkhead and Docker
   bench oci [--rounds N] [--format json] [--bulkhead FILE]
                   a no-op by `bulkhead oci`, crun and runc: run, exec, create, memory, system calls
@@ -54,8 +54,11 @@ fn main() -> ExitCode {
 }
 
 fn build() -> anyhow::Result<()> {
-    for (package, profile) in [("bulkhead", "release"), ("bulkhead-oci", "small")] {
-        println!("{}", setup::build(package, profile)?.join(package).display());
+    let (host, musl) = (target::host()?, target::musl()?);
+    for (package, profile, target) in
+        [("bulkhead", "release", &host), ("bulkhead-oci", "small", &musl)]
+    {
+        println!("{}", setup::build(package, profile, target)?.join(package).display());
     }
     Ok(())
 }

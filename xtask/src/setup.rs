@@ -58,17 +58,13 @@ pub fn require_root() -> Result<()> {
 
 /// Builds the program and returns the directory it is in.
 pub fn program(profile: &str) -> Result<PathBuf> {
-    let target = target::name()?;
-    println!(
-        "\n\x1b[1m$ cargo build --package bulkhead --profile {profile} --target {target}\x1b[0m"
-    );
-    build("bulkhead", profile)
+    println!("\n\x1b[1m$ cargo build --package bulkhead --profile {profile}\x1b[0m");
+    build("bulkhead", profile, &target::host()?)
 }
 
-/// The same, with nothing on standard output.
-pub fn build(package: &str, profile: &str) -> Result<PathBuf> {
+/// Builds a package, with nothing on standard output.
+pub fn build(package: &str, profile: &str, target: &str) -> Result<PathBuf> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let target = target::name()?;
     let built = Command::new(cargo)
         .args(["build", "--package", package, "--profile", profile, "--target", target])
         .current_dir(root())

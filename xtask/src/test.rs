@@ -62,7 +62,7 @@ const PACKAGES: &[(&str, &str)] = &[
 
 /// The parts by name; none means all.
 pub fn run(parts: &[&str]) -> Result<()> {
-    let known = ["format", "lint", "unit", "isolation", "clients", "walkthrough", "vm"];
+    let known = ["format", "lint", "unit", "small", "isolation", "clients", "walkthrough", "vm"];
     if let Some(unknown) = parts.iter().find(|part| !known.contains(part)) {
         bail!("there is no part {unknown:?}: use {}", known.join(", "));
     }
@@ -87,6 +87,9 @@ pub fn run(parts: &[&str]) -> Result<()> {
     tally.check("the program is static", || is_static(&bin.join("bulkhead")));
     if wanted("unit") {
         rust::test(&mut tally, &bin, &skipped)?;
+    }
+    if wanted("small") {
+        rust::test_small(&mut tally, &skipped)?;
     }
     if wanted("isolation") {
         crate::isolation::test(&mut tally, &bin)?;

@@ -73,7 +73,7 @@ fn cve_2019_5736_the_runtimes_own_program() -> Result<()> {
         let line = "for p in /proc/[0-9]*; do p=${p#/proc/}; \
                     case $(cat /proc/$p/cmdline 2>/dev/null) in \
                     *--log*) [ $p != $$ ] && q=$p ;; esac; done; \
-                    exec 3</proc/$q/exe && kill -9 $q && i=0; while [ $i -lt 3000 ]; do \
+                    exec 3</proc/$q/exe && kill -9 $q && i=0; while [ $i -lt 30000 ]; do \
                     e=$( (echo overwritten >> /proc/self/fd/3) 2>&1 ) && break; \
                     case $e in *busy*) i=$((i+1)) ;; *) break ;; esac; done; echo \"$q:$e\" >/tmp/end";
         container.say_to_nobody(&["exec", "--detach", &container.id, "sh", "-c", line])?;

@@ -12,7 +12,7 @@ use bulkhead_sys::signal;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
 
-use crate::setup;
+use crate::{setup, target};
 
 mod bundle;
 mod cgroups;
@@ -38,7 +38,7 @@ pub fn run(arguments: &[&str]) -> Result<()> {
     setup::require_root()?;
     let program = match &options.bulkhead {
         Some(file) => file.canonicalize().with_context(|| file.display().to_string())?,
-        None => setup::build("bulkhead", "release")?.join("bulkhead"),
+        None => setup::build("bulkhead", "release", &target::host()?)?.join("bulkhead"),
     };
     let script = super::peers()?;
     let installed = Command::new(&script).arg("install").status().context("run peers")?;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use super::{Tally, docker_cli};
 use crate::setup;
 use crate::shell::Shell;
+use crate::target;
 
 /// Far longer than any test takes. A test program that says nothing for so long hangs, and is ended:
 /// the others can still tell what they find.
@@ -29,14 +30,39 @@ pub(super) fn test(tally: &mut Tally, bin: &Path, skipped: &Path) -> Result<()> 
         tally.failed.push("cargo test (it does not build)".to_owned());
         return Ok(());
     }
-    let mut child = shell
-        .command(&cargo)
-        .args(arguments)
-        .env("BULKHEAD_SKIPPED", skipped)
-        .env("BULKHEAD_PROGRAM", bin.join("bulkhead"))
+    let mut tests = shell.command(&cargo);
+    tests.args(arguments).env("BULKHEAD_SKIPPED", skipped);
+    tests.env("BULKHEAD_PROGRAM", bin.join("bulkhead"));
+    add_tools(&mut tests)?;
+    watch(tally, tests, "")
+}
+
+/// What calls the OCI runtime alone, once more with the runtime's small program, which has another
+/// libc and another allocator.
+pub(super) fn test_small(tally: &mut Tally, skipped: &Path) -> Result<()> {
+    let program = setup::build("bulkhead-oci", "small", &target::musl()?)?.join("bulkhead-oci");
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let mut tests = Shell::default().command(&cargo);
+    tests.args(["test", "--package", "bulkhead-tests", "--no-fail-fast"]);
+    for name in ["crun", "escapes", "net_devices"] {
+        tests.args(["--test", name]);
+    }
+    tests.env("BULKHEAD_SKIPPED", skipped).env("BULKHEAD_PROGRAM", program);
+    add_tools(&mut tests)?;
+    watch(tally, tests, "small: ")
+}
+
+fn add_tools(tests: &mut Command) -> Result<()> {
+    tests
         .env("BULKHEAD_DOCKER", docker_cli()?)
         .env("BULKHEAD_WEAKENED", crate::isolation::weakened()?)
-        .env("BULKHEAD_OLD_RUNTIMES", crate::isolation::old_runtimes()?)
+        .env("BULKHEAD_OLD_RUNTIMES", crate::isolation::old_runtimes()?);
+    Ok(())
+}
+
+/// Shows what the tests say, and counts it under their names with `prefix`.
+fn watch(tally: &mut Tally, mut tests: Command, prefix: &str) -> Result<()> {
+    let mut child = tests
         .current_dir(setup::root())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -58,28 +84,28 @@ pub(super) fn test(tally: &mut Tally, bin: &Path, skipped: &Path) -> Result<()> 
             Ok(line) => {
                 last = line?;
                 println!("{last}");
-                count(tally, &last);
+                count(tally, prefix, &last);
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 // all is done, and something that a test left behind holds the pipe
                 if child.try_wait()?.is_some() {
-                    tally.failed.push("what a test left behind".to_owned());
+                    tally.failed.push(format!("{prefix}what a test left behind"));
                     break;
                 }
                 println!("ending a test program that is silent for {} s", SILENCE.as_secs());
-                tally.failed.push(format!("a test program that hung, after: {last}"));
+                tally.failed.push(format!("{prefix}a test program that hung, after: {last}"));
                 end_test_programs(&child)?;
             }
         }
     }
     if !child.wait()?.success() && tally.failed.len() == failed_before {
-        tally.failed.push("cargo test (a test ended the process)".to_owned());
+        tally.failed.push(format!("{prefix}cargo test (a test ended the process)"));
     }
     Ok(())
 }
 
-fn count(tally: &mut Tally, line: &str) {
+fn count(tally: &mut Tally, prefix: &str, line: &str) {
     let Some((name, result)) =
         line.strip_prefix("test ").and_then(|line| line.rsplit_once(" ... "))
     else {
@@ -88,7 +114,7 @@ fn count(tally: &mut Tally, line: &str) {
     // Runners of our own (`harness = false`) put the time behind the result.
     match result.split(' ').next().unwrap_or_default() {
         "ok" => tally.passed += 1,
-        "FAILED" => tally.failed.push(name.to_owned()),
+        "FAILED" => tally.failed.push(format!("{prefix}{name}")),
         _ => {}
     }
 }
