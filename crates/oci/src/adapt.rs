@@ -1,11 +1,15 @@
 //! What the runtime makes of `config.json` before it is compiled: what is left out with a warning,
 //! and what comes from the caller.
 
+use std::path::Path;
+
 use bulkhead_runtime::Capabilities;
 use bulkhead_runtime::capabilities::CapabilitySets;
 use bulkhead_runtime::plan::KINDS;
-use bulkhead_runtime::seccomp::{self, CompileOptions, Compiled};
+use bulkhead_runtime::seccomp::{self, Cache, CompileOptions, Compiled};
 use bulkhead_spec::oci::{self, Config, NamespaceKind};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::log::Log;
@@ -45,7 +49,9 @@ pub fn warn_of_unknown(capability: &str, log: &Log) {
 /// closed too, which hides them; the annotation `io.bulkhead.seccomp.socketcall=open` opens it.
 /// A name that is not known is passed over, or an error where crun's annotation says so (crun.1,
 /// `run.oci.seccomp_fail_unknown_syscall`).
-pub fn compile_filter(config: &Config) -> Result<Option<Compiled>> {
+///
+/// What was compiled is kept below `root`, for the next one with this profile.
+pub fn compile_filter(config: &Config, root: &Path) -> Result<Option<Compiled>> {
     let Some(profile) = config.linux.as_ref().and_then(|it| it.seccomp.as_ref()) else {
         return Ok(None);
     };
@@ -55,10 +61,30 @@ pub fn compile_filter(config: &Config) -> Result<Option<Compiled>> {
     if config.annotations.get(FAIL_UNKNOWN).is_some_and(|value| value != "0") {
         seccomp::refuse_unknown_calls(profile).map_err(wrong)?;
     }
-    let compiled = seccomp::compile_oci(profile, options).map_err(wrong)?;
+    let compiled = match filters(root) {
+        Some(cache) => cache.filter(profile, options),
+        None => seccomp::compile_oci(profile, options),
+    };
+    let compiled = compiled.map_err(wrong)?;
     // who names a listener gets one, even of a filter that notifies of nothing
     let listened = !profile.listener_path.is_empty();
     Ok(compiled.map(|it| Compiled { listener: it.listener || listened, ..it }))
+}
+
+/// The compiled filters in `root`; none where that is not there yet, or is another's.
+fn filters(root: &Path) -> Option<Cache> {
+    // no id of a container begins with a dot
+    let path = root.join(".seccomp");
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = || rustix::fs::open(&path, flags, Mode::empty());
+    let directory = match open() {
+        Err(Errno::NOENT) => {
+            rustix::fs::mkdir(&path, Mode::RWXU).ok()?;
+            open()
+        }
+        other => other,
+    };
+    Cache::open(directory.ok()?).ok()
 }
 
 const FAIL_UNKNOWN: &str = "run.oci.seccomp_fail_unknown_syscall";

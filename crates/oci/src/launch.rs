@@ -96,7 +96,7 @@ pub fn create(global: &Global, command: &Command, log: &Log) -> Result<Created> 
     }
     warn_of_capabilities(&config, log);
 
-    let filter = compile_filter(&config)?;
+    let filter = compile_filter(&config, &global.root)?;
     let mut opened = Opened::open(&config, &bundle)?;
     let hook_files = HookFiles::open(&config, &bundle)?;
     opened.keep_hook_files(&config, &hook_files)?;

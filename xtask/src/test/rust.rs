@@ -44,7 +44,7 @@ pub(super) fn test_small(tally: &mut Tally, skipped: &Path) -> Result<()> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut tests = Shell::default().command(&cargo);
     tests.args(["test", "--package", "bulkhead-tests", "--no-fail-fast"]);
-    for name in ["crun", "escapes", "net_devices"] {
+    for name in ["crun", "escapes", "filters", "net_devices"] {
         tests.args(["--test", name]);
     }
     tests.env("BULKHEAD_SKIPPED", skipped).env("BULKHEAD_PROGRAM", program);

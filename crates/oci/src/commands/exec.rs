@@ -58,7 +58,7 @@ pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
             no_pivot: false,
             new_keyring: !command.has("no-new-keyring"),
             preserve_fds,
-            filter: adapt::compile_filter(&config)?,
+            filter: adapt::compile_filter(&config, &global.root)?,
         },
         record,
         config,
