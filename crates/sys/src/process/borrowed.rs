@@ -9,9 +9,9 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
 use super::{arguments, exit_now};
+
 /// Enough for whatever runs before an execve(2); only what is touched costs memory.
 const STACK: usize = 1 << 20;
-const PAGE: usize = 4096;
 
 /// As [`clone3`](super::clone3), but the caller waits until the child has executed a program or has
 /// ended, and until then the child works in the caller's memory (`CLONE_VM`, `CLONE_VFORK`). That
@@ -137,7 +137,7 @@ impl Stack {
         }?;
         let stack = Self { base };
         // SAFETY: the lowest page of the mapping, which nothing uses yet.
-        unsafe { mprotect(base, PAGE, MprotectFlags::empty()) }?;
+        unsafe { mprotect(base, rustix::param::page_size(), MprotectFlags::empty()) }?;
         Ok(stack)
     }
 }
