@@ -293,6 +293,11 @@ enum Step {
         first: u32,
         umask: u32,
     },
+    /// Limits of `RLIMIT_NOFILE`.
+    OpenFiles {
+        soft: Option<u64>,
+        hard: Option<u64>,
+    },
     BoundingSet(Capabilities),
     Filter,
     SetIdentity {

@@ -205,8 +205,10 @@ impl Plan {
             Step::WorkingDirectory(directory),
             Step::NewKeyring,
             Step::CloseDescriptors { first: 3, umask: 0o022 },
-            Step::BoundingSet(process.capabilities),
         ];
+        let mut limits: Vec<_> = process.rlimits.iter().map(limit).collect::<Result<_, _>>()?;
+        steps.extend(put_off_few_files(&mut limits));
+        steps.push(Step::BoundingSet(process.capabilities));
         // Without no_new_privs a filter takes CAP_SYS_ADMIN, which the next steps give away; with
         // it the filter comes last, so that it need not allow them.
         // Before the filter, which need not allow its calls. What is said below of a filter goes for
@@ -235,7 +237,6 @@ impl Plan {
         steps
             .push(Step::Execute { candidates: candidates(&name, &process.environment)?, searched });
 
-        let limits = process.rlimits.iter().map(limit).collect::<Result<_, _>>()?;
         Ok(Self {
             namespaces: 0,
             joined: Vec::new(),
@@ -307,6 +308,27 @@ pub(super) fn candidates(name: &str, environment: &[String]) -> Result<Vec<CStri
             directory => string(&format!("{directory}/{name}")),
         })
         .collect()
+}
+
+/// A limit of open files that is too low for what the walk itself opens is set at its end, by the
+/// process, which needs no privilege to lower one. What is left to the parent allows that.
+fn put_off_few_files(limits: &mut Vec<(Resource, Rlimit)>) -> Option<Step> {
+    const ENOUGH: u64 = 512;
+    let is_few = |value: Option<u64>| value.is_some_and(|most| most < ENOUGH);
+    let at = limits
+        .iter()
+        .position(|(resource, limit)| *resource == Resource::Nofile && is_few(limit.current))?;
+    let (soft, hard) = (limits[at].1.current, limits[at].1.maximum);
+    if hard < soft && hard.is_some() {
+        // the parent is told what is wrong with it before anything is done
+        return None;
+    }
+    if is_few(hard) {
+        limits.remove(at);
+    } else {
+        limits[at].1.current = hard;
+    }
+    Some(Step::OpenFiles { soft, hard })
 }
 
 pub(super) fn limit(

@@ -109,6 +109,11 @@ impl fmt::Display for Step {
             Self::CloseDescriptors { first, umask } => {
                 write!(f, "close descriptors from {first} at exec, umask {umask:03o}")
             }
+            Self::OpenFiles { soft, hard } => {
+                let number =
+                    |it: &Option<u64>| it.map_or("unlimited".to_owned(), |it| it.to_string());
+                write!(f, "limit open files to {}, {} at most", number(soft), number(hard))
+            }
             Self::BoundingSet(set) => write!(f, "bounding set {:#x}", set.0),
             Self::Filter => write!(f, "install the seccomp filter"),
             Self::SetIdentity { keep_groups: true, .. } => {

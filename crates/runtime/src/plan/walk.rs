@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use bulkhead_sys::shared::Handover;
 use bulkhead_sys::{process, schedule};
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit};
 
 use super::{Failure, Plan, Step};
 use crate::FdIndex;
@@ -262,6 +263,10 @@ impl<'a> Walk<'a> {
                 rustix::process::umask(rustix::fs::Mode::from_raw_mode(*umask));
                 bulkhead_sys::signal::unblock_all()?;
                 process::close_on_exec_from(*first)
+            }
+            Step::OpenFiles { soft, hard } => {
+                let limit = Rlimit { current: *soft, maximum: *hard };
+                rustix::process::setrlimit(Resource::Nofile, limit)
             }
             Step::BoundingSet(set) => identity::bound(*set),
             Step::Filter => match &program.filter {

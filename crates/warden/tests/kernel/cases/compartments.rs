@@ -203,14 +203,21 @@ fn what_fails_after_an_early_answer_is_told_at_the_start() {
 
 fn limits_come_through() {
     let ship = Ship::launch();
-    for (name, soft, option) in [("nofile", 600, "n"), ("nofile", 100, "n"), ("core", 0, "c")] {
+    for (name, soft, hard, option) in [
+        ("nofile", 600, 4096, "n"),
+        ("nofile", 100, 4096, "n"),
+        // fewer than the start itself takes
+        ("nofile", 6, 4096, "n"),
+        ("nofile", 6, 7, "n"),
+        ("core", 0, 0, "c"),
+    ] {
         ship.client.compartments(None).unwrap();
-        let script = format!("ulimit -{option}; cat /proc/self/oom_score_adj");
+        let script = format!("ulimit -S{option}; ulimit -H{option}; cat /proc/self/oom_score_adj");
         let wish = ship.wish(&["sh", "-c", &script]).change(|spec| {
-            spec.process.rlimits = vec![(name.into(), soft, 4096)];
+            spec.process.rlimits = vec![(name.into(), soft, hard)];
             spec.process.oom_score_adj = Some(77);
         });
-        assert_eq!(ship.run(wish), (0, format!("{soft}\n77\n")));
+        assert_eq!(ship.run(wish), (0, format!("{soft}\n{hard}\n77\n")));
     }
 }
 
