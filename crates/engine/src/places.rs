@@ -3,12 +3,15 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use bulkhead_spec::{Id, IdRange};
 use bulkhead_sys::path;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::io_error;
 use crate::{Class, EngineError};
@@ -38,11 +41,12 @@ impl Places {
         let lock = File::options()
             .create(true)
             .truncate(false)
+            .read(true)
             .write(true)
             .mode(0o600)
             .open(data.join("lock"))
             .map_err(io_error(what("lock")))?;
-        if lock.try_lock().is_err() {
+        if !take(&lock) {
             return Err(EngineError::new(
                 Class::Conflict,
                 format!(
@@ -55,7 +59,7 @@ impl Places {
             match rustix::fs::mkdir(data.join(name), PRIVATE) {
                 Ok(()) => {}
                 // made by an earlier version, which let others pass
-                Err(rustix::io::Errno::EXIST) => rustix::fs::chmod(data.join(name), PRIVATE)
+                Err(Errno::EXIST) => rustix::fs::chmod(data.join(name), PRIVATE)
                     .map_err(|errno| io_error(what(name))(errno.into()))?,
                 Err(errno) => return Err(io_error(what(name))(errno.into())),
             }
@@ -175,7 +179,7 @@ fn make_directory(
     range: Option<IdRange>,
 ) -> std::io::Result<()> {
     match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode)) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno.into()),
     }
     if let Some(range) = range {
@@ -184,6 +188,35 @@ fn make_directory(
         rustix::fs::chownat(&parent, name, Some(user), Some(group), flags)?;
     }
     Ok(())
+}
+
+/// Takes the lock, and says in its file by whom. An engine that was killed a moment ago holds it until
+/// the kernel has closed all that it had open, which its end is waited for.
+fn take(lock: &File) -> bool {
+    let taken = lock.try_lock().is_ok() || (holder_ends(lock) && lock.try_lock().is_ok());
+    if taken {
+        // without it the next one does not wait
+        let _ = lock.set_len(0);
+        let _ = lock.write_all_at(std::process::id().to_string().as_bytes(), 0);
+    }
+    taken
+}
+
+/// Waits a second for the end of whoever the lock's file names.
+fn holder_ends(lock: &File) -> bool {
+    let mut text = [0; 16];
+    let length = lock.read_at(&mut text, 0).unwrap_or(0);
+    let pid = std::str::from_utf8(&text[..length]).ok().and_then(|text| text.parse().ok());
+    let Some(pid) = pid.and_then(Pid::from_raw) else { return false };
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => {
+            let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+            let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&second));
+            ended.is_ok_and(|count| count > 0)
+        }
+        // it has ended meanwhile
+        Err(errno) => errno == Errno::SRCH,
+    }
 }
 
 fn remove(parent: &OwnedFd, name: &str) -> Result<(), EngineError> {
