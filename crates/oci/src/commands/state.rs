@@ -1,6 +1,6 @@
 use std::io::Write;
 
-use bulkhead_spec::oci::{self, Status};
+use bulkhead_spec::oci::Status;
 use serde_json::json;
 
 use crate::arguments::{Command, Global};
@@ -9,42 +9,29 @@ use crate::error::{Error, Result};
 
 pub fn run(global: &Global, command: &Command) -> Result<u8> {
     let directory = Directory::open(&global.root, command.id()?)?;
-    let record = directory.record()?;
-    let status = directory.status(record.as_ref())?;
+    // To runc and crun it is not there before its process is. Who asks until there is an answer is to
+    // get one that means the container can be started. Without a record it has just been begun, or
+    // was given up by a `create` that was killed then: there is nothing to tell of it.
+    let record = directory.record()?.ok_or(Error::NoContainer)?;
+    let status = directory.status(Some(&record))?;
     if status == Status::Creating {
-        // To runc and crun it is not there before its process is. Who asks until there is an answer
-        // is to get one that means the container can be started.
         return Err(Error::NoContainer);
     }
-    let mut state = match &record {
-        Some(record) => {
-            let state = record.state(status, &directory.config()?);
-            let mut value = json!({
-                "ociVersion": state.oci_version,
-                "id": state.id,
-                "pid": state.pid,
-                "status": status.name(),
-                "bundle": state.bundle,
-                "rootfs": record.rootfs,
-                "created": record.created,
-            });
-            if !state.annotations.is_empty() {
-                value["annotations"] = json!(state.annotations);
-            }
-            value
-        }
-        None => json!({
-            "ociVersion": oci::VERSION,
-            "id": command.id()?,
-            "pid": 0,
-            "status": status.name(),
-            "bundle": "",
-        }),
-    };
-    if let Some(record) = &record {
-        state["owner"] = json!(owner(&record.owner));
+    let state = record.state(status, &directory.config()?);
+    let mut value = json!({
+        "ociVersion": state.oci_version,
+        "id": state.id,
+        "pid": state.pid,
+        "status": status.name(),
+        "bundle": state.bundle,
+        "rootfs": record.rootfs,
+        "created": record.created,
+    });
+    if !state.annotations.is_empty() {
+        value["annotations"] = json!(state.annotations);
     }
-    print(&state)?;
+    value["owner"] = json!(owner(&record.owner));
+    print(&value)?;
     Ok(0)
 }
 
