@@ -48,6 +48,20 @@ pub struct Namespaces {
     pub time: Source,
 }
 
+impl Namespaces {
+    /// All of them new.
+    pub const PRIVATE: Self = Self {
+        pid: Source::Private,
+        net: Source::Private,
+        ipc: Source::Private,
+        mnt: Source::Private,
+        uts: Source::Private,
+        user: Source::Private,
+        cgroup: Source::Private,
+        time: Source::Private,
+    };
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     /// A new one of its own.

@@ -1,9 +1,10 @@
 //! A runtime that is killed midway: what it has begun can be looked at and removed (runc #4534).
 
+use std::io::ErrorKind;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bulkhead_tests::bundle::{Bundle, Container, Runtime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -161,7 +162,12 @@ fn clean_up(id: &str) -> Result<()> {
         if frozen.exists() {
             let _ = std::fs::write(frozen, "THAWED");
         }
-        let _ = std::fs::remove_dir(&cgroup);
+        // its process has ended, but may not be off the kernel's books yet
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while std::fs::remove_dir(&cgroup).is_err_and(|error| error.kind() != ErrorKind::NotFound) {
+            ensure!(Instant::now() < deadline, "{cgroup} is not to be removed");
+            std::thread::yield_now();
+        }
     }
     Ok(())
 }

@@ -22,19 +22,10 @@ pub(super) fn test(tally: &mut Tally, bin: &Path, skipped: &Path) -> Result<()> 
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let aws = setup::aws_cli()?;
     let shell = Shell::default().with_path(bin).with_path(&aws);
-    let arguments = ["test", "--workspace", "--no-fail-fast"];
-    // without lines of its own, and not what the tests' time is for
-    let mut build = shell.command(&cargo);
-    build.args(arguments).args(["--no-run", "--quiet"]).current_dir(setup::root());
-    if !build.status().context("run cargo test")?.success() {
-        tally.failed.push("cargo test (it does not build)".to_owned());
-        return Ok(());
-    }
     let mut tests = shell.command(&cargo);
-    tests.args(arguments).env("BULKHEAD_SKIPPED", skipped);
-    tests.env("BULKHEAD_PROGRAM", bin.join("bulkhead"));
+    tests.env("BULKHEAD_SKIPPED", skipped).env("BULKHEAD_PROGRAM", bin.join("bulkhead"));
     add_tools(&mut tests)?;
-    watch(tally, tests, "")
+    run(tally, tests, &["--workspace"], "")
 }
 
 /// What calls the OCI runtime alone, once more with the runtime's small program, which has another
@@ -43,13 +34,13 @@ pub(super) fn test_small(tally: &mut Tally, skipped: &Path) -> Result<()> {
     let program = setup::build("bulkhead-oci", "small", &target::musl()?)?.join("bulkhead-oci");
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut tests = Shell::default().command(&cargo);
-    tests.args(["test", "--package", "bulkhead-tests", "--no-fail-fast"]);
-    for name in ["crun", "escapes", "filters", "net_devices"] {
-        tests.args(["--test", name]);
-    }
     tests.env("BULKHEAD_SKIPPED", skipped).env("BULKHEAD_PROGRAM", program);
     add_tools(&mut tests)?;
-    watch(tally, tests, "small: ")
+    let mut which = vec!["--package", "bulkhead-tests"];
+    for name in ["crun", "escapes", "filters", "net_devices"] {
+        which.extend(["--test", name]);
+    }
+    run(tally, tests, &which, "small: ")
 }
 
 fn add_tools(tests: &mut Command) -> Result<()> {
@@ -60,9 +51,19 @@ fn add_tools(tests: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Shows what the tests say, and counts it under their names with `prefix`.
-fn watch(tally: &mut Tally, mut tests: Command, prefix: &str) -> Result<()> {
+/// Builds the tests, shows what they say, and counts it under their names with `prefix`.
+fn run(tally: &mut Tally, mut tests: Command, which: &[&str], prefix: &str) -> Result<()> {
+    // what is built is silent for long, and not what the tests' time is for
+    let mut build = Command::new(tests.get_program());
+    build.arg("test").args(which).args(["--no-run", "--quiet"]).current_dir(setup::root());
+    if !build.status().context("run cargo test")?.success() {
+        tally.failed.push(format!("{prefix}cargo test (it does not build)"));
+        return Ok(());
+    }
     let mut child = tests
+        .arg("test")
+        .args(which)
+        .arg("--no-fail-fast")
         .current_dir(setup::root())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

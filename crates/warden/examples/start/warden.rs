@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead_runtime::cgroup::{Cgroup, Hierarchies, Limits};
 use bulkhead_runtime::{
-    ContainerSpec, Device, FdIndex, Namespaces, ProcessSpec, Seccomp, Source, User, capabilities,
-    defaults,
+    ContainerSpec, Device, FdIndex, Namespaces, ProcessSpec, Seccomp, User, capabilities, defaults,
 };
 use bulkhead_spec::Id;
 use rustix::fs::{Mode, OFlags};
@@ -104,20 +103,10 @@ fn add(fd: OwnedFd, fds: &mut Vec<OwnedFd>) -> FdIndex {
 
 /// A container with all the defaults.
 fn specification() -> Result<ContainerSpec> {
-    let private = Source::Private;
     Ok(ContainerSpec {
         hostname: "bench".into(),
         domainname: String::new(),
-        namespaces: Namespaces {
-            pid: private,
-            net: private,
-            ipc: private,
-            mnt: private,
-            uts: private,
-            user: private,
-            cgroup: private,
-            time: private,
-        },
+        namespaces: Namespaces::PRIVATE,
         id_range: Some(RANGE),
         rootfs: FdIndex(0),
         rootfs_readonly: false,

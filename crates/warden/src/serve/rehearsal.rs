@@ -5,8 +5,8 @@
 
 use bulkhead_runtime::plan::Host;
 use bulkhead_runtime::{
-    Capabilities, ContainerSpec, Device, FdIndex, Namespaces, Plan, ProcessSpec, Seccomp, Source,
-    User, capabilities, defaults,
+    Capabilities, ContainerSpec, Device, FdIndex, Namespaces, Plan, ProcessSpec, Seccomp, User,
+    capabilities, defaults,
 };
 use bulkhead_spec::IdRange;
 
@@ -27,7 +27,6 @@ pub(super) fn read(order: &[u8]) {
 }
 
 fn container(host: &Host) -> ContainerSpec {
-    let private = Source::Private;
     let device = |(index, device): (usize, &defaults::DefaultDevice)| Device {
         path: device.path.to_owned(),
         fd: FdIndex(index as u16 + 1),
@@ -35,16 +34,7 @@ fn container(host: &Host) -> ContainerSpec {
     ContainerSpec {
         hostname: "rehearsal".to_owned(),
         domainname: String::new(),
-        namespaces: Namespaces {
-            pid: private,
-            net: private,
-            ipc: private,
-            mnt: private,
-            uts: private,
-            user: private,
-            cgroup: private,
-            time: private,
-        },
+        namespaces: Namespaces::PRIVATE,
         id_range: Some(IdRange { first: 1 << 20, size: 1 << 16 }),
         rootfs: FdIndex(0),
         rootfs_readonly: false,

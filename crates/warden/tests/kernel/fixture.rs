@@ -105,20 +105,10 @@ impl Ship {
         let devices = devices.collect();
         let logs = File::open(self.directory.path().join("logs")).unwrap();
         fds.push(logs.into());
-        let private = Source::Private;
         let spec = ContainerSpec {
             hostname: "box".into(),
             domainname: String::new(),
-            namespaces: Namespaces {
-                pid: private,
-                net: private,
-                ipc: private,
-                mnt: private,
-                uts: private,
-                user: private,
-                cgroup: private,
-                time: private,
-            },
+            namespaces: Namespaces::PRIVATE,
             id_range: Some(RANGE),
             rootfs: FdIndex(0),
             rootfs_readonly: false,
