@@ -119,7 +119,8 @@ fn remains(bundle: &Bundle, id: &str) -> Result<Vec<String>> {
 }
 
 fn cgroups(id: &str) -> Result<Vec<String>> {
-    let line = format!("find /sys/fs/cgroup -maxdepth 3 -type d -name '{id}*' 2>/dev/null || true");
+    // as deep as the group of whoever runs the tests may be; the innermost first, to be removed
+    let line = format!("find /sys/fs/cgroup -depth -type d -name '{id}*' 2>/dev/null || true");
     let found = bulkhead_tests::run(Command::new("sh").args(["-c", &line]))?.ok()?;
     Ok(found.lines().map(str::to_owned).collect())
 }
