@@ -311,7 +311,7 @@ impl Warden {
         // its last words come first
         self.hear(id);
         let Some(mut process) = self.processes.remove(&id) else { return };
-        let Some(pidfd) = process.pidfd.take() else {
+        let Some(pidfd) = &process.pidfd else {
             self.processes.insert(id, process);
             return;
         };
@@ -322,11 +322,14 @@ impl Warden {
             },
             Ok(None) | Err(_) => 255,
         };
-        self.unwatch(pidfd);
-        // One that init keeps back: the child of an ended process cannot say more.
+        // One that init or the helper keeps back: an ended process cannot say more. What it was is
+        // still to be answered, with a pidfd.
         if let Some(control) = process.control.take() {
             self.unwatch(control);
             self.said_all(&mut process);
+        }
+        if let Some(pidfd) = process.pidfd.take() {
+            self.unwatch(pidfd);
         }
         process.ended = Some(Exit { code, at: now() });
         self.drain(&mut process);
