@@ -18,6 +18,8 @@ pub struct Tally {
     passed: usize,
     failed: Vec<String>,
     skipped: usize,
+    /// What failed Rust tests have written.
+    said: Vec<String>,
 }
 
 impl Tally {
@@ -32,7 +34,7 @@ impl Tally {
         match outcome.split(':').next().unwrap_or_default() {
             "ok" => self.passed += 1,
             "skipped" => self.skipped += 1,
-            _ => self.failed.push(name.to_owned()),
+            _ => self.failed.push(one_line(name, outcome)),
         }
     }
 
@@ -44,11 +46,19 @@ impl Tally {
                 self.passed += 1;
             }
             Err(cause) => {
-                println!("check {name} ... FAILED: {cause:#}");
-                self.failed.push(name.to_owned());
+                let outcome = format!("FAILED: {cause:#}");
+                println!("check {name} ... {outcome}");
+                self.failed.push(one_line(name, &outcome));
             }
         }
     }
+}
+
+/// What failed and why, since who looks at a long run looks at its end.
+fn one_line(name: &str, outcome: &str) -> String {
+    let why = outcome.strip_prefix("FAILED").unwrap_or(outcome).trim_start_matches(':').trim();
+    let why: String = why.replace('\n', " ").chars().take(400).collect();
+    if why.is_empty() { name.to_owned() } else { format!("{name}: {why}") }
 }
 
 const PACKAGES: &[(&str, &str)] = &[
@@ -108,6 +118,9 @@ pub fn run(parts: &[&str]) -> Result<()> {
     let skipped = skips.lines().count();
     for line in skips.lines() {
         println!("skipped {line}");
+    }
+    for text in &tally.said {
+        println!("{text}");
     }
     for name in &tally.failed {
         println!("failed {name}");

@@ -17,6 +17,9 @@ use crate::target;
 /// the others can still tell what they find.
 const SILENCE: Duration = Duration::from_secs(300);
 
+/// How many lines of failed tests are said again at the end.
+const MOST_SAID: usize = 200;
+
 /// Every test of the workspace, counted by name from the runner's own lines.
 pub(super) fn test(tally: &mut Tally, bin: &Path, skipped: &Path) -> Result<()> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
@@ -79,13 +82,19 @@ fn run(tally: &mut Tally, mut tests: Command, which: &[&str], prefix: &str) -> R
             }
         }
     });
-    let mut last = String::new();
+    let (mut last, mut telling) = (String::new(), false);
     loop {
         match lines.recv_timeout(SILENCE) {
             Ok(line) => {
                 last = line?;
                 println!("{last}");
                 count(tally, prefix, &last);
+                // what the runner tells between its two lists of failures
+                if last == "failures:" {
+                    telling = !telling;
+                } else if telling && tally.said.len() < MOST_SAID {
+                    tally.said.push(last.clone());
+                }
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) => {

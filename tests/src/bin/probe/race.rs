@@ -22,6 +22,14 @@ fn holds_busybox(memory: &File) -> bool {
         && there == file
 }
 
+/// What runs in a process, or why that cannot be told.
+fn program(exe: &str) -> String {
+    match std::fs::read_link(exe) {
+        Ok(link) => link.display().to_string(),
+        Err(error) => io_outcome::<()>(Err(error)),
+    }
+}
+
 /// Goes on until `/tmp/stop` is there; tells each kind of process seen, and how often.
 pub fn run() -> Result<(), String> {
     let mut seen: BTreeMap<(String, String, String), usize> = BTreeMap::new();
@@ -33,16 +41,17 @@ pub fn run() -> Result<(), String> {
                 continue;
             }
             let exe = format!("/proc/{pid}/exe");
-            let link = match std::fs::read_link(&exe) {
-                Ok(link) => link.display().to_string(),
-                Err(error) => io_outcome::<()>(Err(error)),
-            };
+            let link = program(&exe);
             let write = io_outcome(std::fs::OpenOptions::new().write(true).open(&exe));
             let memory = match File::open(format!("/proc/{pid}/mem")) {
-                // it may have become a program of the container's since the link was read
                 Ok(memory) if holds_busybox(&memory) => "busybox".to_owned(),
                 other => io_outcome(other),
             };
+            // it has become a program of the container's meanwhile, which may have ended even before
+            // its memory was looked into: whose it was cannot be told
+            if program(&exe) != link {
+                continue;
+            }
             // neither says anything of the engine's program: the kernel runs it, and nobody writes
             let write = if write == "ETXTBSY" { "EACCES".to_owned() } else { write };
             *seen.entry((link, write, memory)).or_default() += 1;
