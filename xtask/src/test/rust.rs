@@ -82,17 +82,14 @@ fn run(tally: &mut Tally, mut tests: Command, which: &[&str], prefix: &str) -> R
             }
         }
     });
-    let (mut last, mut telling) = (String::new(), false);
+    let (mut last, mut said) = (String::new(), Said::default());
     loop {
         match lines.recv_timeout(SILENCE) {
             Ok(line) => {
                 last = line?;
                 println!("{last}");
                 count(tally, prefix, &last);
-                // what the runner tells between its two lists of failures
-                if last == "failures:" {
-                    telling = !telling;
-                } else if telling && tally.said.len() < MOST_SAID {
+                if said.of_a_failure(&last) && tally.said.len() < MOST_SAID {
                     tally.said.push(last.clone());
                 }
             }
@@ -113,6 +110,28 @@ fn run(tally: &mut Tally, mut tests: Command, which: &[&str], prefix: &str) -> R
         tally.failed.push(format!("{prefix}cargo test (a test ended the process)"));
     }
     Ok(())
+}
+
+/// Where the lines of a runner tell why a test failed.
+#[derive(Default)]
+struct Said {
+    /// Between the title of what failed tests have said and that of their list.
+    listed: bool,
+    /// After the name, as runners of our own do.
+    named: bool,
+}
+
+impl Said {
+    fn of_a_failure(&mut self, line: &str) -> bool {
+        if line == "failures:" {
+            self.listed = !self.listed;
+            return false;
+        }
+        if line.starts_with("test ") {
+            self.named = line.contains(" ... FAILED (");
+        }
+        self.listed || self.named
+    }
 }
 
 fn count(tally: &mut Tally, prefix: &str, line: &str) {

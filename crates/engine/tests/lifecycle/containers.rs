@@ -75,6 +75,8 @@ pub async fn a_container_is_isolated(rig: &mut Rig) {
     assert_eq!(std::fs::metadata(own).unwrap().uid(), rig.options.first_id);
 
     let sleeper = rig.start(Rig::sleeper("outside")).await;
+    // a program has no command line in the first moment of its execve(2)
+    rig.ready("outside").await;
     let status = std::fs::read_to_string(format!("/proc/{}/status", sleeper.state.pid)).unwrap();
     let range = sleeper.id_range.unwrap();
     assert!(status.contains(&format!("Uid:\t{0}\t{0}", range.first)), "{status}");
