@@ -1,5 +1,6 @@
 //! The directory of a container below `--root`.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,8 +11,9 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, mkdirat, openat, un
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use crate::control_group::Place;
 use crate::error::{Error, Result};
-use crate::record::Record;
+use crate::record::{Identity, Record};
 
 /// An open container directory.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub struct Directory {
     fd: OwnedFd,
     root: PathBuf,
     id: String,
+    /// Whether the lock is ours.
+    held: Cell<bool>,
 }
 
 const RECORD: &str = "state.json";
@@ -79,7 +83,10 @@ impl Directory {
     fn open_unlocked(root: &Path, id: &str) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match openat(CWD, root.join(id), flags, Mode::empty()) {
-            Ok(fd) => Ok(Self { fd, root: root.to_owned(), id: id.to_owned() }),
+            Ok(fd) => {
+                let (root, id) = (root.to_owned(), id.to_owned());
+                Ok(Self { fd, root, id, held: Cell::new(false) })
+            }
             Err(Errno::NOENT) => Err(Error::NoContainer),
             Err(errno) => Err(Error::system(format!("open {}", root.join(id).display()))(errno)),
         }
@@ -106,6 +113,7 @@ impl Directory {
             match rustix::fs::flock(&self.fd, FlockOperation::LockExclusive) {
                 Err(Errno::INTR) => {}
                 other => {
+                    self.held.set(other.is_ok());
                     return other.map_err(Error::system(format!("lock container {}", self.id)));
                 }
             }
@@ -115,10 +123,15 @@ impl Directory {
     /// Lets others change this container.
     pub fn unlock(&self) {
         let _ = rustix::fs::flock(&self.fd, FlockOperation::Unlock);
+        self.held.set(false);
     }
 
     /// Whether another command is changing this container now.
     fn is_locked(&self) -> bool {
+        // to ask for it once more would be to let it go
+        if self.held.get() {
+            return false;
+        }
         match rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockShared) {
             Ok(()) => {
                 let _ = rustix::fs::flock(&self.fd, FlockOperation::Unlock);
@@ -222,23 +235,34 @@ impl Directory {
         rustix::fs::statat(&self.fd, START, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
-    /// What the container is doing.
-    pub fn status(&self, record: Option<&Record>) -> Result<Status> {
-        let Some(record) = record else {
-            let status = if self.is_locked() { Status::Creating } else { Status::Stopped };
-            return Ok(status);
-        };
-        let Some(process) = record.process else {
-            let status = if self.is_locked() { Status::Creating } else { Status::Stopped };
-            return Ok(status);
-        };
+    /// The record, as [`Self::record`] has it, and what the container is doing.
+    pub fn look(&self) -> Result<(Option<Record>, Status)> {
+        let mut record = self.record()?;
+        loop {
+            if let Some(Record { process: Some(process), cgroup, .. }) = &record {
+                let status = self.status(*process, cgroup)?;
+                return Ok((record, status));
+            }
+            if self.is_locked() {
+                return Ok((record, Status::Creating));
+            }
+            // who has let the lock go may have written more since that was read
+            let again = self.record()?;
+            if again == record {
+                return Ok((record, Status::Stopped));
+            }
+            record = again;
+        }
+    }
+
+    fn status(&self, process: Identity, cgroup: &Place) -> Result<Status> {
         if process.open().is_none() {
             return Ok(Status::Stopped);
         }
         if self.waits_for_start() {
             return Ok(Status::Created);
         }
-        let frozen = match record.cgroup.open()? {
+        let frozen = match cgroup.open()? {
             Some(cgroup) if cgroup.exists() => cgroup.is_frozen().unwrap_or(false),
             _ => false,
         };
@@ -277,10 +301,12 @@ mod tests {
         let directory = Directory::create(root.path(), "box").unwrap();
         assert!(matches!(Directory::create(root.path(), "box"), Err(Error::Exists)));
         let other = Directory::open(root.path(), "box").unwrap();
-        assert_eq!(other.status(None).unwrap(), Status::Creating);
+        assert_eq!(other.look().unwrap(), (None, Status::Creating));
+        // who holds the lock looks too, and keeps it
+        assert_eq!(directory.look().unwrap(), (None, Status::Stopped));
+        assert_eq!(other.look().unwrap(), (None, Status::Creating));
         drop(directory);
-        assert_eq!(other.status(None).unwrap(), Status::Stopped);
-        assert!(other.record().unwrap().is_none());
+        assert_eq!(other.look().unwrap(), (None, Status::Stopped));
         other.remove().unwrap();
         assert!(matches!(Directory::open(root.path(), "box"), Err(Error::NoContainer)));
     }

@@ -21,8 +21,7 @@ pub struct Listed {
 pub fn containers(root: &Path) -> Result<Vec<Listed>> {
     let listed = |id: String| {
         let directory = Directory::open(root, &id).ok()?;
-        let record = directory.record().ok()?;
-        let status = directory.status(record.as_ref()).ok()?;
+        let (record, status) = directory.look().ok()?;
         let alive = matches!(status, Status::Created | Status::Running | Status::Paused);
         let process = record.and_then(|record| record.process).filter(|_| alive);
         Some(Listed { id, status, pid: process.map(|process| process.pid) })

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::control_group::Place;
 
 /// `state.json` in a container's directory.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub id: String,
     pub oci_version: String,

@@ -54,8 +54,7 @@ fn one(global: &Global, id: &str, force: bool, log: &Log) -> Result<u8> {
         other => other?,
     };
     directory.lock()?;
-    let record = directory.record()?;
-    let status = directory.status(record.as_ref())?;
+    let (record, status) = directory.look()?;
     let allowed = matches!(status, Status::Stopped | Status::Created | Status::Creating);
     if !allowed && !force {
         let text = format!("cannot delete container {id} that is not stopped: {}", status.name());

@@ -14,10 +14,8 @@ use crate::record::Identity;
 pub fn run(global: &Global, command: &Command) -> Result<u8> {
     let directory = Directory::open(&global.root, command.id()?)?;
     let interval = duration(command.value("interval").unwrap_or("5s"))?;
-    let record = directory.record()?.ok_or(Error::NotRunning)?;
-    if !alive(directory.status(Some(&record))?) {
-        return Err(Error::NotRunning);
-    }
+    let (record, status) = directory.look()?;
+    let record = record.filter(|_| alive(status)).ok_or(Error::NotRunning)?;
     let cgroup = record.cgroup.open()?.filter(Cgroup::exists).ok_or_else(|| {
         Error::Refused("the container has no cgroup that would count what it uses".to_owned())
     })?;

@@ -21,8 +21,7 @@ use crate::{adapt, console, rdt, seal};
 
 pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
     let directory = Directory::open(&global.root, command.id()?)?;
-    let record = directory.record()?;
-    let status = directory.status(record.as_ref())?;
+    let (record, status) = directory.look()?;
     let refused = |text: &str| Err(Error::Refused(text.to_owned()));
     let record = match (status, record) {
         (Status::Running | Status::Created, Some(record)) => record,

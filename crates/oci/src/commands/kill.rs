@@ -15,8 +15,7 @@ const KILL: i32 = 9;
 pub fn run(global: &Global, command: &Command) -> Result<u8> {
     let directory = Directory::open(&global.root, command.id()?)?;
     let number = parse(command.operands.get(1).map_or("TERM", String::as_str))?;
-    let record = directory.record()?;
-    let status = directory.status(record.as_ref())?;
+    let (record, status) = directory.look()?;
     let Some(record) = record else { return Err(Error::NotRunning) };
     let all = command.has("all");
     // A container that shares its pid namespace may go on without its first process.

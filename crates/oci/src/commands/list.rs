@@ -13,8 +13,9 @@ pub fn run(global: &Global, command: &Command) -> Result<u8> {
     for id in Directory::ids(&global.root)? {
         // removed since it was listed
         let Ok(directory) = Directory::open(&global.root, &id) else { continue };
-        let (Ok(record), Ok(config)) = (directory.record(), directory.config()) else { continue };
-        let status = directory.status(record.as_ref())?;
+        let (Ok((record, status)), Ok(config)) = (directory.look(), directory.config()) else {
+            continue;
+        };
         let mut row = json!({ "ociVersion": "", "id": id, "pid": 0, "status": status.name(), "bundle": "", "rootfs": "", "created": "", "owner": "" });
         if let Some(record) = &record {
             let state = record.state(status, &config);

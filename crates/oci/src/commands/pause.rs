@@ -26,8 +26,7 @@ pub fn resume(global: &Global, command: &Command) -> Result<u8> {
 
 fn open(global: &Global, command: &Command) -> Result<(Status, Cgroup)> {
     let directory = Directory::open(&global.root, command.id()?)?;
-    let record = directory.record()?;
-    let status = directory.status(record.as_ref())?;
+    let (record, status) = directory.look()?;
     let cgroup = record.as_ref().map(|record| record.cgroup.open()).transpose()?.flatten();
     let none = || {
         Error::Refused(

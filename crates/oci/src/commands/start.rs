@@ -12,8 +12,7 @@ use crate::log::Log;
 pub fn run(global: &Global, command: &Command, log: &Log) -> Result<u8> {
     let directory = Directory::open(&global.root, command.id()?)?;
     directory.lock()?;
-    let record = directory.record()?;
-    let status = directory.status(record.as_ref())?;
+    let (record, status) = directory.look()?;
     let (Status::Created, Some(record)) = (status, record) else {
         return Err(Error::Refused(match status {
             Status::Stopped => "cannot start a container that has stopped".to_owned(),

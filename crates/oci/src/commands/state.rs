@@ -12,11 +12,8 @@ pub fn run(global: &Global, command: &Command) -> Result<u8> {
     // To runc and crun it is not there before its process is. Who asks until there is an answer is to
     // get one that means the container can be started. Without a record it has just been begun, or
     // was given up by a `create` that was killed then: there is nothing to tell of it.
-    let record = directory.record()?.ok_or(Error::NoContainer)?;
-    let status = directory.status(Some(&record))?;
-    if status == Status::Creating {
-        return Err(Error::NoContainer);
-    }
+    let (record, status) = directory.look()?;
+    let record = record.filter(|_| status != Status::Creating).ok_or(Error::NoContainer)?;
     let state = record.state(status, &directory.config()?);
     let mut value = json!({
         "ociVersion": state.oci_version,

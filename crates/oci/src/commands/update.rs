@@ -9,11 +9,9 @@ use crate::error::{Error, Result};
 
 pub fn run(global: &Global, command: &Command) -> Result<u8> {
     let directory = Directory::open(&global.root, command.id()?)?;
-    let record = directory.record()?.ok_or(Error::NotRunning)?;
     directory.lock()?;
-    if !alive(directory.status(Some(&record))?) {
-        return Err(Error::NotRunning);
-    }
+    let (record, status) = directory.look()?;
+    let record = record.filter(|_| alive(status)).ok_or(Error::NotRunning)?;
     let resources = match command.value("resources") {
         Some(file) => read(file)?,
         None => from_options(command)?,
