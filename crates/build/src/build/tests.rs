@@ -88,11 +88,6 @@ async fn what_is_done_is_not_done_again() {
     assert_ne!(bench.build().await.expect("builds"), third);
     assert_eq!(bench.runs().len(), 1);
 
-    bench.no_cache = true;
-    bench.build().await.expect("builds");
-    assert_eq!(bench.runs().len(), 2);
-    bench.no_cache = false;
-
     // A layer that was removed is made anew.
     let config = bench.config(&third);
     bench.content.delete_layer(config.rootfs.diff_ids[2]).expect("deletes");
@@ -101,6 +96,11 @@ async fn what_is_done_is_not_done_again() {
     let again = bench.build().await.expect("builds");
     assert_eq!(bench.runs().len(), 1);
     assert_eq!(bench.text(&again, "r"), Some("r".into()));
+
+    // Last, since WORKDIR's new directory has a new time, and what follows is another chain.
+    bench.no_cache = true;
+    bench.build().await.expect("builds");
+    assert_eq!(bench.runs().len(), 2);
 }
 
 #[tokio::test]
