@@ -187,8 +187,8 @@ fn a_foreign_source_is_dropped() {
     let (spoofer, end) = host.container(&network, 2);
     let (victim, victim_end) = host.container(&network, 3);
     let heard = host.namespace.run(|| UdpSocket::bind((ANY, 5000)).unwrap());
-    heard.set_read_timeout(Some(SILENCE)).unwrap();
-    let send = |from: Ipv4Addr| {
+    let send = |from: Ipv4Addr, patience| {
+        heard.set_read_timeout(Some(patience)).unwrap();
         spoofer.run(|| {
             let socket = UdpSocket::bind((from, 0)).unwrap();
             socket.send_to(b"x", (network.gateway, 5000)).unwrap();
@@ -196,7 +196,7 @@ fn a_foreign_source_is_dropped() {
         let mut buffer = [0; 8];
         heard.recv_from(&mut buffer).map(|(_, peer)| peer.ip())
     };
-    assert_eq!(send(end.address).unwrap(), end.address);
+    assert_eq!(send(end.address, ANSWER).unwrap(), end.address);
     if !has("ip") {
         return bulkhead_sys::testing::skip("no iproute2 to change the address with");
     }
@@ -204,13 +204,13 @@ fn a_foreign_source_is_dropped() {
     for foreign in ["10.77.1.99/24", "10.77.1.3/24"] {
         spoofer.command("ip", &["address", "add", foreign, "dev", "eth0", "nodad"]);
         let address = foreign.split_once('/').unwrap().0.parse().unwrap();
-        send(address).unwrap_err();
+        send(address, SILENCE).unwrap_err();
     }
     let _serving = host.namespace.serve(80);
     assert_eq!(victim.fetch(network.gateway, 80).unwrap(), victim_end.address);
     // J2: another hardware address
     spoofer.command("ip", &["link", "set", "eth0", "address", "02:42:0a:4d:01:03"]);
-    send(end.address).unwrap_err();
+    send(end.address, SILENCE).unwrap_err();
     assert_eq!(victim.fetch(network.gateway, 80).unwrap(), victim_end.address);
 }
 
@@ -224,11 +224,11 @@ fn a_foreign_arp_sender_is_not_believed() {
     let network = bridge("bulkhead0", 1);
     host.host.ensure_bridge(&network).unwrap();
     let (spoofer, end) = host.container(&network, 2);
-    let asks_from = |address: Ipv4Addr| {
+    let asks_from = |address: Ipv4Addr, patience| {
         spoofer.command("ip", &["neighbour", "flush", "dev", "eth0"]);
         let socket = spoofer.run(|| UdpSocket::bind((address, 0)).unwrap());
         let heard = host.namespace.run(|| UdpSocket::bind((ANY, 0)).unwrap());
-        heard.set_read_timeout(Some(SILENCE)).unwrap();
+        heard.set_read_timeout(Some(patience)).unwrap();
         let port = heard.local_addr().unwrap().port();
         spoofer.run(|| socket.send_to(b"x", (network.gateway, port)).unwrap());
         // the packet waits in the container for an answer to its ARP request
@@ -236,9 +236,9 @@ fn a_foreign_arp_sender_is_not_believed() {
         let neighbours = host.namespace.command("ip", &["neighbour", "show", "dev", "bulkhead0"]);
         (received, neighbours.contains(&format!("{address} ")))
     };
-    assert_eq!(asks_from(end.address), (true, true));
+    assert_eq!(asks_from(end.address, ANSWER), (true, true));
     spoofer.command("ip", &["address", "replace", "10.77.1.3/24", "dev", "eth0"]);
-    assert_eq!(asks_from(Ipv4Addr::new(10, 77, 1, 3)), (false, false));
+    assert_eq!(asks_from(Ipv4Addr::new(10, 77, 1, 3), SILENCE), (false, false));
 }
 
 /// J3: no address by which IPv6 reaches the host, and no route learnt from a container.
@@ -408,9 +408,9 @@ fn old_flows_end_with_their_container() {
     port.protocol = Protocol::Udp;
     host.host.publish(&[port]).unwrap();
     let client = outside.namespace.run(|| UdpSocket::bind((ANY, 0)).unwrap());
-    let hears = |container: &Namespace| {
+    let hears = |container: &Namespace, patience| {
         let server = container.run(|| UdpSocket::bind((ANY, 53)).unwrap());
-        server.set_read_timeout(Some(SILENCE)).unwrap();
+        server.set_read_timeout(Some(patience)).unwrap();
         // refused: what the last question was answered with
         let _ = client.send_to(b"question", (HOST_OUTSIDE, 53));
         client.send_to(b"question", (HOST_OUTSIDE, 53)).unwrap();
@@ -421,12 +421,12 @@ fn old_flows_end_with_their_container() {
         }
         heard.is_ok()
     };
-    assert!(hears(&first));
+    assert!(hears(&first, ANSWER));
     // the same address for another container, which has published nothing
     host.host.unpublish(&[port]).unwrap();
     host.host.unplug(&end.host_link).unwrap();
     let (second, _) = host.container(&network, 2);
-    assert!(!hears(&second));
+    assert!(!hears(&second, SILENCE));
 }
 
 #[test]

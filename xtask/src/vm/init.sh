@@ -17,9 +17,12 @@ cases=$(sed 's/.*cases=\([a-z]*\).*/\1/' /proc/cmdline)
 mkdir -p /disk/proc /disk/sys /disk/dev /disk/run /disk/tmp /disk/etc /disk/var/lib /disk/cases
 cp -a /cases/* /disk/cases/
 if [ -e /disk/lib/systemd/systemd ]; then
-    cp -a /bin/busybox /bin/bulkhead /disk/bin/
+    cp -a /bin/busybox /bin/bulkhead /bin/bulkhead-oci /disk/bin/
     cp -a /lib/modules /disk/lib/
+    # it reads what its own depmod has written
+    ln -sf /bin/busybox /disk/sbin/modprobe
     mv /disk/cases/cases.service /disk/etc/systemd/system/
+    ln -s $cases.sh /disk/cases/these.sh
     umount /proc /sys /dev
     exec switch_root /disk /lib/systemd/systemd --unit=cases.service --show-status=no
 fi
