@@ -1,10 +1,11 @@
 //! The kernel that most people have: Bulkhead in virtual machines with Debian's Linux 6.1, cgroup v2
 //! alone and AppArmor, under plain emulation, so that it runs wherever the other tests do.
 //!
-//! Three machines are booted: for the engine (`vm/engine.sh`), for the OCI runtime (`vm/oci.sh`), both
-//! with the script as first process, and for cgroups by systemd (`vm/systemd.sh`), with Debian's
-//! systemd. A script says one line for each thing it has tried. Nothing is installed on the host but
-//! qemu.
+//! Four machines are booted: for the engine (`vm/engine.sh`) and for the OCI runtime (`vm/oci.sh`), both
+//! with the script as first process; and, with Debian's systemd, for cgroups by systemd
+//! (`vm/systemd.sh`) and for Docker, containerd and podman as their packages set them up
+//! (`vm/clients.sh`). A script says one line for each thing it has tried. Nothing is installed on the
+//! host but qemu.
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::setup;
 use crate::shell::{Said, Shell};
+use crate::target;
 use crate::test::Tally;
 use parts::{Kernel, place};
 
@@ -44,6 +46,10 @@ const MODULES: &[&str] = &[
 const SCRIPTS: &[(&str, &str)] = &[
     ("bundle.sh", include_str!("vm/bundle.sh")),
     ("cases.service", include_str!("vm/cases.service")),
+    ("clients.containerd.sh", include_str!("vm/clients.containerd.sh")),
+    ("clients.docker.sh", include_str!("vm/clients.docker.sh")),
+    ("clients.podman.sh", include_str!("vm/clients.podman.sh")),
+    ("clients.sh", include_str!("vm/clients.sh")),
     ("common.sh", include_str!("vm/common.sh")),
     ("engine.sh", include_str!("vm/engine.sh")),
     ("oci.early.sh", include_str!("vm/oci.early.sh")),
@@ -63,13 +69,24 @@ pub fn test(tally: &mut Tally, bin: &Path) {
     tally.check(&format!("{NAME}: build"), || build(&kernel, bin));
     let mut machines =
         vec![("engine", Path::new("disk").to_owned()), ("oci", Path::new("disk").to_owned())];
-    match parts::systemd_disk() {
-        Ok(disk) => machines.push(("systemd", disk)),
-        Err(cause) => tally.skip("vm: systemd", &format!("{cause:#}")),
+    match parts::system_disk() {
+        Ok(disk) => machines.extend([("systemd", disk.clone()), ("clients", disk)]),
+        Err(cause) => tally.skip("vm: systemd and clients", &format!("{cause:#}")),
     }
     // Each uses little more than one processor of the host's.
-    let kernel = &kernel;
-    let said: Vec<_> = std::thread::scope(|scope| {
+    for two in machines.chunks(2) {
+        for (cases, said) in side_by_side(&kernel, two) {
+            count(tally, cases, said);
+        }
+    }
+}
+
+/// Runs these machines at once.
+fn side_by_side(
+    kernel: &Kernel,
+    machines: &[(&'static str, PathBuf)],
+) -> Vec<(&'static str, Result<Said>)> {
+    std::thread::scope(|scope| {
         let started: Vec<_> = machines
             .iter()
             .map(|(cases, disk)| (*cases, scope.spawn(move || run(kernel, cases, disk))))
@@ -78,10 +95,7 @@ pub fn test(tally: &mut Tally, bin: &Path) {
             (cases, it.join().unwrap_or_else(|_| Err(anyhow!("its thread panicked"))))
         };
         started.into_iter().map(join).collect()
-    });
-    for (cases, said) in said {
-        count(tally, cases, said);
-    }
+    })
 }
 
 /// Counts the cases of what a machine said.
@@ -108,7 +122,7 @@ fn count(tally: &mut Tally, cases: &str, said: Result<Said>) {
 }
 
 /// What a machine may take, seconds.
-const PATIENCE: u32 = 300;
+const PATIENCE: u32 = 900;
 
 /// `case NAME ... ok`, `case NAME ... FAILED: WHY` or `case NAME ... skipped: WHY`
 fn case(line: &str) -> Option<(&str, &str)> {
@@ -138,6 +152,7 @@ fn build(kernel: &Kernel, bin: &Path) -> Result<()> {
     parts::compile_profiles(include_str!("vm/apparmor.profiles"), &root.join("cases/apparmor"))?;
     std::fs::copy(runtime_tests()?, root.join("cases/runtime"))?;
     let program = bin.join("bulkhead");
+    let small = setup::build("bulkhead-oci", "small", &target::musl()?)?.join("bulkhead-oci");
     let version = &kernel.version;
     Shell::default().within(&root).run(&format!(
         "set -e
@@ -145,6 +160,7 @@ fn build(kernel: &Kernel, bin: &Path) -> Result<()> {
         busybox depmod -b . {version}
         cp /usr/bin/busybox bin/
         strip -o bin/bulkhead {program}
+        cp {small} bin/
         strip cases/runtime
         cp bin/busybox image/bin/
         for applet in $(busybox --list); do [ $applet = busybox ] || ln -s busybox image/bin/$applet; done
@@ -158,6 +174,7 @@ fn build(kernel: &Kernel, bin: &Path) -> Result<()> {
         mkfs.ext4 -q ../disk",
         source = source.display(),
         program = program.display(),
+        small = small.display(),
     ))?;
     Ok(())
 }
@@ -181,7 +198,7 @@ fn runtime_tests() -> Result<PathBuf> {
 /// the disk is forgotten.
 fn run(kernel: &Kernel, cases: &str, disk: &Path) -> Result<Said> {
     let line = format!(
-        "timeout {PATIENCE} qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 1024 -smp 2 \
+        "timeout {PATIENCE} qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 1536 -smp 2 \
          -nodefaults -display none -serial stdio -no-reboot \
          -kernel {}/boot/vmlinuz-{} -initrd initrd \
          -drive file={},format=raw,if=virtio,cache=unsafe,snapshot=on \

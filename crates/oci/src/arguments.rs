@@ -92,7 +92,7 @@ impl Global {
         let root = match last("root") {
             Some(root) => std::path::absolute(root)
                 .map_err(Error::system(format!("find the directory of --root {root:?}")))?,
-            None => default_root(),
+            None => crate::caller::default_root(),
         };
         Ok(Self {
             root,
@@ -180,17 +180,6 @@ impl Command {
             self.verb.operands.split_whitespace().count()
         };
         if self.operands.len() > most { Err(usage()) } else { Ok(id) }
-    }
-}
-
-/// `/run/bulkhead/oci`; for others than root a directory of their own.
-/// `--root` where none is given.
-pub fn default_root() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(own) if !own.is_empty() && !rustix::process::geteuid().is_root() => {
-            PathBuf::from(own).join("bulkhead/oci")
-        }
-        _ => PathBuf::from("/run/bulkhead/oci"),
     }
 }
 

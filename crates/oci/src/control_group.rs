@@ -10,6 +10,7 @@ use bulkhead_spec::oci::{Config, NamespaceKind, Resources};
 use rustix::fs::{Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
 
+use crate::caller;
 use crate::error::{Error, Result};
 use crate::log::Log;
 
@@ -39,7 +40,7 @@ impl Place {
                         not available: this host does not run systemd";
             return Err(Error::Refused(text.to_owned()));
         }
-        let unit = Unit::parse(path, id, !rustix::process::geteuid().is_root())?;
+        let unit = Unit::parse(path, id, is_users()?)?;
         Ok(Self { path: format!("/{}", unit.name), unit: Some(path.to_owned()), ..Self::default() })
     }
 
@@ -152,11 +153,10 @@ fn enter(join: &Join, pid: u32) -> Result<()> {
 
 fn options(config: &Config, hierarchies: &Hierarchies) -> CreateOptions {
     let linux = config.linux.as_ref();
-    let rootless = !rustix::process::geteuid().is_root();
     CreateOptions {
         delegate_to: owner(config).filter(|_| hierarchies.mode() == HostMode::V2),
         reuse_existing: true,
-        rootless: rootless && linux.is_none_or(|it| it.cgroups_path.is_empty()),
+        rootless: linux.is_none_or(|it| it.cgroups_path.is_empty()) && !caller::is_host_root(),
         devices_later: false,
     }
 }
@@ -186,14 +186,13 @@ fn warn(resources: Option<&Resources>, log: &Log) {
 }
 
 fn unit(path: &str, id: &str) -> Result<Unit> {
-    Ok(Unit::parse(path, id, !rustix::process::geteuid().is_root())?)
+    Ok(Unit::parse(path, id, is_users()?)?)
 }
 
 fn manager() -> std::result::Result<Manager, SystemdError> {
-    if rustix::process::geteuid().is_root() {
-        return Manager::connect(&Instance::System);
-    }
-    let variable = |name: &str| std::env::var(name).ok();
-    let (bus, runtime) = (variable("DBUS_SESSION_BUS_ADDRESS"), variable("XDG_RUNTIME_DIR"));
-    Manager::connect(&Instance::user(bus.as_deref(), runtime.as_deref())?)
+    Manager::connect(&caller::systemd()?)
+}
+
+fn is_users() -> std::result::Result<bool, SystemdError> {
+    Ok(matches!(caller::systemd()?, Instance::User(_)))
 }

@@ -18,6 +18,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
+use crate::caller;
 use crate::error::{Error, Result};
 use crate::handshake::reap;
 
@@ -28,7 +29,7 @@ pub fn make(config: &Config) -> Result<Vec<(String, OwnedFd)>> {
     let Some(linux) = &config.linux else { return Ok(Vec::new()) };
     let own = linux.namespaces.iter().any(|it| it.kind == oci::NamespaceKind::User);
     let wanted: Vec<_> = linux.devices.iter().filter(|it| own && !is_on_host(it)).collect();
-    if wanted.is_empty() || !rustix::process::geteuid().is_root() {
+    if wanted.is_empty() || !caller::is_host_root() {
         return Ok(Vec::new());
     }
     let failed = |path: &str| {

@@ -26,7 +26,7 @@ use crate::inbox::Inbox;
 use crate::log::Log;
 use crate::record::{Identity, Record};
 use crate::sources::{self, Opened};
-use crate::{console, id_maps, net_devices, rdt, seal, security};
+use crate::{caller, console, id_maps, net_devices, rdt, seal, security};
 
 mod cgroups;
 
@@ -336,7 +336,7 @@ impl Launch<'_> {
                 // the runtime's own is kept, as in runc
                 Err(error)
                     if error.kind() == std::io::ErrorKind::PermissionDenied
-                        && !rustix::process::geteuid().is_root() => {}
+                        && !caller::is_host_root() => {}
                 other => other.map_err(Error::system(format!("set oom_score_adj to {score}")))?,
             }
         }

@@ -8,6 +8,7 @@
 
 mod adapt;
 mod arguments;
+mod caller;
 mod commands;
 mod console;
 mod control_group;
@@ -35,7 +36,7 @@ mod usage;
 
 use std::ffi::OsString;
 
-pub use arguments::default_root;
+pub use caller::default_root;
 pub use error::{Error, Result};
 pub use list::{Listed, containers};
 

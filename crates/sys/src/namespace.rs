@@ -36,6 +36,15 @@ pub fn owner_uid(namespace: BorrowedFd<'_>) -> Result<u32, Errno> {
     check_value(result.into()).map(|_| uid)
 }
 
+/// Whether this process is in the host's own user namespace, the one whose ids are mapped to
+/// themselves, all of them (user_namespaces(7)).
+///
+/// A container that maps them all looks the same from within.
+pub fn is_initial_user() -> bool {
+    let whole = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(whole)
+}
+
 fn relative(namespace: BorrowedFd<'_>, request: libc::c_ulong) -> Result<OwnedFd, Errno> {
     // SAFETY: both requests take no argument and touch no memory of this process.
     let fd = check_value(unsafe { libc::ioctl(namespace.as_raw_fd(), request as _) }.into())?;

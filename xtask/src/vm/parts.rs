@@ -47,9 +47,13 @@ pub fn compile_profiles(source: &str, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A disk with Debian's systemd and D-Bus; machines write to copies of it.
-pub fn systemd_disk() -> Result<PathBuf> {
-    let disk = place().join("systemd.ext4");
+/// What is on the disk of the machines that systemd boots, besides what is essential to Debian.
+const SYSTEM: &str = "apparmor,busybox-static,conmon,containerd,dbus,dbus-user-session,docker.io,\
+    iproute2,iptables,libpam-systemd,netavark,podman,procps,systemd,uidmap";
+
+/// A disk with Debian's systemd, and the clients of an OCI runtime; machines write to copies of it.
+pub fn system_disk() -> Result<PathBuf> {
+    let disk = place().join("system.ext4");
     if !disk.exists() {
         let sources = setup::apt_sources()?;
         let excluded = ["doc", "locale", "man", "i18n"]
@@ -58,15 +62,15 @@ pub fn systemd_disk() -> Result<PathBuf> {
         // unpacked by its own tool: what is not root's keeps its owner in the image
         Shell::default().within(&place()).run(&format!(
             "set -e
-            rm -rf systemd.root systemd.partial
-            mmdebstrap --variant=essential --include=systemd,dbus,dbus-user-session {excluded} \
-                --aptopt='Acquire::Check-Valid-Until \"false\"' bookworm systemd.root {sources}
-            rm -rf systemd.root/var/cache/apt systemd.root/var/lib/apt
-            : > systemd.root/etc/machine-id
-            truncate -s 512M systemd.partial
-            mkfs.ext4 -q -d systemd.root systemd.partial
-            rm -rf systemd.root
-            mv systemd.partial systemd.ext4"
+            rm -rf system.root system.partial
+            mmdebstrap --variant=essential --include={SYSTEM} {excluded} \
+                --aptopt='Acquire::Check-Valid-Until \"false\"' bookworm system.root {sources}
+            rm -rf system.root/var/cache/apt system.root/var/lib/apt
+            : > system.root/etc/machine-id
+            truncate -s 1G system.partial
+            mkfs.ext4 -q -d system.root system.partial
+            rm -rf system.root
+            mv system.partial system.ext4"
         ))?;
     }
     Ok(disk)

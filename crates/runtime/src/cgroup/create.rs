@@ -372,10 +372,7 @@ pub(super) fn open(root: &Directory, relative: &str) -> Result<Directory, Cgroup
         .map_err(|errno| CgroupError::Open { file: root.file(relative), cause: errno.into() })
 }
 
-/// Whether this process is root of the host: in a user namespace it has a map that is not whole
-/// (user_namespaces(7)).
+/// Whether this process is root of the host.
 fn privileged() -> bool {
-    let whole = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
-    rustix::process::geteuid().is_root()
-        && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(whole)
+    rustix::process::geteuid().is_root() && bulkhead_sys::namespace::is_initial_user()
 }
