@@ -117,7 +117,7 @@ impl Runtime {
 
     /// The same, by a copy of its program.
     pub fn copied_to(&self, program: &Path) -> Result<Self> {
-        std::fs::copy(&self.program, program).context("copy the runtime")?;
+        rootfs::copy_program(&self.program, program)?;
         Ok(Self { program: program.to_owned(), ..self.clone() })
     }
 

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use bulkhead_sys::testing::skip;
+use bulkhead_tests::rootfs::copy_program;
 use bulkhead_tests::{Daemon, program, run};
 use serde_json::json;
 
@@ -51,7 +52,7 @@ fn an_annotation_restricts_a_bundle() -> Result<()> {
     }
     let here = tempfile::Builder::new().prefix("bulkhead-test-").tempdir_in("/var/tmp")?;
     std::fs::create_dir_all(here.path().join("rootfs/bin"))?;
-    std::fs::copy("/usr/bin/busybox", here.path().join("rootfs/bin/busybox"))?;
+    copy_program("/usr/bin/busybox".as_ref(), &here.path().join("rootfs/bin/busybox"))?;
     let root = here.path().join("oci");
     let said = |policy: Option<&str>, no_new_privileges: bool| {
         let config = json!({

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use bulkhead_sys::testing::skip;
+use bulkhead_tests::rootfs::copy_program;
 use bulkhead_tests::{Said, program, run};
 use serde_json::{Value, json};
 
@@ -14,7 +15,7 @@ impl Bundle {
         let here = tempfile::Builder::new().prefix("bulkhead-test-").tempdir_in("/var/tmp")?;
         std::fs::create_dir_all(here.path().join("rootfs/bin"))?;
         std::fs::create_dir_all(here.path().join("rootfs/proc"))?;
-        std::fs::copy("/usr/bin/busybox", here.path().join("rootfs/bin/busybox"))?;
+        copy_program("/usr/bin/busybox".as_ref(), &here.path().join("rootfs/bin/busybox"))?;
         Ok(Self(here))
     }
 

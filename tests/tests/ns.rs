@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use bulkhead_sys::process::{CLONE_NEWPID, CLONE_NEWUSER, Child, clone3};
+use bulkhead_tests::rootfs::copy_program;
 use bulkhead_tests::{Daemon, program, run};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use serde_json::{Value, json};
@@ -114,7 +115,7 @@ fn containers_that_share_are_named() -> Result<()> {
     let bundle = |name: &str, namespaces: Value| -> Result<String> {
         let bundle = here.path().join(name);
         std::fs::create_dir_all(bundle.join("rootfs/bin"))?;
-        std::fs::copy("/usr/bin/busybox", bundle.join("rootfs/bin/busybox"))?;
+        copy_program("/usr/bin/busybox".as_ref(), &bundle.join("rootfs/bin/busybox"))?;
         let config = json!({
             "ociVersion": "1.0.2",
             "root": { "path": "rootfs" },
@@ -206,7 +207,7 @@ fn the_engines_containers_have_their_names() -> Result<()> {
 fn without_root_it_says_what_is_not_seen() -> Result<()> {
     let here = tempfile::tempdir()?;
     let copy = here.path().join("bulkhead");
-    std::fs::copy(program(), &copy)?;
+    copy_program(&program(), &copy)?;
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(here.path(), open)?;
     let mut command = Command::new("setpriv");
