@@ -25,11 +25,21 @@ use crate::handshake::reap;
 /// Makes the nodes of `linux.devices` that the container's user namespace cannot make, each as a
 /// mount of its own, on a file system that is mounted nowhere. Those that the host has at the same
 /// path are left out: they can be bound.
+///
+/// Who may make none, as a user in a namespace where they are root, gets the host's node of the same
+/// number, under whatever name the host has it.
 pub fn make(config: &Config) -> Result<Vec<(String, OwnedFd)>> {
     let Some(linux) = &config.linux else { return Ok(Vec::new()) };
     let own = linux.namespaces.iter().any(|it| it.kind == oci::NamespaceKind::User);
-    let wanted: Vec<_> = linux.devices.iter().filter(|it| own && !is_on_host(it)).collect();
-    if wanted.is_empty() || !caller::is_host_root() {
+    let wanted: Vec<_> = linux.devices.iter().filter(|it| !is_on_host(it)).collect();
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    if !caller::is_host_root() {
+        let found = |device: &&oci::Device| Some((device.path.clone(), host_node(device)?));
+        return Ok(wanted.iter().filter_map(found).collect());
+    }
+    if !own {
         return Ok(Vec::new());
     }
     let failed = |path: &str| {
@@ -51,6 +61,13 @@ pub fn make(config: &Config) -> Result<Vec<(String, OwnedFd)>> {
 /// Whether the host has the very node, which can then be bound.
 fn is_on_host(device: &oci::Device) -> bool {
     let Ok(stat) = rustix::fs::lstat(device.path.as_str()) else { return false };
+    let as_wanted = device.uid.is_none_or(|it| it == stat.st_uid)
+        && device.gid.is_none_or(|it| it == stat.st_gid)
+        && device.file_mode.is_none_or(|it| it & 0o7777 == stat.st_mode & 0o7777);
+    is_node_of(device, &stat) && as_wanted
+}
+
+fn is_node_of(device: &oci::Device, stat: &rustix::fs::Stat) -> bool {
     let kind = FileType::from_raw_mode(stat.st_mode);
     let same_kind = match device.kind.as_str() {
         "b" => kind == FileType::BlockDevice,
@@ -58,10 +75,21 @@ fn is_on_host(device: &oci::Device) -> bool {
         _ => false,
     };
     let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-    let as_wanted = device.uid.is_none_or(|it| it == stat.st_uid)
-        && device.gid.is_none_or(|it| it == stat.st_gid)
-        && device.file_mode.is_none_or(|it| it & 0o7777 == stat.st_mode & 0o7777);
-    same_kind && (major.into(), minor.into()) == (device.major, device.minor) && as_wanted
+    same_kind && (major.into(), minor.into()) == (device.major, device.minor)
+}
+
+/// A detached mount of the host's node, by the name that the kernel has for the number (sysfs(5),
+/// `/sys/dev`).
+fn host_node(device: &oci::Device) -> Option<OwnedFd> {
+    let kind = if device.kind == "b" { "block" } else { "char" };
+    let file = format!("/sys/dev/{kind}/{}:{}/uevent", device.major, device.minor);
+    let text = std::fs::read_to_string(file).ok()?;
+    let name = text.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    let node = open_tree(rustix::fs::CWD, format!("/dev/{name}"), flags).ok()?;
+    is_node_of(device, &rustix::fs::fstat(&node).ok()?).then_some(node)
 }
 
 fn new_tmpfs() -> std::result::Result<OwnedFd, Errno> {
@@ -164,6 +192,21 @@ fn receive(socket: &OwnedFd) -> std::result::Result<OwnedFd, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_host_has_nodes_under_names_of_its_own() {
+        let device = |text| serde_json::from_str::<oci::Device>(text).unwrap();
+        let null = device(r#"{"path":"/dev/x","type":"c","major":1,"minor":3}"#);
+        assert!(!is_on_host(&null));
+        if rustix::process::geteuid().is_root() {
+            let node = host_node(&null).unwrap();
+            assert!(is_node_of(&null, &rustix::fs::fstat(&node).unwrap()));
+        }
+        assert!(
+            host_node(&device(r#"{"path":"/dev/x","type":"c","major":1,"minor":999999}"#))
+                .is_none()
+        );
+    }
 
     #[test]
     fn old_kernels_get_nodes_from_an_attached_place() {

@@ -73,7 +73,7 @@ cat > /etc/docker/daemon.json <<END
 {"runtimes": {"bulkhead": {"path": "$runtime"}}, "default-runtime": "bulkhead", "userns-remap": "default"}
 END
 systemctl restart docker
-same "docker: userns-remap" "0 100000 65536" sh -c "docker import -c 'ENV PATH=/bin' /cases/busybox.tar busybox >/dev/null; echo \$($run busybox cat /proc/self/uid_map)"
+same "docker: userns-remap" "$(sed -n 's/dockremap:\(.*\):/0 \1 /p' /etc/subuid)" sh -c "docker import -c 'ENV PATH=/bin' /cases/busybox.tar busybox >/dev/null; echo \$($run busybox cat /proc/self/uid_map)"
 same "docker: userns-remap, limits" "67108864" $run --memory 64m busybox cat /sys/fs/cgroup/memory.max
 same "docker: userns-remap, exec" "0" sh -c "$start --name box busybox sleep 1000 >/dev/null; docker exec box id -u; docker rm -f box >/dev/null"
 same "docker: nothing left: scopes" "" sh -c "systemctl list-units --all --no-legend --plain 'docker-*.scope'"

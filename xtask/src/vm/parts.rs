@@ -49,7 +49,7 @@ pub fn compile_profiles(source: &str, target: &Path) -> Result<()> {
 
 /// What is on the disk of the machines that systemd boots, besides what is essential to Debian.
 const SYSTEM: &str = "apparmor,busybox-static,conmon,containerd,dbus,dbus-user-session,docker.io,\
-    iproute2,iptables,libpam-systemd,netavark,podman,procps,systemd,uidmap";
+    iproute2,iptables,libpam-systemd,netavark,podman,procps,rootlesskit,slirp4netns,systemd,uidmap";
 
 /// A disk with Debian's systemd, and the clients of an OCI runtime; machines write to copies of it.
 pub fn system_disk() -> Result<PathBuf> {
