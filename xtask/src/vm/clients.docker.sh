@@ -1,7 +1,6 @@
 # Docker as its package sets it up.
 run="docker run --rm"
 start="docker run -d"
-status() { docker inspect --format '{{.State.Status}}' "$1"; }
 if ! timeout 120 systemctl start docker; then
     echo "case docker: systemd starts it ... FAILED: $(journalctl --no-pager -o cat -n 8 -u docker -u containerd | tr '\n' '|')"
     return
@@ -61,7 +60,7 @@ same "docker: build" "built docker-default (enforce)" sh -c "docker build -t bui
 
 # ---- its own networks
 same "docker: a network" "yes" sh -c "docker network create net >/dev/null && echo yes"
-same "docker: a published port" "hello from web" sh -c "docker run -d --name web --hostname web --network net -p 127.0.0.1:8080:80 busybox sh -c 'echo hello from \$HOSTNAME > /tmp/index.html; exec httpd -f -p 80 -h /tmp' >/dev/null; for i in 1 2 3 4 5 6 7 8; do wget -q -O - http://127.0.0.1:8080/ && break; sleep 0.5; done"
+same "docker: a published port" "hello from web" sh -c "docker run -d --name web --hostname web --network net -p 127.0.0.1:8080:80 busybox sh -c 'echo hello from \$HOSTNAME > /tmp/index.html; exec httpd -f -p 80 -h /tmp' >/dev/null; until wget -q -O - http://127.0.0.1:8080/; do sleep 0.5; done 2>/dev/null"
 same "docker: another container finds it by name" "hello from web" $run --network net busybox wget -q -O - http://web/
 same "docker: --network container:" "hello from web" $run --network container:web busybox wget -q -O - http://127.0.0.1/
 same "docker: --pid container: and --ipc" "yes" sh -c "$run --pid container:web busybox ps | grep -q httpd && echo yes"

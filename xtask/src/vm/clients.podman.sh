@@ -38,7 +38,7 @@ same "podman: update" "200000" sh -c "podman update --cpus 2 box >/dev/null; cut
 same "podman: pause" "paused" sh -c "podman pause box >/dev/null; podman inspect --format '{{.State.Status}}' box"
 same "podman: unpause" "running" sh -c "podman unpause box >/dev/null; podman inspect --format '{{.State.Status}}' box"
 same "podman: stop" "exited 5" sh -c "podman stop -t 20 box >/dev/null; podman inspect --format '{{.State.Status}} {{.State.ExitCode}}' box; podman rm box >/dev/null"
-same "podman: a published port" "hello" sh -c "$start --name web -p 127.0.0.1:8080:80 busybox sh -c 'echo hello > /tmp/index.html; exec httpd -f -p 80 -h /tmp' >/dev/null; for i in 1 2 3 4 5 6 7 8; do wget -q -O - http://127.0.0.1:8080/ && break; sleep 0.5; done; podman rm -f -t 0 web >/dev/null"
+same "podman: a published port" "hello" sh -c "$start --name web -p 127.0.0.1:8080:80 busybox sh -c 'echo hello > /tmp/index.html; exec httpd -f -p 80 -h /tmp' >/dev/null; until wget -q -O - http://127.0.0.1:8080/; do sleep 0.5; done 2>/dev/null; podman rm -f -t 0 web >/dev/null"
 same "podman: a pod has a slice" "2 yes" sh -c "podman pod create --name pod --memory 128m --infra-command '/bin/sleep 1000' >/dev/null; podman run -d --pod pod --name a busybox sleep 1000 >/dev/null; echo \$(podman pod ps --format '{{.NumberOfContainers}}') \$(systemctl list-units --no-legend --plain 'machine-libpod_pod_*.slice' | grep -q active && echo yes); podman pod rm -f -t 0 pod >/dev/null"
 same "podman: keep-groups" "4242" sh -c "/usr/bin/setpriv --groups 0,4242 podman run --rm --group-add keep-groups busybox sh -c 'id -G' | grep -o 4242"
 # the machine's own system once more, in a container of it: its systemd makes groups of its own

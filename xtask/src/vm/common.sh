@@ -11,11 +11,11 @@ same() {
     fi
 }
 
-# A minute, but for what is a function here and quick.
+# Two minutes, but for what is a function here and quick.
 bounded() {
     case $1 in
         status | property | delegated) "$@" ;;
-        *) timeout 60 "$@" ;;
+        *) timeout 120 "$@" ;;
     esac
 }
 
