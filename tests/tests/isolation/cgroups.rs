@@ -123,7 +123,7 @@ fn fork_bomb(rig: &Rig, flags: &[&str]) -> Result<Outcome> {
     Ok(all([
         ensure(facts.number("forks") <= 4096, || format!("{} processes", facts.of("forks"))),
         each(&facts, &["refused"], &["EAGAIN"]),
-        ensure(answered.as_secs() < 5, || format!("ps took {answered:?}")),
+        ensure(answered.as_secs() < 20, || format!("ps took {answered:?}")),
     ]))
 }
 
