@@ -44,8 +44,16 @@ same "podman: keep-groups" "4242" sh -c "/usr/bin/setpriv --groups 0,4242 podman
 # the machine's own system once more, in a container of it: its systemd makes groups of its own
 printf 'FROM busybox\nRUN echo built > /built\nCMD cat /built\n' > /tmp/Containerfile
 same "podman: build" "built" sh -c "podman build -t built -f /tmp/Containerfile /var/empty >/tmp/build.log 2>&1 || cat /tmp/build.log; $run built"
-same "podman: systemd in a container" "running" sh -c "$start --systemd always --name inner --hostname inner --rootfs /:O /lib/systemd/systemd --unit=basic.target >/dev/null; for i in \$(seq 60); do podman exec inner systemctl is-system-running 2>/dev/null | grep -E 'running|degraded' && break; sleep 0.5; done | sed s/degraded/running/"
-same "podman: and has groups of its own" "yes" sh -c "podman exec inner sh -c 'ls -d /sys/fs/cgroup/system.slice' >/dev/null && echo yes; podman rm -f -t 0 inner >/dev/null"
+same "podman: systemd in a container" "running" sh -c "$start --privileged --systemd always --name inner --hostname inner --rootfs /:O /lib/systemd/systemd --unit=basic.target >/dev/null; for i in \$(seq 60); do podman exec inner systemctl is-system-running 2>/dev/null | grep -E 'running|degraded' && break; sleep 0.5; done | sed s/degraded/running/"
+cat > /tmp/nested.sh <<'END'
+mkdir -p /tmp/nested && cd /tmp/nested && bulkhead-oci spec
+sed -i 's|"path": "rootfs"|"path": "/image"|; s|"terminal": true|"terminal": false|
+    s|"sh"$|"sh", "-c", "cat /proc/self/cgroup /sys/fs/cgroup/memory.max"|
+    s|"linux": {|"linux": {"cgroupsPath": "system.slice:nested:box",|
+    s|"resources": {|"resources": {"memory": {"limit": 67108864},|' config.json
+bulkhead-oci --systemd-cgroup run box
+END
+same "podman: and makes groups for a container in it" "0::/ 67108864" sh -c "podman exec -i inner sh < /tmp/nested.sh 2>&1 | tr '\n' ' ' | sed 's/ \$//'; podman rm -f -t 0 inner >/dev/null"
 same "podman: nothing left" "" sh -c "systemctl list-units --all --no-legend --plain 'libpod-*.scope'; find /sys/fs/cgroup -name 'libpod-*' -not -name 'libpod-conmon-*'; find /run/bulkhead -name state.json"
 
 # ---- a user
