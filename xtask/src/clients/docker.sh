@@ -92,14 +92,14 @@ same "docker: /proc/sys is read-only" "1" sh -c "$run busybox sh -c 'echo 1 > /p
 same "docker: masked" "0" $run busybox sh -c 'cat /proc/kcore /proc/keys /proc/timer_list 2>/dev/null | wc -c'
 same "docker: --privileged" "rw yes" sh -c "$run --privileged busybox sh -c 'grep \" /sys \" /proc/mounts | cut -d\" \" -f4 | cut -d, -f1; test -e /dev/fuse -o -e /dev/tty && echo yes' | tr '\n' ' ' | sed 's/ \$//'"
 same "docker: --pid host" "yes" $run --pid host busybox sh -c 'test $$ != 1 && echo yes'
-same "docker: --pid of a container" "1 yes" sh -c "$start --name box busybox sleep 99 >/dev/null; $run --pid container:box --network container:box --ipc host busybox sh -c 'pidof sleep; test \$\$ != 1 && echo yes' | tr '\n' ' ' | sed 's/ \$//'; docker rm -f box >/dev/null"
+same "docker: --pid of a container" "1 yes" sh -c "$start --name box busybox sleep 99 >/dev/null 2>&1; $run --pid container:box --network container:box --ipc host busybox sh -c 'pidof sleep; test \$\$ != 1 && echo yes' | tr '\n' ' ' | sed 's/ \$//'; docker rm -f box >/dev/null"
 same "docker: --network none" "lo" $run --network none busybox ls /sys/class/net
 same "docker: --network host" "yes" sh -c "test \$(readlink /proc/1/ns/net) = \$($run --network host busybox readlink /proc/self/ns/net) && echo yes"
 same "docker: --cgroup-parent" "yes" sh -c "$run --cgroup-parent /parent busybox cat /proc/self/cgroup > /tmp/cgroup; grep -q /parent/ /tmp/cgroup && echo yes"
 same "docker: --cgroupns private" "yes" sh -c "$run --cgroupns private busybox cat /proc/self/cgroup | grep -q ':/\$' && echo yes"
 same "docker: by the name runc" "hello" docker run --rm busybox echo hello
 same "docker: runs ten at once" "10" sh -c "for i in \$(seq 10); do $run busybox echo hello & done | grep -c hello"
-same "docker: stops ten at once" "0" sh -c "for i in \$(seq 10); do $start --label ten --init busybox sleep 99; done >/dev/null; docker rm -f \$(docker ps -q -f label=ten) >/dev/null; docker ps -q | wc -l"
+same "docker: stops ten at once" "0" sh -c "for i in \$(seq 10); do $start --label ten --init busybox sleep 99; done >/dev/null 2>&1; docker rm -f \$(docker ps -q -f label=ten) >/dev/null; docker ps -q | wc -l"
 same "docker: no container left" "" docker ps -aq
 nothing_left docker /run/docker/runtime-runc/moby
 kill $dockerd

@@ -53,14 +53,14 @@ same "docker: rm -f" "box" docker rm -f box
 same "docker: out of memory" "true 7" sh -c "docker run --name eater --memory 32m --memory-swap 32m busybox sh -c 'dd if=/dev/zero of=/dev/null bs=100M count=1; sleep 2; exit 7' >/dev/null 2>&1; docker inspect --format '{{.State.OOMKilled}} {{.State.ExitCode}}' eater; docker rm eater >/dev/null"
 same "docker: --cgroup-parent" "yes" sh -c "$run --cgroupns host --cgroup-parent limits-these.slice busybox cat /proc/self/cgroup | grep -q '^0::/limits.slice/limits-these.slice/docker-' && echo yes"
 same "docker: --privileged" "rw unconfined" sh -c "$run --privileged busybox sh -c 'grep \" /sys/fs/cgroup \" /proc/mounts | cut -d\" \" -f4 | cut -d, -f1; cat /proc/self/attr/current' | tr '\n' ' ' | sed 's/ \$//'"
-same "docker: --restart" "2" sh -c "docker run -d --restart on-failure:2 --name again busybox sh -c 'exit 1' >/dev/null; until docker inspect --format '{{.State.Status}} {{.RestartCount}}' again | grep -q 'exited 2'; do sleep 0.5; done; docker inspect --format '{{.RestartCount}}' again; docker rm again >/dev/null"
+same "docker: --restart" "2" sh -c "docker run -d --restart on-failure:2 --name again busybox sh -c 'exit 1' >/dev/null 2>&1; until docker inspect --format '{{.State.Status}} {{.RestartCount}}' again | grep -q 'exited 2'; do sleep 0.5; done; docker inspect --format '{{.RestartCount}}' again; docker rm again >/dev/null"
 mkdir /tmp/context
 printf 'FROM busybox\nRUN echo built > /built && cat /proc/self/attr/current > /label\nCMD cat /built /label\n' > /tmp/context/Dockerfile
 same "docker: build" "built docker-default (enforce)" sh -c "docker build -t built /tmp/context >/tmp/build.log 2>&1 || cat /tmp/build.log; echo \$($run built)"
 
 # ---- its own networks
 same "docker: a network" "yes" sh -c "docker network create net >/dev/null && echo yes"
-same "docker: a published port" "hello from web" sh -c "docker run -d --name web --hostname web --network net -p 127.0.0.1:8080:80 busybox sh -c 'echo hello from \$HOSTNAME > /tmp/index.html; exec httpd -f -p 80 -h /tmp' >/dev/null; until wget -q -O - http://127.0.0.1:8080/; do sleep 0.5; done 2>/dev/null"
+same "docker: a published port" "hello from web" sh -c "docker run -d --name web --hostname web --network net -p 127.0.0.1:8080:80 busybox sh -c 'echo hello from \$HOSTNAME > /tmp/index.html; exec httpd -f -p 80 -h /tmp' >/dev/null 2>&1; until wget -q -O - http://127.0.0.1:8080/; do sleep 0.5; done 2>/dev/null"
 same "docker: another container finds it by name" "hello from web" $run --network net busybox wget -q -O - http://web/
 same "docker: --network container:" "hello from web" $run --network container:web busybox wget -q -O - http://127.0.0.1/
 same "docker: --pid container: and --ipc" "yes" sh -c "$run --pid container:web busybox ps | grep -q httpd && echo yes"
@@ -74,7 +74,7 @@ END
 systemctl restart docker
 same "docker: userns-remap" "$(sed -n 's/dockremap:\(.*\):/0 \1 /p' /etc/subuid)" sh -c "docker import -c 'ENV PATH=/bin' /cases/busybox.tar busybox >/dev/null; echo \$($run busybox cat /proc/self/uid_map)"
 same "docker: userns-remap, limits" "67108864" $run --memory 64m busybox cat /sys/fs/cgroup/memory.max
-same "docker: userns-remap, exec" "0" sh -c "$start --name box busybox sleep 1000 >/dev/null; docker exec box id -u; docker rm -f box >/dev/null"
+same "docker: userns-remap, exec" "0" sh -c "$start --name box busybox sleep 1000 >/dev/null 2>&1; docker exec box id -u; docker rm -f box >/dev/null"
 same "docker: nothing left: scopes" "" sh -c "systemctl list-units --all --no-legend --plain 'docker-*.scope'"
 same "docker: nothing left: groups" "" find /sys/fs/cgroup -name 'docker-*'
 same "docker: nothing left: records" "" sh -c "find /run/docker /run/bulkhead -name state.json 2>/dev/null"
