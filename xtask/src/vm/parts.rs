@@ -54,7 +54,9 @@ const SYSTEM: &str = "apparmor,busybox-static,conmon,containerd,dbus,dbus-user-s
 /// A disk with Debian's systemd, and the clients of an OCI runtime; machines write to copies of it.
 pub fn system_disk() -> Result<PathBuf> {
     let disk = place().join("system.ext4");
-    if !disk.exists() {
+    // one that was made of other packages is made again
+    let list = place().join("system.packages");
+    if !disk.exists() || std::fs::read_to_string(&list).ok().as_deref() != Some(SYSTEM) {
         let sources = setup::apt_sources()?;
         let excluded = ["doc", "locale", "man", "i18n"]
             .map(|it| format!("--dpkgopt='path-exclude=/usr/share/{it}/*'"))
@@ -72,6 +74,7 @@ pub fn system_disk() -> Result<PathBuf> {
             rm -rf system.root
             mv system.partial system.ext4"
         ))?;
+        std::fs::write(&list, SYSTEM)?;
     }
     Ok(disk)
 }
