@@ -1,6 +1,6 @@
 //! Whose runtime this is: root's of the host, or a user's.
 //!
-//! Rootless podman and BuildKit call the runtime in a user namespace where the user is root. To the
+//! Rootless podman and Docker call the runtime in a user namespace where the user is root. To the
 //! kernel that is still the user, who may not write to `/run` and has a systemd of their own; it is told
 //! apart as runc does (runc: rootless_linux.go).
 

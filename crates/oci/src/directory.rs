@@ -65,7 +65,11 @@ impl Directory {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(Error::Exists),
             Err(errno) => {
-                let what = format!("make {}", root.join(id).display());
+                let hint = match errno {
+                    Errno::ACCESS | Errno::PERM => " (--root DIR names another place)",
+                    _ => "",
+                };
+                let what = format!("make {}{hint}", root.join(id).display());
                 return Err(Error::system(what)(errno));
             }
         }

@@ -34,7 +34,11 @@ const fn short(letter: char, opt: Opt) -> Opt {
 }
 
 pub const GLOBAL: &[Opt] = &[
-    value("root", "DIR", "where containers are recorded (default /run/bulkhead/oci)"),
+    value(
+        "root",
+        "DIR",
+        "where containers are recorded (default /run/bulkhead/oci, for users $XDG_RUNTIME_DIR/bulkhead/oci)",
+    ),
     value("log", "FILE", "append messages to a file"),
     value("log-format", "FORMAT", "text (default) or json"),
     flag("debug", "say more"),

@@ -6,7 +6,7 @@ if ! timeout 120 systemctl start docker; then
     return
 fi
 echo "case docker: systemd starts it ... ok"
-same "docker: what it finds" "systemd 2 bulkhead apparmor cgroupns" docker info --format '{{.CgroupDriver}} {{.CgroupVersion}} {{.DefaultRuntime}}{{range .SecurityOptions}}{{$name := .}}{{if eq . "name=apparmor"}} apparmor{{end}}{{if eq . "name=cgroupns"}} cgroupns{{end}}{{end}}'
+same "docker: what it finds" "systemd 2 bulkhead apparmor cgroupns" docker info --format '{{.CgroupDriver}} {{.CgroupVersion}} {{.DefaultRuntime}}{{range .SecurityOptions}}{{if eq . "name=apparmor"}} apparmor{{end}}{{if eq . "name=cgroupns"}} cgroupns{{end}}{{end}}'
 same "docker: import" "yes" sh -c "docker import -c 'ENV PATH=/bin' -c 'CMD [\"sh\"]' /cases/busybox.tar busybox >/dev/null && echo yes"
 same "docker: run" "hello" $run busybox echo hello
 same "docker: exit status" "3" sh -c "$run busybox sh -c 'exit 3'; echo \$?"
