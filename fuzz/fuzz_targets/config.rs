@@ -4,7 +4,7 @@
 
 use bulkhead_runtime::Plan;
 use bulkhead_runtime::plan::{BundleOptions, BundleSources};
-use bulkhead_spec::oci::{Config, Process};
+use bulkhead_types::oci::{Config, Process};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &[u8]| {

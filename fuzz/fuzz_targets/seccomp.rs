@@ -4,7 +4,7 @@
 
 use bulkhead_runtime::seccomp::{CompileOptions, compile, compile_oci};
 use bulkhead_runtime::{Capabilities, Seccomp};
-use bulkhead_spec::oci;
+use bulkhead_types::oci;
 use bulkhead_sys::seccomp::Instruction;
 use libfuzzer_sys::fuzz_target;
 

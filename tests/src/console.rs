@@ -78,14 +78,14 @@ pub struct Live {
 }
 
 /// Longer than anything here takes on a busy machine; a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 impl Live {
     /// The next event of that name for which `wanted` holds.
     pub fn until(&mut self, name: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         let begin = Instant::now();
         let (mut line, mut event, mut last) = (String::new(), String::new(), Value::Null);
-        while begin.elapsed() < PATIENCE {
+        while begin.elapsed() < TIMEOUT {
             line.clear();
             ensure!(self.lines.read_line(&mut line)? > 0, "the stream ended; last event: {last}");
             if let Some(found) = line.strip_prefix("event:") {
@@ -99,7 +99,7 @@ impl Live {
                 }
             }
         }
-        bail!("it did not come within {PATIENCE:?}; last event: {last}")
+        bail!("it did not come within {TIMEOUT:?}; last event: {last}")
     }
 
     /// Reads to the end of the stream; an error if it is still open after a while.
@@ -107,7 +107,7 @@ impl Live {
         let mut line = String::new();
         let begin = Instant::now();
         while self.lines.read_line(&mut line)? > 0 {
-            ensure!(begin.elapsed() < PATIENCE, "the stream goes on");
+            ensure!(begin.elapsed() < TIMEOUT, "the stream goes on");
         }
         Ok(())
     }

@@ -29,7 +29,7 @@ pub struct Browser<'a> {
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// Longer than any page takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl<'a> Browser<'a> {
     /// Whether this machine has chromium and its driver.
@@ -77,7 +77,7 @@ impl<'a> Browser<'a> {
         ];
         let capabilities = json!({"capabilities": {"alwaysMatch": {
             "browserName": "chrome",
-            "timeouts": {"script": PATIENCE.as_millis(), "pageLoad": PATIENCE.as_millis()},
+            "timeouts": {"script": TIMEOUT.as_millis(), "pageLoad": TIMEOUT.as_millis()},
             "goog:chromeOptions": {"binary": "/usr/bin/chromium", "args": flags},
         }}});
         let session = browser.command("POST", "/session", &capabilities)?;
@@ -200,7 +200,7 @@ impl<'a> Browser<'a> {
                 Ok(_) => return Ok(()),
                 // The page has made room for the next one, in which the wait goes on. The driver then
                 // says "unloaded" or, long before any, "timeout".
-                Err(_) if begin.elapsed() < PATIENCE => {}
+                Err(_) if begin.elapsed() < TIMEOUT => {}
                 Err(cause) => {
                     let seen = self.text("body").unwrap_or_default();
                     let context = format!("waiting for {expression}; the page shows:\n{seen}");

@@ -6,9 +6,9 @@ use crate::setup;
 
 /// Lowest first; crates of one layer do not know each other, but for those named in [`BESIDE`].
 const LAYERS: &[&[&str]] = &[
-    &["sys", "spec"],
+    &["sys", "types"],
     &["runtime", "network", "image", "store"],
-    &["warden", "oci", "build", "ecs", "registry"],
+    &["warden", "oci", "builder", "ecs", "registry"],
     &["engine"],
     &["docker-api", "aws-api"],
     &["agent", "console"],

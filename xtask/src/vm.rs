@@ -107,7 +107,7 @@ fn count(tally: &mut Tally, cases: &str, said: Result<Said>) {
         let said = said?;
         console = said.output.replace('\r', "");
         println!("{console}");
-        ensure!(said.success, "qemu failed, or was ended after {PATIENCE} s");
+        ensure!(said.success, "qemu failed, or was ended after {TIMEOUT} s");
         ensure!(console.lines().any(|line| line == "vm: end"), "it did not come to its end");
         Ok(())
     });
@@ -124,7 +124,7 @@ fn count(tally: &mut Tally, cases: &str, said: Result<Said>) {
 }
 
 /// What a machine may take, seconds.
-const PATIENCE: u32 = 900;
+const TIMEOUT: u32 = 900;
 
 /// `case NAME ... ok`, `case NAME ... FAILED: WHY` or `case NAME ... skipped: WHY`
 fn case(line: &str) -> Option<(&str, &str)> {
@@ -200,7 +200,7 @@ fn runtime_tests() -> Result<PathBuf> {
 /// the disk is forgotten.
 fn run(kernel: &Kernel, cases: &str, disk: &Path) -> Result<Said> {
     let line = format!(
-        "timeout {PATIENCE} qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 1536 -smp 2 \
+        "timeout {TIMEOUT} qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 1536 -smp 2 \
          -nodefaults -display none -serial stdio -no-reboot \
          -kernel {}/boot/vmlinuz-{} -initrd initrd \
          -drive file={},format=raw,if=virtio,cache=unsafe,snapshot=on \

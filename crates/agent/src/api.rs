@@ -75,9 +75,9 @@ impl Api {
             }
             Err(ApiError::Refused { code, message })
         };
-        match tokio::time::timeout(PATIENCE, exchange).await {
+        match tokio::time::timeout(TIMEOUT, exchange).await {
             Ok(result) => result,
-            Err(_) => Err(unreachable(format!("no answer in {} s", PATIENCE.as_secs()))),
+            Err(_) => Err(unreachable(format!("no answer in {} s", TIMEOUT.as_secs()))),
         }
     }
 
@@ -122,5 +122,5 @@ impl Api {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const LARGEST_ANSWER: usize = 4 << 20;

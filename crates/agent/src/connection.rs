@@ -55,7 +55,7 @@ impl Connection {
             request.headers_mut().insert(name, value);
         }
         let attempt = tokio_tungstenite::connect_async(request);
-        match tokio::time::timeout(PATIENCE, attempt).await {
+        match tokio::time::timeout(TIMEOUT, attempt).await {
             Ok(Ok((socket, _))) => Ok(Self {
                 socket,
                 cluster: cluster.to_owned(),
@@ -66,7 +66,7 @@ impl Connection {
                 Err(connect(format!("{} {}", response.status(), String::from_utf8_lossy(&body))))
             }
             Ok(Err(error)) => Err(connect(error.to_string())),
-            Err(_) => Err(connect(format!("no answer in {} s", PATIENCE.as_secs()))),
+            Err(_) => Err(connect(format!("no answer in {} s", TIMEOUT.as_secs()))),
         }
     }
 
@@ -136,6 +136,6 @@ impl Connection {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// The server sends a heartbeat at least every 30 s; ECS's agent waits for one to two minutes.
 const SILENCE: Duration = Duration::from_secs(90);

@@ -9,7 +9,7 @@ use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bulkhead_engine::Class;
 use bulkhead_image::Credentials;
-use bulkhead_spec::DEFAULT_DOMAIN;
+use bulkhead_types::DEFAULT_DOMAIN;
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};

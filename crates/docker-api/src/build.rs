@@ -11,8 +11,8 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
-use bulkhead_build::{BuildError, BuildRequest};
-use bulkhead_spec::Reference;
+use bulkhead_builder::{BuildError, BuildRequest};
+use bulkhead_types::Reference;
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -166,7 +166,8 @@ async fn build(State(api): State<Api>, query: Query, request: Request) -> Answer
         let _unnamed = api.engine.hold_content().await;
         let content = api.engine.content();
         let built =
-            bulkhead_build::build(asked.request(root), content, &cache, &executor, &output).await?;
+            bulkhead_builder::build(asked.request(root), content, &cache, &executor, &output)
+                .await?;
         // Removing the context is work for a thread that may block.
         tokio::task::spawn_blocking(move || drop(directory));
 

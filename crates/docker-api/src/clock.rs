@@ -1,6 +1,6 @@
 //! Times and durations as Docker writes them.
 
-use bulkhead_spec::Timestamp;
+use bulkhead_types::Timestamp;
 
 /// What Go writes for a time that never was.
 pub(crate) const NEVER: &str = "0001-01-01T00:00:00Z";

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use axum::body::Body;
 use axum::extract::State;
 use bulkhead_engine::Event;
-use bulkhead_spec::Timestamp;
+use bulkhead_types::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 

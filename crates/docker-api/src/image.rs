@@ -12,7 +12,7 @@ use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bulkhead_engine::{Container, Image, RemovedImage};
-use bulkhead_spec::{Reference, Timestamp};
+use bulkhead_types::{Reference, Timestamp};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn names_are_put_together() {
-        let digest = bulkhead_spec::Digest::of(b"x").to_string();
+        let digest = bulkhead_types::Digest::of(b"x").to_string();
         for (repository, version, text) in [
             ("web", "", "docker.io/library/web:latest".to_owned()),
             ("web", "1", "docker.io/library/web:1".to_owned()),

@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use bulkhead_spec::{IdRange, Timestamp};
 use bulkhead_sys::path as below;
+use bulkhead_types::{IdRange, Timestamp};
 use rustix::fs::{Dir, FileType, Mode, OFlags, Stat};
 use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};

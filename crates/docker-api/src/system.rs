@@ -4,8 +4,8 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use bulkhead_spec::Timestamp;
-use bulkhead_spec::image::Platform;
+use bulkhead_types::Timestamp;
+use bulkhead_types::image::Platform;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, PRAGMA};
 use http::{HeaderName, Method};
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ async fn info(State(api): State<Api>) -> axum::Json<Value> {
     let has = |controller| info.controllers.contains(&controller);
     let cgroups = if info.cgroup_version == "2" { "2" } else { "1" };
     let mut security = vec!["name=seccomp,profile=builtin", "name=cgroupns"];
-    if info.maps_owners {
+    if info.supports_idmapped_layers {
         security.push("name=userns");
     }
     axum::Json(json!({
@@ -89,7 +89,7 @@ async fn info(State(api): State<Api>) -> axum::Json<Value> {
         "ContainersStopped": info.stopped,
         "Images": info.images,
         "Driver": "overlay2",
-        "DriverStatus": [["Supports d_type", "true"], ["ID-mapped layers", info.maps_owners.to_string()]],
+        "DriverStatus": [["Supports d_type", "true"], ["ID-mapped layers", info.supports_idmapped_layers.to_string()]],
         "Plugins": {
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],

@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use bulkhead_spec::IdRange;
 use bulkhead_sys::path as below;
+use bulkhead_types::IdRange;
 use flate2::bufread::MultiGzDecoder;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use bulkhead_runtime::{ProcessSpec, User, capabilities};
-use bulkhead_spec::Id;
+use bulkhead_types::Id;
 use bulkhead_warden::{Attachment, Exec, Exit};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -18,8 +18,8 @@ use crate::log_reader::LogReader;
 use crate::specification::{cgroup_descriptors, rlimits};
 use crate::state::{ExecSlot, State};
 use crate::{
-    Container, CreateExec, Engine, EngineError, ExecView, LogQuery, Status, Stream, Streams, merge,
-    security,
+    Container, CreateExec, Engine, EngineError, ExecView, LogQuery, Status, Stream, Streams,
+    image_defaults, security,
 };
 
 impl Engine {
@@ -29,7 +29,7 @@ impl Engine {
         let (id, guard) = self.exclusive(name).await?;
         let container = self.record(id)?.container;
         let (ours, theirs) = UnixStream::pair().map_err(io_error("socketpair"))?;
-        self.tell_container(&container, "attach", &[]);
+        self.publish_container(&container, "attach", &[]);
         match container.state.status {
             Status::Running => {
                 let engine = self.arc();
@@ -118,7 +118,7 @@ impl Engine {
         );
         drop(state);
         let action = format!("exec_create: {command}");
-        self.tell_container(&target, &action, &[("execID", exec_id.to_string())]);
+        self.publish_container(&target, &action, &[("execID", exec_id.to_string())]);
         Ok(exec_id)
     }
 
@@ -149,7 +149,7 @@ impl Engine {
         };
         check_exec(&container)?;
         let action = format!("exec_start: {}", create.cmd.join(" "));
-        self.tell_container(&container, &action, &[("execID", exec_id.to_string())]);
+        self.publish_container(&container, &action, &[("execID", exec_id.to_string())]);
         let engine = self.arc();
         let started =
             blocking(move || engine.exec_now(id, exec_id, &container, create, detach)).await;
@@ -187,11 +187,11 @@ impl Engine {
         };
         let (config, host) = (&container.config, &container.host);
         let security = security::parse(&host.security_opt)?;
-        let mut environment = merge::environment(config, Vec::new());
+        let mut environment = image_defaults::environment(config, Vec::new());
         if create.tty {
-            merge::replace(&mut environment, &["TERM=xterm".to_owned()]);
+            image_defaults::replace(&mut environment, &["TERM=xterm".to_owned()]);
         }
-        merge::replace(&mut environment, &create.env);
+        image_defaults::replace(&mut environment, &create.env);
         let privileged = create.privileged || host.privileged;
         let terminal_size =
             self.state().execs.get(&exec_id).map_or((0, 0), |slot| slot.terminal_size);
@@ -323,7 +323,7 @@ impl Engine {
         self.exec_ends.notify_all();
         if let Some(container) = container {
             let more = [("execID", id.to_string()), ("exitCode", exit.code.to_string())];
-            self.tell_container(&container, "exec_die", &more);
+            self.publish_container(&container, "exec_die", &more);
         }
         tokio::task::spawn_blocking(move || {
             let _ = self.warden.forget(id);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bulkhead_runtime::cgroup::{Cgroup, Layout};
-use bulkhead_spec::Id;
 use bulkhead_store::{Store, load, put};
+use bulkhead_types::Id;
 
 use crate::{Engine, EngineError};
 

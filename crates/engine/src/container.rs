@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use bulkhead_network::Protocol;
-use bulkhead_spec::{Digest, Id, IdRange, Name, Reference, Timestamp, image};
+use bulkhead_types::{Digest, Id, IdRange, Name, Reference, Timestamp, image};
 use serde::{Deserialize, Serialize};
 
 /// A request to create a container: the wire's, with every type checked and image defaults merged
@@ -373,7 +373,7 @@ pub struct Info {
     /// Which of cpu, cpuset, memory and pids can be limited here.
     pub controllers: Vec<&'static str>,
     /// Whether containers have user namespaces unless told otherwise.
-    pub maps_owners: bool,
+    pub supports_idmapped_layers: bool,
     pub data: String,
 }
 

@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_spec::{Id, Name};
 use bulkhead_store::put;
+use bulkhead_types::{Id, Name};
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::watch;
 
@@ -48,7 +48,7 @@ impl Engine {
         let ended = |progress: &Progress| progress.ends > ends || progress.removed;
 
         let number = signal.as_raw().to_string();
-        self.tell_container(&container, "kill", &[("signal", number)]);
+        self.publish_container(&container, "kill", &[("signal", number)]);
         self.send(id, &pidfd, signal)?;
         let timeout = timeout.or(container.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
         // A frozen process never handles the signal, so there is nothing to wait for.
@@ -65,7 +65,7 @@ impl Engine {
             self.send(id, &pidfd, Signal::KILL)?;
             killed(&container, progress.wait_for(ended)).await?;
         }
-        self.tell_container(&container, "stop", &[]);
+        self.publish_container(&container, "stop", &[]);
         Ok(Stopped::Now)
     }
 
@@ -80,7 +80,7 @@ impl Engine {
             engine.start_now(id, Cause::User)
         })
         .await?;
-        self.tell_container(&self.record(id)?.container, "restart", &[]);
+        self.publish_container(&self.record(id)?.container, "restart", &[]);
         Ok(())
     }
 
@@ -101,7 +101,7 @@ impl Engine {
         let (pidfd, mut progress) = self.watch_end(id)?;
         drop(guard);
         let ends = progress.borrow_and_update().ends;
-        self.tell_container(&container, "kill", &[("signal", signal.as_raw().to_string())]);
+        self.publish_container(&container, "kill", &[("signal", signal.as_raw().to_string())]);
         self.send(id, &pidfd, signal)?;
         if signal == Signal::KILL {
             // As Docker: after `docker kill` it does not run any more.
@@ -143,7 +143,7 @@ impl Engine {
                 return Err(error.into());
             }
             let action = if to == Status::Paused { "pause" } else { "unpause" };
-            engine.tell_container(&container, action, &[]);
+            engine.publish_container(&container, action, &[]);
             Ok(())
         })
         .await
@@ -187,7 +187,8 @@ impl Engine {
             ))
         })?;
         let (id, _guard) = self.exclusive(name).await?;
-        let _creating = self.creating.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _creating =
+            self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let owner = self.state().names.get(&new_name).copied();
         match owner {
             Some(owner) if owner == id => {
@@ -209,7 +210,7 @@ impl Engine {
         state.names.remove(&old);
         state.names.insert(new_name, id);
         drop(state);
-        self.tell_container(&container, "rename", &[("oldName", format!("/{old}"))]);
+        self.publish_container(&container, "rename", &[("oldName", format!("/{old}"))]);
         Ok(())
     }
 
@@ -312,7 +313,7 @@ impl Engine {
 
 /// Waits for the end that follows SIGKILL, but not for ever: a process may hang in the kernel.
 async fn killed<T>(container: &Container, end: impl Future<Output = T>) -> Result<(), EngineError> {
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const TIMEOUT: Duration = Duration::from_secs(30);
     let hangs = |_| {
         EngineError::internal(format!(
             "container {} did not end within 30 seconds of SIGKILL; one of its processes may hang \
@@ -320,7 +321,7 @@ async fn killed<T>(container: &Container, end: impl Future<Output = T>) -> Resul
             container.name
         ))
     };
-    tokio::time::timeout(PATIENCE, end).await.map(drop).map_err(hangs)
+    tokio::time::timeout(TIMEOUT, end).await.map(drop).map_err(hangs)
 }
 
 pub(crate) fn not_running(container: &Container) -> String {

@@ -1,14 +1,14 @@
 //! `docker create`: everything is resolved and checked, then recorded in one transaction.
 
 use bulkhead_runtime::capabilities;
-use bulkhead_spec::{Id, IdRange, Name, Timestamp};
 use bulkhead_store::{Compare, Store, put};
+use bulkhead_types::{Id, IdRange, Name, Timestamp};
 
 use crate::state::{Record, Slot, State};
 use crate::{
     Class, Container, CreateContainer, Engine, EngineError, MountPoint, MountType, NetworkPlace,
-    Status, hosts, limits, links, merge, mounts, names, pool, security, signals, specification,
-    sysctls,
+    Status, hosts, image_defaults, limits, links, mount_requests, names, pool, security, signals,
+    specification, sysctls,
 };
 
 /// Where one of a container's namespaces comes from.
@@ -33,10 +33,10 @@ impl Engine {
         host: &crate::HostConfig,
     ) -> Result<Users, EngineError> {
         match shares.users(state, host)? {
-            Users::Own if self.maps_owners => Ok(Users::Own),
+            Users::Own if self.supports_idmapped_layers => Ok(Users::Own),
             Users::Own if host.userns_mode.is_empty() => Ok(Users::Host),
             Users::Own => {
-                Err(EngineError::new(Class::Unsupported, crate::engine::NO_USER_NAMESPACES))
+                Err(EngineError::new(Class::Unsupported, crate::engine::NO_IDMAPPED_LAYERS))
             }
             users => Ok(users),
         }
@@ -50,14 +50,15 @@ impl Engine {
         let CreateContainer { name, image: image_name, mut config, mut host } = create;
         let image = self.find_image(&image_name)?;
         let image_config = self.content.config(image.stored.id)?;
-        merge::merge(&mut config, &image_config.config);
-        let arguments = merge::arguments(&config)?;
+        image_defaults::merge(&mut config, &image_config.config);
+        let arguments = image_defaults::arguments(&config)?;
         check(&config, &mut host)?;
-        let wanted = mounts::wanted(&config, &host)?;
+        let wanted = mount_requests::wanted(&config, &host)?;
         let id = Id::random();
 
         // One creation at a time from here: names and ranges are chosen and recorded together.
-        let _creating = self.creating.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _creating =
+            self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let container = {
             let state = self.state();
             if !state.images.contains_key(&image.stored.id) {
@@ -117,7 +118,7 @@ impl Engine {
                 mounts: Vec::new(),
                 log_path: match host.log_driver.as_str() {
                     "none" => String::new(),
-                    _ => self.places.log_path(id).display().to_string(),
+                    _ => self.data_dir.log_path(id).display().to_string(),
                 },
                 config,
                 host,
@@ -139,16 +140,16 @@ impl Engine {
             state.containers.insert(id, Slot::new(record));
         }
         for volume in &volumes {
-            self.tell("volume", "create", &volume.name, [("driver".into(), "local".into())]);
+            self.publish("volume", "create", &volume.name, [("driver".into(), "local".into())]);
         }
-        self.tell_container(&container, "create", &[]);
+        self.publish_container(&container, "create", &[]);
         Ok(container)
     }
 
     /// Names the volumes of a container: those that exist, and new records for those that do not.
     fn resolve_volumes(
         &self,
-        wanted: Vec<mounts::Wanted>,
+        wanted: Vec<mount_requests::Wanted>,
     ) -> Result<(Vec<MountPoint>, Vec<crate::Volume>), EngineError> {
         let mut new = Vec::new();
         let mut points = Vec::new();
@@ -171,7 +172,7 @@ impl Engine {
                     if !known {
                         new.push(self.new_volume(&name, mount.source.is_empty()));
                     }
-                    point.source = self.places.volume_path(&name).display().to_string();
+                    point.source = self.data_dir.volume_path(&name).display().to_string();
                     point.name = Some(name);
                 }
                 MountType::Bind

@@ -3,22 +3,22 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use bulkhead_image::{Content, RegistryClient};
 use bulkhead_network::Host;
 use bulkhead_runtime::cgroup::Hierarchies;
-use bulkhead_spec::{Id, IdRange};
 use bulkhead_store::{Embedded, Write, put};
+use bulkhead_types::{Id, IdRange};
 use bulkhead_warden::Client;
 use tokio::sync::mpsc;
 
 use crate::create::blocking;
+use crate::data_dir::DataDir;
+use crate::deferred_teardown::Retired;
 use crate::error::io_error;
 use crate::events::Events;
 use crate::networking::DefaultNetwork;
-use crate::places::Places;
-use crate::retired::Retired;
 use crate::state::{Record, State};
 use crate::{Container, EngineError, Options};
 
 /// Said when the engine starts, by `docker info`, and to whoever creates a container.
-pub(crate) const NO_USER_NAMESPACES: &str = "this kernel or file system cannot map the owners of \
+pub(crate) const NO_IDMAPPED_LAYERS: &str = "this kernel or file system cannot map the owners of \
     image layers (Linux 5.19 with ext4, xfs or btrfs can), so containers run without a user \
     namespace, as with --userns=host: root in them is root of this machine";
 
@@ -31,7 +31,7 @@ pub struct Engine {
     pub(crate) hostname: String,
     /// Names this engine in `docker info`.
     pub(crate) id: Id,
-    pub(crate) places: Places,
+    pub(crate) data_dir: DataDir,
     pub(crate) store: Embedded,
     pub(crate) content: Arc<Content>,
     pub(crate) registry: RegistryClient,
@@ -40,7 +40,7 @@ pub struct Engine {
     pub(crate) network: DefaultNetwork,
     pub(crate) hierarchies: Hierarchies,
     /// Whether containers can have user namespaces of their own: their layers' owners are mapped.
-    pub(crate) maps_owners: bool,
+    pub(crate) supports_idmapped_layers: bool,
     /// `/bulkhead/ID-OF-THE-ENGINE`, below which every container has its cgroup.
     pub(crate) cgroup_root: String,
     pub(crate) events: Events,
@@ -49,11 +49,11 @@ pub struct Engine {
     /// Told, with `state`, whenever an exec has ended.
     pub(crate) exec_ends: Condvar,
     /// Held while a name and a range of ids are chosen and recorded.
-    pub(crate) creating: Mutex<()>,
+    pub(crate) allocation_lock: Mutex<()>,
     /// Held for reading while a container that is gone for users is still being cleaned up.
-    pub(crate) cleaning: Arc<tokio::sync::RwLock<()>>,
+    pub(crate) cleanup_lock: Arc<tokio::sync::RwLock<()>>,
     /// Held for reading by whoever stores content that has no name yet; a sweep needs it alone.
-    pub(crate) unnamed: Arc<tokio::sync::RwLock<()>>,
+    pub(crate) content_lease: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl Engine {
@@ -82,7 +82,7 @@ impl Engine {
         options: Options,
         sender: mpsc::UnboundedSender<bulkhead_warden::Event>,
     ) -> Result<Arc<Self>, EngineError> {
-        let places = Places::open(&options.data)?;
+        let data_dir = DataDir::open(&options.data)?;
         let store = Embedded::open(&options.data.join("engine.redb"))?;
         let content = Arc::new(Content::open(&options.data.join("content"))?);
         std::fs::create_dir_all(&options.run).map_err(io_error(options.run.display()))?;
@@ -98,9 +98,10 @@ impl Engine {
         })?;
         warden.compartments(Some(options.compartments))?;
         let first = IdRange { first: options.first_id, size: IdRange::SIZE };
-        let maps_owners = places.maps_owners(&warden.user_namespace(first)?)?;
-        if !maps_owners {
-            tracing::warn!("{NO_USER_NAMESPACES}");
+        let supports_idmapped_layers =
+            data_dir.supports_idmapped_layers(&warden.user_namespace(first)?)?;
+        if !supports_idmapped_layers {
+            tracing::warn!("{NO_IDMAPPED_LAYERS}");
         }
         let id = match bulkhead_store::load(&store, "engine/id")? {
             Some(id) => id,
@@ -118,7 +119,7 @@ impl Engine {
             options,
             hostname,
             id,
-            places,
+            data_dir,
             store,
             content,
             registry,
@@ -126,15 +127,15 @@ impl Engine {
             host,
             network,
             hierarchies,
-            maps_owners,
+            supports_idmapped_layers,
             cgroup_root,
             events: Events::default(),
             retired: Retired::default(),
             state: Mutex::default(),
             exec_ends: Condvar::new(),
-            creating: Mutex::default(),
-            cleaning: Arc::default(),
-            unnamed: Arc::default(),
+            allocation_lock: Mutex::default(),
+            cleanup_lock: Arc::default(),
+            content_lease: Arc::default(),
         }))
     }
 

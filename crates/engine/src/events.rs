@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use bulkhead_spec::Timestamp;
+use bulkhead_types::Timestamp;
 use tokio::sync::broadcast;
 
 use crate::{Container, Engine, Event};
@@ -50,7 +50,7 @@ impl Engine {
         self.events.subscribe(since)
     }
 
-    pub(crate) fn tell(
+    pub(crate) fn publish(
         &self,
         kind: &str,
         action: &str,
@@ -67,7 +67,7 @@ impl Engine {
     }
 
     /// An event of a container, with what Docker says of it: labels, image, name.
-    pub(crate) fn tell_container(
+    pub(crate) fn publish_container(
         &self,
         container: &Container,
         action: &str,
@@ -79,7 +79,7 @@ impl Engine {
             ("name".to_owned(), container.name.to_string()),
         ];
         let more = more.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
-        self.tell("container", action, container.id, labels.chain(own).chain(more));
+        self.publish("container", action, container.id, labels.chain(own).chain(more));
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use bulkhead_image::Layer;
-use bulkhead_spec::{Id, IdRange};
+use bulkhead_types::{Id, IdRange};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
 use tokio::sync::OwnedMutexGuard;
@@ -55,7 +55,7 @@ impl Engine {
                 Some(range) => Some(engine.warden.user_namespace(range)?),
                 None => None,
             };
-            let directory = engine.places.make_container(id, range)?;
+            let directory = engine.data_dir.make_container(id, range)?;
             let root = engine.rootfs(&record, &directory, users.as_ref())?;
             Ok(ContainerFiles { root, path, range, _held: Some(guard) })
         })
@@ -72,7 +72,7 @@ impl Engine {
         let mounts = container.mounts.iter().filter(inside);
         let Some(mount) = mounts.max_by_key(|mount| mount.target.len()) else { return Ok(None) };
         let root = match (mount.kind, &mount.name) {
-            (MountType::Volume, Some(name)) => self.places.volume(name)?,
+            (MountType::Volume, Some(name)) => self.data_dir.volume(name)?,
             (MountType::Bind, _) => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY;
                 match bulkhead_sys::path::open_host(Path::new(&mount.source), flags) {
@@ -122,7 +122,7 @@ impl Engine {
         blocking(move || {
             let _guard = guard;
             let container = engine.record(id)?.container;
-            let directory = engine.places.make_container(id, container.id_range)?;
+            let directory = engine.data_dir.make_container(id, container.id_range)?;
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let upper = rustix::fs::openat(&directory, "upper", flags, Mode::empty())
                 .map_err(|errno| io_error("upper")(errno.into()))?;
@@ -146,7 +146,7 @@ impl Engine {
         blocking(move || {
             let _guard = guard;
             let record = engine.record(id)?;
-            let directory = engine.places.make_container(id, record.container.id_range)?;
+            let directory = engine.data_dir.make_container(id, record.container.id_range)?;
             let layers = record.layers.iter().rev().map(|layer| engine.content.layer(*layer));
             let layers = layers.collect::<Result<Vec<_>, _>>()?;
             let upper = bulkhead_sys::path::open(

@@ -6,9 +6,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bulkhead_image::{Credentials, Progress, StoredImage};
-use bulkhead_spec::image::{Config, Descriptor, History, ImageConfig, Platform, RootFs};
-use bulkhead_spec::{Digest, Reference, Timestamp};
 use bulkhead_store::{Write, put};
+use bulkhead_types::image::{Config, Descriptor, History, ImageConfig, Platform, RootFs};
+use bulkhead_types::{Digest, Reference, Timestamp};
 
 use crate::create::blocking;
 use crate::state::{ImageRecord, State};
@@ -57,7 +57,7 @@ impl Engine {
         let names = vec![reference.clone(), reference.with_digest(pulled.manifest)];
         let tell = reference.familiar();
         let image = blocking(move || engine.add_image(&pulled, &names)).await?;
-        self.tell("image", "pull", &tell, [("name".to_owned(), reference.familiar_name())]);
+        self.publish("image", "pull", &tell, [("name".to_owned(), reference.familiar_name())]);
         Ok(image)
     }
 
@@ -83,7 +83,7 @@ impl Engine {
         self.commit(&[put(reference_key(&pinned), &record.stored.id)])?;
         self.state().references.insert(pinned, record.stored.id);
         let name = [("name".to_owned(), reference.familiar_name())];
-        self.tell("image", "push", reference.familiar(), name);
+        self.publish("image", "push", reference.familiar(), name);
         Ok((digest, size))
     }
 
@@ -111,7 +111,7 @@ impl Engine {
         self.commit(&[put(reference_key(reference), &record.stored.id)])?;
         self.state().references.insert(reference.clone(), record.stored.id);
         let name = [("name".to_owned(), reference.familiar())];
-        self.tell("image", "tag", record.stored.id, name);
+        self.publish("image", "tag", record.stored.id, name);
         Ok(())
     }
 
@@ -162,12 +162,13 @@ impl Engine {
     /// Keeps content that has no name yet from being swept: to be held from before the first layer
     /// is stored until [`Engine::add_image`] has returned.
     pub async fn hold_content(&self) -> ContentHold {
-        ContentHold { _guard: Arc::clone(&self.unnamed).read_owned().await }
+        ContentHold { _guard: Arc::clone(&self.content_lease).read_owned().await }
     }
 
     fn remove_image_now(&self, name: &str, force: bool) -> Result<Vec<RemovedImage>, EngineError> {
         // No container is made of the image meanwhile.
-        let _creating = self.creating.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _creating =
+            self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (id, untag, delete) = self.state().plan_removal(name, force)?;
         let mut writes: Vec<Write> =
             untag.iter().map(|reference| Write::Delete(reference_key(reference))).collect();
@@ -187,11 +188,11 @@ impl Engine {
         let mut removed = Vec::new();
         for reference in &untag {
             removed.push(RemovedImage::Untagged(reference.familiar()));
-            self.tell("image", "untag", id, [("name".to_owned(), reference.familiar())]);
+            self.publish("image", "untag", id, [("name".to_owned(), reference.familiar())]);
         }
         if delete {
             removed.push(RemovedImage::Deleted(id));
-            self.tell("image", "delete", id, []);
+            self.publish("image", "delete", id, []);
         }
         Ok(removed)
     }
@@ -199,7 +200,7 @@ impl Engine {
     /// Removes the content that no image and no container needs; `false` if somebody is storing
     /// content just now. Never waits for that: whoever holds content may want to hold it twice.
     pub(crate) fn sweep(&self) -> Result<bool, EngineError> {
-        let Ok(_alone) = self.unnamed.try_write() else { return Ok(false) };
+        let Ok(_alone) = self.content_lease.try_write() else { return Ok(false) };
         let keep = self.needed_content();
         self.content.sweep(&|digest| keep.contains(&digest))?;
         Ok(true)
@@ -284,7 +285,7 @@ impl Engine {
                 &[layer.descriptor],
             )?;
             let image = engine.add_image(&image, &references)?;
-            engine.tell("image", "import", image.id, []);
+            engine.publish("image", "import", image.id, []);
             Ok(image)
         })
         .await

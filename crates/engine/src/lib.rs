@@ -6,46 +6,46 @@
 //!
 //! [`Engine`] is in `engine.rs`; what it does is spread over files named by it (`start.rs`,
 //! `control.rs`, `images.rs`, …), and what can be decided without the kernel is in pure ones
-//! (`merge.rs`, `mounts.rs`, `restart.rs`, `hosts.rs`, …).
+//! (`image_defaults.rs`, `mount_requests.rs`, `restart.rs`, `hosts.rs`, …).
 #![forbid(unsafe_code)]
 
 mod attach;
+mod build_step;
 mod cgroups;
 mod container;
 mod control;
 mod copy;
 mod create;
+mod data_dir;
+mod deferred_teardown;
 mod descriptors;
-mod ends;
 mod engine;
 mod error;
 mod events;
+mod exit;
 mod files;
 mod hosts;
+mod image_defaults;
 mod images;
 mod limits;
 mod links;
 mod log_reader;
 mod logs;
-mod merge;
-mod mounts;
+mod mount_requests;
+mod mount_sources;
 mod names;
 mod networking;
 mod observe;
 mod options;
-mod places;
 mod pool;
 mod ports;
 mod recover;
 mod restart;
-mod retired;
 mod security;
 mod signals;
-mod sources;
 mod specification;
 mod start;
 mod state;
-mod step;
 mod sysctls;
 mod volumes;
 

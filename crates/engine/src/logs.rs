@@ -72,7 +72,7 @@ impl Engine {
                         return;
                     }
                 }
-                let past = until.is_some_and(|until| bulkhead_spec::Timestamp::now() > until);
+                let past = until.is_some_and(|until| bulkhead_types::Timestamp::now() > until);
                 if ended || past {
                     return;
                 }

@@ -75,7 +75,7 @@ const RIGHT: [&str; 48] = [
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_spec::Name;
+    use bulkhead_types::Name;
 
     #[test]
     fn drawn_names_are_valid_names() {

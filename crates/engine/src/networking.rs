@@ -5,13 +5,13 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use bulkhead_network::{Bridge, Endpoint, PublishedPort};
-use bulkhead_spec::Id;
 use bulkhead_store::{Store, load, put};
+use bulkhead_types::Id;
 
+use crate::data_dir::write_file;
+use crate::deferred_teardown::PendingUnplug;
 use crate::hosts::{HostLine, extra_host, hosts_file, resolv_conf};
-use crate::places::write_file;
 use crate::ports::{Reservation, reserve, wanted};
-use crate::retired::RetiredLink;
 use crate::{
     Class, Container, Engine, EngineError, NetworkPlace, Options, PortBinding, links, pool,
 };
@@ -21,7 +21,7 @@ use crate::{
 pub(crate) struct DefaultNetwork {
     pub id: Id,
     pub bridge: Bridge,
-    pub created: bulkhead_spec::Timestamp,
+    pub created: bulkhead_types::Timestamp,
 }
 
 impl DefaultNetwork {
@@ -57,7 +57,7 @@ impl DefaultNetwork {
                 mtu: host.default_mtu()?,
                 internal: false,
             },
-            created: bulkhead_spec::Timestamp::now(),
+            created: bulkhead_types::Timestamp::now(),
         };
         store.commit(&[], &[put(Self::KEY, &network)])?;
         Ok(network)
@@ -156,7 +156,7 @@ impl Engine {
     pub(crate) fn unplug(&self, container: &Container, netns: Option<Arc<OwnedFd>>) {
         if let (Some(endpoint), Some(address)) = (endpoint(container), container.network.address) {
             let owner = container.id;
-            self.retire(RetiredLink { name: endpoint.host_link, address, owner, netns });
+            self.retire(PendingUnplug { name: endpoint.host_link, address, owner, netns });
         }
     }
 
@@ -257,9 +257,9 @@ impl Engine {
                 .collect()
         };
         for container in linking {
-            let rewritten = self
-                .hosts_text(&container)
-                .and_then(|text| write_file(&self.places.container(container.id)?, "hosts", &text));
+            let rewritten = self.hosts_text(&container).and_then(|text| {
+                write_file(&self.data_dir.container(container.id)?, "hosts", &text)
+            });
             if let Err(error) = rewritten {
                 tracing::warn!(container = %container.name, %error, "hosts file is not up to date");
             }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use crate::control::not_running;
 use crate::create::{Shares, Users, blocking};
-use crate::engine::NO_USER_NAMESPACES;
+use crate::engine::NO_IDMAPPED_LAYERS;
 use crate::{Engine, EngineError, HostConfig, Info, Stats, Status};
 
 impl Engine {
@@ -95,7 +95,7 @@ impl Engine {
                 .into_iter()
                 .filter(|controller| self.hierarchies.has(controller))
                 .collect(),
-            maps_owners: self.maps_owners,
+            supports_idmapped_layers: self.supports_idmapped_layers,
             data: self.options.data.display().to_string(),
         }
     }
@@ -110,8 +110,8 @@ impl Engine {
         let mut warnings = limits.without_absent(&self.hierarchies).1;
         let state = self.state();
         let users = Shares::resolve(&state, host).and_then(|shares| shares.users(&state, host));
-        if !self.maps_owners && matches!(users, Ok(Users::Own)) {
-            warnings.push(NO_USER_NAMESPACES.to_owned());
+        if !self.supports_idmapped_layers && matches!(users, Ok(Users::Own)) {
+            warnings.push(NO_IDMAPPED_LAYERS.to_owned());
         }
         Ok(warnings)
     }
@@ -186,14 +186,14 @@ fn process_row(pid: u32, boot: i64) -> Option<Vec<String>> {
     let ticks = i64::try_from(rustix::param::clock_ticks_per_second()).ok()?.max(1);
     let seconds = (number(11)? + number(12)?) / ticks;
     let started = boot + number(19)? / ticks;
-    let age = (bulkhead_spec::Timestamp::now().as_second() - started).max(1);
+    let age = (bulkhead_types::Timestamp::now().as_second() - started).max(1);
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let command = String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned();
     let command = match command.as_str() {
         "" => format!("[{}]", start.split_once('(')?.1),
         _ => command,
     };
-    let start_time = bulkhead_spec::Timestamp::from_second(started).ok()?;
+    let start_time = bulkhead_types::Timestamp::from_second(started).ok()?;
     let terminal = match number(4)? {
         0 => "?".to_owned(),
         device => format!("pts/{}", device & 0xff),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use bulkhead_spec::IdRange;
+use bulkhead_types::IdRange;
 
 /// The lowest range of 65,536 host ids from `first` on that no container has.
 ///

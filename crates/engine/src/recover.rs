@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bulkhead_spec::{Id, Timestamp};
 use bulkhead_store::load_all;
+use bulkhead_types::{Id, Timestamp};
 use bulkhead_warden::{Exit, Known, State as Found, WardenError};
 
 use crate::networking::{endpoint, published};
@@ -76,7 +76,8 @@ impl Engine {
     fn read_records(&self) -> Result<(), EngineError> {
         let records: Vec<(String, Record)> = load_all(&self.store, "container/")?;
         let images: Vec<(String, ImageRecord)> = load_all(&self.store, "image/")?;
-        let references: Vec<(String, bulkhead_spec::Digest)> = load_all(&self.store, "reference/")?;
+        let references: Vec<(String, bulkhead_types::Digest)> =
+            load_all(&self.store, "reference/")?;
         let volumes: Vec<(String, Volume)> = load_all(&self.store, "volume/")?;
         let mut state = self.state();
         for (_, record) in records {
@@ -173,9 +174,9 @@ impl Engine {
             }
             faults.extend(self.remove_cgroup(&path).err());
         }
-        for name in self.places.containers().unwrap_or_default() {
+        for name in self.data_dir.containers().unwrap_or_default() {
             if !name.parse::<Id>().is_ok_and(|id| recorded.contains(&id)) {
-                faults.extend(self.places.remove_container_named(&name).err());
+                faults.extend(self.data_dir.remove_container_named(&name).err());
             }
         }
         // Volumes are what nobody can make again. A store that knows nothing at all was lost, not
@@ -184,11 +185,11 @@ impl Engine {
             let state = self.state();
             state.containers.is_empty() && state.images.is_empty() && state.volumes.is_empty()
         };
-        for name in self.places.volumes().unwrap_or_default() {
+        for name in self.data_dir.volumes().unwrap_or_default() {
             if forgot_all {
                 tracing::warn!(volume = name, "a volume without any record stays");
             } else if !self.state().volumes.contains_key(&name) {
-                faults.extend(self.places.remove_volume(&name).err());
+                faults.extend(self.data_dir.remove_volume(&name).err());
             }
         }
         for fault in faults {
@@ -203,13 +204,13 @@ impl Engine {
             let id = id.to_string();
             let stop = self.stop(&id, Some(2), None);
             tokio::pin!(stop);
-            if let Ok(stopped) = tokio::time::timeout(PATIENCE, &mut stop).await {
+            if let Ok(stopped) = tokio::time::timeout(TIMEOUT, &mut stop).await {
                 return stopped;
             }
             // Somebody else's stop, with a longer patience, is under way: a task's agent has 30 s.
             self.kill(&id, "KILL").await?;
             // Without a warden nobody tells of the end; removing the cgroup below kills for good.
-            tokio::time::timeout(PATIENCE, stop).await.unwrap_or(Ok(Stopped::Already))
+            tokio::time::timeout(TIMEOUT, stop).await.unwrap_or(Ok(Stopped::Already))
         });
         let mut faults: Vec<EngineError> = futures_util::future::join_all(stops)
             .await
@@ -219,7 +220,7 @@ impl Engine {
         // `--rm` may have been faster.
         faults.retain(|fault| fault.class != crate::Class::NotFound);
         // Whoever is being cleaned up holds this for reading.
-        let _cleaned = self.cleaning.write().await;
+        let _cleaned = self.cleanup_lock.write().await;
         let engine = self.arc();
         let more = crate::create::blocking(move || Ok(engine.tear_down_now())).await?;
         faults.extend(more);
@@ -251,7 +252,7 @@ impl Engine {
 }
 
 /// How long a container's own end is waited for when everything is torn down.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// What is recorded of an end that nobody saw: Docker's code for it.
 fn lost() -> Exit {

@@ -7,16 +7,16 @@ use bulkhead_runtime::{
     ContainerSpec, FdIndex, Mount, MountKind, Namespaces, ProcessSpec, Source, User, capabilities,
     defaults,
 };
-use bulkhead_spec::{Id, parse_size};
+use bulkhead_types::{Id, parse_size};
 use bulkhead_warden::{Attachment, CreateContainer, Log};
 use rustix::fs::OFlags;
 
 use crate::create::{Share, Shares};
 use crate::descriptors::Descriptors;
 use crate::error::io_error;
-use crate::sources::{Below, clone_mount, file_mount};
+use crate::mount_sources::{Below, clone_mount, file_mount};
 use crate::state::Record;
-use crate::{Container, Engine, EngineError, HostConfig, merge, security};
+use crate::{Container, Engine, EngineError, HostConfig, image_defaults, security};
 
 /// What was made for a start and goes into the message.
 pub(crate) struct Parts {
@@ -61,7 +61,7 @@ impl Engine {
         for name in ["resolv.conf", "hostname", "hosts"] {
             if !wanted.iter().any(|mount| mount.target == format!("/etc/{name}")) {
                 let owner = if name == "hostname" { container.id } else { owner };
-                own.push(file_mount(&self.places, owner, name, borrowed, &mut descriptors)?);
+                own.push(file_mount(&self.data_dir, owner, name, borrowed, &mut descriptors)?);
             }
         }
         own.extend(wanted);
@@ -119,7 +119,7 @@ impl Engine {
             cgroup_v2,
             process: ProcessSpec {
                 arguments: container.arguments.clone(),
-                environment: merge::environment(config, links),
+                environment: image_defaults::environment(config, links),
                 working_directory: match config.working_dir.as_str() {
                     "" => "/".to_owned(),
                     directory => directory.to_owned(),
@@ -145,7 +145,7 @@ impl Engine {
         let log = match host.log_driver.as_str() {
             "none" => Log::None,
             _ => Log::JsonFile {
-                directory: descriptors.add(self.places.container(container.id)?),
+                directory: descriptors.add(self.data_dir.container(container.id)?),
                 name: format!("{}-json.log", container.id),
                 max_size: log_size(host)?,
                 max_files: log_files(host)?,
@@ -264,15 +264,15 @@ fn log_size(host: &HostConfig) -> Result<u64, EngineError> {
 }
 
 /// Rotating renames every file, and the warden does nothing else meanwhile.
-const MOST_LOG_FILES: u32 = 100;
+const MAX_LOG_FILES: u32 = 100;
 
 fn log_files(host: &HostConfig) -> Result<u32, EngineError> {
     match host.log_options.get("max-file") {
         None => Ok(5),
         Some(text) => match text.parse() {
-            Ok(count @ 1..=MOST_LOG_FILES) => Ok(count),
+            Ok(count @ 1..=MAX_LOG_FILES) => Ok(count),
             Ok(1..) => {
-                Err(EngineError::invalid(format!("max-file cannot be more than {MOST_LOG_FILES}")))
+                Err(EngineError::invalid(format!("max-file cannot be more than {MAX_LOG_FILES}")))
             }
             _ => Err(EngineError::invalid("max-file cannot be less than 1")),
         },

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bulkhead_image::mount_overlay;
 use bulkhead_runtime::cgroup::Cgroup;
-use bulkhead_spec::{Id, Timestamp};
 use bulkhead_store::put;
+use bulkhead_types::{Id, Timestamp};
 use bulkhead_warden::Created;
 use rustix::fs::{Mode, OFlags};
 
@@ -80,7 +80,7 @@ impl Engine {
                     }
                     slot.progress.send_modify(|progress| progress.running = true);
                 }
-                self.tell_container(&container, "start", &[]);
+                self.publish_container(&container, "start", &[]);
                 if container.network.address.is_some() {
                     self.refresh_links(id);
                 }
@@ -130,7 +130,7 @@ impl Engine {
                     Some(range) => Some(self.warden.user_namespace(range)?),
                     None => None,
                 };
-                let directory = self.places.make_container(id, container.id_range)?;
+                let directory = self.data_dir.make_container(id, container.id_range)?;
                 self.write_files(container, &directory)?;
                 let rootfs = self.rootfs(record, &directory, users.as_ref())?;
                 self.parts(container, &shares, rootfs, users.as_ref())?

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use bulkhead_image::StoredImage;
-use bulkhead_spec::{Digest, Id, Name, Reference};
+use bulkhead_types::{Digest, Id, Name, Reference};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_spec::{Id, Name, Timestamp};
 use bulkhead_store::{Write, put};
+use bulkhead_types::{Id, Name, Timestamp};
 
 use crate::create::blocking;
-use crate::mounts::invalid_volume_name;
+use crate::mount_requests::invalid_volume_name;
 use crate::{Engine, EngineError, NetworkView, Volume, pool};
 
 impl Engine {
@@ -39,7 +39,7 @@ impl Engine {
         // Ids of networks that are no bridge mean nothing but must stay the same.
         let derived = |name: &str| {
             let digest =
-                bulkhead_spec::Digest::of(format!("{}/{name}", self.network.id).as_bytes());
+                bulkhead_types::Digest::of(format!("{}/{name}", self.network.id).as_bytes());
             digest.hex().parse().expect("a digest has as many digits as an id")
         };
         vec![bridge, view(derived("host"), "host", "host"), view(derived("none"), "none", "null")]
@@ -64,15 +64,15 @@ impl Engine {
         let engine = self.arc();
         blocking(move || {
             let _creating =
-                engine.creating.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                engine.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if let Some(volume) = engine.state().volumes.get(&name) {
                 return Ok(volume.clone());
             }
             let volume = Volume { labels, ..engine.new_volume(&name, anonymous) };
             engine.commit(&[put(format!("volume/{name}"), &volume)])?;
-            engine.places.volume(&name)?;
+            engine.data_dir.volume(&name)?;
             engine.state().volumes.insert(name.clone(), volume.clone());
-            engine.tell("volume", "create", &name, [("driver".into(), "local".into())]);
+            engine.publish("volume", "create", &name, [("driver".into(), "local".into())]);
             Ok(volume)
         })
         .await
@@ -83,7 +83,7 @@ impl Engine {
         let name = name.to_owned();
         blocking(move || {
             let _creating =
-                engine.creating.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                engine.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let users: Vec<String> = {
                 let state = engine.state();
                 if !state.volumes.contains_key(&name) {
@@ -110,8 +110,8 @@ impl Engine {
             }
             engine.commit(&[Write::Delete(format!("volume/{name}"))])?;
             engine.state().volumes.remove(&name);
-            engine.tell("volume", "destroy", &name, [("driver".into(), "local".into())]);
-            engine.places.remove_volume(&name)
+            engine.publish("volume", "destroy", &name, [("driver".into(), "local".into())]);
+            engine.data_dir.remove_volume(&name)
         })
         .await
     }
@@ -120,7 +120,7 @@ impl Engine {
         Volume {
             name: name.to_owned(),
             created: Timestamp::now(),
-            mountpoint: self.places.volume_path(name).display().to_string(),
+            mountpoint: self.data_dir.volume_path(name).display().to_string(),
             labels: BTreeMap::new(),
             anonymous,
         }

@@ -3,7 +3,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use bulkhead_spec::{Digest, Hasher};
+use bulkhead_types::{Digest, Hasher};
 use rustix::fs::OFlags;
 
 use crate::ImageError;

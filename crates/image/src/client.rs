@@ -12,8 +12,8 @@ mod session;
 
 use std::sync::Arc;
 
-use bulkhead_spec::image::Descriptor;
-use bulkhead_spec::{Digest, Reference};
+use bulkhead_types::image::Descriptor;
+use bulkhead_types::{Digest, Reference};
 
 use crate::{Content, ImageError, StoredImage};
 use connection::Connections;
@@ -129,7 +129,7 @@ impl RegistryClient {
             .unwrap_or_default();
         // What the docker CLI calls the default registry: https://index.docker.io/v1/
         let domain = match host {
-            "" | "index.docker.io" | "registry-1.docker.io" => bulkhead_spec::DEFAULT_DOMAIN,
+            "" | "index.docker.io" | "registry-1.docker.io" => bulkhead_types::DEFAULT_DOMAIN,
             other => other,
         };
         let session = Session::new(
@@ -173,7 +173,7 @@ impl RegistryClient {
 
     /// Mirrors are asked for the default registry's images only, and without credentials.
     fn mirrors(&self, reference: &Reference) -> Vec<Session> {
-        if reference.domain() != bulkhead_spec::DEFAULT_DOMAIN {
+        if reference.domain() != bulkhead_types::DEFAULT_DOMAIN {
             return Vec::new();
         }
         let origins = self.options.registry_mirrors.iter().filter_map(|mirror| {

@@ -4,7 +4,7 @@ use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bulkhead_spec::{Digest, Hasher};
+use bulkhead_types::{Digest, Hasher};
 
 /// What one layer may unpack to, in bytes.
 pub(crate) const LAYER_LIMIT: u64 = 20 << 30;

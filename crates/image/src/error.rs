@@ -1,6 +1,6 @@
 use std::io;
 
-use bulkhead_spec::Digest;
+use bulkhead_types::Digest;
 
 /// What can go wrong with images; each text is one sentence for the user.
 #[derive(Debug, thiserror::Error)]

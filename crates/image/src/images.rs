@@ -1,7 +1,7 @@
 //! Images: a configuration, whose digest is the id, and the manifest that names it and its layers.
 
-use bulkhead_spec::Digest;
-use bulkhead_spec::image::{Descriptor, ImageConfig, Manifest, OCI_CONFIG, OCI_MANIFEST};
+use bulkhead_types::Digest;
+use bulkhead_types::image::{Descriptor, ImageConfig, Manifest, OCI_CONFIG, OCI_MANIFEST};
 
 use crate::{Content, ImageError};
 

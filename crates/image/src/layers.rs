@@ -5,8 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc;
 
-use bulkhead_spec::image::{Descriptor, OCI_LAYER_GZIP};
-use bulkhead_spec::{Digest, IdRange};
+use bulkhead_types::image::{Descriptor, OCI_LAYER_GZIP};
+use bulkhead_types::{Digest, IdRange};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 

@@ -32,7 +32,7 @@ const NAME_LIMIT: usize = 255;
 /// What came out of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unpacked {
-    pub(crate) diff_id: bulkhead_spec::Digest,
+    pub(crate) diff_id: bulkhead_types::Digest,
     /// Bytes of all files' content.
     pub(crate) size: u64,
 }

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use bulkhead_spec::IdRange;
+use bulkhead_types::IdRange;
 use rustix::fs::{FileType, Mode, OFlags, Stat, major, minor};
 
 use crate::error::{ImageError, While};

@@ -7,7 +7,7 @@ use bulkhead_runtime::Capabilities;
 use bulkhead_runtime::capabilities::CapabilitySets;
 use bulkhead_runtime::plan::KINDS;
 use bulkhead_runtime::seccomp::{self, Cache, CompileOptions, Compiled};
-use bulkhead_spec::oci::{self, Config, NamespaceKind};
+use bulkhead_types::oci::{self, Config, NamespaceKind};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 

@@ -187,7 +187,7 @@ fn version() -> String {
     format!(
         "bulkhead version {}\nspec: {}\n",
         env!("CARGO_PKG_VERSION"),
-        bulkhead_spec::oci::VERSION
+        bulkhead_types::oci::VERSION
     )
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use bulkhead_runtime::cgroup::systemd::{self, Instance, Manager, SystemdError, Unit};
 use bulkhead_runtime::cgroup::{Cgroup, CreateOptions, Hierarchies, HostMode, Join, oci_path};
-use bulkhead_spec::oci::{Config, NamespaceKind, Resources};
+use bulkhead_types::oci::{Config, NamespaceKind, Resources};
 use rustix::fs::{Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
 
@@ -172,7 +172,7 @@ fn owner(config: &Config) -> Option<(u32, u32)> {
     if !own(NamespaceKind::User) || !own(NamespaceKind::Cgroup) || !writable {
         return None;
     }
-    let root = |maps: &[bulkhead_spec::oci::IdMapping]| {
+    let root = |maps: &[bulkhead_types::oci::IdMapping]| {
         maps.iter().find(|map| map.container_id == 0).map(|map| map.host_id)
     };
     Some((root(&linux.uid_mappings)?, root(&linux.gid_mappings)?))

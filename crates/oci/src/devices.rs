@@ -4,8 +4,8 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
-use bulkhead_spec::oci::{self, Config};
 use bulkhead_sys::process::{CLONE_NEWNS, clone3};
+use bulkhead_types::oci::{self, Config};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::mount::{

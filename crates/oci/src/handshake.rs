@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use bulkhead_runtime::plan::{Failure, Report};
-use bulkhead_spec::oci::{self, Config};
+use bulkhead_types::oci::{self, Config};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use bulkhead_runtime::hook::{self, Outputs};
-use bulkhead_spec::oci::{self, Config};
+use bulkhead_types::oci::{self, Config};
 
 use crate::error::{Error, Result};
 use crate::log::Log;

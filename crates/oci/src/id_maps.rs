@@ -5,8 +5,8 @@ use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Command;
 
-use bulkhead_spec::oci::IdMapping;
 use bulkhead_sys::process::{CLONE_NEWUSER, clone3, close_all_but};
+use bulkhead_types::oci::IdMapping;
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use bulkhead_runtime::cgroup::{Cgroup, Hierarchies};
 use bulkhead_runtime::plan::{BundleOptions, Failure, Report, Spawned, Surroundings};
 use bulkhead_runtime::{Plan, hook};
-use bulkhead_spec::oci::{self, Config, Status};
 use bulkhead_sys::process::{CLONE_NEWUSER, Child};
+use bulkhead_types::oci::{self, Config, Status};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{DumpableBehavior, Pid, Signal, pidfd_send_signal};
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bulkhead_spec::oci::Status;
+use bulkhead_types::oci::Status;
 
 use crate::directory::Directory;
 use crate::error::Result;

@@ -4,8 +4,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use bulkhead_spec::oci::{self, Config, ContainerProcessState};
 use bulkhead_sys::shared::Handover;
+use bulkhead_types::oci::{self, Config, ContainerProcessState};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::console;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use bulkhead_spec::oci::{Config, NamespaceKind};
+use bulkhead_types::oci::{Config, NamespaceKind};
 
 use crate::error::{Error, Result};
 

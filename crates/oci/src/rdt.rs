@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bulkhead_runtime::resctrl::{self, Group};
-use bulkhead_spec::oci::{Config, IntelRdt};
+use bulkhead_types::oci::{Config, IntelRdt};
 
 use crate::error::{Error, Result};
 

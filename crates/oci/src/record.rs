@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use bulkhead_spec::oci::{self, Config, Status};
+use bulkhead_types::oci::{self, Config, Status};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};

@@ -10,9 +10,9 @@ use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use bulkhead_spec::oci::Config;
 use bulkhead_sys::mount::{Attributes, Depth, set_attributes};
 use bulkhead_sys::process::{Arguments, execve_at};
+use bulkhead_types::oci::Config;
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
@@ -66,10 +66,10 @@ fn read_only_clone(program: &OwnedFd) -> std::result::Result<OwnedFd, Errno> {
 fn is_out_of_reach(program: &OwnedFd, config: &Config) -> bool {
     let Some(linux) = &config.linux else { return false };
     let has_users = linux.namespaces.iter().any(|namespace| {
-        namespace.kind == bulkhead_spec::oci::NamespaceKind::User && namespace.path.is_empty()
+        namespace.kind == bulkhead_types::oci::NamespaceKind::User && namespace.path.is_empty()
     });
     let Ok(stat) = rustix::fs::fstat(program) else { return false };
-    let maps = |list: &[bulkhead_spec::oci::IdMapping], id: u32| {
+    let maps = |list: &[bulkhead_types::oci::IdMapping], id: u32| {
         list.iter().any(|map| id.checked_sub(map.host_id).is_some_and(|at| at < map.size))
     };
     let others_write = stat.st_mode & 0o002 != 0;

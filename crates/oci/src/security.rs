@@ -1,6 +1,6 @@
 //! The security modules that the host's kernel has.
 
-use bulkhead_spec::oci::Config;
+use bulkhead_types::oci::Config;
 
 use crate::log::Log;
 

@@ -3,7 +3,7 @@ use std::ops::RangeInclusive;
 
 use axum::body::Body;
 use axum::response::Response;
-use bulkhead_spec::Digest;
+use bulkhead_types::Digest;
 use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::io::AsyncReadExt;

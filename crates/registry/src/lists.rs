@@ -1,6 +1,6 @@
 use axum::response::Response;
-use bulkhead_spec::Digest;
-use bulkhead_spec::image::OCI_INDEX;
+use bulkhead_types::Digest;
+use bulkhead_types::image::OCI_INDEX;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LINK};
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-use bulkhead_spec::{Digest, Reference};
+use bulkhead_types::{Digest, Reference};
 
 /// What a path below `/v2/` names.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use bulkhead_image::{BlobWriter, Content, ImageError};
-use bulkhead_spec::Digest;
+use bulkhead_types::Digest;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 

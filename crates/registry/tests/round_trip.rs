@@ -11,8 +11,8 @@ use bulkhead_image::{
     Content, Credentials, ImageError, Layer, Progress, RegistryClient, RegistryOptions, StoredImage,
 };
 use bulkhead_registry::{Users, router};
-use bulkhead_spec::image::{ImageConfig, RootFs};
-use bulkhead_spec::{Digest, Reference};
+use bulkhead_types::image::{ImageConfig, RootFs};
+use bulkhead_types::{Digest, Reference};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 struct OneUser;
@@ -64,7 +64,7 @@ impl Rig {
     fn image(&self) -> (StoredImage, Vec<Layer>) {
         let layers = vec![self.layer("a", "first"), self.layer("b", "second")];
         let config = ImageConfig {
-            architecture: bulkhead_spec::image::Platform::host().architecture,
+            architecture: bulkhead_types::image::Platform::host().architecture,
             os: "linux".to_owned(),
             variant: None,
             created: None,

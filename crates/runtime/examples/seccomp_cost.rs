@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use bulkhead_runtime::seccomp::{Cache, CompileOptions, compile_oci};
-use bulkhead_spec::oci::Seccomp;
+use bulkhead_types::oci::Seccomp;
 
 const ROUNDS: u32 = 2000;
 

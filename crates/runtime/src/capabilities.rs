@@ -120,7 +120,7 @@ impl CapabilitySets {
     /// Reads the names of `config.json`; those that are unknown are returned beside, for a warning
     /// (config.md, `capabilities`: an unknown one must not be an error, nor one that cannot be
     /// granted).
-    pub fn from_names(names: &bulkhead_spec::oci::CapabilityNames) -> (Self, Vec<String>) {
+    pub fn from_names(names: &bulkhead_types::oci::CapabilityNames) -> (Self, Vec<String>) {
         let mut unknown = Vec::new();
         let mut set = |names: &[String]| {
             names.iter().fold(Capabilities::NONE, |set, name| match parse(name) {

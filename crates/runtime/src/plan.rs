@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::ffi::CString;
 use std::path::PathBuf;
 
-use bulkhead_spec::oci;
 use bulkhead_sys::mount::{Attributes, Depth, Propagation};
 use bulkhead_sys::process::Arguments;
 use bulkhead_sys::schedule;
+use bulkhead_types::oci;
 use rustix::process::{Resource, Rlimit};
 use serde::{Deserialize, Serialize};
 

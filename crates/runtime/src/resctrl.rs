@@ -8,8 +8,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use bulkhead_spec::oci::IntelRdt;
 use bulkhead_sys::path;
+use bulkhead_types::oci::IntelRdt;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 

@@ -139,7 +139,7 @@ pub fn compile(
 ///
 /// Names of unknown calls are ignored, as runc does; [`refuse_unknown_calls`] is for who minds.
 pub fn compile_oci(
-    seccomp: &bulkhead_spec::oci::Seccomp,
+    seccomp: &bulkhead_types::oci::Seccomp,
     options: CompileOptions,
 ) -> Result<Option<Compiled>, SeccompError> {
     let (flags, listener) = oci::installation(seccomp)?;
@@ -149,7 +149,7 @@ pub fn compile_oci(
 
 /// Finds fault with a profile that names a call which no architecture has: one that is misspelt, or
 /// newer than this program.
-pub fn refuse_unknown_calls(seccomp: &bulkhead_spec::oci::Seccomp) -> Result<(), SeccompError> {
+pub fn refuse_unknown_calls(seccomp: &bulkhead_types::oci::Seccomp) -> Result<(), SeccompError> {
     let mut names = seccomp.syscalls.iter().flat_map(|entry| &entry.names);
     match names.find(|name| !names::is_call(name)) {
         Some(name) => Err(SeccompError::UnknownCall(name.clone())),

@@ -1,4 +1,4 @@
-use bulkhead_spec::IdRange;
+use bulkhead_types::IdRange;
 use serde::{Deserialize, Serialize};
 
 use crate::Landlock;

@@ -1,5 +1,5 @@
 use bulkhead_runtime::{ContainerSpec, FdIndex, ProcessSpec};
-use bulkhead_spec::Id;
+use bulkhead_types::Id;
 use serde::{Deserialize, Serialize};
 
 /// Clone a container into its namespaces and prepare everything up to the exec.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bulkhead_runtime::plan::Host;
 use bulkhead_runtime::{Seccomp, capabilities, seccomp};
-use bulkhead_spec::{Id, IdRange};
+use bulkhead_types::{Id, IdRange};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};

@@ -5,7 +5,7 @@ use std::io::{IoSlice, IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use bulkhead_spec::{Id, IdRange};
+use bulkhead_types::{Id, IdRange};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::net::{
@@ -80,7 +80,7 @@ pub enum Fault {
 }
 
 /// The most descriptors that one message carries (unix(7), `SCM_MAX_FD`).
-pub const MOST_DESCRIPTORS: usize = 253;
+pub const MAX_DESCRIPTORS: usize = 253;
 
 /// What fits into a packet for sure; more travels in a memfd, as the last descriptor.
 const LARGEST_PACKET: usize = 64 << 10;
@@ -106,14 +106,14 @@ impl<F: AsFd> Packet<F> {
             memory = Some(file.into());
             bytes = vec![1];
         }
-        if descriptors.len() + usize::from(memory.is_some()) > MOST_DESCRIPTORS {
+        if descriptors.len() + usize::from(memory.is_some()) > MAX_DESCRIPTORS {
             return Err(Errno::TOOMANYREFS);
         }
         Ok(Self { bytes, descriptors, memory })
     }
 
     pub fn send(&self, socket: BorrowedFd<'_>, flags: SendFlags) -> Result<(), Errno> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let descriptors: Vec<_> = self
             .descriptors
@@ -137,7 +137,7 @@ pub fn receive<T: DeserializeOwned>(
     flags: RecvFlags,
 ) -> Result<Option<(T, Vec<OwnedFd>)>, Errno> {
     let mut bytes = vec![0; LARGEST_PACKET + 1];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = flags | RecvFlags::CMSG_CLOEXEC;
     let received = rustix::io::retry_on_intr(|| {

@@ -18,7 +18,7 @@ use crate::target;
 const SILENCE: Duration = Duration::from_secs(300);
 
 /// How many lines of failed tests are said again at the end.
-const MOST_SAID: usize = 200;
+const MAX_SAID: usize = 200;
 
 /// Every test of the workspace, counted by name from the runner's own lines.
 pub(super) fn test(tally: &mut Tally, bin: &Path, skipped: &Path) -> Result<()> {
@@ -89,7 +89,7 @@ fn run(tally: &mut Tally, mut tests: Command, which: &[&str], prefix: &str) -> R
                 last = line?;
                 println!("{last}");
                 count(tally, prefix, &last);
-                if said.of_a_failure(&last) && tally.said.len() < MOST_SAID {
+                if said.of_a_failure(&last) && tally.said.len() < MAX_SAID {
                     tally.said.push(last.clone());
                 }
             }

@@ -1,6 +1,6 @@
 //! Commands on existing containers.
 
-use bulkhead_spec::Timestamp;
+use bulkhead_types::Timestamp;
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -263,8 +263,8 @@ pub async fn stats(client: &Client, containers: &[String]) -> Result<(), Failure
             format!("{percent:.2}%"),
             format!(
                 "{} / {}",
-                bulkhead_spec::decimal_size(usage),
-                bulkhead_spec::decimal_size(limit)
+                bulkhead_types::decimal_size(usage),
+                bulkhead_types::decimal_size(limit)
             ),
             format!("{share:.2}%"),
             text(&sample["pids_stats"]["current"]),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-use bulkhead_spec::{Reference, Timestamp, decimal_size};
+use bulkhead_types::{Reference, Timestamp, decimal_size};
 use hyper::Method;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -333,7 +333,7 @@ pub fn logout(server: &str) -> Result<(), Failure> {
 /// The `X-Registry-Auth` for a registry, from Docker's own configuration file.
 pub fn authorization(registry: &str) -> String {
     let file = read_config();
-    let key = if registry == bulkhead_spec::DEFAULT_DOMAIN {
+    let key = if registry == bulkhead_types::DEFAULT_DOMAIN {
         "https://index.docker.io/v1/"
     } else {
         registry
@@ -428,7 +428,7 @@ fn ask_secretly(prompt: &str) -> Result<String, Failure> {
 }
 
 fn parse(text: &str) -> Result<Reference, Failure> {
-    text.parse().map_err(|cause: bulkhead_spec::InvalidReference| Failure::new(cause.to_string()))
+    text.parse().map_err(|cause: bulkhead_types::InvalidReference| Failure::new(cause.to_string()))
 }
 
 /// An image name in a URL: slashes stay, so that the server's routes see them.

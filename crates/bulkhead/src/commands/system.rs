@@ -117,7 +117,7 @@ pub async fn events(
             return template::print(format, &event);
         }
         let nanoseconds = i128::from(event["timeNano"].as_i64().unwrap_or_default());
-        let at = bulkhead_spec::Timestamp::from_nanosecond(nanoseconds)
+        let at = bulkhead_types::Timestamp::from_nanosecond(nanoseconds)
             .map(|at| at.to_string())
             .unwrap_or_default();
         let attributes: Vec<String> = event["Actor"]["Attributes"]
@@ -162,7 +162,7 @@ pub async fn info(client: &Client, format: Option<&str>) -> Result<(), Failure> 
 }
 
 pub async fn version(client: &Client, format: Option<&str>) -> Result<(), Failure> {
-    let mine = serde_json::json!({"Version": env!("CARGO_PKG_VERSION"), "Os": "linux", "Arch": bulkhead_spec::image::Platform::host().architecture});
+    let mine = serde_json::json!({"Version": env!("CARGO_PKG_VERSION"), "Os": "linux", "Arch": bulkhead_types::image::Platform::host().architecture});
     let server = client.get("/version").await;
     let both = serde_json::json!({"Client": mine, "Server": server.as_ref().ok()});
     if let Some(format) = format {

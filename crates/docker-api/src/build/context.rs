@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use bulkhead_spec::Id;
 use bulkhead_sys::path as below;
+use bulkhead_types::Id;
 use rustix::fs::{Mode, OFlags};
 
 /// What stands before the name of every context's directory.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bulkhead_build::{BuildError, Cache, CachedStep, Executor, Output, RunStep};
+use bulkhead_builder::{BuildError, Cache, CachedStep, Executor, Output, RunStep};
 use bulkhead_engine::{Class, Engine, Image, Step};
 use bulkhead_image::{Credentials, Layer, StoredImage};
-use bulkhead_spec::{Digest, Reference};
+use bulkhead_types::{Digest, Reference};
 
 use crate::lines::Lines;
 

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use bulkhead_engine::{ContainerConfig, CreateContainer, MountRequest};
 use bulkhead_network::Protocol;
-use bulkhead_spec::image::{Empty, Healthcheck};
+use bulkhead_types::image::{Empty, Healthcheck};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};

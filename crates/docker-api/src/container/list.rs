@@ -1,6 +1,6 @@
 use axum::extract::State;
 use bulkhead_engine::{Container, Status};
-use bulkhead_spec::Timestamp;
+use bulkhead_types::Timestamp;
 use serde_json::{Value, json};
 
 use super::create::port_name;

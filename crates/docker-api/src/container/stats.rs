@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use bulkhead_engine::{Container, Stats, Status};
-use bulkhead_spec::Timestamp;
+use bulkhead_types::Timestamp;
 use serde_json::{Value, json};
 
 use crate::Api;

@@ -250,7 +250,7 @@ pub(crate) mod tests {
 
     use bulkhead_engine::{HostConfig, PortBinding, State};
     use bulkhead_network::Protocol;
-    use bulkhead_spec::{Digest, Id};
+    use bulkhead_types::{Digest, Id};
 
     use super::*;
 

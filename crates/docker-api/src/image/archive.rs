@@ -14,11 +14,11 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bulkhead_engine::Image;
 use bulkhead_image::{Content, ImageError, StoredImage};
-use bulkhead_spec::image::{
+use bulkhead_types::image::{
     Descriptor, ImageConfig, Index, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_LAYER_GZIP,
     OCI_LAYER_ZSTD, OCI_MANIFEST, Platform,
 };
-use bulkhead_spec::{Digest, Reference};
+use bulkhead_types::{Digest, Reference};
 use http::header::CONTENT_TYPE;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -193,7 +193,7 @@ enum LoadError {
     #[error("{name} in the archive is malformed: {cause}")]
     Malformed { name: String, cause: serde_json::Error },
     #[error("the archive names an image wrongly: {0}")]
-    Name(#[from] bulkhead_spec::InvalidReference),
+    Name(#[from] bulkhead_types::InvalidReference),
     #[error("the archive has no image for this machine's platform ({0})")]
     Platform(String),
     #[error(transparent)]
@@ -420,7 +420,7 @@ mod tests {
             created: None,
             author: String::new(),
             config: Default::default(),
-            rootfs: bulkhead_spec::image::RootFs {
+            rootfs: bulkhead_types::image::RootFs {
                 kind: "layers".to_owned(),
                 diff_ids: vec![layer.diff_id],
             },

@@ -1,6 +1,6 @@
 //! `--change` of import and commit: Dockerfile instructions applied to an image's configuration.
 
-use bulkhead_spec::image::{Config, Empty};
+use bulkhead_types::image::{Config, Empty};
 
 use crate::container::create::parse_port;
 use crate::container::create::port_name;

@@ -3,8 +3,8 @@
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bulkhead_engine::{Container, ContainerConfig, EngineError};
-use bulkhead_spec::Timestamp;
-use bulkhead_spec::image::{Config, Empty, History, Platform};
+use bulkhead_types::Timestamp;
+use bulkhead_types::image::{Config, Empty, History, Platform};
 use http::StatusCode;
 use serde_json::json;
 

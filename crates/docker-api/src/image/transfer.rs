@@ -7,7 +7,7 @@ use axum::body::BodyDataStream;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use bulkhead_image::Progress;
-use bulkhead_spec::{Reference, image};
+use bulkhead_types::{Reference, image};
 use futures_util::TryStreamExt;
 use http::HeaderMap;
 use serde_json::{Value, json};

@@ -10,7 +10,7 @@ use bulkhead_engine::{
     Container, ContainerConfig, CreateContainer, Engine, HostConfig, LogQuery, Options, Streams,
     WaitCondition,
 };
-use bulkhead_spec::image;
+use bulkhead_types::image;
 use rustix::thread::UnshareFlags;
 
 pub type Running = Pin<Box<dyn Future<Output = bool>>>;

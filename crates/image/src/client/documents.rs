@@ -1,9 +1,9 @@
 //! Manifests and indexes: fetched as bytes, checked, and the one for this machine found.
 
-use bulkhead_spec::image::{
+use bulkhead_types::image::{
     DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, Index, Manifest, OCI_INDEX, OCI_MANIFEST, Platform,
 };
-use bulkhead_spec::{Digest, Reference};
+use bulkhead_types::{Digest, Reference};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};

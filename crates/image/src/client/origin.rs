@@ -1,7 +1,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-use bulkhead_spec::DEFAULT_DOMAIN;
+use bulkhead_types::DEFAULT_DOMAIN;
 
 /// Scheme, host and port: whom one talks to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -2,9 +2,9 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bulkhead_spec::image::{DOCKER_LAYER_GZIP, Manifest};
-use bulkhead_spec::image::{Descriptor, ImageConfig, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD};
-use bulkhead_spec::{Digest, Reference};
+use bulkhead_types::image::{DOCKER_LAYER_GZIP, Manifest};
+use bulkhead_types::image::{Descriptor, ImageConfig, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD};
+use bulkhead_types::{Digest, Reference};
 use futures_util::{StreamExt, TryStreamExt};
 use http::{HeaderMap, StatusCode};
 use tokio_util::task::TaskTracker;

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bulkhead_spec::image::{Descriptor, OCI_MANIFEST};
-use bulkhead_spec::{Digest, Reference};
+use bulkhead_types::image::{Descriptor, OCI_MANIFEST};
+use bulkhead_types::{Digest, Reference};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use http::header::CONTENT_TYPE;

@@ -386,8 +386,8 @@ impl Session {
     /// What Docker says to those who may not know whether the repository exists.
     pub(super) fn pull_denied(&self) -> String {
         let name = match self.repository.strip_prefix("library/") {
-            Some(name) if self.registry == bulkhead_spec::DEFAULT_DOMAIN => name.to_owned(),
-            _ if self.registry == bulkhead_spec::DEFAULT_DOMAIN => self.repository.clone(),
+            Some(name) if self.registry == bulkhead_types::DEFAULT_DOMAIN => name.to_owned(),
+            _ if self.registry == bulkhead_types::DEFAULT_DOMAIN => self.repository.clone(),
             _ => format!("{}/{}", self.registry, self.repository),
         };
         format!(

@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use bulkhead_spec::IdRange;
 use bulkhead_sys::process::{self, CLONE_NEWUSER};
+use bulkhead_types::IdRange;
 use rustix::fs::{Mode, OFlags, XattrFlags};
 
 use super::*;

@@ -2,7 +2,7 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use bulkhead_spec::Digest;
+use bulkhead_types::Digest;
 use proptest::prelude::*;
 use rustix::fs::CWD;
 

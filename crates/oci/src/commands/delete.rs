@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use bulkhead_runtime::cgroup::Cgroup;
-use bulkhead_spec::oci::{Config, Status};
+use bulkhead_types::oci::{Config, Status};
 use regex_lite::Regex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -103,7 +103,7 @@ pub fn remains(
 
 /// Kills all processes of a container, waits until they are gone, and removes its cgroup.
 fn end(record: &Record, cgroup: Option<&Cgroup>) -> Result<()> {
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const TIMEOUT: Duration = Duration::from_secs(10);
     let process = record.process.and_then(Identity::open);
     if let (None, None, Some(cgroup)) = (&process, &record.cgroup.unit, cgroup)
         && cgroup.delete_unused()?
@@ -121,8 +121,8 @@ fn end(record: &Record, cgroup: Option<&Cgroup>) -> Result<()> {
         cgroup.kill()?;
     }
     let gone = match (&process, cgroup) {
-        (Some(pidfd), _) if !ends_within(pidfd, PATIENCE) => false,
-        (_, Some(cgroup)) => cgroup.wait_empty(PATIENCE)?,
+        (Some(pidfd), _) if !ends_within(pidfd, TIMEOUT) => false,
+        (_, Some(cgroup)) => cgroup.wait_empty(TIMEOUT)?,
         _ => true,
     };
     if gone {

@@ -1,6 +1,6 @@
 use bulkhead_runtime::plan::{memory_policy_flags, memory_policy_modes};
 use bulkhead_runtime::{capabilities, mount_options};
-use bulkhead_spec::oci::{
+use bulkhead_types::oci::{
     self, CgroupFeatures, Enabled, Features, IntelRdtFeatures, LinuxFeatures, MemoryPolicyFeatures,
     MountExtensions, NamespaceKind,
 };

@@ -1,8 +1,8 @@
 use std::os::fd::AsFd;
 
-use bulkhead_spec::oci::Status;
 use bulkhead_sys::process::CLONE_NEWPID;
 use bulkhead_sys::signal;
+use bulkhead_types::oci::Status;
 use rustix::io::Errno;
 
 use super::state::alive;

@@ -1,5 +1,5 @@
 use bulkhead_runtime::cgroup::Cgroup;
-use bulkhead_spec::oci::Status;
+use bulkhead_types::oci::Status;
 
 use crate::arguments::{Command, Global};
 use crate::directory::Directory;

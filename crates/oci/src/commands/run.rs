@@ -1,5 +1,5 @@
 use bulkhead_runtime::hook;
-use bulkhead_spec::oci::Status;
+use bulkhead_types::oci::Status;
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::delete;

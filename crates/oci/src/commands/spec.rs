@@ -1,7 +1,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use bulkhead_spec::oci::Config;
+use bulkhead_types::oci::Config;
 use serde_json::{Value, json};
 
 use crate::arguments::Command;
@@ -31,7 +31,7 @@ pub fn run(command: &Command) -> Result<u8> {
 fn example(rootless: bool) -> Value {
     let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
     let mut config = json!({
-        "ociVersion": bulkhead_spec::oci::VERSION,
+        "ociVersion": bulkhead_types::oci::VERSION,
         "process": {
             "terminal": true,
             "user": { "uid": 0, "gid": 0 },

@@ -1,5 +1,5 @@
 use bulkhead_runtime::hook;
-use bulkhead_spec::oci::Status;
+use bulkhead_types::oci::Status;
 
 use super::delete;
 use crate::arguments::{Command, Global};

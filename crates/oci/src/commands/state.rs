@@ -1,6 +1,6 @@
 use std::io::Write;
 
-use bulkhead_spec::oci::Status;
+use bulkhead_types::oci::Status;
 use serde_json::json;
 
 use crate::arguments::{Command, Global};

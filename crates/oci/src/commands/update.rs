@@ -1,6 +1,6 @@
 use std::io::Read;
 
-use bulkhead_spec::oci::{BlockIo, Cpu, Memory, Pids, Resources};
+use bulkhead_types::oci::{BlockIo, Cpu, Memory, Pids, Resources};
 
 use super::state::alive;
 use crate::arguments::{Command, Global};

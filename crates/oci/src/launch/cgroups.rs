@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use bulkhead_runtime::cgroup::{Hierarchies, HostMode, Layout};
 use bulkhead_runtime::plan::{CgroupMount, Host};
-use bulkhead_spec::oci::NamespaceKind;
+use bulkhead_types::oci::NamespaceKind;
 
 use super::Launch;
 use crate::error::{Error, Result};

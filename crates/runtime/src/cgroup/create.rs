@@ -1,7 +1,7 @@
 //! Making a group in every hierarchy, with as few calls as will do: the first container of a parent
 //! pays for its way down, the others make one directory and open it.
 
-use bulkhead_spec::oci::{DeviceAccessRule, Resources};
+use bulkhead_types::oci::{DeviceAccessRule, Resources};
 use rustix::fs::{AtFlags, Gid, Mode as FileMode, Uid, chownat, mkdirat, unlinkat};
 use rustix::io::Errno;
 

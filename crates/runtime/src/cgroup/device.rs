@@ -1,7 +1,7 @@
 //! Which device nodes a cgroup's processes may use: the v1 controller's rules and the same as an
 //! eBPF program for v2.
 
-use bulkhead_spec::oci::DeviceAccessRule;
+use bulkhead_types::oci::DeviceAccessRule;
 use serde::{Deserialize, Serialize};
 
 use super::CgroupError;

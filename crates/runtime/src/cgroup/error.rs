@@ -1,6 +1,6 @@
 use std::io;
 
-use bulkhead_spec::oci::DeviceAccessRule;
+use bulkhead_types::oci::DeviceAccessRule;
 use rustix::io::Errno;
 
 /// What went wrong, with the file and the value. Where runc has words for it they are runc's.

@@ -7,7 +7,7 @@ use super::hierarchy::Version;
 use super::members::{back_off, wait_event};
 use super::{Cgroup, CgroupError, Group};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Cgroup {
     /// Stops every process until [`Self::thaw`], and returns when all have stopped.
@@ -32,7 +32,7 @@ impl Cgroup {
             Ok(false) => {
                 self.thaw()?;
                 let path = self.path.clone();
-                Err(CgroupError::Timeout { path, wanted: "frozen", seconds: PATIENCE.as_secs() })
+                Err(CgroupError::Timeout { path, wanted: "frozen", seconds: TIMEOUT.as_secs() })
             }
             Err(error) => {
                 let _ = self.thaw();
@@ -100,12 +100,12 @@ fn is_populated(directory: &Directory) -> Result<bool, CgroupError> {
 
 fn freeze_v2(directory: &Directory) -> Result<bool, CgroupError> {
     file::write(directory, "cgroup.freeze", "1")?;
-    wait_event(directory, "frozen", 1, Instant::now() + PATIENCE)
+    wait_event(directory, "frozen", 1, Instant::now() + TIMEOUT)
 }
 
 /// v1 tells of no event: the state is FREEZING until it is read as FROZEN.
 fn freeze_v1(directory: &Directory) -> Result<bool, CgroupError> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut attempt = 0;
     while Instant::now() < deadline {
         // written again each time: a process forked meanwhile is caught (Linux:

@@ -1,7 +1,7 @@
 //! What a group has from its parents: their directories, on v2 their controllers, on v1 processors
 //! and memory nodes.
 
-use bulkhead_spec::oci::Resources;
+use bulkhead_types::oci::Resources;
 use rustix::io::Errno;
 
 use super::create::{mkdir, open};

@@ -1,6 +1,6 @@
 //! Resource limits as Docker has them, and the same in the terms of config.json.
 
-use bulkhead_spec::oci::{Cpu, Memory, Pids, Resources};
+use bulkhead_types::oci::{Cpu, Memory, Pids, Resources};
 use serde::{Deserialize, Serialize};
 
 use super::device::Devices;

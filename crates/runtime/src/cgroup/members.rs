@@ -122,8 +122,8 @@ impl Cgroup {
     /// What is missing is fine. Dying processes are waited for, two seconds at most; living ones
     /// are an error: [`Self::kill`] first. Goes on past a failure and returns the first.
     pub fn delete(&self) -> Result<(), CgroupError> {
-        const PATIENCE: Duration = Duration::from_secs(2);
-        let deadline = Instant::now() + PATIENCE;
+        const TIMEOUT: Duration = Duration::from_secs(2);
+        let deadline = Instant::now() + TIMEOUT;
         let results: Vec<_> =
             self.groups.iter().map(|group| self.remove(group, deadline)).collect();
         results.into_iter().collect()

@@ -1,6 +1,6 @@
 //! Setting config.json's resources in whichever hierarchies have their controllers.
 
-use bulkhead_spec::oci::{Memory, Resources};
+use bulkhead_types::oci::{Memory, Resources};
 use rustix::io::Errno;
 
 use super::hierarchy::{Mode, Version};
@@ -115,7 +115,7 @@ pub(super) enum Swap {
 impl Group {
     /// The quota that a new period is to have when it comes alone.
     fn quota(&self, resources: &Resources) -> Result<String, CgroupError> {
-        let alone = |cpu: &bulkhead_spec::oci::Cpu| {
+        let alone = |cpu: &bulkhead_types::oci::Cpu| {
             cpu.period.unwrap_or(0) != 0 && cpu.quota.unwrap_or(0) == 0
         };
         if self.fresh || !resources.cpu.as_ref().is_some_and(alone) {

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use bulkhead_spec::oci::Resources;
+use bulkhead_types::oci::Resources;
 
 use super::create::Take;
 use super::hierarchy::{Hierarchies, Mode};
@@ -297,7 +297,7 @@ impl Manager {
     /// Waits for the end of a job and returns its result, such as `done`.
     fn wait_job(&mut self, unit: &Unit, job: &[Value]) -> Result<String, SystemdError> {
         let job = job.first().and_then(Value::as_text).unwrap_or_default();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let result = self.bus.wait_signal(deadline, |signal| match &signal.body[..] {
             // (id, job, unit, result)
             [_, ended, _, result]
@@ -331,7 +331,7 @@ const MANAGER: Target<'_> = Target {
 };
 
 /// How long a job may take, as runc waits.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests;

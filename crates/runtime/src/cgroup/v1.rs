@@ -1,7 +1,7 @@
 //! Which files of the v1 controllers take config.json's resources (config-linux.md, "Control
 //! groups"; Linux: admin-guide/cgroup-v1). In runc's order, so that failures are the same.
 
-use bulkhead_spec::oci::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
+use bulkhead_types::oci::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
 
 use super::CgroupError;
 use super::write::Write;

@@ -1,7 +1,7 @@
 //! Which files of cgroup v2 take config.json's resources, whose values are those of v1
 //! (config-linux.md, "Control groups" and "Unified"; Linux: admin-guide/cgroup-v2.rst).
 
-use bulkhead_spec::oci::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
+use bulkhead_types::oci::{BlockIo, Cpu, Memory, Resources, ThrottleDevice};
 
 use super::write::Write;
 use super::{CgroupError, convert, v1};

@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bulkhead_spec::oci::{self, NamespaceKind};
 use bulkhead_sys::mount::Propagation;
 use bulkhead_sys::process::{
     CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME,
     CLONE_NEWUSER, CLONE_NEWUTS,
 };
+use bulkhead_types::oci::{self, NamespaceKind};
 
 use super::compile::{absolute, sysctl_path};
 use super::{Entrance, Host, Plan, PlanError, Step, Tree};

@@ -1,7 +1,7 @@
 //! What `features` says of seccomp (runtime-spec: features-linux.md, "Seccomp").
 
-use bulkhead_spec::oci::SeccompFeatures;
 use bulkhead_sys::seccomp::{are_flags_available, is_action_available};
+use bulkhead_types::oci::SeccompFeatures;
 
 use super::names;
 use super::profile::Action;

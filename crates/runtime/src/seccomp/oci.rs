@@ -1,8 +1,8 @@
 //! Profiles of the OCI runtime specification (config-linux.md, "Seccomp"), which are resolved
 //! already: dockerd, containerd and Podman write them into `config.json`.
 
-use bulkhead_spec::oci::{Seccomp, SeccompRule};
 use bulkhead_sys::seccomp::Flags;
+use bulkhead_types::oci::{Seccomp, SeccompRule};
 
 use super::profile::{Action, Profile, Rule};
 use super::table::{Architecture, Call};

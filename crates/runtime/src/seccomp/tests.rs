@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use bulkhead_spec::oci;
+use bulkhead_types::oci;
 
 use super::interpreter::{Call as Made, run};
 use super::profile::{Action, Comparison, Condition, ENOSYS, EPERM, Profile, Rule};

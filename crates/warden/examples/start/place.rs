@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use bulkhead_runtime::cgroup::{Hierarchies, Layout};
-use bulkhead_spec::IdRange;
 use bulkhead_sys::mount::{Depth, set_private};
+use bulkhead_types::IdRange;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags, fsconfig_create,

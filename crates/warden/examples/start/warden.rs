@@ -9,7 +9,7 @@ use bulkhead_runtime::cgroup::{Cgroup, Hierarchies, Limits};
 use bulkhead_runtime::{
     ContainerSpec, Device, FdIndex, Namespaces, ProcessSpec, Seccomp, User, capabilities, defaults,
 };
-use bulkhead_spec::Id;
+use bulkhead_types::Id;
 use rustix::fs::{Mode, OFlags};
 
 use bulkhead_warden::{Client, CreateContainer, Event, Log};

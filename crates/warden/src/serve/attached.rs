@@ -2,13 +2,13 @@
 
 use std::os::fd::OwnedFd;
 
-use bulkhead_spec::Id;
+use bulkhead_types::Id;
 use rustix::event::epoll::EventFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
 
-use super::io::MOST_PENDING;
+use super::io::MAX_PENDING;
 use super::process::Process;
 use super::{Source, Warden, Watched};
 
@@ -25,7 +25,7 @@ pub(super) struct Attached {
 }
 
 /// What is kept for a client that does not read; then it is dropped.
-const MOST_QUEUED: usize = 4 << 20;
+const MAX_QUEUED: usize = 4 << 20;
 
 impl Warden {
     pub(super) fn attach(
@@ -68,7 +68,7 @@ impl Warden {
         for mut attached in std::mem::take(&mut process.io.attached) {
             let written = attached.flush();
             let queued = attached.queue.len() - attached.sent;
-            if written.is_err() || queued > MOST_QUEUED || (attached.ending && queued == 0) {
+            if written.is_err() || queued > MAX_QUEUED || (attached.ending && queued == 0) {
                 let _ = rustix::net::shutdown(&attached.socket, Shutdown::Both);
                 self.unwatch(attached.socket);
             } else {
@@ -137,7 +137,7 @@ impl Warden {
 
     /// Waits for what each client can do now.
     pub(super) fn adjust_attached(&mut self, process: &mut Process) {
-        let full = process.io.pending.len() >= MOST_PENDING;
+        let full = process.io.pending.len() >= MAX_PENDING;
         for attached in &mut process.io.attached {
             let mut wanted = EventFlags::empty();
             // One without input is read all the same, to notice when it goes; but the end of its

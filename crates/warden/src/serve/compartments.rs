@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bulkhead_runtime::plan::Report;
-use bulkhead_spec::IdRange;
 use bulkhead_sys::process::{Child, clone3};
+use bulkhead_types::IdRange;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};

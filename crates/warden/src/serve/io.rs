@@ -2,8 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
-use bulkhead_spec::{Id, IdRange};
 use bulkhead_sys::process::CLONE_NEWPID;
+use bulkhead_types::{Id, IdRange};
 use rustix::event::epoll::EventFlags;
 use rustix::fs::{OFlags, Timespec};
 use rustix::io::Errno;
@@ -75,7 +75,7 @@ impl Stdio {
 /// What one read takes; a pipe holds as much.
 const CHUNK: usize = 64 << 10;
 /// Attached clients are not read while so much input waits for the process.
-pub(super) const MOST_PENDING: usize = 64 << 10;
+pub(super) const MAX_PENDING: usize = 64 << 10;
 
 impl Warden {
     pub(super) fn connect_output(

@@ -2,7 +2,7 @@ use std::os::fd::OwnedFd;
 
 use bulkhead_runtime::Plan;
 use bulkhead_runtime::plan::Failure;
-use bulkhead_spec::{Id, IdRange};
+use bulkhead_types::{Id, IdRange};
 
 use super::io::Io;
 use super::{Caller, Watched};

@@ -8,7 +8,7 @@ use bulkhead_runtime::{
     Capabilities, ContainerSpec, Device, FdIndex, Namespaces, Plan, ProcessSpec, Seccomp, User,
     capabilities, defaults,
 };
-use bulkhead_spec::IdRange;
+use bulkhead_types::IdRange;
 
 use super::nursery::{Order, Received};
 use crate::wire;

@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use bulkhead_runtime::plan::{KINDS, PlanError};
 use bulkhead_runtime::{Plan, Source as NamespaceSource};
-use bulkhead_spec::{Id, IdRange};
 use bulkhead_sys::process::{CLONE_NEWUSER, clone3};
+use bulkhead_types::{Id, IdRange};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};

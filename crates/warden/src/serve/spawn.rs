@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bulkhead_runtime::plan::{Beside, Failure, Report, Spawned, Surroundings};
 use bulkhead_runtime::{FdIndex, Plan};
-use bulkhead_spec::{Id, IdRange};
 use bulkhead_sys::process::{CLONE_NEWUSER, Child};
+use bulkhead_types::{Id, IdRange};
 use rustix::event::epoll::EventFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;

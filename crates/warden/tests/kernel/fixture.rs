@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use bulkhead_runtime::*;
-use bulkhead_spec::{Id, IdRange};
 use bulkhead_sys::mount::{Depth, set_id_mapping};
+use bulkhead_types::{Id, IdRange};
 use bulkhead_warden::*;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
@@ -217,7 +217,7 @@ impl Wish {
     /// Adds an attached client with everything.
     pub fn attach(mut self) -> (Self, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_read_timeout(Some(PATIENCE)).unwrap();
+        ours.set_read_timeout(Some(TIMEOUT)).unwrap();
         self.fds.push(theirs.into());
         let socket = FdIndex(self.fds.len() as u16 - 1);
         self.attachments.push(Attachment { socket, stdin: true, stdout: true, stderr: true });
@@ -226,11 +226,11 @@ impl Wish {
 }
 
 /// How long a test waits for what must happen; only a failure takes so long.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub fn exit_of(events: &Receiver<Event>, wanted: Id) -> Exit {
     loop {
-        let Event::Exited { id, exit, .. } = events.recv_timeout(PATIENCE).unwrap();
+        let Event::Exited { id, exit, .. } = events.recv_timeout(TIMEOUT).unwrap();
         if id == wanted {
             return exit;
         }

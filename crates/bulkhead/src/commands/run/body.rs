@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_spec::parse_size;
+use bulkhead_types::parse_size;
 use serde_json::{Map, Value, json};
 
 use super::RunArguments;

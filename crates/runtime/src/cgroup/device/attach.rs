@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use bulkhead_spec::oci::DeviceAccessRule;
 use bulkhead_sys::bpf;
+use bulkhead_types::oci::DeviceAccessRule;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::list::{self, Entry};

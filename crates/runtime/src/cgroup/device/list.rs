@@ -1,6 +1,6 @@
 //! The ordered list of config.json (config-linux.md, "Allowed Device list").
 
-use bulkhead_spec::oci::DeviceAccessRule;
+use bulkhead_types::oci::DeviceAccessRule;
 
 use super::{DeviceAccess, DeviceKind, DeviceRule};
 use crate::cgroup::CgroupError;

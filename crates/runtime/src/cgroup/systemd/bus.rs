@@ -80,7 +80,7 @@ impl Bus {
     /// Speaks over a connected socket.
     pub(super) fn over(stream: UnixStream, is_direct: bool) -> io::Result<Self> {
         let mut bus = Self { stream, is_direct, serial: 0, signals: VecDeque::new() };
-        bus.stream.set_read_timeout(Some(PATIENCE))?;
+        bus.stream.set_read_timeout(Some(TIMEOUT))?;
         bus.authenticate()?;
         Ok(bus)
     }
@@ -143,7 +143,7 @@ impl Bus {
         let destination = (!self.is_direct).then_some(target.service);
         let message = encode(serial, target, destination, member, arguments);
         self.stream.write_all(&message)?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let message = self.receive(deadline)?;
             match message.kind {
@@ -327,7 +327,7 @@ fn unescape(value: &str) -> Option<String> {
 }
 
 /// How long an answer may take, as D-Bus's own libraries wait.
-const PATIENCE: Duration = Duration::from_secs(25);
+const TIMEOUT: Duration = Duration::from_secs(25);
 /// The longest message (D-Bus specification).
 const LONGEST: usize = 1 << 27;
 

@@ -3,7 +3,7 @@
 //! systemd writes the kernel's files from these whenever it looks at the unit again, so it has to
 //! know them; what it does not know is written beside it (runc: systemd/v1.go, v2.go).
 
-use bulkhead_spec::oci::{Cpu, Memory, Resources};
+use bulkhead_types::oci::{Cpu, Memory, Resources};
 
 use super::value::Value;
 use super::{Property, SystemdError};

@@ -1,6 +1,6 @@
 //! Groups of OCI containers, on the kernel that is there.
 
-use bulkhead_spec::oci::Resources;
+use bulkhead_types::oci::Resources;
 
 use super::*;
 use crate::cgroup::resources::tests::parse;

@@ -1,4 +1,4 @@
-use bulkhead_spec::oci;
+use bulkhead_types::oci;
 use rustix::fs::FileType;
 
 use crate::FdIndex;

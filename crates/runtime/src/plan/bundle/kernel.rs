@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use bulkhead_spec::oci;
 use bulkhead_sys::schedule;
+use bulkhead_types::oci;
 use rustix::process::{Resource, Rlimit};
 
 use crate::plan::PlanError;
@@ -103,7 +103,7 @@ pub(super) fn scheduler(scheduler: &oci::Scheduler) -> Result<schedule::Attribut
 fn check_deadline(scheduler: &oci::Scheduler) -> Result<(), PlanError> {
     // Linux: kernel/sched/deadline.c, `__checkparam_dl`
     const LEAST: u64 = 1024;
-    const MOST: u64 = (1 << 63) - 1;
+    const MAX: u64 = (1 << 63) - 1;
     let (deadline, period) = (scheduler.deadline, scheduler.period);
     let wrong = |text: String| invalid(format!("sched_setattr: `SCHED_DEADLINE` {text}"));
     let Some(runtime) = scheduler.runtime else {
@@ -116,8 +116,8 @@ fn check_deadline(scheduler: &oci::Scheduler) -> Result<(), PlanError> {
     if runtime == 0 {
         return wrong("runtime must be greater than 0".to_owned());
     }
-    if !(LEAST..=MOST).contains(&runtime) {
-        return wrong(format!("runtime {runtime} must be between {LEAST} and {MOST} nanoseconds"));
+    if !(LEAST..=MAX).contains(&runtime) {
+        return wrong(format!("runtime {runtime} must be between {LEAST} and {MAX} nanoseconds"));
     }
     if runtime > deadline {
         return wrong(format!("runtime {runtime} must be <= deadline {deadline}"));

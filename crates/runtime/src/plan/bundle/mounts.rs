@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
-use bulkhead_spec::oci;
 use bulkhead_sys::mount::{Attributes, Depth, Propagation};
+use bulkhead_types::oci;
 
 use crate::mount_options::{Bind, MountOptions};
 use crate::plan::compile::{absolute, cgroup_steps};

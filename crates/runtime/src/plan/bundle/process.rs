@@ -1,4 +1,4 @@
-use bulkhead_spec::oci;
+use bulkhead_types::oci;
 
 use super::{BundleOptions, keeps_groups, kernel};
 use crate::capabilities::CapabilitySets;

@@ -1,8 +1,8 @@
 use std::ffi::CString;
 use std::os::fd::AsFd;
 
-use bulkhead_spec::oci;
 use bulkhead_sys::process;
+use bulkhead_types::oci;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 

@@ -1,7 +1,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
-use bulkhead_spec::oci::{SeccompArgument, SeccompRule};
+use bulkhead_types::oci::{SeccompArgument, SeccompRule};
 use proptest::prelude::*;
 
 use super::*;

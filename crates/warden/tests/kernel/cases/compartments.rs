@@ -111,7 +111,7 @@ fn one_too_few_is_no_failure() {
         ship.client.start(id).unwrap();
     }
     // whichever ends first
-    let ended = ids.map(|_| ship.events.recv_timeout(PATIENCE).unwrap());
+    let ended = ids.map(|_| ship.events.recv_timeout(TIMEOUT).unwrap());
     assert!(ended.iter().all(|Event::Exited { exit, .. }| exit.code == 4));
     assert_eq!(ship.client.compartments(None).unwrap().len(), 1);
 }
@@ -134,7 +134,7 @@ fn one_that_died_is_not_missed() {
 fn a_range_that_cannot_be_mapped_is_said() {
     let ship = Ship::launch();
     let wish = ship.wish(&["true"]).change(|spec| {
-        spec.id_range = Some(bulkhead_spec::IdRange { first: u32::MAX - 10, size: 20 });
+        spec.id_range = Some(bulkhead_types::IdRange { first: u32::MAX - 10, size: 20 });
     });
     let error = ship.create(wish).unwrap_err().to_string();
     assert!(error.starts_with("map 20 ids from 4294967285"), "{error}");
@@ -240,7 +240,7 @@ fn children(pid: u32) -> Vec<u32> {
 
 fn they_hold_next_to_nothing() {
     let ship = Ship::launch();
-    let secret = format!("SECRET={}", bulkhead_spec::Id::random());
+    let secret = format!("SECRET={}", bulkhead_types::Id::random());
     let mut wish = ship.wish(&["sleep", "1000"]);
     let id = wish.id;
     wish.spec.process.environment.push(secret.clone());
@@ -295,7 +295,7 @@ fn they_end_with_a_killed_warden() {
 fn their_containers_are_born_in_their_cgroups() {
     let ship = Ship::launch();
     let hierarchies = Hierarchies::detect().unwrap();
-    let path = format!("/bulkhead-test-{}", bulkhead_spec::Id::random());
+    let path = format!("/bulkhead-test-{}", bulkhead_types::Id::random());
     let cgroup = Cgroup::create(&hierarchies, &path, &Limits::default()).unwrap();
     let join = cgroup.join().unwrap();
     let mut wish = ship.wish(&["cat", "/proc/self/cgroup"]);

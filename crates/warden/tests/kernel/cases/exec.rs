@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use bulkhead_runtime::*;
-use bulkhead_spec::Id;
+use bulkhead_types::Id;
 use bulkhead_warden::*;
 use rustix::process::{Signal, pidfd_send_signal};
 
@@ -20,7 +20,7 @@ pub fn exec(
     process: ProcessSpec,
 ) -> Result<(Id, UnixStream), WardenError> {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    ours.set_read_timeout(Some(PATIENCE)).unwrap();
+    ours.set_read_timeout(Some(TIMEOUT)).unwrap();
     let id = Id::random();
     let attachments =
         vec![Attachment { socket: FdIndex(0), stdin: true, stdout: true, stderr: true }];

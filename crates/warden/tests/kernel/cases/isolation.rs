@@ -8,8 +8,8 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use bulkhead_runtime::*;
-use bulkhead_spec::Id;
 use bulkhead_sys::mount::{Depth, set_id_mapping};
+use bulkhead_types::Id;
 use bulkhead_warden::*;
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};

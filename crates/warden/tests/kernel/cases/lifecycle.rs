@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 use bulkhead_runtime::*;
-use bulkhead_spec::Id;
+use bulkhead_types::Id;
 use bulkhead_warden::*;
 use rustix::process::{Signal, pidfd_send_signal};
 
@@ -153,7 +153,7 @@ fn bad_requests_are_refused() {
     };
     assert_eq!(refused(&limit), "error setting rlimit Nofile: invalid argument");
     let range = |spec: &mut ContainerSpec| {
-        spec.id_range = Some(bulkhead_spec::IdRange { first: u32::MAX - 10, size: 20 });
+        spec.id_range = Some(bulkhead_types::IdRange { first: u32::MAX - 10, size: 20 });
     };
     assert!(refused(&range).starts_with("map 20 ids from 4294967285"), "{}", refused(&range));
     let escape = |spec: &mut ContainerSpec| {
@@ -260,7 +260,7 @@ fn many_at_once() {
     });
     let mut ended: HashMap<Id, u8> = HashMap::new();
     while ended.len() < ids.len() {
-        let Event::Exited { id, exit, .. } = ship.events.recv_timeout(PATIENCE).unwrap();
+        let Event::Exited { id, exit, .. } = ship.events.recv_timeout(TIMEOUT).unwrap();
         assert_eq!(ended.insert(id, exit.code), None, "told once");
     }
     assert!(ids.iter().all(|id| ended[id] == 4));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bulkhead_network::Protocol;
-use bulkhead_spec::image;
+use bulkhead_types::image;
 
 use crate::{ContainerConfig, EngineError};
 

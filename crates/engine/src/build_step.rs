@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use bulkhead_image::Layer;
-use bulkhead_spec::{Digest, Id, Timestamp};
 use bulkhead_store::{Store, put};
+use bulkhead_types::{Digest, Id, Timestamp};
 use rustix::fs::{Mode, OFlags};
 
 use crate::create::{Shares, Users, blocking};
@@ -57,7 +57,7 @@ impl Engine {
         let layer = blocking(move || {
             let _guard = guard;
             let range = engine.record(id)?.container.id_range;
-            let directory = engine.places.container(id)?;
+            let directory = engine.data_dir.container(id)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let upper = rustix::fs::openat(&directory, "upper", flags, Mode::empty())
                 .map_err(|errno| io_error("upper")(errno.into()))?;
@@ -78,7 +78,8 @@ impl Engine {
             log_driver: "none".to_owned(),
             ..HostConfig::default()
         };
-        let _creating = self.creating.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _creating =
+            self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (mode, id_range) = {
             let state = self.state();
             let shares = Shares::resolve(&state, &host)?;

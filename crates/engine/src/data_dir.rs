@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use bulkhead_spec::{Id, IdRange};
 use bulkhead_sys::path;
+use bulkhead_types::{Id, IdRange};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -23,7 +23,7 @@ const PRIVATE: Mode = Mode::RWXU;
 
 /// The data directory, locked for this engine as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct DataDir {
     pub data: PathBuf,
     containers: OwnedFd,
     volumes: OwnedFd,
@@ -31,7 +31,7 @@ pub(crate) struct Places {
     _lock: File,
 }
 
-impl Places {
+impl DataDir {
     pub(crate) fn open(data: &Path) -> Result<Self, EngineError> {
         let what = |name: &str| format!("{}/{name}", data.display());
         std::fs::create_dir_all(data).map_err(io_error(data.display()))?;
@@ -75,7 +75,7 @@ impl Places {
     }
 
     /// Whether files below the data directory can be shown with the owners of a user namespace.
-    pub(crate) fn maps_owners(&self, users: &OwnedFd) -> Result<bool, EngineError> {
+    pub(crate) fn supports_idmapped_layers(&self, users: &OwnedFd) -> Result<bool, EngineError> {
         let path = self.data.join("probe");
         let failed = |cause| io_error(path.display())(cause);
         // an engine that died here has left it
@@ -243,11 +243,11 @@ mod tests {
     #[test]
     fn one_engine_per_data_directory() {
         let directory = tempfile::tempdir().unwrap();
-        let first = Places::open(directory.path()).unwrap();
-        let error = Places::open(directory.path()).unwrap_err();
+        let first = DataDir::open(directory.path()).unwrap();
+        let error = DataDir::open(directory.path()).unwrap_err();
         assert!(error.message.starts_with("another Bulkhead engine uses"), "{error}");
         drop(first);
-        Places::open(directory.path()).unwrap();
+        DataDir::open(directory.path()).unwrap();
     }
 
     #[test]
@@ -257,10 +257,10 @@ mod tests {
         for name in ["volumes", "containers"] {
             std::fs::create_dir_all(data.join(name)).unwrap();
         }
-        let places = Places::open(&data).unwrap();
-        places.volume("v").unwrap();
+        let data_dir = DataDir::open(&data).unwrap();
+        data_dir.volume("v").unwrap();
         let id = Id::random().to_string();
-        places.make_container(id.parse().unwrap(), None).unwrap();
+        data_dir.make_container(id.parse().unwrap(), None).unwrap();
         for path in ["", "volumes", "containers", "volumes/v", &format!("containers/{id}")] {
             let mode = std::fs::metadata(data.join(path)).unwrap().mode();
             assert_eq!(mode & 0o777, 0o700, "{path}");
@@ -271,19 +271,19 @@ mod tests {
     #[test]
     fn container_directories_belong_to_the_containers_root() {
         let directory = tempfile::tempdir().unwrap();
-        let places = Places::open(directory.path()).unwrap();
+        let data_dir = DataDir::open(directory.path()).unwrap();
         let id = Id::random();
         let range = IdRange { first: 1_234_560, size: IdRange::SIZE };
-        let own = places.make_container(id, Some(range)).unwrap();
-        places.make_container(id, Some(range)).unwrap();
+        let own = data_dir.make_container(id, Some(range)).unwrap();
+        data_dir.make_container(id, Some(range)).unwrap();
         write_file(&own, "hostname", "first\n").unwrap();
         write_file(&own, "hostname", "x\n").unwrap();
         let path = directory.path().join("containers").join(id.to_string());
         assert_eq!(std::fs::metadata(path.join("upper")).unwrap().uid(), range.first);
         assert_eq!(std::fs::read_to_string(path.join("hostname")).unwrap(), "x\n");
-        assert_eq!(places.containers().unwrap(), [id.to_string()]);
-        places.remove_container(id).unwrap();
-        places.remove_container(id).unwrap();
+        assert_eq!(data_dir.containers().unwrap(), [id.to_string()]);
+        data_dir.remove_container(id).unwrap();
+        data_dir.remove_container(id).unwrap();
         assert!(!path.exists());
     }
 }

@@ -2,7 +2,7 @@
 
 mod healthcheck;
 
-use bulkhead_spec::image::Healthcheck;
+use bulkhead_types::image::Healthcheck;
 
 use crate::flags::Flags;
 use crate::parse::{Arguments, Fault, Heredoc, HeredocMark, Line};

@@ -1,5 +1,5 @@
 use bulkhead_image::Content;
-use bulkhead_spec::{Digest, Hasher, image};
+use bulkhead_types::{Digest, Hasher, image};
 
 /// Remembers which layer a step made, by a key over everything that the step depends on.
 pub trait Cache: Send + Sync {

@@ -13,18 +13,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bulkhead_spec::Id;
+use bulkhead_types::Id;
 
 use crate::{Engine, EngineError};
 
 /// No start for this long counts as a quiet moment.
 const QUIET: Duration = Duration::from_millis(300);
-/// However busy the engine is, nothing waits longer than this, nor do more than [`MOST`] wait.
+/// However busy the engine is, nothing waits longer than this, nor do more than [`MAX`] wait.
 const LONGEST: Duration = Duration::from_secs(5);
-const MOST: usize = 64;
+const MAX: usize = 64;
 
 #[derive(Debug)]
-pub(crate) struct RetiredLink {
+pub(crate) struct PendingUnplug {
     pub name: String,
     pub address: Ipv4Addr,
     pub owner: Id,
@@ -34,7 +34,7 @@ pub(crate) struct RetiredLink {
 
 #[derive(Debug)]
 pub(crate) struct Retired {
-    waiting: Mutex<Vec<RetiredLink>>,
+    waiting: Mutex<Vec<PendingUnplug>>,
     last_start: Mutex<Instant>,
     /// Held while links are taken down, so that a tear-down finds none that is neither waiting nor
     /// gone.
@@ -64,14 +64,14 @@ impl Retired {
         self.last_start.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<RetiredLink>> {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<PendingUnplug>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Engine {
     /// Has a link taken down in a quiet moment; called from within the async runtime's threads.
-    pub(crate) fn retire(&self, link: RetiredLink) {
+    pub(crate) fn retire(&self, link: PendingUnplug) {
         self.retired.waiting().push(link);
         if self.retired.scheduled.swap(true, Ordering::AcqRel) {
             return;
@@ -83,7 +83,7 @@ impl Engine {
                 tokio::time::sleep(QUIET).await;
                 let Some(engine) = engine.upgrade() else { return };
                 let busy = engine.retired.quiet_for() < QUIET;
-                let full = engine.retired.waiting().len() >= MOST;
+                let full = engine.retired.waiting().len() >= MAX;
                 if busy && !full && since.elapsed() < LONGEST {
                     continue;
                 }

@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_spec::{Id, Timestamp};
 use bulkhead_store::Write;
+use bulkhead_types::{Id, Timestamp};
 use bulkhead_warden::Exit;
 
 use crate::create::blocking;
@@ -92,7 +92,7 @@ impl Engine {
         };
         let code = exit.code.to_string();
         if wait.is_none() && before.host.auto_remove && !record.throw_away {
-            self.tell_container(&before, "die", &[("exitCode", code)]);
+            self.publish_container(&before, "die", &[("exitCode", code)]);
             self.finish(id, exit.code, false);
             self.drop_container(id, true, cleaning);
         } else {
@@ -103,7 +103,7 @@ impl Engine {
                     ended(&mut slot.record);
                 }
             }
-            self.tell_container(&before, "die", &[("exitCode", code)]);
+            self.publish_container(&before, "die", &[("exitCode", code)]);
             self.finish(id, exit.code, wait.is_some());
             let netns = self.state().slot_mut(id).ok().and_then(|slot| slot.live.netns.take());
             faults.extend(self.take_down(&before, netns));
@@ -177,9 +177,9 @@ impl Engine {
             state.execs.retain(|_, exec| exec.container != id);
             state.containers.remove(&id)
         };
-        self.tell_container(&container, "destroy", &[]);
+        self.publish_container(&container, "destroy", &[]);
         for name in &anonymous {
-            self.tell("volume", "destroy", name, [("driver".into(), "local".into())]);
+            self.publish("volume", "destroy", name, [("driver".into(), "local".into())]);
         }
         let mut netns = None;
         if let Some(slot) = slot {
@@ -199,14 +199,14 @@ impl Engine {
     /// Makes [`Engine::tear_down`] wait until it is dropped.
     pub(crate) fn cleaning(&self) -> Cleaning {
         // Fails only while a tear-down goes on, which removes what is left itself.
-        Cleaning { _guard: Arc::clone(&self.cleaning).try_read_owned().ok() }
+        Cleaning { _guard: Arc::clone(&self.cleanup_lock).try_read_owned().ok() }
     }
 
     fn clean_up(&self, container: &Container, netns: Option<Arc<OwnedFd>>, volumes: &[String]) {
         let mut faults = self.take_down(container, netns);
-        faults.extend(self.places.remove_container(container.id).err());
+        faults.extend(self.data_dir.remove_container(container.id).err());
         for name in volumes {
-            faults.extend(self.places.remove_volume(name).err());
+            faults.extend(self.data_dir.remove_volume(name).err());
         }
         for fault in faults {
             tracing::warn!(container = %container.name, error = %fault, "remove a container");

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use bulkhead_spec::image::Empty;
+use bulkhead_types::image::Empty;
 
 use super::State;
 use crate::instruction::{Command, Instruction, Kind};
@@ -148,7 +148,7 @@ impl State {
         if let Some(name) = names.iter().find(|name| name.is_empty() || name.contains('=')) {
             return Err(format!("{name:?} is no name for a variable or label"));
         }
-        if names.len() > super::MOST_VARIABLES {
+        if names.len() > super::MAX_VARIABLES {
             return Err(super::too_heavy());
         }
         let values = self.expand_all(&values, escape)?;

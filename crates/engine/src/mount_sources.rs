@@ -7,17 +7,17 @@ use std::path::Path;
 use bulkhead_runtime::cgroup::DeviceRule;
 use bulkhead_runtime::defaults;
 use bulkhead_runtime::{Device, Mount, MountKind};
-use bulkhead_spec::IdRange;
 use bulkhead_sys::mount::{self, Depth};
 use bulkhead_sys::path;
+use bulkhead_types::IdRange;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
 
+use crate::data_dir::DataDir;
 use crate::descriptors::Descriptors;
 use crate::error::io_error;
-use crate::mounts::tmpfs_options;
-use crate::places::Places;
+use crate::mount_requests::tmpfs_options;
 use crate::{Container, DeviceRequest, Engine, EngineError, MountPoint, MountType, copy};
 
 /// Whether what is bound from the host is seen with its mounts below.
@@ -88,7 +88,7 @@ impl Engine {
                 }
                 MountType::Volume => {
                     let name = point.name.as_deref().unwrap_or_default();
-                    let data = self.places.volume(name)?;
+                    let data = self.data_dir.volume(name)?;
                     fill_volume(&data, rootfs, &point.target, container.id_range)
                         .map_err(io_error(format!("fill volume {name} from the image")))?;
                     let clone = clone_mount(data.as_fd(), users, Below::Without)
@@ -246,13 +246,13 @@ fn is_directory(fd: &OwnedFd) -> std::io::Result<bool> {
 
 /// One of the three files that tell a container who it is, as a mount.
 pub(crate) fn file_mount(
-    places: &Places,
-    owner: bulkhead_spec::Id,
+    data_dir: &DataDir,
+    owner: bulkhead_types::Id,
     name: &str,
     users: Option<BorrowedFd<'_>>,
     descriptors: &mut Descriptors,
 ) -> Result<Mount, EngineError> {
-    let directory = places.container(owner)?;
+    let directory = data_dir.container(owner)?;
     let open = || -> std::io::Result<OwnedFd> {
         let file = path::open(directory.as_fd(), Path::new(name), OFlags::PATH, Mode::empty())?;
         Ok(clone_mount(file.as_fd(), users, Below::Without)?)

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bulkhead_image::{Content, ImageError, Layer};
-use bulkhead_spec::{Digest, Timestamp};
+use bulkhead_types::{Digest, Timestamp};
 
 use super::run::SCRIPT;
 use super::{Build, now};

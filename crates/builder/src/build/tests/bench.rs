@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bulkhead_image::{Content, Layer, StoredImage};
-use bulkhead_spec::image::{Descriptor, ImageConfig};
-use bulkhead_spec::{Digest, Reference};
+use bulkhead_types::image::{Descriptor, ImageConfig};
+use bulkhead_types::{Digest, Reference};
 use rustix::fs::{OFlags, Stat};
 
 use crate::state::State;

@@ -4,8 +4,8 @@ mod metadata;
 
 use std::collections::BTreeMap;
 
-use bulkhead_spec::Digest;
-use bulkhead_spec::image::{Descriptor, History, ImageConfig, Platform, RootFs};
+use bulkhead_types::Digest;
+use bulkhead_types::image::{Descriptor, History, ImageConfig, Platform, RootFs};
 
 use crate::cache::{self, CachedStep};
 use crate::expand::{self, Style};
@@ -92,7 +92,7 @@ impl State {
     /// Whether the image still is one that every engine takes.
     pub(crate) fn check_weight(&self) -> Result<(), String> {
         let environment = self.image.config.env.as_ref().map_or(0, Vec::len);
-        if self.weight > HEAVIEST || environment.max(self.arguments.len()) > MOST_VARIABLES {
+        if self.weight > HEAVIEST || environment.max(self.arguments.len()) > MAX_VARIABLES {
             return Err(too_heavy());
         }
         Ok(())
@@ -149,7 +149,7 @@ impl State {
 fn too_heavy() -> String {
     format!(
         "the image's configuration would get too large: at most {HEAVIEST} bytes of instructions \
-         after expansion, and {MOST_VARIABLES} variables"
+         after expansion, and {MAX_VARIABLES} variables"
     )
 }
 
@@ -157,4 +157,4 @@ fn too_heavy() -> String {
 /// twice: in the history and as what it sets.
 const HEAVIEST: usize = 3 << 19;
 
-const MOST_VARIABLES: usize = 10_000;
+const MAX_VARIABLES: usize = 10_000;

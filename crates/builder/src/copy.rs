@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use bulkhead_spec::{Digest, Hasher};
+use bulkhead_types::{Digest, Hasher};
 use rustix::fs::FileType;
 
 use crate::glob::{Dialect, Glob};

@@ -1,7 +1,7 @@
 //! What is mounted into a container: `-v`, `--mount`, `--tmpfs` and the image's volumes, resolved
 //! into one list without clashes.
 
-use bulkhead_spec::Name;
+use bulkhead_types::Name;
 
 use crate::{ContainerConfig, EngineError, HostConfig, MountPoint, MountRequest, MountType};
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_spec::Reference;
-use bulkhead_spec::image::Platform;
+use bulkhead_types::Reference;
+use bulkhead_types::image::Platform;
 
 use crate::BuildError;
 use crate::expand;
@@ -72,8 +72,8 @@ pub(crate) fn plan(dockerfile: Dockerfile, choices: Choices<'_>) -> Result<Plan,
         contexts: contexts(choices.contexts)?,
         global_bytes: 0,
     };
-    if let Some(line) = dockerfile.lines.get(MOST_INSTRUCTIONS) {
-        let message = format!("more than {MOST_INSTRUCTIONS} instructions");
+    if let Some(line) = dockerfile.lines.get(MAX_INSTRUCTIONS) {
+        let message = format!("more than {MAX_INSTRUCTIONS} instructions");
         return Err(BuildError::Dockerfile { line: line.number, message });
     }
     for line in dockerfile.lines {
@@ -154,7 +154,7 @@ impl Plan {
                     };
                     if let Some(value) = value {
                         self.global_bytes += value.len();
-                        if self.global_bytes > MOST_GLOBAL_BYTES {
+                        if self.global_bytes > MAX_GLOBAL_BYTES {
                             return Err("the values of ARG before FROM are too long".to_owned());
                         }
                         self.global_values.insert(name.clone(), value);
@@ -299,9 +299,9 @@ fn supported_platform(text: &str) -> Result<(), String> {
 }
 
 /// Far more than anyone writes, and few enough that work in squares of it ends.
-const MOST_INSTRUCTIONS: usize = 10_000;
+const MAX_INSTRUCTIONS: usize = 10_000;
 
-const MOST_GLOBAL_BYTES: usize = 1 << 20;
+const MAX_GLOBAL_BYTES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bulkhead_image::{Content, StoredImage};
-use bulkhead_spec::{Digest, Reference, Timestamp};
+use bulkhead_types::{Digest, Reference, Timestamp};
 
 use crate::BuildError;
 use crate::cache::{self, Cache, CachedStep};
@@ -216,10 +216,10 @@ impl<E: Executor> Build<'_, E> {
         state
             .check_weight()
             .map_err(|message| BuildError::Step { line: instruction.line, message })?;
-        if state.layers.len() > MOST_LAYERS {
+        if state.layers.len() > MAX_LAYERS {
             return Err(BuildError::Step {
                 line: instruction.line,
-                message: format!("max depth exceeded: an image has at most {MOST_LAYERS} layers"),
+                message: format!("max depth exceeded: an image has at most {MAX_LAYERS} layers"),
             });
         }
         self.report(state);
@@ -317,7 +317,7 @@ fn now() -> String {
 }
 
 /// As Docker's overlay2 driver has it; the kernel stops at 500 (`OVL_MAX_STACK`).
-const MOST_LAYERS: usize = 127;
+const MAX_LAYERS: usize = 127;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use bulkhead_image::StoredImage;
-use bulkhead_spec::{Digest, Reference};
+use bulkhead_types::{Digest, Reference};
 
 use crate::BuildError;
 

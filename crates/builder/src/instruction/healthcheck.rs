@@ -1,4 +1,4 @@
-use bulkhead_spec::image::Healthcheck;
+use bulkhead_types::image::Healthcheck;
 
 use crate::flags::Flags;
 use crate::parse::{Arguments, Fault, Line};
