@@ -11,10 +11,13 @@ pub mod image;
 pub mod oci;
 mod reference;
 mod size;
+mod time;
 
 pub use digest::{Digest, Hasher, InvalidDigest};
 pub use id::{Id, InvalidId, InvalidName, Name};
 pub use id_range::IdRange;
 pub use jiff::Timestamp;
 pub use reference::{DEFAULT_DOMAIN, InvalidReference, Reference};
+pub use jiff::tz::TimeZone;
 pub use size::{InvalidSize, decimal_size, parse_size};
+pub use time::{go_duration, parse_moment};

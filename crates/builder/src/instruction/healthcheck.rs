@@ -1,3 +1,4 @@
+use bulkhead_types::go_duration;
 use bulkhead_types::image::Healthcheck;
 
 use crate::flags::Flags;
@@ -51,36 +52,3 @@ fn duration(flags: &mut Flags, name: &str) -> Result<i64, Fault> {
     Ok(nanoseconds)
 }
 
-/// Go's `time.ParseDuration`, which knows no number without a unit but 0.
-fn go_duration(text: &str) -> Option<i64> {
-    let (sign, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (-1.0, rest),
-        None => (1.0, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Some(0);
-    }
-    let mut total = 0.0;
-    loop {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        total += number
-            * match &rest[..end] {
-                "ns" => 1.0,
-                "us" | "µs" | "μs" => 1e3,
-                "ms" => 1e6,
-                "s" => 1e9,
-                "m" => 60e9,
-                "h" => 3600e9,
-                _ => return None,
-            };
-        rest = &rest[end..];
-        if rest.is_empty() {
-            break;
-        }
-    }
-    // Above 2^53 a double has holes, but no one waits for 104 days.
-    (total < 9e15).then_some((sign * total) as i64)
-}
