@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use bulkhead_types::{TimeZone, Timestamp, parse_moment};
+use regex_lite::Regex;
 use serde::Deserialize;
 
 use crate::error::ApiError;
@@ -66,6 +68,55 @@ impl Filters {
         self.values("label").iter().all(has) && !self.values("label!").iter().any(has)
     }
 
+    /// The values of a filter as regular expressions.
+    pub(crate) fn patterns(&self, name: &str) -> Result<Patterns, ApiError> {
+        let compiled = self.values(name).iter().map(|value| {
+            Regex::new(value).map_err(|error| {
+                ApiError::invalid(format!("invalid filter '{name}={value}': {error}"))
+            })
+        });
+        compiled.collect::<Result<_, _>>().map(Patterns)
+    }
+
+    /// Refuses a value that is none of `known`.
+    pub(crate) fn one_of(&self, name: &str, known: &[&str]) -> Result<(), ApiError> {
+        match self.values(name).iter().find(|value| !known.contains(&value.as_str())) {
+            None => Ok(()),
+            Some(value) => Err(ApiError::invalid(format!(
+                "invalid filter '{name}={value}': use one of {}",
+                known.join(", ")
+            ))),
+        }
+    }
+
+    /// The values of a filter as numbers.
+    pub(crate) fn numbers<T: std::str::FromStr>(&self, name: &str) -> Result<Vec<T>, ApiError> {
+        let number = |value: &String| {
+            value.parse().map_err(|_| {
+                ApiError::invalid(format!("invalid filter '{name}={value}': not a number"))
+            })
+        };
+        self.values(name).iter().map(number).collect()
+    }
+
+    /// The moment before which something must have been made (moby: daemon/prune.go,
+    /// `getUntilFromPruneFilters`).
+    pub(crate) fn until(&self) -> Result<Option<Timestamp>, ApiError> {
+        match self.values("until") {
+            [] => Ok(None),
+            [text] => {
+                let moment = parse_moment(text, Timestamp::now(), &TimeZone::system());
+                moment.map(Some).ok_or_else(|| {
+                    ApiError::invalid(format!(
+                        "invalid value for 'until' filter: {text:?} is neither a duration such as \
+                         24h nor a time such as 2026-11-23T19:00:00"
+                    ))
+                })
+            }
+            _ => Err(ApiError::invalid("more than one until filter specified")),
+        }
+    }
+
     /// A filter that is `true` or `false`, with Docker's other spellings.
     pub(crate) fn boolean(&self, name: &str) -> Result<Option<bool>, ApiError> {
         match self.values(name) {
@@ -80,33 +131,16 @@ impl Filters {
     }
 }
 
-/// Whether `text` contains the pattern, which `^` and `$` may anchor and in which `.*` stands for
-/// anything: the part of Docker's regular expressions that people write in name filters.
-pub(crate) fn matches_pattern(pattern: &str, text: &str) -> bool {
-    let (pattern, from_start) = match pattern.strip_prefix('^') {
-        Some(rest) => (rest, true),
-        None => (pattern, false),
-    };
-    let (pattern, to_end) = match pattern.strip_suffix('$') {
-        Some(rest) => (rest, true),
-        None => (pattern, false),
-    };
-    let parts: Vec<String> = pattern.split(".*").map(|part| part.replace('\\', "")).collect();
-    let last = parts.len() - 1;
-    let mut rest = text;
-    for (index, part) in parts.iter().enumerate() {
-        rest = match (index == 0 && from_start, index == last && to_end) {
-            (true, true) if rest == part => "",
-            (true, false) if rest.starts_with(part.as_str()) => &rest[part.len()..],
-            (false, true) if rest.ends_with(part.as_str()) => "",
-            (false, false) => match rest.find(part.as_str()) {
-                Some(at) => &rest[at + part.len()..],
-                None => return false,
-            },
-            _ => return false,
-        };
+/// Regular expressions of a filter, one of which must match: Go's, and what RE2 and regex-lite
+/// share is all of them that people write in names.
+#[derive(Debug)]
+pub(crate) struct Patterns(Vec<Regex>);
+
+impl Patterns {
+    /// Whether there is no such filter or one of its expressions is found in `text`.
+    pub(crate) fn any(&self, text: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|pattern| pattern.is_match(text))
     }
-    true
 }
 
 #[cfg(test)]
@@ -141,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn names_match_by_pattern() {
+    fn names_match_by_regular_expression() {
         for (pattern, text, found) in [
             ("we", "/web", true),
             ("^/web$", "/web", true),
@@ -152,8 +186,29 @@ mod tests {
             ("^/w.*c", "/web", false),
             ("", "/web", true),
             (r"a\.b", "a.b", true),
+            ("pf[12]", "pf2", true),
+            ("pf[12]", "pf3", false),
+            ("^(pf1|pf2)$", "pf1", true),
+            ("^(pf1|pf2)$", "pf12", false),
+            ("x{2}", "axxb", true),
         ] {
-            assert_eq!(matches_pattern(pattern, text), found, "{pattern} in {text}");
+            let filters = Filters(BTreeMap::from([("name".to_owned(), vec![pattern.to_owned()])]));
+            let patterns = filters.patterns("name").expect(pattern);
+            assert_eq!(patterns.any(text), found, "{pattern} in {text}");
         }
+    }
+
+    #[test]
+    fn values_that_are_not_understood_are_refused() {
+        let known = ["name", "until", "exited", "health"];
+        let parse = |text: &str| Filters::parse(text, &known).expect(text);
+        assert!(parse(r#"{"name":["a("]}"#).patterns("name").is_err());
+        assert!(parse(r#"{"exited":["x"]}"#).numbers::<i64>("exited").is_err());
+        assert!(parse(r#"{"health":["fine"]}"#).one_of("health", &["none"]).is_err());
+        for (value, ok) in [("24h", true), ("2026-11-01", true), ("bogus", false), ("", false)] {
+            let filters = parse(&format!(r#"{{"until":["{value}"]}}"#));
+            assert_eq!(filters.until().is_ok(), ok, "{value}");
+        }
+        assert!(parse(r#"{"until":["1h","2h"]}"#).until().is_err());
     }
 }

@@ -69,7 +69,7 @@ async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>>
         }
     };
     let (before, since) = (created_of("before")?, created_of("since")?);
-    let until = filters.values("until").first().and_then(|text| timestamp(text));
+    let until = filters.until()?;
     let containers = api.engine.containers();
     let shown = api.engine.images()?.into_iter().filter(|image| {
         let made = created(image);
@@ -253,7 +253,7 @@ fn removed_view(removed: &[RemovedImage]) -> Vec<Value> {
 async fn prune(api: Api, query: Query) -> Answer<Response> {
     let filters = Filters::from_query(&query, &["dangling", "label", "label!", "until"])?;
     let only_dangling = filters.boolean("dangling")?.unwrap_or(true);
-    let until = filters.values("until").first().and_then(|text| timestamp(text));
+    let until = filters.until()?;
     let containers = api.engine.containers();
     let mut deleted = Vec::new();
     let mut reclaimed = 0;

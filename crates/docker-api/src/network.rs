@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::Api;
 use crate::container::mac;
 use crate::error::{Answer, ApiError};
-use crate::filters::{Filters, matches_pattern};
+use crate::filters::Filters;
 use crate::request::Query;
 
 pub(crate) fn routes() -> Router<Api> {
@@ -26,11 +26,13 @@ async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>>
     let known = ["dangling", "driver", "id", "label", "name", "scope", "type"];
     let filters = Filters::from_query(&query, &known)?;
     let dangling = filters.boolean("dangling")?;
+    filters.one_of("type", &["builtin", "custom"])?;
+    let (names, ids) = (filters.patterns("name")?, filters.patterns("id")?);
     let no_labels = Default::default();
     let shown = api.engine.networks().into_iter().filter(|network| {
         filters.any("driver", |driver| driver == network.driver)
-            && filters.any("id", |id| network.id.to_string().starts_with(id))
-            && filters.any("name", |name| matches_pattern(name, &network.name))
+            && ids.any(&network.id.to_string())
+            && names.any(&network.name)
             && filters.any("scope", |scope| scope == "local")
             && filters.any("type", |kind| (kind == "builtin") == is_builtin(&network.name))
             && filters.labels(&no_labels)
@@ -61,8 +63,10 @@ async fn remove(State(api): State<Api>, Path(name): Path<String>) -> ApiError {
     }
 }
 
-async fn prune() -> axum::Json<Value> {
-    axum::Json(json!({ "NetworksDeleted": null }))
+/// There are no networks of the user's own to prune, whatever the filters say.
+async fn prune(query: Query) -> Answer<axum::Json<Value>> {
+    Filters::from_query(&query, &["label", "label!", "until"])?.until()?;
+    Ok(axum::Json(json!({ "NetworksDeleted": null })))
 }
 
 async fn not_yet() -> ApiError {

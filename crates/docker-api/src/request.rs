@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use bulkhead_types::Timestamp;
+use bulkhead_types::{TimeZone, Timestamp, parse_moment};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -122,7 +122,7 @@ impl Query {
         }
     }
 
-    /// A point in time: seconds since the epoch with an optional fraction, or RFC 3339.
+    /// A point in time: seconds since the epoch, a duration before now, RFC 3339 or a date.
     pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
         match self.text(name) {
             "" => Ok(None),
@@ -152,17 +152,9 @@ fn serde_urlencoded_pairs(text: &str) -> Result<Vec<(String, String)>, ApiError>
         .map_err(|error| ApiError::invalid(error.to_string()))
 }
 
-/// `1795462134`, `1795462134.000000001` or `2026-11-23T19:28:54Z`.
+/// A moment in any of the forms that clients send.
 pub(crate) fn timestamp(text: &str) -> Option<Timestamp> {
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Some(time);
-    }
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    if fraction.is_empty() || fraction.len() > 9 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let nanoseconds: i32 = format!("{fraction:0<9}").parse().ok()?;
-    Timestamp::new(seconds.parse().ok()?, nanoseconds).ok()
+    parse_moment(text, Timestamp::now(), &TimeZone::system())
 }
 
 #[cfg(test)]
@@ -176,20 +168,5 @@ mod tests {
             "abcdefgh".chars().map(|name| query.flag(&name.to_string())).collect();
         assert_eq!(flags, [true, false, false, false, true, false, true, false]);
         assert_eq!(query.all("t"), ["x", "y/z"]);
-    }
-
-    #[test]
-    fn times_have_two_forms() {
-        for (text, nanoseconds) in [
-            ("0", 0),
-            ("1.5", 1_500_000_000),
-            ("1795462134.000000001", 1_795_462_134_000_000_001),
-            ("1970-01-01T00:00:02Z", 2_000_000_000),
-        ] {
-            assert_eq!(timestamp(text).map(|t| t.as_nanosecond()), Some(nanoseconds), "{text}");
-        }
-        for wrong in ["x", "1.", "1.x", "1.0000000001", "99999999999999999"] {
-            assert_eq!(timestamp(wrong), None, "{wrong}");
-        }
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::Api;
 use crate::error::{Answer, ApiError};
-use crate::filters::{Filters, matches_pattern};
+use crate::filters::Filters;
 use crate::request::{Json, Query};
 
 pub(crate) fn routes() -> Router<Api> {
@@ -27,10 +27,11 @@ pub(crate) fn routes() -> Router<Api> {
 async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>> {
     let filters = Filters::from_query(&query, &["dangling", "driver", "label", "label!", "name"])?;
     let dangling = filters.boolean("dangling")?;
+    let names = filters.patterns("name")?;
     let containers = api.engine.containers();
     let volumes = api.engine.volumes();
     let shown = volumes.iter().filter(|volume| {
-        filters.any("name", |name| matches_pattern(name, &volume.name))
+        names.any(&volume.name)
             && filters.any("driver", |driver| driver == "local")
             && filters.labels(&volume.labels)
             && dangling.is_none_or(|dangling| dangling == (users(volume, &containers) == 0))

@@ -17,7 +17,7 @@ pub use digest::{Digest, Hasher, InvalidDigest};
 pub use id::{Id, InvalidId, InvalidName, Name};
 pub use id_range::IdRange;
 pub use jiff::Timestamp;
-pub use reference::{DEFAULT_DOMAIN, InvalidReference, Reference};
 pub use jiff::tz::TimeZone;
+pub use reference::{DEFAULT_DOMAIN, InvalidReference, Reference};
 pub use size::{InvalidSize, decimal_size, parse_size};
 pub use time::{go_duration, parse_moment};

@@ -51,4 +51,3 @@ fn duration(flags: &mut Flags, name: &str) -> Result<i64, Fault> {
     }
     Ok(nanoseconds)
 }
-

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::Api;
 use crate::error::{Answer, ApiError};
 use crate::filters::Filters;
-use crate::request::{Query, timestamp};
+use crate::request::Query;
 
 pub(crate) async fn inspect(
     State(api): State<Api>,
@@ -158,14 +158,7 @@ pub(crate) async fn update() -> ApiError {
 /// `POST /containers/prune`: removes every container that does not run.
 pub(crate) async fn prune(State(api): State<Api>, query: Query) -> Answer<Response> {
     let filters = Filters::from_query(&query, &["until", "label", "label!"])?;
-    let until = match filters.values("until") {
-        [] => None,
-        [text] => Some(
-            timestamp(text)
-                .ok_or_else(|| ApiError::invalid(format!("invalid filter 'until={text}'")))?,
-        ),
-        _ => return Err(ApiError::invalid("more than one until filter specified")),
-    };
+    let until = filters.until()?;
     let unused = |container: &Container| {
         matches!(container.state.status, Status::Created | Status::Exited | Status::Dead)
             && until.is_none_or(|until| container.created < until)
