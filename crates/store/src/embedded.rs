@@ -1,11 +1,11 @@
 use std::collections::BTreeMap;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::broadcast;
 
+use crate::disk::{Disk, Room};
 use crate::{Change, Compare, Entry, Revision, Store, StoreError, Write};
 
 /// key → (revision that wrote it, value)
@@ -22,11 +22,26 @@ const WATCH_BACKLOG: usize = 1024;
 /// Everything is mirrored in memory: what an engine or a control plane of one machine records is
 /// megabytes at most, and a read must never wait for the disk. A commit goes to the disk first and
 /// then to the mirror, so what was read is never lost by a crash.
+///
+/// After an error of the disk the file is opened again, and the transaction that failed is taken back
+/// if it had happened: what a caller was told and what the file holds stay the same. A transaction
+/// that needs more room than it gives back is refused before anything is written when the disk has
+/// none; one that gives room back, or changes records in place, has the file's reserve.
 #[derive(Debug)]
 pub struct Embedded {
-    database: Mutex<Database>,
+    path: PathBuf,
+    file: Mutex<Opened>,
     mirror: RwLock<Mirror>,
     watchers: Mutex<Vec<Watcher>>,
+    revision: tokio::sync::watch::Sender<Revision>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    /// `None` after an error, until the file can be opened again.
+    database: Option<(Database, Arc<Room>)>,
+    /// What the transaction that failed last would have changed, while it is not known whether it did.
+    unsettled: Vec<Change>,
 }
 
 #[derive(Debug, Default)]
@@ -44,31 +59,51 @@ struct Watcher {
 impl Embedded {
     /// Opens the store, making the file if there is none. The file is locked as long as this lives.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        // Records hold what containers and tasks were given as their environment: secrets, often.
-        // Made here for root alone; one that an earlier version made is closed to others.
-        let file = std::fs::File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path)
-            .and_then(|file| file.set_permissions(std::fs::Permissions::from_mode(0o600)));
-        file.map_err(|error| StoreError::Database(format!("{}: {error}", path.display())))?;
-        // The mirror answers reads, so redb's page cache (1 GiB by default) only serves commits.
-        let database = Database::builder().set_cache_size(4 << 20).create(path).map_err(
-            |error| match error {
-                redb::DatabaseError::DatabaseAlreadyOpen => {
-                    StoreError::InUse(path.display().to_string())
-                }
-                other => StoreError::Database(format!("{}: {other}", path.display())),
-            },
-        )?;
-        let mirror = Mirror::read(&database)?;
+        let (disk, room) = Disk::create(path).map_err(|cause| failed(path, cause.into()))?;
+        let database = database(path, disk)?;
+        // On a full disk it opens all the same, so that something can be removed.
+        if let Err(error) = room.reserve() {
+            tracing::warn!(store = %path.display(), %error, "no room is reserved for removals");
+        }
+        let mirror = Mirror::read(&database).map_err(|cause| failed(path, cause))?;
+        let (revision, _) = tokio::sync::watch::channel(mirror.revision);
         Ok(Self {
-            database: Mutex::new(database),
+            path: path.to_owned(),
+            file: Mutex::new(Opened { database: Some((database, room)), unsettled: Vec::new() }),
             mirror: RwLock::new(mirror),
             watchers: Mutex::default(),
+            revision,
         })
+    }
+
+    /// The last transaction; changes with each, so that who failed learns when the store works again.
+    pub fn revisions(&self) -> tokio::sync::watch::Receiver<Revision> {
+        self.revision.subscribe()
+    }
+
+    /// Opens the file after an error, and takes back what the caller was told had failed.
+    fn open_again(&self, opened: &mut Opened) -> Result<(), StoreError> {
+        // The locks go with it.
+        opened.database = None;
+        let failed = |cause| failed(&self.path, cause);
+        let (disk, room) = Disk::open(&self.path).map_err(|cause| failed(cause.into()))?;
+        let database = database(&self.path, disk)?;
+        let mirror = self.mirror.read().unwrap_or_else(PoisonError::into_inner);
+        if revision_of(&database).map_err(failed)? != mirror.revision {
+            let before: Vec<_> = opened
+                .unsettled
+                .iter()
+                .map(|change| {
+                    let row = mirror.entries.get(&change.key);
+                    (change.key.as_str(), row.map(|(modified, value)| (*modified, &**value)))
+                })
+                .collect();
+            write(&database, mirror.revision, before.into_iter()).map_err(failed)?;
+        }
+        opened.unsettled.clear();
+        opened.database = Some((database, room));
+        tracing::info!(store = %self.path.display(), "opened again after an error");
+        Ok(())
     }
 
     fn tell_watchers(&self, changes: &[Change]) {
@@ -114,20 +149,47 @@ impl Store for Embedded {
 
     fn commit(&self, compare: &[Compare], writes: &[Write]) -> Result<Revision, StoreError> {
         // Held to the end: commits happen one after the other, and watchers see them in order.
-        let database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let (revision, changes) = {
+        let mut opened = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let (revision, changes, relieves) = {
             let mirror = self.mirror.read().unwrap_or_else(PoisonError::into_inner);
             if !compare.iter().all(|compare| mirror.holds(compare)) {
                 return Err(StoreError::Conflict);
             }
-            (mirror.revision + 1, mirror.changes(writes))
+            let changes = mirror.changes(writes);
+            let relieves = mirror.relieves(&changes);
+            (mirror.revision + 1, changes, relieves)
         };
         if changes.is_empty() {
             return Ok(revision - 1);
         }
-        write(&database, revision, &changes).map_err(database_error)?;
+        if opened.database.is_none() {
+            self.open_again(&mut opened)?;
+        }
+        let failed = |cause: std::io::Error| failed(&self.path, cause.into());
+        bulkhead_failpoint::hit("store.commit").map_err(failed)?;
+        if let Some((database, room)) = &opened.database {
+            if !relieves {
+                room.reserve().map_err(failed)?;
+            }
+            let rows = changes.iter().map(|change| {
+                (change.key.as_str(), change.value.as_deref().map(|value| (revision, value)))
+            });
+            if let Err(cause) = write(database, revision, rows) {
+                opened.unsettled = changes;
+                return Err(match self.open_again(&mut opened) {
+                    Ok(()) => crate::embedded::failed(&self.path, cause),
+                    Err(again) => StoreError::Unknown {
+                        path: self.path.display().to_string(),
+                        cause: Box::new(cause),
+                        again: Box::new(again),
+                    },
+                });
+            }
+        }
+        bulkhead_failpoint::pass("store.committed");
         self.mirror.write().unwrap_or_else(PoisonError::into_inner).apply(revision, &changes);
         self.tell_watchers(&changes);
+        self.revision.send_replace(revision);
         Ok(revision)
     }
 
@@ -143,23 +205,34 @@ impl Store for Embedded {
 }
 
 impl Mirror {
-    fn read(database: &Database) -> Result<Self, StoreError> {
-        let transaction = database.begin_read().map_err(database_error)?;
+    fn read(database: &Database) -> Result<Self, redb::Error> {
+        let mut mirror = Self { revision: revision_of(database)?, ..Self::default() };
+        let transaction = database.begin_read()?;
         let entries = match transaction.open_table(ENTRIES) {
             Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Self::default()),
-            Err(error) => return Err(database_error(error)),
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(mirror),
+            Err(error) => return Err(error.into()),
         };
-        let mut mirror = Self::default();
-        for row in entries.iter().map_err(database_error)? {
-            let (key, value) = row.map_err(database_error)?;
+        for row in entries.iter()? {
+            let (key, value) = row?;
             let (modified, bytes) = value.value();
             mirror.entries.insert(key.value().to_owned(), (modified, bytes.to_vec()));
         }
-        let counters = transaction.open_table(COUNTERS).map_err(database_error)?;
-        let revision = counters.get(REVISION).map_err(database_error)?;
-        mirror.revision = revision.map_or(0, |revision| revision.value());
         Ok(mirror)
+    }
+
+    /// Whether what `changes` come to needs no more room than there is: they give some back, or write
+    /// known keys anew with little more in them. An end that must be recorded is of this kind.
+    fn relieves(&self, changes: &[Change]) -> bool {
+        const LITTLE: usize = 1024;
+        let (mut before, mut after, mut new_keys) = (0, 0, false);
+        for change in changes {
+            let known = self.entries.get(&change.key);
+            before += known.map_or(0, |(_, value)| change.key.len() + value.len());
+            after += change.value.as_ref().map_or(0, |value| change.key.len() + value.len());
+            new_keys |= known.is_none();
+        }
+        after <= before || (!new_keys && after <= before + LITTLE)
     }
 
     fn holds(&self, compare: &Compare) -> bool {
@@ -206,17 +279,44 @@ impl Mirror {
     }
 }
 
-fn write(database: &Database, revision: Revision, changes: &[Change]) -> Result<(), redb::Error> {
+fn database(path: &Path, disk: Disk) -> Result<Database, StoreError> {
+    // The mirror answers reads, so redb's page cache (1 GiB by default) only serves commits.
+    let opened = Database::builder().set_cache_size(4 << 20).create_with_backend(disk);
+    opened.map_err(|error| match error {
+        redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.display().to_string()),
+        other => match failed(path, other.into()) {
+            StoreError::Database { path, cause } => StoreError::Open { path, cause },
+            error => error,
+        },
+    })
+}
+
+fn revision_of(database: &Database) -> Result<Revision, redb::Error> {
+    let transaction = database.begin_read()?;
+    let counters = match transaction.open_table(COUNTERS) {
+        Ok(table) => table,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(0),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(counters.get(REVISION)?.map_or(0, |revision| revision.value()))
+}
+
+/// One transaction: each key with the revision that wrote it and its value, or without any.
+fn write<'a>(
+    database: &Database,
+    revision: Revision,
+    rows: impl Iterator<Item = (&'a str, Option<(Revision, &'a [u8])>)>,
+) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut entries = transaction.open_table(ENTRIES)?;
-        for change in changes {
-            match &change.value {
-                Some(value) => {
-                    entries.insert(change.key.as_str(), (revision, value.as_slice()))?;
+        for (key, row) in rows {
+            match row {
+                Some((modified, value)) => {
+                    entries.insert(key, (modified, value))?;
                 }
                 None => {
-                    entries.remove(change.key.as_str())?;
+                    entries.remove(key)?;
                 }
             }
         }
@@ -226,6 +326,17 @@ fn write(database: &Database, revision: Revision, changes: &[Change]) -> Result<
     Ok(())
 }
 
-fn database_error(error: impl Into<redb::Error>) -> StoreError {
-    StoreError::Database(error.into().to_string())
+/// What an error of redb's is for callers: they can mend a full disk, and try again after others.
+fn failed(path: &Path, cause: redb::Error) -> StoreError {
+    use std::io::ErrorKind;
+    let path = path.display().to_string();
+    match cause {
+        redb::Error::Io(cause)
+            if matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+        {
+            StoreError::Full { path, cause }
+        }
+        redb::Error::Io(cause) => StoreError::Io { path, cause },
+        cause => StoreError::Database { path, cause: Box::new(cause) },
+    }
 }

@@ -4,6 +4,7 @@
 //! happen in transactions that compare first, and a watch continues from a revision.
 #![forbid(unsafe_code)]
 
+mod disk;
 mod embedded;
 mod record;
 mod store;

@@ -38,8 +38,24 @@ pub struct Change {
 pub enum StoreError {
     #[error("the store {0} is used by another process; stop that one first")]
     InUse(String),
-    #[error("the store: {0}")]
-    Database(String),
+    /// Nothing was recorded; removals are, as long as the store's own reserve lasts.
+    #[error(
+        "the file system of the store {path} is full ({cause}): nothing was recorded; free some \
+         space, for example by removing containers, images or volumes"
+    )]
+    Full { path: String, cause: std::io::Error },
+    /// Nothing was recorded. The next call tries anew.
+    #[error("the store {path}: {cause}; nothing was recorded")]
+    Io { path: String, cause: std::io::Error },
+    #[error("the store {path} cannot be opened: {cause}")]
+    Open { path: String, cause: Box<redb::Error> },
+    /// What the file holds is not what was written: no retry mends that.
+    #[error("the store {path}: {cause}")]
+    Database { path: String, cause: Box<redb::Error> },
+    /// The disk failed, and again when the file was opened to see what came of the change. It is
+    /// taken back, if it happened, as soon as the file can be opened.
+    #[error("the store {path}: {cause}; whether the change was recorded is not known ({again})")]
+    Unknown { path: String, cause: Box<redb::Error>, again: Box<StoreError> },
     #[error("the record {key} is damaged: {cause}")]
     Damaged { key: String, cause: serde_json::Error },
     /// A comparison did not hold: somebody else changed the key first.
