@@ -161,7 +161,7 @@ async fn build(State(api): State<Api>, query: Query, request: Request) -> Answer
             credentials,
             lines: (!quiet).then(|| lines.clone()),
         };
-        let cache = EngineCache(api.engine.clone());
+        let cache = EngineCache(api.engine.build_cache());
         // Until the image has its names, a removal of another must not sweep its layers.
         let _unnamed = api.engine.hold_content().await;
         let content = api.engine.content();
@@ -171,7 +171,7 @@ async fn build(State(api): State<Api>, query: Query, request: Request) -> Answer
         // Removing the context is work for a thread that may block.
         tokio::task::spawn_blocking(move || drop(directory));
 
-        api.engine.add_image(&built, &asked.references)?;
+        api.engine.add_image(built.clone(), asked.references.clone()).await?;
         if quiet {
             lines.send(json!({ "stream": format!("{}\n", built.id) }));
             return Ok(());

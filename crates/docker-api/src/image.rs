@@ -49,7 +49,7 @@ async fn route(
         (&Method::GET, _, Some((name, "get"))) => archive::save(api, &[name.to_owned()]),
         (&Method::GET, _, Some((name, "json"))) => inspect(api, name),
         (&Method::GET, _, Some((name, "history"))) => history(api, name),
-        (&Method::POST, _, Some((name, "tag"))) => tag(api, name, query),
+        (&Method::POST, _, Some((name, "tag"))) => tag(api, name, query).await,
         (&Method::POST, _, Some((name, "push"))) => {
             transfer::push(api, name, query, request.headers()).await
         }
@@ -220,9 +220,9 @@ fn history(api: Api, name: &str) -> Answer<Response> {
     Ok(axum::Json(steps).into_response())
 }
 
-fn tag(api: Api, name: &str, query: Query) -> Answer<Response> {
+async fn tag(api: Api, name: &str, query: Query) -> Answer<Response> {
     let reference = named(query.text("repo"), query.text("tag"))?;
-    api.engine.tag(name, &reference)?;
+    api.engine.tag(name, &reference).await?;
     Ok(StatusCode::CREATED.into_response())
 }
 

@@ -10,8 +10,8 @@ use bulkhead_types::Id;
 use bulkhead_warden::{Attachment, Exec, Exit};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::blocking::blocking;
 use crate::control::not_running;
-use crate::create::blocking;
 use crate::descriptors::Descriptors;
 use crate::error::io_error;
 use crate::log_reader::LogReader;
@@ -25,14 +25,18 @@ use crate::{
 impl Engine {
     /// A stream socket on which the container's output arrives (framed unless it has a terminal)
     /// and its stdin is sent; works before the start too.
-    pub async fn attach(&self, name: &str, streams: Streams) -> Result<UnixStream, EngineError> {
+    pub async fn attach(
+        self: &Arc<Self>,
+        name: &str,
+        streams: Streams,
+    ) -> Result<UnixStream, EngineError> {
         let (id, guard) = self.exclusive(name).await?;
         let container = self.record(id)?.container;
         let (ours, theirs) = UnixStream::pair().map_err(io_error("socketpair"))?;
         self.publish_container(&container, "attach", &[]);
         match container.state.status {
             Status::Running => {
-                let engine = self.arc();
+                let engine = Arc::clone(self);
                 let attach = move || {
                     if streams.logs {
                         send_log(&container, &theirs, streams)?;
@@ -52,7 +56,7 @@ impl Engine {
                         }
                     });
                 } else {
-                    blocking(attach).await?;
+                    blocking(move |_| attach()).await?;
                 }
             }
             Status::Paused => {
@@ -74,7 +78,12 @@ impl Engine {
         Ok(ours)
     }
 
-    pub async fn resize(&self, name: &str, rows: u16, columns: u16) -> Result<(), EngineError> {
+    pub async fn resize(
+        self: &Arc<Self>,
+        name: &str,
+        rows: u16,
+        columns: u16,
+    ) -> Result<(), EngineError> {
         if rows == 0 || columns == 0 {
             return Ok(());
         }
@@ -88,8 +97,8 @@ impl Engine {
         if !running {
             return Err(EngineError::conflict(format!("container {id} is not running")));
         }
-        let engine = self.arc();
-        blocking(move || Ok(engine.warden.resize(id, rows, columns)?)).await
+        let engine = Arc::clone(self);
+        blocking(move |_| Ok(engine.warden.resize(id, rows, columns)?)).await
     }
 
     pub async fn exec_create(&self, container: &str, exec: CreateExec) -> Result<Id, EngineError> {
@@ -124,7 +133,7 @@ impl Engine {
 
     /// Starts it; the socket is as for [`Engine::attach`]. `None` when detached.
     pub async fn exec_start(
-        &self,
+        self: &Arc<Self>,
         exec: &str,
         detach: bool,
         terminal_size: (u16, u16),
@@ -150,9 +159,9 @@ impl Engine {
         check_exec(&container)?;
         let action = format!("exec_start: {}", create.cmd.join(" "));
         self.publish_container(&container, &action, &[("execID", exec_id.to_string())]);
-        let engine = self.arc();
+        let engine = Arc::clone(self);
         let started =
-            blocking(move || engine.exec_now(id, exec_id, &container, create, detach)).await;
+            blocking(move |_| engine.exec_now(id, exec_id, &container, create, detach)).await;
         if let Err(error) = &started
             && let Some(slot) = self.state().execs.get_mut(&exec_id)
         {
@@ -251,7 +260,7 @@ impl Engine {
     }
 
     pub async fn exec_resize(
-        &self,
+        self: &Arc<Self>,
         exec: &str,
         rows: u16,
         columns: u16,
@@ -269,8 +278,8 @@ impl Engine {
         if !running {
             return Err(EngineError::conflict(format!("exec {exec} is not running")));
         }
-        let engine = self.arc();
-        blocking(move || Ok(engine.warden.resize(id, rows, columns)?)).await
+        let engine = Arc::clone(self);
+        blocking(move |_| Ok(engine.warden.resize(id, rows, columns)?)).await
     }
 
     pub fn exec(&self, exec: &str) -> Result<ExecView, EngineError> {
@@ -311,7 +320,8 @@ impl Engine {
             let Some(slot) = state.execs.get_mut(&id) else {
                 // Of a container that is gone, or started by the engine before this one.
                 drop(state);
-                tokio::task::spawn_blocking(move || self.warden.forget(id));
+                let runtime = self.runtime.clone();
+                runtime.spawn_blocking(move || self.warden.forget(id));
                 return;
             };
             slot.running = false;
@@ -325,7 +335,8 @@ impl Engine {
             let more = [("execID", id.to_string()), ("exitCode", exit.code.to_string())];
             self.publish_container(&container, "exec_die", &more);
         }
-        tokio::task::spawn_blocking(move || {
+        let runtime = self.runtime.clone();
+        runtime.spawn_blocking(move || {
             let _ = self.warden.forget(id);
         });
     }

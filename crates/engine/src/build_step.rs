@@ -1,16 +1,17 @@
 //! One RUN of a build: a throw-away container whose changes become a layer.
 
-use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use bulkhead_image::Layer;
-use bulkhead_store::{Store, put};
+use bulkhead_store::put;
 use bulkhead_types::{Digest, Id, Timestamp};
 use rustix::fs::{Mode, OFlags};
 
-use crate::create::{Shares, Users, blocking};
+use crate::blocking::{Blocking, blocking};
+use crate::create::{Shares, Users};
 use crate::error::io_error;
 use crate::start::Cause;
 use crate::state::{Record, Slot};
@@ -22,24 +23,24 @@ use crate::{
 impl Engine {
     /// Runs one throw-away container over `layers` and commits its changes. Output goes to `output`.
     pub async fn run_step(
-        &self,
+        self: &Arc<Self>,
         step: Step,
         output: &(dyn Fn(&str) + Send + Sync),
     ) -> Result<(u8, Option<Layer>), EngineError> {
-        let engine = self.arc();
+        let engine = Arc::clone(self);
         let _unnamed = self.hold_content().await;
-        let id = blocking(move || engine.create_step(step)).await?;
+        let id = blocking(move |may_block| engine.create_step(may_block, step)).await?;
         // A build that is given up in the middle leaves nothing either.
-        let _removal = RemoveOnDrop { engine: self.arc(), id };
+        let _removal = RemoveOnDrop { engine: Arc::clone(self), id };
         let name = id.to_string();
         let streams = Streams { stdout: true, stderr: true, ..Streams::default() };
         let socket = self.attach(&name, streams).await?;
         let ended = self.wait(&name, WaitCondition::NextExit)?;
         let (_, guard) = self.exclusive(&name).await?;
-        let engine = self.arc();
-        blocking(move || {
+        let engine = Arc::clone(self);
+        blocking(move |may_block| {
             let _guard = guard;
-            engine.start_now(id, Cause::User)
+            engine.start_now(may_block, id, Cause::User)
         })
         .await?;
         let (sender, mut lines) = tokio::sync::mpsc::channel::<String>(64);
@@ -53,8 +54,8 @@ impl Engine {
         }
         // The end is still being taken down: the upper directory is read when nothing writes to it.
         let (_, guard) = self.exclusive(&name).await?;
-        let engine = self.arc();
-        let layer = blocking(move || {
+        let engine = Arc::clone(self);
+        let layer = blocking(move |_| {
             let _guard = guard;
             let range = engine.record(id)?.container.id_range;
             let directory = engine.data_dir.container(id)?;
@@ -67,7 +68,7 @@ impl Engine {
         Ok((code, layer))
     }
 
-    fn create_step(&self, step: Step) -> Result<Id, EngineError> {
+    fn create_step(&self, may_block: &Blocking, step: Step) -> Result<Id, EngineError> {
         if step.arguments.is_empty() {
             return Err(EngineError::invalid("no command specified"));
         }
@@ -125,59 +126,21 @@ impl Engine {
         };
         let record =
             Record { container, layers: step.layers, stopped_by_user: false, throw_away: true };
-        self.commit(&[put(Record::key(id), &record)])?;
+        self.commit(may_block, &[put(Record::key(id), &record)])?;
         self.state().containers.insert(id, Slot::new(record));
         Ok(id)
-    }
-
-    pub fn cached_step(&self, key: Digest) -> Option<Vec<u8>> {
-        self.store.read(&format!("step/{key}")).ok().flatten().map(|entry| entry.value)
-    }
-
-    pub fn remember_step(&self, key: Digest, value: Vec<u8>) {
-        let write = bulkhead_store::Write::Put(format!("step/{key}"), value);
-        if let Err(error) = self.commit(&[write]) {
-            // The build is right all the same, only slower the next time.
-            tracing::warn!(%error, "remember a build step");
-        }
-    }
-
-    /// Digests that appear in remembered steps; their content is kept for the next build.
-    pub(crate) fn cached_layers(&self) -> BTreeSet<Digest> {
-        let entries = self.store.range("step/").unwrap_or_default();
-        let mut digests = BTreeSet::new();
-        for entry in entries {
-            if let Ok(value) = serde_json::from_slice(&entry.value) {
-                collect_digests(&value, &mut digests);
-            }
-        }
-        digests
-    }
-}
-
-/// The value of a remembered step is the builder's own; what in it names content is kept.
-fn collect_digests(value: &serde_json::Value, digests: &mut BTreeSet<Digest>) {
-    match value {
-        serde_json::Value::String(text) => digests.extend(text.parse::<Digest>()),
-        serde_json::Value::Array(values) => {
-            values.iter().for_each(|value| collect_digests(value, digests));
-        }
-        serde_json::Value::Object(map) => {
-            map.values().for_each(|value| collect_digests(value, digests));
-        }
-        _ => {}
     }
 }
 
 struct RemoveOnDrop {
-    engine: std::sync::Arc<Engine>,
+    engine: Arc<Engine>,
     id: Id,
 }
 
 impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
-        let (engine, id) = (std::sync::Arc::clone(&self.engine), self.id);
-        tokio::runtime::Handle::current().spawn(async move {
+        let (engine, id) = (Arc::clone(&self.engine), self.id);
+        self.engine.runtime.spawn(async move {
             if let Err(error) = engine.remove(&id.to_string(), true, true).await
                 && error.class != crate::Class::NotFound
             {

@@ -9,9 +9,11 @@ use bulkhead_types::{Id, Name};
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::watch;
 
-use crate::create::{blocking, name_conflict};
+use crate::blocking::{Blocking, blocking};
+use crate::create::name_conflict;
 use crate::start::Cause;
 use crate::state::{Progress, Record};
+use crate::transaction::Transaction;
 use crate::{Container, Engine, EngineError, Status, Stopped, WaitCondition, signals};
 
 /// Seconds between the stop signal and SIGKILL.
@@ -20,7 +22,7 @@ const STOP_TIMEOUT: i64 = 10;
 impl Engine {
     /// Sends the stop signal, then SIGKILL after `timeout` seconds (the container's, else 10).
     pub async fn stop(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         timeout: Option<i64>,
         signal: Option<&str>,
@@ -30,7 +32,7 @@ impl Engine {
         match container.state.status {
             Status::Running | Status::Paused => {}
             Status::Restarting => {
-                self.cancel_restart(id)?;
+                self.cancel_restart(id).await?;
                 return Ok(Stopped::Now);
             }
             _ => return Ok(Stopped::Already),
@@ -41,7 +43,7 @@ impl Engine {
             .filter(|signal| !signal.is_empty())
             .unwrap_or_else(|| "SIGTERM".to_owned());
         let signal = signals::parse(&text)?;
-        self.mark_stopped(id)?;
+        self.mark_stopped(id).await?;
         let (pidfd, mut progress) = self.watch_end(id)?;
         drop(guard);
         let ends = progress.borrow_and_update().ends;
@@ -69,15 +71,19 @@ impl Engine {
         Ok(Stopped::Now)
     }
 
-    pub async fn restart(&self, name: &str, timeout: Option<i64>) -> Result<(), EngineError> {
+    pub async fn restart(
+        self: &Arc<Self>,
+        name: &str,
+        timeout: Option<i64>,
+    ) -> Result<(), EngineError> {
         let id = self.state().find(name)?;
         let name = id.to_string();
         self.stop(&name, timeout, None).await?;
         let (id, guard) = self.exclusive(&name).await?;
-        let engine = self.arc();
-        blocking(move || {
+        let engine = Arc::clone(self);
+        blocking(move |may_block| {
             let _guard = guard;
-            engine.start_now(id, Cause::User)
+            engine.start_now(may_block, id, Cause::User)
         })
         .await?;
         self.publish_container(&self.record(id)?.container, "restart", &[]);
@@ -85,7 +91,7 @@ impl Engine {
     }
 
     /// `signal` as Docker reads it: `KILL`, `SIGKILL`, `9`.
-    pub async fn kill(&self, name: &str, signal: &str) -> Result<(), EngineError> {
+    pub async fn kill(self: &Arc<Self>, name: &str, signal: &str) -> Result<(), EngineError> {
         let signal = if signal.is_empty() { Signal::KILL } else { signals::parse(signal)? };
         let (id, guard) = self.exclusive(name).await?;
         let container = self.record(id)?.container;
@@ -96,7 +102,7 @@ impl Engine {
         }
         let stop_signal = container.config.stop_signal.as_deref().unwrap_or("SIGTERM");
         if signal == Signal::KILL || signals::parse(stop_signal).is_ok_and(|stop| stop == signal) {
-            self.mark_stopped(id)?;
+            self.mark_stopped(id).await?;
         }
         let (pidfd, mut progress) = self.watch_end(id)?;
         drop(guard);
@@ -111,15 +117,20 @@ impl Engine {
         Ok(())
     }
 
-    pub async fn pause(&self, name: &str) -> Result<(), EngineError> {
+    pub async fn pause(self: &Arc<Self>, name: &str) -> Result<(), EngineError> {
         self.freeze(name, Status::Running, Status::Paused).await
     }
 
-    pub async fn unpause(&self, name: &str) -> Result<(), EngineError> {
+    pub async fn unpause(self: &Arc<Self>, name: &str) -> Result<(), EngineError> {
         self.freeze(name, Status::Paused, Status::Running).await
     }
 
-    async fn freeze(&self, name: &str, from: Status, to: Status) -> Result<(), EngineError> {
+    async fn freeze(
+        self: &Arc<Self>,
+        name: &str,
+        from: Status,
+        to: Status,
+    ) -> Result<(), EngineError> {
         let (id, guard) = self.exclusive(name).await?;
         let status = self.record(id)?.container.state.status;
         if status != from {
@@ -129,17 +140,17 @@ impl Engine {
                 _ => format!("Container {id} is not paused"),
             }));
         }
-        let engine = self.arc();
-        blocking(move || {
+        let engine = Arc::clone(self);
+        blocking(move |may_block| {
             let _guard = guard;
             let cgroup = engine.cgroup(id)?;
-            let container = engine.change(id, |record| record.set_status(to))?;
+            let container = engine.change(may_block, id, |record| record.set_status(to))?;
             let done = match to {
                 Status::Paused => cgroup.freeze(),
                 _ => cgroup.thaw(),
             };
             if let Err(error) = done {
-                engine.change(id, |record| record.set_status(from))?;
+                engine.change(may_block, id, |record| record.set_status(from))?;
                 return Err(error.into());
             }
             let action = if to == Status::Paused { "pause" } else { "unpause" };
@@ -179,14 +190,23 @@ impl Engine {
         })
     }
 
-    pub async fn rename(&self, name: &str, new: &str) -> Result<(), EngineError> {
+    pub async fn rename(self: &Arc<Self>, name: &str, new: &str) -> Result<(), EngineError> {
         let new_name: Name = new.strip_prefix('/').unwrap_or(new).parse().map_err(|_| {
             EngineError::invalid(format!(
                 "Error when allocating new name: Invalid container name ({new}), only \
                  [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
             ))
         })?;
-        let (id, _guard) = self.exclusive(name).await?;
+        let (id, guard) = self.exclusive(name).await?;
+        let engine = Arc::clone(self);
+        blocking(move |may_block| {
+            let _guard = guard;
+            engine.rename_now(may_block, id, new_name)
+        })
+        .await
+    }
+
+    fn rename_now(&self, may_block: &Blocking, id: Id, new_name: Name) -> Result<(), EngineError> {
         let _creating =
             self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let owner = self.state().names.get(&new_name).copied();
@@ -205,16 +225,27 @@ impl Engine {
             None => {}
         }
         let old = self.record(id)?.container.name;
-        let container = self.change(id, |record| record.container.name = new_name.clone())?;
-        let mut state = self.state();
-        state.names.remove(&old);
-        state.names.insert(new_name, id);
-        drop(state);
+        let mut record = self.record(id)?;
+        record.container.name = new_name;
+        let container = record.container.clone();
+        let mut transaction = Transaction::default();
+        self.put_record(&mut transaction, &record);
+        transaction.in_memory(|| {
+            let mut state = self.state();
+            state.names.remove(&old);
+            state.names.insert(container.name.clone(), id);
+        });
+        transaction.commit(&self.store, may_block)?;
         self.publish_container(&container, "rename", &[("oldName", format!("/{old}"))]);
         Ok(())
     }
 
-    pub async fn remove(&self, name: &str, force: bool, volumes: bool) -> Result<(), EngineError> {
+    pub async fn remove(
+        self: &Arc<Self>,
+        name: &str,
+        force: bool,
+        volumes: bool,
+    ) -> Result<(), EngineError> {
         let (id, mut guard) = self.exclusive(name).await?;
         let container = self.record(id)?.container;
         match container.state.status {
@@ -232,7 +263,7 @@ impl Engine {
                 )));
             }
             Status::Running | Status::Paused => {
-                self.mark_stopped(id)?;
+                self.mark_stopped(id).await?;
                 let (pidfd, mut progress) = self.watch_end(id)?;
                 let ends = progress.borrow_and_update().ends;
                 drop(guard);
@@ -244,13 +275,13 @@ impl Engine {
                     Err(_) => return Ok(()),
                 };
             }
-            Status::Restarting => self.cancel_restart(id)?,
+            Status::Restarting => self.cancel_restart(id).await?,
             _ => {}
         }
-        let engine = self.arc();
-        blocking(move || {
+        let engine = Arc::clone(self);
+        blocking(move |may_block| {
             let _guard = guard;
-            engine.drop_container(id, volumes, engine.cleaning());
+            engine.drop_container(may_block, id, volumes, engine.cleaning());
             match engine.record(id) {
                 Ok(_) => Err(EngineError::internal("the removal could not be recorded")),
                 Err(_) => Ok(()),
@@ -285,24 +316,30 @@ impl Engine {
 
     /// Notes that the user ends it, so that its policy leaves it alone. On disk only where a policy
     /// would ask after a crash.
-    fn mark_stopped(&self, id: Id) -> Result<(), EngineError> {
+    async fn mark_stopped(self: &Arc<Self>, id: Id) -> Result<(), EngineError> {
         let mut record = self.record(id)?;
         if record.stopped_by_user {
             return Ok(());
         }
         record.stopped_by_user = true;
         if !matches!(record.container.host.restart_policy.name.as_str(), "" | "no") {
-            self.commit(&[put(Record::key(id), &record)])?;
+            let engine = Arc::clone(self);
+            blocking(move |may_block| engine.commit(may_block, &[put(Record::key(id), &record)]))
+                .await?;
         }
         self.state().slot_mut(id)?.record.stopped_by_user = true;
         Ok(())
     }
 
-    fn cancel_restart(&self, id: Id) -> Result<(), EngineError> {
-        self.change(id, |record| {
-            record.stopped_by_user = true;
-            record.set_status(Status::Exited);
-        })?;
+    async fn cancel_restart(self: &Arc<Self>, id: Id) -> Result<(), EngineError> {
+        let engine = Arc::clone(self);
+        blocking(move |may_block| {
+            engine.change(may_block, id, |record| {
+                record.stopped_by_user = true;
+                record.set_status(Status::Exited);
+            })
+        })
+        .await?;
         let mut state = self.state();
         let slot = state.slot_mut(id)?;
         slot.live.generation += 1;

@@ -1,10 +1,13 @@
 //! `docker create`: everything is resolved and checked, then recorded in one transaction.
 
+use std::sync::Arc;
+
 use bulkhead_runtime::capabilities;
-use bulkhead_store::{Compare, Store, put};
 use bulkhead_types::{Id, IdRange, Name, Timestamp};
 
+use crate::blocking::{Blocking, blocking};
 use crate::state::{Record, Slot, State};
+use crate::transaction::Transaction;
 use crate::{
     Class, Container, CreateContainer, Engine, EngineError, MountPoint, MountType, NetworkPlace,
     Status, hosts, image_defaults, limits, links, mount_requests, names, pool, security, signals,
@@ -20,9 +23,12 @@ pub(crate) enum Share {
 }
 
 impl Engine {
-    pub async fn create(&self, create: CreateContainer) -> Result<Container, EngineError> {
-        let engine = self.arc();
-        blocking(move || engine.create_now(create, false)).await
+    pub async fn create(
+        self: &Arc<Self>,
+        create: CreateContainer,
+    ) -> Result<Container, EngineError> {
+        let engine = Arc::clone(self);
+        blocking(move |may_block| engine.create_now(may_block, create, false)).await
     }
 
     /// Whose ids a container has, on a host that may be unable to give it its own.
@@ -44,6 +50,7 @@ impl Engine {
 
     pub(crate) fn create_now(
         &self,
+        may_block: &Blocking,
         create: CreateContainer,
         throw_away: bool,
     ) -> Result<Container, EngineError> {
@@ -127,18 +134,18 @@ impl Engine {
         let (points, volumes) = self.resolve_volumes(wanted)?;
         let container = Container { mounts: points, ..container };
         let record = Record { container, layers: image.layers, stopped_by_user: false, throw_away };
-        let mut writes = vec![put(Record::key(id), &record)];
-        writes.extend(volumes.iter().map(|volume| put(format!("volume/{}", volume.name), volume)));
-        self.store.commit(&[Compare::Absent(Record::key(id))], &writes)?;
         let container = record.container.clone();
-        {
+        let mut transaction = Transaction::default();
+        for volume in &volumes {
+            self.put_volume(&mut transaction, volume);
+        }
+        transaction.expect_absent(Record::key(id));
+        transaction.put(Record::key(id), &record.clone(), || {
             let mut state = self.state();
             state.names.insert(container.name.clone(), id);
-            for volume in &volumes {
-                state.volumes.insert(volume.name.clone(), volume.clone());
-            }
             state.containers.insert(id, Slot::new(record));
-        }
+        });
+        transaction.commit(&self.store, may_block)?;
         for volume in &volumes {
             self.publish("volume", "create", &volume.name, [("driver".into(), "local".into())]);
         }
@@ -380,16 +387,6 @@ fn check(config: &crate::ContainerConfig, host: &mut crate::HostConfig) -> Resul
         host.publish_all_ports = false;
     }
     Ok(())
-}
-
-/// Runs what blocks away from the async threads.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
-) -> Result<T, EngineError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(EngineError::internal(format!("the engine failed: {error}"))),
-    }
 }
 
 impl Record {

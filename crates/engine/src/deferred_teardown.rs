@@ -70,14 +70,14 @@ impl Retired {
 }
 
 impl Engine {
-    /// Has a link taken down in a quiet moment; called from within the async runtime's threads.
-    pub(crate) fn retire(&self, link: PendingUnplug) {
+    /// Has a link taken down in a quiet moment; .
+    pub(crate) fn retire(self: &Arc<Self>, link: PendingUnplug) {
         self.retired.waiting().push(link);
         if self.retired.scheduled.swap(true, Ordering::AcqRel) {
             return;
         }
-        let engine = Arc::downgrade(&self.arc());
-        tokio::runtime::Handle::current().spawn(async move {
+        let engine = Arc::downgrade(self);
+        self.runtime.spawn(async move {
             let since = Instant::now();
             loop {
                 tokio::time::sleep(QUIET).await;

@@ -8,13 +8,15 @@ use bulkhead_types::{Id, IdRange};
 use bulkhead_warden::Client;
 use tokio::sync::mpsc;
 
-use crate::create::blocking;
+use crate::blocking::{Blocking, blocking};
+use crate::build_cache::Steps;
 use crate::data_dir::DataDir;
 use crate::deferred_teardown::Retired;
 use crate::error::io_error;
 use crate::events::Events;
 use crate::networking::DefaultNetwork;
 use crate::state::{Record, State};
+use crate::transaction::Transaction;
 use crate::{Container, EngineError, Options};
 
 /// Said when the engine starts, by `docker info`, and to whoever creates a container.
@@ -25,7 +27,8 @@ pub(crate) const NO_IDMAPPED_LAYERS: &str = "this kernel or file system cannot m
 /// One engine on one data directory. Cheap to share: put it in an [`Arc`].
 #[derive(Debug)]
 pub struct Engine {
-    me: Weak<Self>,
+    /// Where tasks are started by what runs on other threads.
+    pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) options: Options,
     /// This machine's name, for containers that share its UTS namespace.
     pub(crate) hostname: String,
@@ -44,6 +47,7 @@ pub struct Engine {
     /// `/bulkhead/ID-OF-THE-ENGINE`, below which every container has its cgroup.
     pub(crate) cgroup_root: String,
     pub(crate) events: Events,
+    pub(crate) steps: Steps,
     pub(crate) retired: Retired,
     state: Mutex<State>,
     /// Told, with `state`, whenever an exec has ended.
@@ -62,15 +66,18 @@ impl Engine {
     /// orphans, restarts what its policy says.
     pub async fn open(options: Options) -> Result<Arc<Self>, EngineError> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let engine = blocking(move || Self::assemble(options, sender)).await?;
+        let runtime = tokio::runtime::Handle::current();
+        let engine = blocking(move |may_block| {
+            Self::assemble(may_block, options, sender, runtime).map(Arc::new)
+        })
+        .await?;
         let recovering = Arc::clone(&engine);
-        let restart = blocking(move || recovering.recover()).await?;
+        let restart = blocking(move |may_block| recovering.recover(may_block)).await?;
         // Only now: an exit that the warden told meanwhile is looked at with the records in place.
         let watched = Arc::downgrade(&engine);
-        let runtime = tokio::runtime::Handle::current();
         std::thread::Builder::new()
             .name("warden events".to_owned())
-            .spawn(move || watch_warden(&watched, receiver, &runtime))
+            .spawn(move || watch_warden(&watched, receiver))
             .map_err(io_error("start a thread"))?;
         for id in restart {
             engine.restart_later(id, std::time::Duration::ZERO);
@@ -79,9 +86,11 @@ impl Engine {
     }
 
     fn assemble(
+        _: &Blocking,
         options: Options,
         sender: mpsc::UnboundedSender<bulkhead_warden::Event>,
-    ) -> Result<Arc<Self>, EngineError> {
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Self, EngineError> {
         let data_dir = DataDir::open(&options.data)?;
         let store = Embedded::open(&options.data.join("engine.redb"))?;
         let content = Arc::new(Content::open(&options.data.join("content"))?);
@@ -114,8 +123,8 @@ impl Engine {
         let cgroup_root = crate::cgroups::choose_root(&store, &options.cgroup_parent, id)?;
         let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let registry = RegistryClient::new(options.registries.clone());
-        Ok(Arc::new_cyclic(|me| Self {
-            me: me.clone(),
+        Ok(Self {
+            runtime,
             options,
             hostname,
             id,
@@ -130,13 +139,14 @@ impl Engine {
             supports_idmapped_layers,
             cgroup_root,
             events: Events::default(),
+            steps: Steps::default(),
             retired: Retired::default(),
             state: Mutex::default(),
             exec_ends: Condvar::new(),
             allocation_lock: Mutex::default(),
             cleanup_lock: Arc::default(),
             content_lease: Arc::default(),
-        }))
+        })
     }
 
     pub fn options(&self) -> &Options {
@@ -145,10 +155,6 @@ impl Engine {
 
     pub fn content(&self) -> Arc<Content> {
         Arc::clone(&self.content)
-    }
-
-    pub(crate) fn arc(&self) -> Arc<Self> {
-        self.me.upgrade().expect("an engine is only ever made inside an Arc, which `self` keeps")
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -181,18 +187,29 @@ impl Engine {
     /// lock.
     pub(crate) fn change(
         &self,
+        may_block: &Blocking,
         id: Id,
         change: impl FnOnce(&mut Record),
     ) -> Result<Container, EngineError> {
         let mut record = self.record(id)?;
         change(&mut record);
-        self.commit(&[put(Record::key(id), &record)])?;
-        let container = record.container.clone();
-        self.state().slot_mut(id)?.record = record;
-        Ok(container)
+        let mut transaction = Transaction::default();
+        self.put_record(&mut transaction, &record);
+        transaction.commit(&self.store, may_block)?;
+        Ok(record.container)
     }
 
-    pub(crate) fn commit(&self, writes: &[Write]) -> Result<(), EngineError> {
+    /// The edit that makes `record` the record of its container.
+    pub(crate) fn put_record<'a>(&'a self, transaction: &mut Transaction<'a>, record: &Record) {
+        let (id, new) = (record.container.id, record.clone());
+        transaction.put(Record::key(id), record, move || {
+            if let Ok(slot) = self.state().slot_mut(id) {
+                slot.record = new;
+            }
+        });
+    }
+
+    pub(crate) fn commit(&self, _: &Blocking, writes: &[Write]) -> Result<(), EngineError> {
         bulkhead_store::Store::commit(&self.store, &[], writes)?;
         Ok(())
     }
@@ -221,13 +238,12 @@ impl Engine {
 fn watch_warden(
     engine: &Weak<Engine>,
     mut events: mpsc::UnboundedReceiver<bulkhead_warden::Event>,
-    runtime: &tokio::runtime::Handle,
 ) {
-    let _inside = runtime.enter();
     while let Some(event) = events.blocking_recv() {
         let Some(engine) = engine.upgrade() else { return };
         let bulkhead_warden::Event::Exited { container, id, exit } = event;
         if container == id {
+            let runtime = engine.runtime.clone();
             runtime.spawn(async move { engine.container_ended(id, exit).await });
         } else {
             engine.exec_ended(id, exit);

@@ -4,14 +4,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_store::Write;
 use bulkhead_types::{Id, Timestamp};
 use bulkhead_warden::Exit;
 
-use crate::create::blocking;
+use crate::blocking::{Blocking, blocking};
 use crate::restart::{Ended, decide};
 use crate::start::Cause;
 use crate::state::Record;
+use crate::transaction::Transaction;
 use crate::{Container, Engine, NetworkPlace, Status};
 
 /// Held while a container that is gone for users is still being cleaned up.
@@ -22,15 +22,15 @@ pub(crate) struct Cleaning {
 
 impl Engine {
     /// Called for the warden's event, and by recovery for an end that nobody saw.
-    pub(crate) async fn container_ended(&self, id: Id, exit: Exit) {
+    pub(crate) async fn container_ended(self: &Arc<Self>, id: Id, exit: Exit) {
         let lock = self.state().slot(id).map(|slot| Arc::clone(&slot.operation));
         let Ok(lock) = lock else { return };
         // A start that is still going on is waited for: its end comes after it.
         let guard = lock.lock_owned().await;
-        let engine = self.arc();
-        let ended = blocking(move || {
+        let engine = Arc::clone(self);
+        let ended = blocking(move |may_block| {
             let _guard = guard;
-            engine.end_now(id, exit);
+            engine.end_now(may_block, id, exit);
             Ok(())
         })
         .await;
@@ -40,7 +40,7 @@ impl Engine {
     }
 
     /// The caller holds the container's operation lock.
-    pub(crate) fn end_now(&self, id: Id, exit: Exit) {
+    pub(crate) fn end_now(self: &Arc<Self>, may_block: &Blocking, id: Id, exit: Exit) {
         let Ok(record) = self.record(id) else { return };
         if !record.is_running() {
             return;
@@ -94,9 +94,9 @@ impl Engine {
         if wait.is_none() && before.host.auto_remove && !record.throw_away {
             self.publish_container(&before, "die", &[("exitCode", code)]);
             self.finish(id, exit.code, false);
-            self.drop_container(id, true, cleaning);
+            self.drop_container(may_block, id, true, cleaning);
         } else {
-            if let Err(error) = self.change(id, ended) {
+            if let Err(error) = self.change(may_block, id, ended) {
                 // In memory it has ended all the same; the next engine learns it from the warden.
                 tracing::error!(container = %before.name, %error, "record the end");
                 if let Ok(slot) = self.state().slot_mut(id) {
@@ -128,12 +128,11 @@ impl Engine {
     }
 
     /// Starts a container by its policy after `wait`, unless somebody starts or stops it before.
-    pub(crate) fn restart_later(&self, id: Id, wait: Duration) {
-        let engine = self.arc();
+    pub(crate) fn restart_later(self: &Arc<Self>, id: Id, wait: Duration) {
         let Ok(generation) = self.state().slot(id).map(|slot| slot.live.generation) else { return };
         // Not the engine itself: a waiting restart does not keep it open.
-        let engine = Arc::downgrade(&engine);
-        tokio::runtime::Handle::current().spawn(async move {
+        let engine = Arc::downgrade(self);
+        self.runtime.spawn(async move {
             tokio::time::sleep(wait).await;
             let Some(engine) = engine.upgrade() else { return };
             let Ok((id, guard)) = engine.exclusive(&id.to_string()).await else { return };
@@ -143,9 +142,9 @@ impl Engine {
                 return;
             }
             let name = engine.record(id).map(|record| record.container.name.to_string());
-            let started = blocking(move || {
+            let started = blocking(move |may_block| {
                 let _guard = guard;
-                engine.start_now(id, Cause::Policy)
+                engine.start_now(may_block, id, Cause::Policy)
             })
             .await;
             if let Err(error) = started {
@@ -156,27 +155,33 @@ impl Engine {
 
     /// Removes a container that does not run: from the store and from sight at once, then its files
     /// in the background. A crash in between leaves only orphans, which the next engine removes.
-    pub(crate) fn drop_container(&self, id: Id, volumes: bool, cleaning: Cleaning) {
+    pub(crate) fn drop_container(
+        self: &Arc<Self>,
+        may_block: &Blocking,
+        id: Id,
+        volumes: bool,
+        cleaning: Cleaning,
+    ) {
         let Ok(record) = self.record(id) else { return };
         let container = record.container;
         let anonymous = if volumes { self.anonymous_volumes(&container) } else { Vec::new() };
-        let mut writes = vec![Write::Delete(Record::key(id))];
-        writes.extend(anonymous.iter().map(|name| Write::Delete(format!("volume/{name}"))));
-        if let Err(error) = self.commit(&writes) {
-            tracing::error!(container = %container.name, %error, "record a removal");
-            return;
+        let mut slot = None;
+        let mut transaction = Transaction::default();
+        for name in &anonymous {
+            self.delete_volume(&mut transaction, name);
         }
-        let slot = {
+        transaction.delete(Record::key(id), || {
             let mut state = self.state();
-            for name in &anonymous {
-                state.volumes.remove(name);
-            }
             if state.names.get(&container.name) == Some(&id) {
                 state.names.remove(&container.name);
             }
             state.execs.retain(|_, exec| exec.container != id);
-            state.containers.remove(&id)
-        };
+            slot = state.containers.remove(&id);
+        });
+        if let Err(error) = transaction.commit(&self.store, may_block) {
+            tracing::error!(container = %container.name, %error, "record a removal");
+            return;
+        }
         self.publish_container(&container, "destroy", &[]);
         for name in &anonymous {
             self.publish("volume", "destroy", name, [("driver".into(), "local".into())]);
@@ -189,8 +194,8 @@ impl Engine {
                 progress.removed = true;
             });
         }
-        let engine = self.arc();
-        tokio::runtime::Handle::current().spawn_blocking(move || {
+        let engine = Arc::clone(self);
+        self.runtime.spawn_blocking(move || {
             engine.clean_up(&container, netns, &anonymous);
             drop(cleaning);
         });
@@ -202,7 +207,12 @@ impl Engine {
         Cleaning { _guard: Arc::clone(&self.cleanup_lock).try_read_owned().ok() }
     }
 
-    fn clean_up(&self, container: &Container, netns: Option<Arc<OwnedFd>>, volumes: &[String]) {
+    fn clean_up(
+        self: &Arc<Self>,
+        container: &Container,
+        netns: Option<Arc<OwnedFd>>,
+        volumes: &[String],
+    ) {
         let mut faults = self.take_down(container, netns);
         faults.extend(self.data_dir.remove_container(container.id).err());
         for name in volumes {

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bulkhead_image::Layer;
 use bulkhead_types::{Id, IdRange};
@@ -10,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
 use tokio::sync::OwnedMutexGuard;
 
-use crate::create::blocking;
+use crate::blocking::blocking;
 use crate::error::io_error;
 use crate::{Container, Engine, EngineError, MountPoint, MountType, Status};
 
@@ -31,11 +32,15 @@ pub struct ContainerFiles {
 impl Engine {
     /// Opens what holds `path` in a container: a volume or bound directory, or else the root, the
     /// running one's own or what a start would show.
-    pub async fn files(&self, name: &str, path: &Path) -> Result<ContainerFiles, EngineError> {
+    pub async fn files(
+        self: &Arc<Self>,
+        name: &str,
+        path: &Path,
+    ) -> Result<ContainerFiles, EngineError> {
         let (id, guard) = self.exclusive(name).await?;
-        let engine = self.arc();
+        let engine = Arc::clone(self);
         let path = Path::new("/").join(path);
-        blocking(move || {
+        blocking(move |_| {
             let record = engine.record(id)?;
             let range = record.container.id_range;
             if let Some((root, path)) = engine.mounted(&record.container, &path)? {
@@ -113,13 +118,13 @@ impl Engine {
 
     /// Makes a layer of what the container changed, frozen meanwhile if `pause`. `None`: nothing.
     pub async fn changed_layer(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         pause: bool,
     ) -> Result<Option<Layer>, EngineError> {
         let (id, guard) = self.exclusive(name).await?;
-        let engine = self.arc();
-        blocking(move || {
+        let engine = Arc::clone(self);
+        blocking(move |_| {
             let _guard = guard;
             let container = engine.record(id)?.container;
             let directory = engine.data_dir.make_container(id, container.id_range)?;
@@ -140,10 +145,10 @@ impl Engine {
     }
 
     /// What the container changed in its image, sorted by path (`docker diff`).
-    pub async fn changes(&self, name: &str) -> Result<Vec<Change>, EngineError> {
+    pub async fn changes(self: &Arc<Self>, name: &str) -> Result<Vec<Change>, EngineError> {
         let (id, guard) = self.exclusive(name).await?;
-        let engine = self.arc();
-        blocking(move || {
+        let engine = Arc::clone(self);
+        blocking(move |_| {
             let _guard = guard;
             let record = engine.record(id)?;
             let directory = engine.data_dir.make_container(id, record.container.id_range)?;

@@ -6,12 +6,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bulkhead_image::{Credentials, Progress, StoredImage};
-use bulkhead_store::{Write, put};
 use bulkhead_types::image::{Config, Descriptor, History, ImageConfig, Platform, RootFs};
 use bulkhead_types::{Digest, Reference, Timestamp};
 
-use crate::create::blocking;
+use crate::blocking::{Blocking, blocking};
 use crate::state::{ImageRecord, State};
+use crate::transaction::Transaction;
 use crate::{Engine, EngineError, Image, RemovedImage, Status};
 
 /// Keeps content that has no name yet; see [`Engine::hold_content`].
@@ -45,7 +45,7 @@ impl Engine {
     }
 
     pub async fn pull(
-        &self,
+        self: &Arc<Self>,
         reference: &Reference,
         credentials: Option<Credentials>,
         progress: Arc<dyn Fn(Progress) + Send + Sync>,
@@ -53,16 +53,17 @@ impl Engine {
         let _unnamed = self.hold_content().await;
         let pulled =
             self.registry.pull(self.content(), reference, credentials.as_ref(), &*progress).await?;
-        let engine = self.arc();
+        let engine = Arc::clone(self);
         let names = vec![reference.clone(), reference.with_digest(pulled.manifest)];
         let tell = reference.familiar();
-        let image = blocking(move || engine.add_image(&pulled, &names)).await?;
+        let image =
+            blocking(move |may_block| engine.add_image_now(may_block, &pulled, &names)).await?;
         self.publish("image", "pull", &tell, [("name".to_owned(), reference.familiar_name())]);
         Ok(image)
     }
 
     pub async fn push(
-        &self,
+        self: &Arc<Self>,
         reference: &Reference,
         credentials: Option<Credentials>,
         progress: Arc<dyn Fn(Progress) + Send + Sync>,
@@ -79,9 +80,9 @@ impl Engine {
             .registry
             .push(self.content(), &record.stored, reference, credentials.as_ref(), &*progress)
             .await?;
+        let engine = Arc::clone(self);
         let pinned = reference.with_digest(digest);
-        self.commit(&[put(reference_key(&pinned), &record.stored.id)])?;
-        self.state().references.insert(pinned, record.stored.id);
+        blocking(move |may_block| engine.name_image(may_block, pinned, record.stored.id)).await?;
         let name = [("name".to_owned(), reference.familiar_name())];
         self.publish("image", "push", reference.familiar(), name);
         Ok((digest, size))
@@ -103,21 +104,65 @@ impl Engine {
         Ok(self.registry.resolve(reference, credentials.as_ref()).await?)
     }
 
-    pub fn tag(&self, name: &str, reference: &Reference) -> Result<(), EngineError> {
+    pub async fn tag(
+        self: &Arc<Self>,
+        name: &str,
+        reference: &Reference,
+    ) -> Result<(), EngineError> {
         if reference.digest().is_some() {
             return Err(EngineError::invalid("refusing to create a tag with a digest reference"));
         }
         let record = self.find_image(name)?;
-        self.commit(&[put(reference_key(reference), &record.stored.id)])?;
-        self.state().references.insert(reference.clone(), record.stored.id);
+        let engine = Arc::clone(self);
+        let new = reference.clone();
+        blocking(move |may_block| engine.name_image(may_block, new, record.stored.id)).await?;
         let name = [("name".to_owned(), reference.familiar())];
         self.publish("image", "tag", record.stored.id, name);
         Ok(())
     }
 
-    /// Gives an image that a build or an import stored its names, in one transaction.
-    pub fn add_image(
+    /// Gives an image that is here one more name.
+    fn name_image(
         &self,
+        may_block: &Blocking,
+        name: Reference,
+        id: Digest,
+    ) -> Result<(), EngineError> {
+        // It is not removed meanwhile.
+        let _creating =
+            self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !self.state().images.contains_key(&id) {
+            return Err(no_image(&id.to_string()));
+        }
+        let mut transaction = Transaction::default();
+        self.put_reference(&mut transaction, name, id);
+        transaction.commit(&self.store, may_block)
+    }
+
+    fn put_reference<'a>(
+        &'a self,
+        transaction: &mut Transaction<'a>,
+        reference: Reference,
+        id: Digest,
+    ) {
+        transaction.put(reference_key(&reference), &id, move || {
+            self.state().references.insert(reference, id);
+        });
+    }
+
+    /// Gives an image that a build or an import stored its names, in one transaction.
+    pub async fn add_image(
+        self: &Arc<Self>,
+        image: StoredImage,
+        references: Vec<Reference>,
+    ) -> Result<Image, EngineError> {
+        let engine = Arc::clone(self);
+        blocking(move |may_block| engine.add_image_now(may_block, &image, &references)).await
+    }
+
+    fn add_image_now(
+        &self,
+        may_block: &Blocking,
         image: &StoredImage,
         references: &[Reference],
     ) -> Result<Image, EngineError> {
@@ -128,30 +173,37 @@ impl Engine {
             size += self.content.layer_size(*layer)?;
         }
         let record = ImageRecord { stored: image.clone(), layers, size };
-        let mut writes = vec![put(image_key(image.id), &record)];
-        writes.extend(references.iter().map(|name| put(reference_key(name), &image.id)));
-        self.commit(&writes)?;
-        let mut state = self.state();
-        state.images.insert(image.id, record.clone());
+        // None is removed meanwhile.
+        let creating =
+            self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut transaction = Transaction::default();
+        let new = record.clone();
+        transaction.put(image_key(image.id), &record, || {
+            self.state().images.insert(image.id, new);
+        });
         for reference in references {
-            state.references.insert(reference.clone(), image.id);
+            self.put_reference(&mut transaction, reference.clone(), image.id);
         }
-        let references = state.references_of(image.id);
-        drop(state);
+        self.steps.note_uses(&mut transaction);
+        transaction.commit(&self.store, may_block)?;
+        drop(creating);
+        let references = self.state().references_of(image.id);
         self.view(record, references)
     }
 
     /// What was untagged and deleted, in Docker's order.
     pub async fn remove_image(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         force: bool,
     ) -> Result<Vec<RemovedImage>, EngineError> {
-        let engine = self.arc();
+        let engine = Arc::clone(self);
         let name = name.to_owned();
-        blocking(move || {
-            let removed = engine.remove_image_now(&name, force)?;
-            if removed.iter().any(|it| matches!(it, RemovedImage::Deleted(_))) && !engine.sweep()? {
+        blocking(move |may_block| {
+            let removed = engine.remove_image_now(may_block, &name, force)?;
+            if removed.iter().any(|it| matches!(it, RemovedImage::Deleted(_)))
+                && !engine.sweep(may_block)?
+            {
                 engine.sweep_later();
             }
             Ok(removed)
@@ -165,26 +217,28 @@ impl Engine {
         ContentHold { _guard: Arc::clone(&self.content_lease).read_owned().await }
     }
 
-    fn remove_image_now(&self, name: &str, force: bool) -> Result<Vec<RemovedImage>, EngineError> {
+    fn remove_image_now(
+        &self,
+        may_block: &Blocking,
+        name: &str,
+        force: bool,
+    ) -> Result<Vec<RemovedImage>, EngineError> {
         // No container is made of the image meanwhile.
         let _creating =
             self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (id, untag, delete) = self.state().plan_removal(name, force)?;
-        let mut writes: Vec<Write> =
-            untag.iter().map(|reference| Write::Delete(reference_key(reference))).collect();
+        let mut transaction = Transaction::default();
+        for reference in &untag {
+            transaction.delete(reference_key(reference), || {
+                self.state().references.remove(reference);
+            });
+        }
         if delete {
-            writes.push(Write::Delete(image_key(id)));
+            transaction.delete(image_key(id), || {
+                self.state().images.remove(&id);
+            });
         }
-        self.commit(&writes)?;
-        {
-            let mut state = self.state();
-            for reference in &untag {
-                state.references.remove(reference);
-            }
-            if delete {
-                state.images.remove(&id);
-            }
-        }
+        transaction.commit(&self.store, may_block)?;
         let mut removed = Vec::new();
         for reference in &untag {
             removed.push(RemovedImage::Untagged(reference.familiar()));
@@ -199,21 +253,21 @@ impl Engine {
 
     /// Removes the content that no image and no container needs; `false` if somebody is storing
     /// content just now. Never waits for that: whoever holds content may want to hold it twice.
-    pub(crate) fn sweep(&self) -> Result<bool, EngineError> {
+    pub(crate) fn sweep(&self, may_block: &Blocking) -> Result<bool, EngineError> {
         let Ok(_alone) = self.content_lease.try_write() else { return Ok(false) };
-        let keep = self.needed_content();
+        let keep = self.needed_content(may_block);
         self.content.sweep(&|digest| keep.contains(&digest))?;
         Ok(true)
     }
 
     /// Sweeps when nobody stores content any more.
-    fn sweep_later(&self) {
-        let engine = Arc::downgrade(&self.arc());
-        tokio::runtime::Handle::current().spawn(async move {
+    pub(crate) fn sweep_later(self: &Arc<Self>) {
+        let engine = Arc::downgrade(self);
+        self.runtime.spawn(async move {
             loop {
                 tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                 let Some(engine) = engine.upgrade() else { return };
-                match blocking(move || engine.sweep()).await {
+                match blocking(move |may_block| engine.sweep(may_block)).await {
                     Ok(false) => {}
                     Ok(true) => return,
                     Err(error) => return tracing::warn!(%error, "sweep unused content"),
@@ -223,7 +277,7 @@ impl Engine {
     }
 
     /// Every blob and layer that an image, a container or a cached build step stands on.
-    fn needed_content(&self) -> BTreeSet<Digest> {
+    pub(crate) fn needed_content(&self, _: &Blocking) -> BTreeSet<Digest> {
         let mut keep = BTreeSet::new();
         let mut containers = Vec::new();
         {
@@ -243,23 +297,23 @@ impl Engine {
                 keep.extend(manifest.layers.iter().map(|layer| layer.digest));
             }
         }
-        keep.extend(self.cached_layers());
+        keep.extend(self.steps.content());
         keep
     }
 
     /// Makes an image of one layer from a tar stream that can be read from `tar`.
     pub async fn import(
-        &self,
+        self: &Arc<Self>,
         tar: OwnedFd,
         references: &[Reference],
         config: Config,
         message: &str,
     ) -> Result<Image, EngineError> {
         let _unnamed = self.hold_content().await;
-        let engine = self.arc();
+        let engine = Arc::clone(self);
         let references = references.to_vec();
         let message = message.to_owned();
-        blocking(move || {
+        blocking(move |may_block| {
             let layer = engine.content.import_layer(&mut File::from(tar))?;
             let platform = Platform::host();
             let created = Timestamp::now().to_string();
@@ -284,7 +338,7 @@ impl Engine {
                 },
                 &[layer.descriptor],
             )?;
-            let image = engine.add_image(&image, &references)?;
+            let image = engine.add_image_now(may_block, &image, &references)?;
             engine.publish("image", "import", image.id, []);
             Ok(image)
         })

@@ -10,6 +10,8 @@
 #![forbid(unsafe_code)]
 
 mod attach;
+mod blocking;
+mod build_cache;
 mod build_step;
 mod cgroups;
 mod container;
@@ -47,8 +49,10 @@ mod specification;
 mod start;
 mod state;
 mod sysctls;
+mod transaction;
 mod volumes;
 
+pub use build_cache::{BuildCache, CacheEntry, CachedStep, PrunedCache};
 pub use container::*;
 pub use engine::Engine;
 pub use error::{Class, EngineError};

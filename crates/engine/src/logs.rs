@@ -6,7 +6,7 @@ use rustix::fs::inotify;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
-use crate::create::blocking;
+use crate::blocking::blocking;
 use crate::error::io_error;
 use crate::log_reader::LogReader;
 use crate::state::Progress;
@@ -43,7 +43,7 @@ impl Engine {
         let follow = follow.map_err(io_error("watch the log"))?;
         let until = query.until;
         let mut reader = LogReader::new(path, query);
-        let (mut reader, backlog) = blocking(move || {
+        let (mut reader, backlog) = blocking(move |_| {
             let lines = reader.backlog().map_err(io_error("read the log"))?;
             Ok((reader, lines))
         })

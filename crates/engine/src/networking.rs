@@ -153,7 +153,7 @@ impl Engine {
     }
 
     /// Has taken down what [`Self::plug`] and [`Self::lease`] made.
-    pub(crate) fn unplug(&self, container: &Container, netns: Option<Arc<OwnedFd>>) {
+    pub(crate) fn unplug(self: &Arc<Self>, container: &Container, netns: Option<Arc<OwnedFd>>) {
         if let (Some(endpoint), Some(address)) = (endpoint(container), container.network.address) {
             let owner = container.id;
             self.retire(PendingUnplug { name: endpoint.host_link, address, owner, netns });

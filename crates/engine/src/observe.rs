@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
+use crate::blocking::blocking;
 use crate::control::not_running;
-use crate::create::{Shares, Users, blocking};
+use crate::create::{Shares, Users};
 use crate::engine::NO_IDMAPPED_LAYERS;
 use crate::{Engine, EngineError, HostConfig, Info, Stats, Status};
 
 impl Engine {
-    pub async fn stats(&self, name: &str) -> Result<Stats, EngineError> {
-        let engine = self.arc();
+    pub async fn stats(self: &Arc<Self>, name: &str) -> Result<Stats, EngineError> {
+        let engine = Arc::clone(self);
         let name = name.to_owned();
-        blocking(move || {
+        blocking(move |_| {
             let container = engine.container(&name)?;
             if !matches!(container.state.status, Status::Running | Status::Paused) {
                 return Ok(Stats::default());
@@ -38,10 +40,13 @@ impl Engine {
     }
 
     /// The rows of ps(1) for the container's processes: (titles, rows).
-    pub async fn top(&self, name: &str) -> Result<(Vec<String>, Vec<Vec<String>>), EngineError> {
-        let engine = self.arc();
+    pub async fn top(
+        self: &Arc<Self>,
+        name: &str,
+    ) -> Result<(Vec<String>, Vec<Vec<String>>), EngineError> {
+        let engine = Arc::clone(self);
         let name = name.to_owned();
-        blocking(move || {
+        blocking(move |_| {
             let container = engine.container(&name)?;
             if !matches!(container.state.status, Status::Running | Status::Paused) {
                 return Err(EngineError::conflict(not_running(&container)));
@@ -58,14 +63,18 @@ impl Engine {
     }
 
     /// Duplicates a namespace descriptor of a running container (`net` for `bulkhead netns attach`).
-    pub async fn namespace(&self, name: &str, kind: &str) -> Result<OwnedFd, EngineError> {
+    pub async fn namespace(
+        self: &Arc<Self>,
+        name: &str,
+        kind: &str,
+    ) -> Result<OwnedFd, EngineError> {
         let container = self.container(name)?;
         if !matches!(container.state.status, Status::Running | Status::Paused) {
             return Err(EngineError::conflict(not_running(&container)));
         }
-        let engine = self.arc();
+        let engine = Arc::clone(self);
         let kind = kind.to_owned();
-        blocking(move || engine.namespace_of(container.id, &kind)).await
+        blocking(move |_| engine.namespace_of(container.id, &kind)).await
     }
 
     pub fn info(&self) -> Info {

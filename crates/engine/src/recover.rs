@@ -7,6 +7,7 @@ use bulkhead_store::load_all;
 use bulkhead_types::{Id, Timestamp};
 use bulkhead_warden::{Exit, Known, State as Found, WardenError};
 
+use crate::blocking::{Blocking, blocking};
 use crate::networking::{endpoint, published};
 use crate::ports::reserve;
 use crate::restart::starts_with_engine;
@@ -16,7 +17,7 @@ use crate::{Engine, EngineError, Status, Stopped, Volume};
 impl Engine {
     /// Reads the records, asks the warden what runs, and repairs the difference. Returns the
     /// containers that their policy starts. Doing it twice changes nothing.
-    pub(crate) fn recover(&self) -> Result<Vec<Id>, EngineError> {
+    pub(crate) fn recover(self: &Arc<Self>, may_block: &Blocking) -> Result<Vec<Id>, EngineError> {
         self.read_records()?;
         let known: BTreeMap<Id, (Known, Option<Arc<std::os::fd::OwnedFd>>)> = self
             .warden
@@ -30,7 +31,7 @@ impl Engine {
             let record = self.record(*id)?;
             match (record.is_running(), known.get(id)) {
                 (_, Some((known, Some(pidfd)))) if known.state == Found::Running => {
-                    self.adopt(*id, known.pid, Arc::clone(pidfd))?;
+                    self.adopt(may_block, *id, known.pid, Arc::clone(pidfd))?;
                 }
                 (true, Some((known, _))) => match known.state {
                     Found::Exited(exit) => ended.push((*id, exit)),
@@ -51,14 +52,14 @@ impl Engine {
                 for fault in self.take_down(&record.container, None) {
                     tracing::warn!(error = %fault, "remove an unfinished build step");
                 }
-                self.drop_container(id, true, self.cleaning());
+                self.drop_container(may_block, id, true, self.cleaning());
                 continue;
             }
             let exit = ended.iter().find(|(ended, _)| *ended == id).map(|(_, exit)| *exit);
             let policy = &record.container.host.restart_policy;
             match exit {
                 // As if it had just been told; restarts by policy happen from there.
-                Some(exit) => self.end_now(id, exit),
+                Some(exit) => self.end_now(may_block, id, exit),
                 None if record.is_running() => {}
                 None if record.container.state.status == Status::Restarting => restart.push(id),
                 None if record.container.state.status == Status::Exited
@@ -69,7 +70,7 @@ impl Engine {
                 None => {}
             }
         }
-        self.sweep()?;
+        self.sweep(may_block)?;
         Ok(restart)
     }
 
@@ -79,6 +80,7 @@ impl Engine {
         let references: Vec<(String, bulkhead_types::Digest)> =
             load_all(&self.store, "reference/")?;
         let volumes: Vec<(String, Volume)> = load_all(&self.store, "volume/")?;
+        self.steps.recover(&self.store)?;
         let mut state = self.state();
         for (_, record) in records {
             let container = &record.container;
@@ -104,13 +106,19 @@ impl Engine {
     }
 
     /// Takes a container that runs: its pidfd, its ports, its status.
-    fn adopt(&self, id: Id, pid: u32, pidfd: Arc<std::os::fd::OwnedFd>) -> Result<(), EngineError> {
+    fn adopt(
+        &self,
+        may_block: &Blocking,
+        id: Id,
+        pid: u32,
+        pidfd: Arc<std::os::fd::OwnedFd>,
+    ) -> Result<(), EngineError> {
         let record = self.record(id)?;
         // A pause that was recorded may not have happened, or the other way round: the kernel knows.
         let frozen = self.cgroup(id).and_then(|it| Ok(it.is_frozen()?)).unwrap_or(false);
         let status = if frozen { Status::Paused } else { Status::Running };
         if record.container.state.status != status {
-            self.change(id, |record| record.set_status(status))?;
+            self.change(may_block, id, |record| record.set_status(status))?;
         }
         let ports = match reserve(&record.container.network.ports, &[]) {
             Ok(ports) => ports,
@@ -198,7 +206,7 @@ impl Engine {
     }
 
     /// Stops every container, removes links, nftables, cgroups and mounts, and ends the warden.
-    pub async fn tear_down(&self) -> Result<(), EngineError> {
+    pub async fn tear_down(self: &Arc<Self>) -> Result<(), EngineError> {
         let ids: Vec<Id> = self.state().containers.keys().copied().collect();
         let stops = ids.iter().map(|id| async move {
             let id = id.to_string();
@@ -221,8 +229,8 @@ impl Engine {
         faults.retain(|fault| fault.class != crate::Class::NotFound);
         // Whoever is being cleaned up holds this for reading.
         let _cleaned = self.cleanup_lock.write().await;
-        let engine = self.arc();
-        let more = crate::create::blocking(move || Ok(engine.tear_down_now())).await?;
+        let engine = Arc::clone(self);
+        let more = blocking(move |may_block| Ok(engine.tear_down_now(may_block))).await?;
         faults.extend(more);
         match faults.is_empty() {
             true => Ok(()),
@@ -233,7 +241,7 @@ impl Engine {
         }
     }
 
-    fn tear_down_now(&self) -> Vec<EngineError> {
+    fn tear_down_now(&self, _: &Blocking) -> Vec<EngineError> {
         let mut faults = self.remove_retired();
         for name in self.cgroups() {
             let path = format!("{}/{name}", self.cgroup_root);

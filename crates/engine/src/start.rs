@@ -11,7 +11,8 @@ use bulkhead_types::{Id, Timestamp};
 use bulkhead_warden::Created;
 use rustix::fs::{Mode, OFlags};
 
-use crate::create::{Share, Shares, blocking};
+use crate::blocking::{Blocking, blocking};
+use crate::create::{Share, Shares};
 use crate::error::io_error;
 use crate::limits::limits;
 use crate::ports::Reservation;
@@ -27,18 +28,23 @@ pub(crate) enum Cause {
 }
 
 impl Engine {
-    pub async fn start(&self, name: &str) -> Result<Started, EngineError> {
+    pub async fn start(self: &Arc<Self>, name: &str) -> Result<Started, EngineError> {
         let (id, guard) = self.exclusive(name).await?;
-        let engine = self.arc();
-        blocking(move || {
+        let engine = Arc::clone(self);
+        blocking(move |may_block| {
             let _guard = guard;
-            engine.start_now(id, Cause::User)
+            engine.start_now(may_block, id, Cause::User)
         })
         .await
     }
 
     /// Starts a container; the caller holds its operation lock.
-    pub(crate) fn start_now(&self, id: Id, cause: Cause) -> Result<Started, EngineError> {
+    pub(crate) fn start_now(
+        self: &Arc<Self>,
+        may_block: &Blocking,
+        id: Id,
+        cause: Cause,
+    ) -> Result<Started, EngineError> {
         let mut record = self.record(id)?;
         match record.container.state.status {
             Status::Running => return Ok(Started::Already),
@@ -64,7 +70,7 @@ impl Engine {
             let waiting = std::mem::take(&mut live.waiting);
             Clients { waiting, terminal_size: live.terminal_size }
         };
-        match self.bring_up(&mut record, clients) {
+        match self.bring_up(may_block, &mut record, clients) {
             Ok(up) => {
                 record.container.state.pid = up.pid;
                 let container = record.container.clone();
@@ -90,14 +96,19 @@ impl Engine {
                 for fault in self.take_down(&record.container, None) {
                     tracing::warn!(container = %record.container.name, error = %fault, "undo a failed start");
                 }
-                self.record_failure(record, &error);
+                self.record_failure(may_block, record, &error);
                 Err(error)
             }
         }
     }
 
     /// Makes everything and starts the process. On failure the caller takes down what was made.
-    fn bring_up(&self, record: &mut Record, clients: Clients) -> Result<Up, EngineError> {
+    fn bring_up(
+        &self,
+        may_block: &Blocking,
+        record: &mut Record,
+        clients: Clients,
+    ) -> Result<Up, EngineError> {
         let id = record.container.id;
         self.retired.touch();
         let shares = self.shares_for_start(&record.container)?;
@@ -124,7 +135,7 @@ impl Engine {
         // warden what came of it. The disk is slow, so it writes while the rest is made; only what
         // others can see (links, ports, the program itself) waits for it.
         let created = std::thread::scope(|scope| {
-            let commit = scope.spawn(|| self.commit(&[put(Record::key(id), record)]));
+            let commit = scope.spawn(|| self.commit(may_block, &[put(Record::key(id), record)]));
             let (parts, rules) = {
                 let users = match container.id_range {
                     Some(range) => Some(self.warden.user_namespace(range)?),
@@ -196,7 +207,7 @@ impl Engine {
     /// Removes everything that runs or is mounted for a container; its files stay. Goes on past
     /// errors and returns them all. Doing it twice does no harm.
     pub(crate) fn take_down(
-        &self,
+        self: &Arc<Self>,
         container: &Container,
         netns: Option<Arc<OwnedFd>>,
     ) -> Vec<EngineError> {
@@ -214,7 +225,12 @@ impl Engine {
         errors
     }
 
-    fn record_failure(&self, mut record: Record, error: &EngineError) {
+    fn record_failure(
+        self: &Arc<Self>,
+        may_block: &Blocking,
+        mut record: Record,
+        error: &EngineError,
+    ) {
         let id = record.container.id;
         record.container.network = crate::NetworkPlace {
             mode: record.container.network.mode.clone(),
@@ -229,7 +245,7 @@ impl Engine {
             finished_at: state.finished_at,
             ..crate::State::default()
         };
-        if let Err(error) = self.commit(&[put(Record::key(id), &record)]) {
+        if let Err(error) = self.commit(may_block, &[put(Record::key(id), &record)]) {
             tracing::error!(container = %record.container.name, %error, "record a failed start");
         }
         let auto_remove = record.container.host.auto_remove;
@@ -245,7 +261,7 @@ impl Engine {
         }
         drop(state);
         if auto_remove {
-            self.drop_container(id, true, self.cleaning());
+            self.drop_container(may_block, id, true, self.cleaning());
         }
     }
 }

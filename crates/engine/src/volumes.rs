@@ -1,12 +1,13 @@
 //! Volumes and networks as Docker shows them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use bulkhead_store::{Write, put};
 use bulkhead_types::{Id, Name, Timestamp};
 
-use crate::create::blocking;
+use crate::blocking::blocking;
 use crate::mount_requests::invalid_volume_name;
+use crate::transaction::Transaction;
 use crate::{Engine, EngineError, NetworkView, Volume, pool};
 
 impl Engine {
@@ -50,7 +51,7 @@ impl Engine {
     }
 
     pub async fn create_volume(
-        &self,
+        self: &Arc<Self>,
         name: Option<&str>,
         labels: BTreeMap<String, String>,
     ) -> Result<Volume, EngineError> {
@@ -61,27 +62,32 @@ impl Engine {
             }
             _ => Id::random().to_string(),
         };
-        let engine = self.arc();
-        blocking(move || {
+        let engine = Arc::clone(self);
+        blocking(move |may_block| {
             let _creating =
                 engine.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if let Some(volume) = engine.state().volumes.get(&name) {
                 return Ok(volume.clone());
             }
             let volume = Volume { labels, ..engine.new_volume(&name, anonymous) };
-            engine.commit(&[put(format!("volume/{name}"), &volume)])?;
+            let mut transaction = Transaction::default();
+            engine.put_volume(&mut transaction, &volume);
+            transaction.commit(&engine.store, may_block)?;
             engine.data_dir.volume(&name)?;
-            engine.state().volumes.insert(name.clone(), volume.clone());
             engine.publish("volume", "create", &name, [("driver".into(), "local".into())]);
             Ok(volume)
         })
         .await
     }
 
-    pub async fn remove_volume(&self, name: &str, force: bool) -> Result<(), EngineError> {
-        let engine = self.arc();
+    pub async fn remove_volume(
+        self: &Arc<Self>,
+        name: &str,
+        force: bool,
+    ) -> Result<(), EngineError> {
+        let engine = Arc::clone(self);
         let name = name.to_owned();
-        blocking(move || {
+        blocking(move |may_block| {
             let _creating =
                 engine.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let users: Vec<String> = {
@@ -108,12 +114,27 @@ impl Engine {
                     users.join(", ")
                 )));
             }
-            engine.commit(&[Write::Delete(format!("volume/{name}"))])?;
-            engine.state().volumes.remove(&name);
+            let mut transaction = Transaction::default();
+            engine.delete_volume(&mut transaction, &name);
+            transaction.commit(&engine.store, may_block)?;
             engine.publish("volume", "destroy", &name, [("driver".into(), "local".into())]);
             engine.data_dir.remove_volume(&name)
         })
         .await
+    }
+
+    pub(crate) fn put_volume<'a>(&'a self, transaction: &mut Transaction<'a>, volume: &Volume) {
+        let new = volume.clone();
+        transaction.put(volume_key(&volume.name), volume, move || {
+            self.state().volumes.insert(new.name.clone(), new);
+        });
+    }
+
+    pub(crate) fn delete_volume<'a>(&'a self, transaction: &mut Transaction<'a>, name: &str) {
+        let name = name.to_owned();
+        transaction.delete(volume_key(&name), move || {
+            self.state().volumes.remove(&name);
+        });
     }
 
     pub(crate) fn new_volume(&self, name: &str, anonymous: bool) -> Volume {
@@ -125,4 +146,8 @@ impl Engine {
             anonymous,
         }
     }
+}
+
+fn volume_key(name: &str) -> String {
+    format!("volume/{name}")
 }

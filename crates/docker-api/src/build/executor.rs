@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bulkhead_builder::{BuildError, Cache, CachedStep, Executor, Output, RunStep};
-use bulkhead_engine::{Class, Engine, Image, Step};
+use bulkhead_engine::{BuildCache, Class, Engine, Image, Step};
 use bulkhead_image::{Credentials, Layer, StoredImage};
 use bulkhead_types::{Digest, Reference};
 
@@ -67,20 +67,28 @@ impl Executor for EngineExecutor {
     }
 }
 
-/// The engine's store as the builder's cache.
+/// The engine's build cache as the builder's.
 #[derive(Debug)]
-pub(crate) struct EngineCache(pub(crate) Arc<Engine>);
+pub(crate) struct EngineCache(pub(crate) BuildCache);
 
 impl Cache for EngineCache {
     fn find(&self, key: Digest) -> Option<CachedStep> {
-        // An entry that an older version wrote differently is no entry.
-        serde_json::from_slice(&self.0.cached_step(key)?).ok()
+        let step = self.0.lookup(key)?;
+        Some(CachedStep { layer: step.layer, created: step.created })
     }
 
     fn remember(&self, key: Digest, step: CachedStep) {
-        match serde_json::to_vec(&step) {
-            Ok(bytes) => self.0.remember_step(key, bytes),
-            Err(error) => tracing::warn!("a build step is not cached: {error}"),
+        let step = bulkhead_engine::CachedStep {
+            layer: step.layer,
+            created: step.created,
+            description: String::new(),
+            parent: None,
+        };
+        // The builder's trait is synchronous: the runtime's thread is given up for the time.
+        let store = || tokio::runtime::Handle::current().block_on(self.0.store(key, step));
+        if let Err(error) = tokio::task::block_in_place(store) {
+            // The build is right all the same, only slower the next time.
+            tracing::warn!(%error, "remember a build step");
         }
     }
 }

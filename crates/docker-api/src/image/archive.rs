@@ -161,7 +161,7 @@ pub(crate) async fn load(api: Api, request: Request) -> Answer<Response> {
             ApiError::invalid(format!("the archive could not be received: {error}"))
         })?;
         for loaded in read {
-            let image = api.engine.add_image(&loaded.stored, &loaded.names)?;
+            let image = api.engine.add_image(loaded.stored, loaded.names.clone()).await?;
             if loaded.names.is_empty() {
                 let text = format!("Loaded image ID: {}\n", image.id);
                 lines.send(json!({ "stream": text }));

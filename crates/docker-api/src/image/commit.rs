@@ -55,7 +55,7 @@ pub(crate) async fn commit(State(api): State<Api>, query: Query) -> Answer<Respo
         content.write_image(&image, &layers)
     });
     let image = image.await.map_err(|panic| ApiError::internal(panic.to_string()))?;
-    let image = api.engine.add_image(&image.map_err(EngineError::from)?, &references)?;
+    let image = api.engine.add_image(image.map_err(EngineError::from)?, references).await?;
     Ok((StatusCode::CREATED, axum::Json(json!({ "Id": image.id }))).into_response())
 }
 
