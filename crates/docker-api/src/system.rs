@@ -11,7 +11,8 @@ use http::{HeaderName, Method};
 use serde_json::{Value, json};
 
 use crate::Api;
-use crate::error::Answer;
+use crate::error::{Answer, ApiError};
+use crate::request::Query;
 use crate::{container, events, image, version, volume};
 
 pub(crate) fn routes() -> Router<Api> {
@@ -165,27 +166,45 @@ async fn info(State(api): State<Api>) -> axum::Json<Value> {
     }))
 }
 
-/// `GET /system/df`. Layers that images share are counted with each of them.
-async fn disk_usage(State(api): State<Api>) -> Answer<axum::Json<Value>> {
-    let images = api.engine.images()?;
+/// `GET /system/df`; `type` picks what is measured. Layers that images share are counted with each
+/// of them.
+async fn disk_usage(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>> {
+    let known = ["container", "image", "volume", "build-cache"];
+    let types = query.all("type");
+    if let Some(unknown) = types.iter().find(|kind| !known.contains(&kind.as_str())) {
+        return Err(ApiError::invalid(format!("unknown object type: {unknown}")));
+    }
+    let wanted = |kind: &str| types.is_empty() || types.iter().any(|wanted| wanted == kind);
     let containers = api.engine.containers();
-    let now = Timestamp::now();
-    let layers: std::collections::BTreeSet<_> =
-        images.iter().flat_map(|image| image.config.rootfs.diff_ids.iter().copied()).collect();
-    let content = api.engine.content();
-    let layers_size: u64 = layers.into_iter().filter_map(|id| content.layer_size(id).ok()).sum();
-    let containers_view: Vec<Value> =
-        containers.iter().map(|one| container::list::summary(&api, one, now)).collect();
-    Ok(axum::Json(json!({
-        "LayersSize": layers_size,
-        "Images": images.iter().map(|one| image::summary(one, &containers)).collect::<Vec<_>>(),
-        "Containers": containers_view,
-        "Volumes": api
-            .engine
-            .volumes()
-            .iter()
-            .map(|one| volume::with_usage(one, &containers))
-            .collect::<Vec<_>>(),
-        "BuildCache": [],
-    })))
+    let mut answer = json!({});
+    if wanted("image") {
+        let images = api.engine.images()?;
+        let layers: std::collections::BTreeSet<_> =
+            images.iter().flat_map(|image| image.config.rootfs.diff_ids.iter().copied()).collect();
+        let content = api.engine.content();
+        let sizes = layers.into_iter().filter_map(|id| content.layer_size(id).ok());
+        answer["LayersSize"] = json!(sizes.sum::<u64>());
+        answer["Images"] = images.iter().map(|one| image::summary(one, &containers)).collect();
+    }
+    if wanted("container") {
+        let now = Timestamp::now();
+        let mut rows = Vec::new();
+        for one in &containers {
+            let mut row = container::list::summary(&api, one, now);
+            container::list::add_size(&api, &mut row, one).await?;
+            rows.push(row);
+        }
+        answer["Containers"] = rows.into();
+    }
+    if wanted("volume") {
+        let mut rows = Vec::new();
+        for one in &api.engine.volumes() {
+            rows.push(volume::with_usage(&api, one, &containers).await);
+        }
+        answer["Volumes"] = rows.into();
+    }
+    if wanted("build-cache") {
+        answer["BuildCache"] = json!([]);
+    }
+    Ok(axum::Json(answer))
 }

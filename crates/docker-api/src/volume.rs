@@ -88,17 +88,21 @@ async fn prune(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>
     let filters = Filters::from_query(&query, &["all", "label", "label!"])?;
     let all = filters.boolean("all")?.unwrap_or(false);
     let containers = api.engine.containers();
-    let mut deleted = Vec::new();
+    let (mut deleted, mut reclaimed) = (Vec::new(), 0);
     for volume in api.engine.volumes() {
         let unused = users(&volume, &containers) == 0 && (all || volume.anonymous);
         if unused && filters.labels(&volume.labels) {
+            let size = api.engine.volume_size(&volume.name).await.unwrap_or(0);
             match api.engine.remove_volume(&volume.name, false).await {
-                Ok(()) => deleted.push(volume.name),
+                Ok(()) => {
+                    deleted.push(volume.name);
+                    reclaimed += size;
+                }
                 Err(error) => tracing::info!(volume = volume.name, "not pruned: {error}"),
             }
         }
     }
-    Ok(axum::Json(json!({ "VolumesDeleted": deleted, "SpaceReclaimed": 0 })))
+    Ok(axum::Json(json!({ "VolumesDeleted": deleted, "SpaceReclaimed": reclaimed })))
 }
 
 /// How many containers, running or not, have the volume.
@@ -123,8 +127,9 @@ fn view(volume: &Volume) -> Value {
 }
 
 /// As `system df` shows it; -1 is Docker's "not known".
-pub(crate) fn with_usage(volume: &Volume, containers: &[Container]) -> Value {
+pub(crate) async fn with_usage(api: &Api, volume: &Volume, containers: &[Container]) -> Value {
     let mut view = view(volume);
-    view["UsageData"] = json!({ "RefCount": users(volume, containers), "Size": -1 });
+    let size = api.engine.volume_size(&volume.name).await.map_or(json!(-1), |size| json!(size));
+    view["UsageData"] = json!({ "RefCount": users(volume, containers), "Size": size });
     view
 }

@@ -15,8 +15,10 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 mod remove;
+mod usage;
 
 pub use remove::remove_tree;
+pub use usage::disk_usage;
 
 /// Opens `path` as if `root` were `/`.
 ///

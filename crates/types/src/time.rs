@@ -30,7 +30,7 @@ pub fn parse_moment(text: &str, now: Timestamp, zone: &TimeZone) -> Option<Times
         let date = jiff::civil::Date::strptime("%Y-%m-%d", text).ok()?;
         Some(date.at(0, 0, 0, 0))
     })?;
-    Some(zone.to_timestamp(date_time).ok()?)
+    zone.to_timestamp(date_time).ok()
 }
 
 /// `1795462134` or `1795462134.000000001`.

@@ -14,10 +14,15 @@ use crate::request::Query;
 pub(crate) async fn inspect(
     State(api): State<Api>,
     Path(name): Path<String>,
+    query: Query,
 ) -> Answer<axum::Json<Value>> {
     let container = api.engine.container(&name)?;
     let data = api.engine.options().data.display().to_string();
-    Ok(axum::Json(super::view::inspect(&container, &data)))
+    let mut view = super::view::inspect(&container, &data);
+    if query.flag("size") {
+        super::list::add_size(&api, &mut view, &container).await?;
+    }
+    Ok(axum::Json(view))
 }
 
 pub(crate) async fn start(State(api): State<Api>, Path(name): Path<String>) -> Answer<StatusCode> {
@@ -164,16 +169,20 @@ pub(crate) async fn prune(State(api): State<Api>, query: Query) -> Answer<Respon
             && until.is_none_or(|until| container.created < until)
             && filters.labels(&container.config.labels)
     };
-    let mut deleted = Vec::new();
+    let (mut deleted, mut reclaimed) = (Vec::new(), 0);
     for container in api.engine.containers().into_iter().filter(unused) {
         let id = container.id.to_string();
+        let size = api.engine.container_size(container.id).await.unwrap_or_default();
         // One that was started or removed meanwhile is no reason to stop.
         match api.engine.remove(&id, false, false).await {
-            Ok(()) => deleted.push(id),
+            Ok(()) => {
+                deleted.push(id);
+                reclaimed += size.written;
+            }
             Err(error) => tracing::info!(container = id, "not pruned: {error}"),
         }
     }
     let deleted = if deleted.is_empty() { Value::Null } else { json!(deleted) };
-    let body = json!({ "ContainersDeleted": deleted, "SpaceReclaimed": 0 });
+    let body = json!({ "ContainersDeleted": deleted, "SpaceReclaimed": reclaimed });
     Ok(axum::Json(body).into_response())
 }

@@ -1,14 +1,14 @@
 //! `GET /containers/json`: what `docker ps` shows.
 
 use axum::extract::State;
-use bulkhead_engine::{Container, Status};
+use bulkhead_engine::{Class, Container, Status};
 use bulkhead_types::Timestamp;
 use serde_json::{Value, json};
 
 use super::view;
 use crate::Api;
 use crate::clock;
-use crate::error::Answer;
+use crate::error::{Answer, ApiError};
 use crate::request::Query;
 
 mod selection;
@@ -27,8 +27,33 @@ pub(crate) async fn list(State(api): State<Api>, query: Query) -> Answer<axum::J
         (all || matches!(state, Status::Running | Status::Paused | Status::Restarting))
             && selection.selects(container)
     });
-    let shown = shown.take(limit.map_or(usize::MAX, |limit| limit as usize));
-    Ok(axum::Json(shown.map(|container| summary(&api, &container, now)).collect()))
+    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut rows = Vec::new();
+    for container in shown.take(limit) {
+        let mut row = summary(&api, &container, now);
+        if query.flag("size") {
+            add_size(&api, &mut row, &container).await?;
+        }
+        rows.push(row);
+    }
+    Ok(axum::Json(rows.into()))
+}
+
+/// `SizeRw` and `SizeRootFs`; one that is being removed has neither any more.
+pub(crate) async fn add_size(
+    api: &Api,
+    view: &mut Value,
+    container: &Container,
+) -> Result<(), ApiError> {
+    match api.engine.container_size(container.id).await {
+        Ok(size) => {
+            view["SizeRw"] = json!(size.written);
+            view["SizeRootFs"] = json!(size.root);
+            Ok(())
+        }
+        Err(error) if error.class == Class::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// One container as the list shows it; `system df` too.
