@@ -200,7 +200,7 @@ fn every_namespace_is_its_own_unless_shared() -> Result<()> {
         let [pid, uid, inside, outside, count, owner] = words[..] else {
             anyhow::bail!("expected six words: {said}");
         };
-        assert_eq!((pid, uid, inside, count), ("1", "0", "0", "65536"));
+        assert_eq!((pid, uid, inside, count), ("1", "0", "0", "262144"));
         assert_eq!(outside, owner);
         ensure!(outside.parse::<u32>()? >= 100_000, "root inside is {outside} outside");
     }

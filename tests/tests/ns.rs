@@ -198,7 +198,7 @@ fn the_engines_containers_have_their_names() -> Result<()> {
     }
     let inode = web["user"]["inode"].as_u64().context("no inode")?;
     let users = with_inode(&json["userNamespaces"], inode)?;
-    ensure!(users["uidMappings"][0]["size"] == 65_536, "{users}");
+    ensure!(users["uidMappings"][0]["size"] == 262_144, "{users}");
     daemon.bulkhead(&["rm", "-f", "side", "web"])?.ok()?;
     Ok(())
 }

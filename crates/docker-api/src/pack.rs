@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use bulkhead_sys::path as below;
-use bulkhead_types::{IdRange, Timestamp};
+use bulkhead_types::{IdMap, Timestamp};
 use rustix::fs::{Dir, FileType, Mode, OFlags, Stat};
 use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
@@ -79,7 +79,7 @@ impl Found {
 
     /// Writes the entry, and below it everything, as a tar archive. Owners are what the container
     /// sees.
-    pub(crate) fn pack(&self, to: impl Write, range: Option<IdRange>) -> io::Result<()> {
+    pub(crate) fn pack(&self, to: impl Write, range: Option<IdMap>) -> io::Result<()> {
         let mut packer = Packer { archive: Builder::new(to), range };
         let name = match self.name.as_bytes() {
             b"/" => PathBuf::from("."),
@@ -96,7 +96,7 @@ impl Found {
 
 struct Packer<W: Write> {
     archive: Builder<W>,
-    range: Option<IdRange>,
+    range: Option<IdMap>,
 }
 
 /// A directory on the way.

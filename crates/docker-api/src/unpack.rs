@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bulkhead_sys::path as below;
-use bulkhead_types::IdRange;
+use bulkhead_types::IdMap;
 use flate2::bufread::MultiGzDecoder;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -34,7 +34,7 @@ pub(crate) enum Owners {
     /// otherwise, so the context's owners are not kept.
     Engine,
     /// The archive's, as a container sees them whose ids are this range (`None`: the host's).
-    Archive(Option<IdRange>),
+    Archive(Option<IdMap>),
 }
 
 /// Where an archive goes, and how.
@@ -236,7 +236,7 @@ impl Unpack<'_> {
 }
 
 /// Gives this thread the effective ids of a container's root, and keeps its capabilities.
-fn become_root_of(range: IdRange) -> io::Result<()> {
+fn become_root_of(range: IdMap) -> io::Result<()> {
     use rustix::thread::{capabilities, set_capabilities, set_thread_res_gid, set_thread_res_uid};
     let first = Gid::from_raw(range.first);
     set_thread_res_gid(rustix::process::getgid(), first, rustix::process::getgid())?;
@@ -363,7 +363,7 @@ mod tests {
         use std::os::unix::fs::MetadataExt;
         let place = tempfile::tempdir().expect("a directory");
         let root = OwnedFd::from(File::open(place.path()).expect("a directory"));
-        let range = IdRange { first: 100_000, size: 65_536 };
+        let range = IdMap::new(100_000, 65_536);
         let unpack = Unpack {
             root: root.as_fd(),
             below: Path::new("etc"),

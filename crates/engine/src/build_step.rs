@@ -11,13 +11,13 @@ use bulkhead_types::{Digest, Id, Timestamp};
 use rustix::fs::{Mode, OFlags};
 
 use crate::blocking::{Blocking, blocking};
-use crate::create::{Shares, Users};
+use crate::create::Shares;
 use crate::error::io_error;
 use crate::start::Cause;
 use crate::state::{Record, Slot};
 use crate::{
     Container, ContainerConfig, Engine, EngineError, HostConfig, NetworkPlace, Step, Streams,
-    WaitCondition, pool,
+    WaitCondition,
 };
 
 impl Engine {
@@ -79,20 +79,14 @@ impl Engine {
             log_driver: "none".to_owned(),
             ..HostConfig::default()
         };
+        let ids = self.wanted_ids(&step.user, &[], std::iter::empty(), &step.layers)?;
         let _creating =
             self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (mode, id_range) = {
             let state = self.state();
             let shares = Shares::resolve(&state, &host)?;
-            let id_range = match self.users(&shares, &state, &host)? {
-                Users::Host => None,
-                Users::Of(range) => Some(range),
-                Users::Own => {
-                    let taken =
-                        state.containers.values().filter_map(|slot| slot.record.container.id_range);
-                    pool::free_range(self.options.first_id, taken)
-                }
-            };
+            let users = self.users(&shares, &state, &host)?;
+            let id_range = self.lease_ids(&state, users, &ids)?;
             let mode = match host.network_mode.as_str() {
                 "host" | "none" => host.network_mode.clone(),
                 _ => "bridge".to_owned(),

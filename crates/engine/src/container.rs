@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use bulkhead_network::Protocol;
-use bulkhead_types::{Digest, Id, IdRange, Name, Reference, Timestamp, image};
+use bulkhead_types::{Digest, Id, IdMap, Name, Reference, Timestamp, image};
 use serde::{Deserialize, Serialize};
 
 /// A request to create a container: the wire's, with every type checked and image defaults merged
@@ -164,7 +164,7 @@ pub struct Container {
     pub host: HostConfig,
     /// The program that runs: entrypoint and command joined.
     pub arguments: Vec<String>,
-    pub id_range: Option<IdRange>,
+    pub id_range: Option<IdMap>,
     pub state: State,
     pub restart_count: u32,
     pub network: NetworkPlace,

@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use bulkhead_types::IdRange;
+use bulkhead_types::IdMap;
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
 };
@@ -15,7 +15,7 @@ use rustix::fs::{
 pub(crate) fn copy_directory(
     source: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
-    range: Option<IdRange>,
+    range: Option<IdMap>,
 ) -> std::io::Result<()> {
     // A list of what is left to do, not a recursion: an image can nest directories deeper than the
     // stack of a thread goes.
@@ -62,7 +62,7 @@ impl Level {
 fn copy_entry(
     level: &Level,
     name: &CStr,
-    range: Option<IdRange>,
+    range: Option<IdMap>,
 ) -> std::io::Result<Option<(OwnedFd, OwnedFd)>> {
     let (source, target) = (level.source.as_fd(), level.target.as_fd());
     let stat = rustix::fs::statat(source, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -102,7 +102,7 @@ fn copy_traits(
     source: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
     stat: &Stat,
-    range: Option<IdRange>,
+    range: Option<IdMap>,
 ) -> std::io::Result<()> {
     let (user, group) = owner(stat, range);
     rustix::fs::fchown(target, Some(user), Some(group))?;
@@ -136,7 +136,7 @@ fn copy_attributes(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> std::io::R
     Ok(())
 }
 
-fn owner(stat: &Stat, range: Option<IdRange>) -> (Uid, Gid) {
+fn owner(stat: &Stat, range: Option<IdMap>) -> (Uid, Gid) {
     let inside = |id: u32| range.and_then(|range| range.inside(id)).unwrap_or(id);
     (Uid::from_raw(inside(stat.st_uid)), Gid::from_raw(inside(stat.st_gid)))
 }
@@ -176,7 +176,7 @@ mod tests {
     fn owners_modes_links_and_times_are_kept() {
         let source = tempfile::tempdir().unwrap();
         let target = tempfile::tempdir().unwrap();
-        let range = IdRange { first: 700_000, size: IdRange::SIZE };
+        let range = IdMap::new(700_000, IdMap::SIZE);
         let file = source.path().join("sub/file");
         std::fs::create_dir(source.path().join("sub")).unwrap();
         std::fs::write(&file, "text").unwrap();

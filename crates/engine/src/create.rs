@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bulkhead_runtime::capabilities;
-use bulkhead_types::{Id, IdRange, Name, Timestamp};
+use bulkhead_types::{Id, IdMap, Name, Timestamp};
 
 use crate::blocking::{Blocking, blocking};
 use crate::state::{Record, Slot, State};
 use crate::transaction::Transaction;
 use crate::{
     Class, Container, CreateContainer, Engine, EngineError, MountPoint, MountType, NetworkPlace,
-    Status, hosts, image_defaults, limits, links, mount_requests, names, pool, security, signals,
+    Status, hosts, image_defaults, limits, links, mount_requests, names, security, signals,
     specification, sysctls,
 };
 
@@ -61,6 +61,9 @@ impl Engine {
         let arguments = image_defaults::arguments(&config)?;
         check(&config, &mut host)?;
         let wanted = mount_requests::wanted(&config, &host)?;
+        let sources = wanted.iter().filter(|mount| mount.kind == MountType::Bind);
+        let sources = sources.map(|mount| mount.source.as_str());
+        let ids = self.wanted_ids(&config.user, &host.group_add, sources, &image.layers)?;
         let id = Id::random();
 
         // One creation at a time from here: names and ranges are chosen and recorded together.
@@ -88,20 +91,8 @@ impl Engine {
                     _ => id.short(),
                 };
             }
-            let id_range = match self.users(&shares, &state, &host)? {
-                Users::Host => None,
-                Users::Of(range) => Some(range),
-                Users::Own => {
-                    let taken =
-                        state.containers.values().filter_map(|slot| slot.record.container.id_range);
-                    let free = pool::free_range(self.options.first_id, taken).ok_or_else(|| {
-                        EngineError::internal(
-                            "every host user id is taken by a container; remove some",
-                        )
-                    })?;
-                    Some(free)
-                }
-            };
+            let users = self.users(&shares, &state, &host)?;
+            let id_range = self.lease_ids(&state, users, &ids)?;
             Container {
                 id,
                 name,
@@ -214,7 +205,7 @@ pub(crate) enum Users {
     Own,
     Host,
     /// That of the containers whose namespaces it joins: only there does their owner's power count.
-    Of(IdRange),
+    Of(IdMap),
 }
 
 impl Shares {
@@ -259,7 +250,7 @@ impl Shares {
         if !host.userns_mode.is_empty() && host.userns_mode != "private" {
             return Err(EngineError::invalid(format!("invalid USER mode: {}", host.userns_mode)));
         }
-        let mut users: Option<Option<IdRange>> = None;
+        let mut users: Option<Option<IdMap>> = None;
         for share in shared {
             let Share::Container(other) = share else { continue };
             let range = state.slot(*other)?.record.container.id_range;

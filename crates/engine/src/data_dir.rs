@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use bulkhead_sys::path;
-use bulkhead_types::{Id, IdRange};
+use bulkhead_types::{Id, IdMap};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
@@ -97,7 +97,7 @@ impl DataDir {
     pub(crate) fn make_container(
         &self,
         id: Id,
-        range: Option<IdRange>,
+        range: Option<IdMap>,
     ) -> Result<OwnedFd, EngineError> {
         let what = || format!("make the directory of container {}", id.short());
         let make = || -> std::io::Result<OwnedFd> {
@@ -176,7 +176,7 @@ fn make_directory(
     parent: impl AsFd,
     name: &str,
     mode: u32,
-    range: Option<IdRange>,
+    range: Option<IdMap>,
 ) -> std::io::Result<()> {
     match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode)) {
         Ok(()) | Err(Errno::EXIST) => {}
@@ -273,7 +273,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(directory.path()).unwrap();
         let id = Id::random();
-        let range = IdRange { first: 1_234_560, size: IdRange::SIZE };
+        let range = IdMap::new(1_234_560, IdMap::SIZE);
         let own = data_dir.make_container(id, Some(range)).unwrap();
         data_dir.make_container(id, Some(range)).unwrap();
         write_file(&own, "hostname", "first\n").unwrap();

@@ -4,7 +4,7 @@ use bulkhead_image::{Content, RegistryClient};
 use bulkhead_network::Host;
 use bulkhead_runtime::cgroup::Hierarchies;
 use bulkhead_store::{Embedded, Write, put};
-use bulkhead_types::{Id, IdRange};
+use bulkhead_types::{Id, IdMap};
 use bulkhead_warden::Client;
 use tokio::sync::mpsc;
 
@@ -106,7 +106,7 @@ impl Engine {
             let _ = sender.send(event);
         })?;
         warden.compartments(Some(options.compartments))?;
-        let first = IdRange { first: options.first_id, size: IdRange::SIZE };
+        let first = IdMap::new(options.first_id, IdMap::SIZE);
         let supports_idmapped_layers =
             data_dir.supports_idmapped_layers(&warden.user_namespace(first)?)?;
         if !supports_idmapped_layers {

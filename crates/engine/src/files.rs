@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bulkhead_image::Layer;
-use bulkhead_types::{Id, IdRange};
+use bulkhead_types::{Id, IdMap};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
 use tokio::sync::OwnedMutexGuard;
@@ -24,7 +24,7 @@ pub struct ContainerFiles {
     /// The path below `root`, absolute.
     pub path: PathBuf,
     /// The host ids that the container sees as 0, 1, 2 …; `None`: those are the files' own.
-    pub range: Option<IdRange>,
+    pub range: Option<IdMap>,
     /// Keeps a container that does not run from being started or removed meanwhile.
     _held: Option<OwnedMutexGuard<()>>,
 }

@@ -9,7 +9,7 @@ use bulkhead_runtime::defaults;
 use bulkhead_runtime::{Device, Mount, MountKind};
 use bulkhead_sys::mount::{self, Depth};
 use bulkhead_sys::path;
-use bulkhead_types::IdRange;
+use bulkhead_types::IdMap;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::OpenTreeFlags;
@@ -223,7 +223,7 @@ fn fill_volume(
     data: &OwnedFd,
     rootfs: BorrowedFd<'_>,
     target: &str,
-    range: Option<IdRange>,
+    range: Option<IdMap>,
 ) -> std::io::Result<()> {
     let mut entries = rustix::fs::Dir::read_from(data)?;
     let is_empty = !entries.any(|entry| {

@@ -35,7 +35,8 @@ impl Options {
             bridge: "bulkhead0".to_owned(),
             bridge_address: None,
             // Above the 65,536 that /etc/subuid usually gives each of a few thousand users, and
-            // with room for 16,000 containers below 2^31 (some tools read ids as signed).
+            // with room for 4,000 containers below 2^31 (some tools read ids as signed) and for
+            // 12,000 below 2^32.
             first_id: 1_000_000_000,
             cgroup_parent: "bulkhead".to_owned(),
             compartments: 2,

@@ -1,22 +1,117 @@
-//! What containers lease from the host: address numbers and user id ranges.
+//! What containers lease from the host: address numbers and user ids.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
-use bulkhead_types::IdRange;
+use bulkhead_sys::path;
+use bulkhead_types::{Digest, IdMap, IdRange};
+use rustix::fs::OFlags;
 
-/// The lowest range of 65,536 host ids from `first` on that no container has.
-///
-/// `None`: every id below 2^32 is taken.
-pub(crate) fn free_range(first: u32, taken: impl Iterator<Item = IdRange>) -> Option<IdRange> {
-    let taken: BTreeSet<u32> = taken.map(|range| range.first).collect();
-    let mut candidate = first;
-    while taken.contains(&candidate) {
-        candidate = candidate.checked_add(IdRange::SIZE)?;
+use crate::create::Users;
+use crate::state::State;
+use crate::{Engine, EngineError};
+
+impl Engine {
+    /// The ids of a container that is about to be recorded; `None` are the host's. `wanted` are ids
+    /// that it has to have, whatever they are.
+    ///
+    /// The caller holds the allocation lock.
+    pub(crate) fn lease_ids(
+        &self,
+        state: &State,
+        users: Users,
+        wanted: &[u32],
+    ) -> Result<Option<IdMap>, EngineError> {
+        match users {
+            Users::Host => Ok(None),
+            // one user namespace has one map, which cannot be extended once it is written
+            Users::Of(map) => Ok(Some(map)),
+            Users::Own => {
+                let maps =
+                    state.containers.values().filter_map(|slot| slot.record.container.id_range);
+                let taken = maps.flat_map(|map| map.ranges()).collect();
+                id_map(self.options.first_id, wanted, taken).map(Some)
+            }
+        }
     }
-    candidate.checked_add(IdRange::SIZE - 1)?;
-    Some(IdRange { first: candidate, size: IdRange::SIZE })
 }
+
+impl Engine {
+    /// Ids that a container will meet, as far as it can be known before it runs: its user and groups
+    /// by number, the owners of what is bound into it, and those of its image's files.
+    pub(crate) fn wanted_ids<'a>(
+        &self,
+        user: &str,
+        groups: &[String],
+        bind_sources: impl Iterator<Item = &'a str>,
+        layers: &[Digest],
+    ) -> Result<Vec<u32>, EngineError> {
+        // the one that is set is what counts; a name is among the image's owners, or has no files
+        let numbers = user.split(':').chain(groups.iter().map(String::as_str));
+        let mut ids: Vec<u32> = numbers.filter_map(|word| word.parse().ok()).collect();
+        ids.retain(|id| *id <= i32::MAX.cast_unsigned());
+        for source in bind_sources {
+            // one that is missing is made, for root, or is an error of its own
+            let Ok(source) = path::open_host(Path::new(source), OFlags::PATH) else { continue };
+            let Ok(stat) = rustix::fs::fstat(&source) else { continue };
+            ids.extend([stat.st_uid, stat.st_gid]);
+        }
+        for layer in layers {
+            ids.extend(self.content.layer_owners(*layer)?);
+        }
+        Ok(ids)
+    }
+}
+
+/// A map of host ids from `first` on that are in no range of `taken`: those that every container has,
+/// from the bottom, and a window from the top for each of `wanted` that is not among them.
+fn id_map(first: u32, wanted: &[u32], mut taken: Vec<IdRange>) -> Result<IdMap, EngineError> {
+    let none_left =
+        || EngineError::internal("every host user id is taken by a container; remove some");
+    let base = lowest_free(first, IdMap::SIZE, &taken).ok_or_else(none_left)?;
+    taken.push(base);
+    let mut map = IdMap::new(base.first, base.size);
+    for id in wanted {
+        let Some(inside) = map.lacks(*id) else { continue };
+        let window = highest_free(first, IdMap::WINDOW, &taken).ok_or_else(none_left)?;
+        taken.push(window);
+        map.add_window(inside, window.first).map_err(|_| {
+            EngineError::invalid(format!(
+                "id {id}: the users, groups and bind mounts of one container are spread over too \
+                 many ranges of ids; use --userns=host"
+            ))
+        })?;
+    }
+    Ok(map)
+}
+
+fn lowest_free(first: u32, size: u32, taken: &[IdRange]) -> Option<IdRange> {
+    let mut taken: Vec<IdRange> = taken.to_vec();
+    taken.sort_by_key(|range| range.first);
+    let mut candidate = IdRange { first, size };
+    for range in taken {
+        if candidate.overlaps(range) {
+            candidate.first = u32::try_from(range.end()).ok()?;
+        }
+    }
+    (candidate.end() <= LAST).then_some(candidate)
+}
+
+fn highest_free(first: u32, size: u32, taken: &[IdRange]) -> Option<IdRange> {
+    let mut taken: Vec<IdRange> = taken.to_vec();
+    taken.sort_by_key(|range| std::cmp::Reverse(range.end()));
+    let mut candidate = IdRange { first: u32::try_from(LAST - u64::from(size)).ok()?, size };
+    for range in taken {
+        if candidate.overlaps(range) {
+            candidate.first = range.first.checked_sub(size)?;
+        }
+    }
+    (candidate.first >= first).then_some(candidate)
+}
+
+/// The end of what is given out; the very last id is no user's.
+const LAST: u64 = 0xffff_0000;
 
 /// The lowest address of `gateway`/`prefix`'s network that is neither the gateway's nor taken.
 pub(crate) fn free_address(
@@ -51,12 +146,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_reused_from_the_bottom() {
-        let range = |n: u32| IdRange { first: 1_000_000 + n * 65_536, size: 65_536 };
-        let free = |taken: &[u32]| free_range(1_000_000, taken.iter().map(|n| range(*n)));
-        assert_eq!(free(&[]), Some(range(0)));
-        assert_eq!(free(&[0, 1, 3]), Some(range(2)));
-        assert_eq!(free_range(u32::MAX - 10, std::iter::empty()), None);
+    fn ids_are_reused_from_the_bottom_and_never_shared() {
+        let range = |first, size| IdRange { first, size };
+        let nth = |n: u32| range(1_000_000 + n * IdMap::SIZE, IdMap::SIZE);
+        let first = |taken: Vec<IdRange>| id_map(1_000_000, &[], taken).unwrap().first;
+        assert_eq!(first(vec![]), nth(0).first);
+        assert_eq!(first(vec![nth(3), nth(0), nth(1)]), nth(2).first);
+        // what was recorded when containers had fewer ids
+        assert_eq!(first(vec![range(1_000_000, 65_536)]), 1_065_536);
+        let hole = vec![range(1_000_000, 65_536), range(1_131_072, 65_536)];
+        assert_eq!(first(hole), 1_196_608);
+        assert!(id_map(u32::MAX - 10, &[], vec![]).is_err());
+    }
+
+    #[test]
+    fn wanted_ids_have_windows_of_their_own() {
+        let wanted = [0, 1000, 262_143, 1_000_640_000, 1_000_640_001, i32::MAX as u32];
+        let mut taken: Vec<IdRange> = Vec::new();
+        for _ in 0..100 {
+            let map = id_map(1_000_000_000, &wanted, taken.clone()).unwrap();
+            for id in wanted {
+                let outside = map.outside(id).unwrap();
+                assert!(outside >= 1_000_000_000);
+                assert_eq!(map.inside(outside), Some(id));
+                assert!(
+                    !taken.iter().any(|range| range.overlaps(IdRange { first: outside, size: 1 }))
+                );
+            }
+            assert_eq!(map.ranges().count(), 3);
+            taken.extend(map.ranges());
+        }
+        let scattered: Vec<u32> = (0..100).map(|n| n * 1_000_000).collect();
+        let error = id_map(1_000_000_000, &scattered, vec![]).unwrap_err();
+        assert!(error.message.contains("--userns=host"), "{error}");
     }
 
     #[test]

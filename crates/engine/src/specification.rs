@@ -93,7 +93,8 @@ impl Engine {
         let (cgroup_v1_procs, cgroup_v2) = cgroup_descriptors(cgroup, &mut descriptors)?;
         let mut sysctls = Vec::new();
         if namespaces.net == Source::Private {
-            sysctls = defaults::network_sysctls();
+            sysctls =
+                defaults::network_sysctls(container.id_range.map_or(u32::MAX, |map| map.size));
         }
         if namespaces.user == Source::Private {
             sysctls.extend(defaults::user_sysctls());

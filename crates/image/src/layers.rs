@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc;
 
 use bulkhead_types::image::{Descriptor, OCI_LAYER_GZIP};
-use bulkhead_types::{Digest, IdRange};
+use bulkhead_types::{Digest, IdMap};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -74,6 +74,24 @@ impl Content {
         text.parse().map_err(|_| ImageError::BadImage(format!("layer {diff_id} has no size")))
     }
 
+    /// Ids that own files of the layer and that no container has without being asked, one of each
+    /// window; a layer that was unpacked before they were noted has none.
+    pub fn layer_owners(&self, diff_id: Digest) -> Result<Vec<u32>, ImageError> {
+        let what = || format!("read the owners of layer {diff_id}");
+        let holder = self.layer_file(diff_id)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&holder, OWNERS, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(Vec::new()),
+            other => other.doing(what)?,
+        };
+        let mut text = String::new();
+        std::fs::File::from(file).take(4096).read_to_string(&mut text).doing(what)?;
+        let id = |word: &str| word.parse().ok();
+        text.split_whitespace().map(id).collect::<Option<_>>().ok_or_else(|| {
+            ImageError::BadImage(format!("the owners of layer {diff_id} are no numbers"))
+        })
+    }
+
     /// Removes an unpacked layer; a missing one is fine. It must not be mounted.
     pub fn delete_layer(&self, diff_id: Digest) -> Result<(), ImageError> {
         let name = self.scratch.name();
@@ -95,7 +113,7 @@ impl Content {
     pub fn commit_upper(
         &self,
         upper: BorrowedFd<'_>,
-        range: Option<IdRange>,
+        range: Option<IdMap>,
     ) -> Result<Option<Layer>, ImageError> {
         let upper =
             directory::open(upper, ".").doing(|| "open the container's files".to_owned())?;
@@ -152,7 +170,8 @@ impl Content {
         let unpacked = unpacked?;
         let size = blob.size();
         let digest = blob.commit(None)?;
-        if !self.has_layer(unpacked.diff_id) {
+        let diff_id = unpacked.diff_id;
+        if !self.has_layer(diff_id) {
             self.commit_tree(&name, unpacked)?;
         }
         let descriptor = Descriptor {
@@ -162,7 +181,7 @@ impl Content {
             platform: None,
             annotations: Default::default(),
         };
-        Ok(Layer { descriptor, diff_id: unpacked.diff_id })
+        Ok(Layer { descriptor, diff_id })
     }
 
     /// A directory in `tmp` with an empty tree to unpack into.
@@ -181,6 +200,11 @@ impl Content {
         let size = rustix::fs::openat(&holder, SIZE, flags, FILE_MODE).doing(what)?;
         let text = unpacked.size.to_string();
         std::fs::File::from(size).write_all(text.as_bytes()).doing(what)?;
+        if !unpacked.owners.is_empty() {
+            let owners = rustix::fs::openat(&holder, OWNERS, flags, FILE_MODE).doing(what)?;
+            let words: Vec<String> = unpacked.owners.iter().map(u32::to_string).collect();
+            std::fs::File::from(owners).write_all(words.join(" ").as_bytes()).doing(what)?;
+        }
         // One flush for all the files: an fsync for each takes minutes for a large image.
         rustix::fs::syncfs(&holder).doing(what)?;
         name.commit(self.layers.as_fd(), &unpacked.diff_id.hex()).doing(what).map(drop)
@@ -196,9 +220,10 @@ impl Content {
     }
 }
 
-/// What a layer's directory holds: the files, and how many bytes they are.
+/// What a layer's directory holds: the files, how many bytes they are, and whose ids they have.
 const TREE: &str = "fs";
 const SIZE: &str = "size";
+const OWNERS: &str = "owners";
 
 const CHUNK: usize = 256 << 10;
 const CHUNKS_AHEAD: usize = 8;

@@ -6,6 +6,7 @@
 //! an opaque directory has the attribute `trusted.overlay.opaque` (Linux:
 //! Documentation/filesystems/overlayfs.rst, "whiteouts and opaque directories").
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,6 +14,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use bulkhead_sys::path as below;
+use bulkhead_types::IdMap;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, XattrFlags, makedev};
 use rustix::io::Errno;
 
@@ -30,11 +32,14 @@ const PATH_LIMIT: usize = 4095;
 const NAME_LIMIT: usize = 255;
 
 /// What came out of an archive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unpacked {
     pub(crate) diff_id: bulkhead_types::Digest,
     /// Bytes of all files' content.
     pub(crate) size: u64,
+    /// One owner or group of each window of ids ([`IdMap::WINDOW`]) that is beyond what every
+    /// container has.
+    pub(crate) owners: BTreeSet<u32>,
 }
 
 /// Unpacks the (compressed) archive `stream` into the empty directory `root`.
@@ -45,7 +50,14 @@ pub(crate) fn unpack(
 ) -> Result<Unpacked, ImageError> {
     let plain = Plain::new(stream).map_err(unreadable)?;
     let mut archive = TarReader::new(plain);
-    let mut unpacker = Unpacker { root, parents, holder: None, directories: Vec::new(), size: 0 };
+    let mut unpacker = Unpacker {
+        root,
+        parents,
+        holder: None,
+        directories: Vec::new(),
+        size: 0,
+        owners: BTreeSet::new(),
+    };
     metadata::set_mode(unpacker.root.as_fd(), 0o755).doing(|| "set the mode of /".to_owned())?;
     let mut count = 0;
     while let Some(entry) = archive.next().map_err(unreadable)? {
@@ -56,9 +68,9 @@ pub(crate) fn unpack(
         unpacker.apply(&entry, &mut archive)?;
     }
     unpacker.finish()?;
-    let size = unpacker.size;
+    let (size, owners) = (unpacker.size, unpacker.owners);
     let (diff_id, _) = archive.into_inner().drain().map_err(unreadable)?;
-    Ok(Unpacked { diff_id, size })
+    Ok(Unpacked { diff_id, size, owners })
 }
 
 /// A stream error is the archive's fault, unless the disk could not be read.
@@ -79,10 +91,18 @@ struct Unpacker<'a> {
     /// Times of directories, to be set when nothing is made in them any more.
     directories: Vec<(Vec<u8>, Time)>,
     size: u64,
+    /// See [`Unpacked::owners`].
+    owners: BTreeSet<u32>,
 }
 
 impl Unpacker<'_> {
     fn apply(&mut self, entry: &Entry, content: &mut impl Read) -> Result<(), ImageError> {
+        for id in [entry.uid, entry.gid] {
+            // an archive of a great many owners is not to fill the memory: no map has them all
+            if id >= IdMap::SIZE && self.owners.len() < 64 {
+                self.owners.insert(id - id % IdMap::WINDOW);
+            }
+        }
         let path = clean(&entry.path)?;
         if path.is_empty() {
             if entry.kind != Kind::Directory {

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use bulkhead_types::IdRange;
+use bulkhead_types::IdMap;
 use rustix::fs::{FileType, Mode, OFlags, Stat, major, minor};
 
 use crate::error::{ImageError, While};
@@ -22,7 +22,7 @@ const NOBODY: u32 = 65534;
 /// sockets are left out (nobody listens on them in an image), and ids are translated by `range`.
 pub(crate) fn archive(
     upper: BorrowedFd<'_>,
-    range: Option<IdRange>,
+    range: Option<IdMap>,
     sink: &mut dyn Write,
 ) -> Result<(), ImageError> {
     let mut archive = TarWriter::new(io::BufWriter::with_capacity(64 << 10, sink));
@@ -35,7 +35,7 @@ pub(crate) fn archive(
 
 struct Walk<'a, W: Write> {
     archive: &'a mut TarWriter<W>,
-    range: Option<IdRange>,
+    range: Option<IdMap>,
     /// The first name of each file that has several.
     links: HashMap<(u64, u64), Vec<u8>>,
 }

@@ -95,10 +95,13 @@ pub fn readonly_paths(privileged: bool) -> Vec<String> {
 
 /// Lists sysctls of a private network namespace: with them ping and ports below 1024 work without
 /// `NET_RAW` and `NET_BIND_SERVICE`. Not to be written where the container uses the host's network.
-pub fn network_sysctls() -> Vec<(String, String)> {
-    // up to 65535 and not Docker's 2147483647, which a namespace of 65,536 ids refuses
+///
+/// `groups` is how many group ids from 0 on the container's user namespace has: Docker's 2147483647
+/// is refused where it has fewer.
+pub fn network_sysctls(groups: u32) -> Vec<(String, String)> {
+    let last = groups.clamp(1, 1 << 31) - 1;
     vec![
-        ("net.ipv4.ping_group_range".into(), "0 65535".into()),
+        ("net.ipv4.ping_group_range".into(), format!("0 {last}")),
         ("net.ipv4.ip_unprivileged_port_start".into(), "0".into()),
     ]
 }

@@ -1,4 +1,4 @@
-use bulkhead_types::IdRange;
+use bulkhead_types::IdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Landlock;
@@ -13,7 +13,7 @@ pub struct ContainerSpec {
     pub domainname: String,
     pub namespaces: Namespaces,
     /// The uid and gid mapping of a private user namespace.
-    pub id_range: Option<IdRange>,
+    pub id_range: Option<IdMap>,
     /// A detached mount of the root file system (fsmount(2) or open_tree(2)).
     pub rootfs: FdIndex,
     pub rootfs_readonly: bool,

@@ -6,7 +6,7 @@
 
 mod digest;
 mod id;
-mod id_range;
+mod id_map;
 pub mod image;
 pub mod oci;
 mod reference;
@@ -15,7 +15,7 @@ mod time;
 
 pub use digest::{Digest, Hasher, InvalidDigest};
 pub use id::{Id, InvalidId, InvalidName, Name};
-pub use id_range::IdRange;
+pub use id_map::{IdMap, IdRange, NoWindowLeft, Window};
 pub use jiff::Timestamp;
 pub use jiff::tz::TimeZone;
 pub use reference::{DEFAULT_DOMAIN, InvalidReference, Reference};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bulkhead_types::{Id, IdRange};
+use bulkhead_types::{Id, IdMap};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::net::{
@@ -198,7 +198,7 @@ impl Client {
     }
 
     /// A user namespace with this mapping, for id-mapped mounts. Made once for a range and kept.
-    pub fn user_namespace(&self, range: IdRange) -> Result<OwnedFd, WardenError> {
+    pub fn user_namespace(&self, range: IdMap) -> Result<OwnedFd, WardenError> {
         let (reply, mut descriptors) = self.call(Request::UserNamespace(range), Vec::new())?;
         descriptors.pop().ok_or_else(|| unexpected(&reply))
     }

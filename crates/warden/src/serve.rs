@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bulkhead_runtime::plan::Host;
 use bulkhead_runtime::{Seccomp, capabilities, seccomp};
-use bulkhead_types::{Id, IdRange};
+use bulkhead_types::{Id, IdMap};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
@@ -89,7 +89,7 @@ struct Warden {
     last_token: u64,
     clients: HashMap<u64, Connection>,
     processes: HashMap<Id, Process>,
-    user_namespaces: HashMap<IdRange, OwnedFd>,
+    user_namespaces: HashMap<IdMap, OwnedFd>,
     compartments: Compartments,
     ready: Ready,
     ending: bool,

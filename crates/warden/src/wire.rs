@@ -5,7 +5,7 @@ use std::io::{IoSlice, IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use bulkhead_types::{Id, IdRange};
+use bulkhead_types::{Id, IdMap};
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::net::{
@@ -34,7 +34,7 @@ pub enum Request {
     },
     List,
     Namespaces(Id),
-    UserNamespace(IdRange),
+    UserNamespace(IdMap),
     Forget(Id),
     ShutDown,
     /// How many compartments are kept ready from now on, where that is to change.

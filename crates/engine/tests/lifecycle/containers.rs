@@ -63,7 +63,7 @@ pub async fn a_container_is_isolated(rig: &mut Rig) {
     assert_eq!(code, 0, "{output}");
     assert_eq!(lines[..3], ["0", "inside", "pid 1"], "{output}");
     let first = rig.options.first_id.to_string();
-    assert!(lines[3].split_whitespace().eq(["0", &first, "65536"]), "{output}");
+    assert!(lines[3].split_whitespace().eq(["0", &first, "262144"]), "{output}");
     assert_eq!(lines[4], "2", "lo and eth0: {output}");
     assert!(output.contains("CapEff:\t00000000"), "{output}");
     assert!(output.contains("Seccomp:\t2"), "{output}");
@@ -144,7 +144,7 @@ pub async fn pause_freezes(rig: &mut Rig) {
     rig.done().await;
 }
 
-fn exec(command: &[&str]) -> CreateExec {
+pub fn exec(command: &[&str]) -> CreateExec {
     CreateExec {
         cmd: command.iter().map(|word| (*word).to_owned()).collect(),
         attach_stdout: true,

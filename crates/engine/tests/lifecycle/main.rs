@@ -7,6 +7,7 @@
 
 mod containers;
 mod failures;
+mod ids;
 mod networks;
 mod recovery;
 mod rig;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         containers::limits_hold,
         containers::privileges_are_what_was_asked_for,
         containers::many_at_once,
+        ids::large_ids_are_a_containers_own,
         failures::every_failure_is_told_and_leaves_nothing,
         failures::restarts_follow_the_policy,
         networks::links_names_and_published_ports,

@@ -5,13 +5,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use bulkhead_sys::process::{self, CLONE_NEWUSER};
-use bulkhead_types::IdRange;
+use bulkhead_types::IdMap;
 use rustix::fs::{Mode, OFlags, XattrFlags};
 
 use super::*;
 use crate::{Content, Layer};
 
-const RANGE: IdRange = IdRange { first: 1_000_000, size: 65_536 };
+const RANGE: IdMap = IdMap::new(1_000_000, 65_536);
 
 /// A user namespace with [`RANGE`], held by nothing but its descriptor.
 fn user_namespace() -> OwnedFd {

@@ -77,7 +77,7 @@ pub(super) fn describe(steps: &[Step], program: &Program, failure: &Failure) -> 
         Step::WorkingDirectory(path) => {
             format!("chdir to cwd ({:?}) set in config.json failed: {reason}", path.display())
         }
-        Step::LookUpUser(_) if !failure.detail.is_empty() => reason,
+        Step::LookUpUser(_) | Step::SetIdentity { .. } if !failure.detail.is_empty() => reason,
         Step::Sysctl { name, .. } => format!("sysctl {name:?} could not be set: {reason}"),
         // it names the profile
         Step::Label { .. } if !failure.detail.is_empty() => reason,

@@ -1,4 +1,4 @@
-use bulkhead_types::IdRange;
+use bulkhead_types::IdMap;
 
 use super::*;
 use crate::*;
@@ -47,7 +47,7 @@ fn container() -> ContainerSpec {
             cgroup: private,
             time: Source::Host,
         },
-        id_range: Some(IdRange { first: 100_000, size: 65_536 }),
+        id_range: Some(IdMap::new(100_000, 65_536)),
         rootfs: FdIndex(0),
         rootfs_readonly: true,
         mounts,

@@ -279,11 +279,15 @@ impl<'a> Walk<'a> {
                 if *keep_capabilities && user.uid != 0 {
                     process::keep_capabilities()?;
                 }
-                if *keep_groups {
-                    process::set_ids(user.uid, user.gid)?;
+                let set = if *keep_groups {
+                    process::set_ids(user.uid, user.gid)
                 } else {
-                    process::set_identity(user.uid, user.gid, &user.additional_gids)?;
+                    process::set_identity(user.uid, user.gid, &user.additional_gids)
+                };
+                if set == Err(Errno::INVAL) {
+                    self.detail = unmapped(user);
                 }
+                set?;
                 keep_memory_closed()
             }
             Step::SetCapabilities(sets) => identity::set_capabilities(*sets),
@@ -297,6 +301,20 @@ impl<'a> Walk<'a> {
             }
         }
     }
+}
+
+/// setuid(2) and its like say EINVAL to an id that the user namespace does not have, and its map
+/// cannot be changed any more (user_namespaces(7)).
+fn unmapped(user: &ResolvedUser) -> String {
+    let ResolvedUser { uid, gid, additional_gids, .. } = user;
+    let mut others = additional_gids.iter().filter(|id| *id != gid).map(u32::to_string);
+    let others = others.next().map_or_else(String::new, |first| {
+        others.fold(format!(" with the groups {first}"), |text, id| text + "," + &id)
+    });
+    format!(
+        "user {uid}:{gid}{others} is not among the ids of this container's user namespace, which are \
+         chosen when it is created: name it there with --user or --group-add, or use --userns=host"
+    )
 }
 
 /// Takes the first ids of a user namespace.

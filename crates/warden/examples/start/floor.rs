@@ -77,7 +77,7 @@ fn run(place: &Path, nodes: &[&str], layout: &Layout) -> Result<Duration> {
     })?;
     drop(theirs);
     for name in ["uid_map", "gid_map"] {
-        let line = format!("0 {} {}\n", RANGE.first, RANGE.size);
+        let line = RANGE.lines();
         std::fs::write(format!("/proc/{}/{name}", child.pid), line)?;
     }
     rustix::io::write(&ours, b"g")?;

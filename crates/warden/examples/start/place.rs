@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_runtime::cgroup::{Hierarchies, Layout};
 use bulkhead_sys::mount::{Depth, set_private};
-use bulkhead_types::IdRange;
+use bulkhead_types::IdMap;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags, fsconfig_create,
@@ -15,7 +15,7 @@ use rustix::mount::{
 
 use crate::Result;
 
-pub const RANGE: IdRange = IdRange { first: 1_000_000, size: 65_536 };
+pub const RANGE: IdMap = IdMap::new(1_000_000, 65_536);
 
 /// Removed with everything in it.
 pub struct Place(PathBuf);

@@ -114,7 +114,7 @@ fn specification() -> Result<ContainerSpec> {
         devices: Vec::new(),
         masked_paths: defaults::masked_paths(false),
         readonly_paths: defaults::readonly_paths(false),
-        sysctls: defaults::network_sysctls(),
+        sysctls: defaults::network_sysctls(RANGE.size),
         cgroup_v1_procs: Vec::new(),
         cgroup_v2: None,
         process: ProcessSpec {

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bulkhead_runtime::plan::Report;
 use bulkhead_sys::process::{Child, clone3};
-use bulkhead_types::IdRange;
+use bulkhead_types::IdMap;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
@@ -185,7 +185,7 @@ impl Warden {
     pub(super) fn order_compartment(
         &mut self,
         plan: &[u8],
-        range: IdRange,
+        range: IdMap,
         order: &spawn::Order<'_>,
     ) -> Option<Taken> {
         let stdio = order.stdio.child.as_ref();

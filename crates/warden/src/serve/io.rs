@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use bulkhead_sys::process::CLONE_NEWPID;
-use bulkhead_types::{Id, IdRange};
+use bulkhead_types::{Id, IdMap};
 use rustix::event::epoll::EventFlags;
 use rustix::fs::{OFlags, Timespec};
 use rustix::io::Errno;
@@ -42,7 +42,7 @@ pub(super) struct Stdio {
 
 impl Stdio {
     /// Makes pipes that belong to the container's root, so that it may open `/dev/stdout` anew.
-    pub fn pipes(null: &OwnedFd, stdin_open: bool, range: Option<IdRange>) -> Result<Self, Errno> {
+    pub fn pipes(null: &OwnedFd, stdin_open: bool, range: Option<IdMap>) -> Result<Self, Errno> {
         let owner = range.map_or(0, |range| range.first);
         let make = || {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;

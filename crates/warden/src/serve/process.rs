@@ -2,7 +2,7 @@ use std::os::fd::OwnedFd;
 
 use bulkhead_runtime::Plan;
 use bulkhead_runtime::plan::Failure;
-use bulkhead_types::{Id, IdRange};
+use bulkhead_types::{Id, IdMap};
 
 use super::io::Io;
 use super::{Caller, Watched};
@@ -28,7 +28,7 @@ pub(super) struct Process {
     pub forgetting: Option<Caller>,
     /// What it said of its failure; the answer is given when it says no more.
     pub failure: Option<Failure>,
-    pub range: Option<IdRange>,
+    pub range: Option<IdMap>,
     /// Its ids, limits and score were set before it was cloned.
     pub confined: bool,
     /// Its ids were, at least.

@@ -8,7 +8,7 @@ use bulkhead_runtime::{
     Capabilities, ContainerSpec, Device, FdIndex, Namespaces, Plan, ProcessSpec, Seccomp, User,
     capabilities, defaults,
 };
-use bulkhead_types::IdRange;
+use bulkhead_types::IdMap;
 
 use super::nursery::{Order, Received};
 use crate::wire;
@@ -35,14 +35,14 @@ fn container(host: &Host) -> ContainerSpec {
         hostname: "rehearsal".to_owned(),
         domainname: String::new(),
         namespaces: Namespaces::PRIVATE,
-        id_range: Some(IdRange { first: 1 << 20, size: 1 << 16 }),
+        id_range: Some(IdMap::new(1 << 20, 1 << 16)),
         rootfs: FdIndex(0),
         rootfs_readonly: false,
         mounts: defaults::mounts(false, defaults::SHM_SIZE),
         devices: defaults::DEVICES.iter().enumerate().map(device).collect(),
         masked_paths: defaults::masked_paths(false),
         readonly_paths: defaults::readonly_paths(false),
-        sysctls: defaults::network_sysctls(),
+        sysctls: defaults::network_sysctls(1 << 16),
         cgroup_v1_procs: (0..host.cgroups.len() as u16).map(FdIndex).collect(),
         cgroup_v2: None,
         process: ProcessSpec {

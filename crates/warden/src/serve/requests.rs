@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use bulkhead_runtime::plan::{KINDS, PlanError};
 use bulkhead_runtime::{Plan, Source as NamespaceSource};
 use bulkhead_sys::process::{CLONE_NEWUSER, clone3};
-use bulkhead_types::{Id, IdRange};
+use bulkhead_types::{Id, IdMap};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
@@ -156,7 +156,7 @@ impl Warden {
         &self,
         terminal: bool,
         stdin_open: bool,
-        range: Option<IdRange>,
+        range: Option<IdMap>,
     ) -> Result<Stdio, Fault> {
         if terminal {
             return Ok(Stdio::default());
@@ -307,7 +307,7 @@ impl Warden {
     }
 
     /// Makes a user namespace through a child that exists only for the moment.
-    fn user_namespace(&mut self, range: IdRange) -> Result<OwnedFd, Errno> {
+    fn user_namespace(&mut self, range: IdMap) -> Result<OwnedFd, Errno> {
         if let Some(known) = self.user_namespaces.get(&range) {
             return rustix::io::fcntl_dupfd_cloexec(known, 3);
         }

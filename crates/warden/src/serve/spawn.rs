@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use bulkhead_runtime::plan::{Beside, Failure, Report, Spawned, Surroundings};
 use bulkhead_runtime::{FdIndex, Plan};
 use bulkhead_sys::process::{CLONE_NEWUSER, Child};
-use bulkhead_types::{Id, IdRange};
+use bulkhead_types::{Id, IdMap};
 use rustix::event::epoll::EventFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -25,7 +25,7 @@ pub(super) struct Order<'a> {
     pub plan: Plan,
     pub descriptors: &'a [OwnedFd],
     pub cgroup: Option<FdIndex>,
-    pub range: Option<IdRange>,
+    pub range: Option<IdMap>,
     pub namespaces: i32,
     pub answer_early: bool,
     /// The process whose namespaces are joined, for exec.
@@ -187,11 +187,11 @@ impl Warden {
     }
 
     /// Writes the id mappings. Root writes them, so setgroups(2) stays allowed.
-    pub(super) fn map_ids(&self, pid: u32, range: IdRange) -> Result<(), Errno> {
-        let line = format!("0 {} {}\n", range.first, range.size);
+    pub(super) fn map_ids(&self, pid: u32, range: IdMap) -> Result<(), Errno> {
+        let lines = range.lines();
         for name in ["uid_map", "gid_map"] {
             let file = self.proc_file(pid, name, OFlags::WRONLY)?;
-            rustix::io::write(file, line.as_bytes())?;
+            rustix::io::write(file, lines.as_bytes())?;
         }
         Ok(())
     }

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use bulkhead_runtime::*;
 use bulkhead_sys::mount::{Depth, set_id_mapping};
-use bulkhead_types::{Id, IdRange};
+use bulkhead_types::{Id, IdMap};
 use bulkhead_warden::*;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-pub const RANGE: IdRange = IdRange { first: 1_000_000, size: 65_536 };
+pub const RANGE: IdMap = IdMap::new(1_000_000, 65_536);
 
 /// A warden, and the tree that its containers have as their root.
 pub struct Ship {
@@ -116,7 +116,7 @@ impl Ship {
             devices,
             masked_paths: defaults::masked_paths(false),
             readonly_paths: defaults::readonly_paths(false),
-            sysctls: defaults::network_sysctls(),
+            sysctls: defaults::network_sysctls(RANGE.size),
             cgroup_v1_procs: vec![],
             cgroup_v2: None,
             process: process(arguments),

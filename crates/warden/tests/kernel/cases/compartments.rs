@@ -134,7 +134,7 @@ fn one_that_died_is_not_missed() {
 fn a_range_that_cannot_be_mapped_is_said() {
     let ship = Ship::launch();
     let wish = ship.wish(&["true"]).change(|spec| {
-        spec.id_range = Some(bulkhead_types::IdRange { first: u32::MAX - 10, size: 20 });
+        spec.id_range = Some(bulkhead_types::IdMap::new(u32::MAX - 10, 20));
     });
     let error = ship.create(wish).unwrap_err().to_string();
     assert!(error.starts_with("map 20 ids from 4294967285"), "{error}");

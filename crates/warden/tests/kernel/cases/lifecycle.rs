@@ -153,7 +153,7 @@ fn bad_requests_are_refused() {
     };
     assert_eq!(refused(&limit), "error setting rlimit Nofile: invalid argument");
     let range = |spec: &mut ContainerSpec| {
-        spec.id_range = Some(bulkhead_types::IdRange { first: u32::MAX - 10, size: 20 });
+        spec.id_range = Some(bulkhead_types::IdMap::new(u32::MAX - 10, 20));
     };
     assert!(refused(&range).starts_with("map 20 ids from 4294967285"), "{}", refused(&range));
     let escape = |spec: &mut ContainerSpec| {
