@@ -437,3 +437,26 @@ fn limits_hold_policies_restart_and_nothing_is_left() -> Result<()> {
     assert_eq!(daemon.traces(0)?, before);
     Ok(())
 }
+
+#[test]
+fn no_byte_of_output_is_lost() -> Result<()> {
+    let daemon = daemon()?;
+    // The reader begins when the program has long written what every buffer on the way holds: what
+    // another container takes from its start to its end is long enough.
+    let line = "$CLI run -d --name one box sleep 1000 >/dev/null
+        { $CLI exec one dd if=/dev/zero bs=1M count=100 2>/dev/null; echo $? >$HERE/status; } |
+            { $CLI run --rm box true; wc -c; }; cat $HERE/status
+        { $CLI run --rm box sh -c 'dd if=/dev/zero bs=1M count=20 2>/dev/null; exit 5';
+            echo $? >$HERE/status; } | { $CLI run --rm box true; wc -c; }; cat $HERE/status
+        yes | $CLI run --rm -i box sh -c 'echo out; exit 6'; echo $?
+        $CLI rm -f one >/dev/null";
+    for said in daemon.each_cli(line)? {
+        let (code, errors) = (said.code, said.stderr.clone());
+        ensure!(
+            (code, &*said.stdout) == (0, "104857600\n0\n20971520\n5\nout\n6\n"),
+            "{code}: {}{errors}",
+            said.stdout
+        );
+    }
+    Ok(())
+}

@@ -103,7 +103,8 @@ impl Hijack {
         })?;
         let kind = content_type(output == Output::Raw, self.version);
         let Some(upgrade) = self.upgrade else {
-            let chunks = ReaderStream::new(stream).map_ok(move |bytes| output.form(bytes));
+            let chunks =
+                ReaderStream::with_capacity(stream, BUFFER).map_ok(move |bytes| output.form(bytes));
             let body = Body::from_stream(chunks);
             return Ok(([(CONTENT_TYPE, kind)], body).into_response());
         };
@@ -147,12 +148,15 @@ struct Client {
 
 /// Copies both ways. A client that shuts its sending side goes on receiving, since the CLI does so
 /// at once when stdin is not attached; the end of the container's side is the end of all.
+///
+/// Neither direction reads more before what it has read is written: a client that does not read
+/// holds the container's program back, and nothing is kept here but one buffer.
 async fn copy(client: Client, container: UnixStream, output: Output, detach: Option<DetachWatch>) {
     let (from_client, mut to_client) = client.stream.into_split();
+    let mut from_client = client.sent.chain(from_client);
     let (mut from_container, mut to_container) = container.into_split();
     let input = async {
-        let from_client = client.sent.chain(from_client);
-        if let Ok(Passed::Detached) = pass(from_client, &mut to_container, detach).await {
+        if let Ok(Passed::Detached) = pass(&mut from_client, &mut to_container, detach).await {
             return;
         }
         // A write that failed means that the container's side takes no more; its last output may
@@ -162,16 +166,34 @@ async fn copy(client: Client, container: UnixStream, output: Output, detach: Opt
     };
     let forward = async {
         head_is_read(to_client.as_ref()).await;
-        let copied = send(&mut from_container, &mut to_client, output).await;
-        let shut = to_client.shutdown().await;
-        copied.and(shut)
+        send(&mut from_container, &mut to_client, output).await
     };
-    tokio::select! {
-        () = input => {}
-        ended = forward => if let Err(error) = ended {
-            tracing::debug!("an attached client left: {error}");
-        }
+    let ended = tokio::select! {
+        () = input => Ok(()),
+        ended = forward => ended,
+    };
+    if let Err(error) = ended {
+        tracing::debug!("an attached client left: {error}");
+        return;
     }
+    // For the client this is the end of the output. The container's side ends with it.
+    drop((from_container, to_container));
+    if to_client.shutdown().await.is_ok() {
+        let _ = tokio::time::timeout(LINGER, discard(&mut from_client)).await;
+    }
+}
+
+/// How long a client may take to read the last of its output and to go; only one that neither goes
+/// nor stops sending takes so long.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// Reads to the end what a client still sends.
+///
+/// Where a socket is closed with something unread in it, its peer's reading ends with "connection
+/// reset by peer" (unix_release_sock in the kernel's net/unix/af_unix.c): `yes | docker run -i …`
+/// would fail with that in the place of the program's status.
+async fn discard(from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+    tokio::io::copy(from, &mut tokio::io::sink()).await.map(drop)
 }
 
 /// Waits until the client has read the answer's head.
@@ -189,22 +211,25 @@ async fn head_is_read(client: &UnixStream) {
     }
 }
 
+/// Passes the container's output on until its end; an error is that the client is gone.
 async fn send(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     output: Output,
 ) -> io::Result<()> {
-    if output != Output::Unframed {
-        return tokio::io::copy(from, to).await.map(drop);
-    }
-    let mut buffer = vec![0; 1 << 15];
+    let mut buffer = BytesMut::new();
     loop {
-        match from.read(&mut buffer).await? {
-            0 => return Ok(()),
-            count => to.write_all(&output.form(Bytes::copy_from_slice(&buffer[..count]))).await?,
+        buffer.reserve(BUFFER);
+        match from.read_buf(&mut buffer).await {
+            // The warden ends it; that it is gone as a whole is an end, too.
+            Ok(0) | Err(_) => return Ok(()),
+            Ok(_) => to.write_all(&output.form(buffer.split().freeze())).await?,
         }
     }
 }
+
+/// What is passed on at once: about what a socket takes.
+const BUFFER: usize = 64 << 10;
 
 /// How input ended.
 enum Passed {
@@ -213,12 +238,12 @@ enum Passed {
 }
 
 async fn pass(
-    mut from: impl AsyncRead + Unpin,
+    from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     detach: Option<DetachWatch>,
 ) -> io::Result<Passed> {
     let Some(mut detach) = detach else {
-        tokio::io::copy(&mut from, to).await?;
+        tokio::io::copy(from, to).await?;
         return Ok(Passed::All);
     };
     let mut buffer = [0; 4096];
@@ -270,6 +295,31 @@ mod tests {
         client.read_to_end(&mut rest).await.expect("the end");
         container.read_to_end(&mut rest).await.expect("input and its end");
         assert_eq!(rest, b"in");
+        drop(client);
+        copying.await.expect("ends with the client");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_on_sees_the_end_and_no_error() {
+        let (mut client, server) = UnixStream::pair().expect("a pair");
+        let (mut container, ours) = UnixStream::pair().expect("a pair");
+        let server = Client { stream: server, sent: Bytes::new() };
+        let copying = tokio::spawn(copy(server, ours, Output::Framed, None));
+        container.write_all(b"out").await.expect("room");
+        // as `yes |` does: more than every buffer holds, and nobody takes it
+        let (mut from_server, mut to_server) = client.split();
+        let sends = async { while to_server.write_all(&[b'y'; 4096]).await.is_ok() {} };
+        let ends = async {
+            let mut first = [0; 3];
+            from_server.read_exact(&mut first).await.expect("the output");
+            drop(container);
+            let mut output = Vec::new();
+            from_server.read_to_end(&mut output).await.expect("an end");
+            output
+        };
+        let rest = tokio::select! { () = sends => panic!("nobody takes it"), rest = ends => rest };
+        assert_eq!(rest, b"");
+        drop(client);
         copying.await.expect("ends with the client");
     }
 

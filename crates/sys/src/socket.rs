@@ -1,8 +1,14 @@
 //! What rustix does not ask of sockets.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, socketpair};
+
+/// A pair of sockets for messages between a parent and its child (unix(7), `SOCK_SEQPACKET`).
+pub fn control_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+}
 
 /// Memory, in bytes, that holds what was sent on a Unix stream socket and not read by the peer yet;
 /// 0 once all is read (unix(7), `SIOCOUTQ`).
@@ -16,8 +22,6 @@ pub fn unread_by_peer(socket: BorrowedFd<'_>) -> Result<u32, Errno> {
 
 /// Brings up the loopback interface of this thread's network namespace (netdevice(7)).
 pub fn bring_up_loopback() -> Result<(), Errno> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-
     let flags = SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
     // SAFETY: all-zero bytes are a valid ifreq, a name and a union of integers and addresses.

@@ -39,7 +39,7 @@ pub enum Log {
 ///
 /// Without a terminal, output is in Docker's frames (`[stream, 0, 0, 0, u32 length]`, 1 stdout,
 /// 2 stderr); with one it is raw. The warden shuts the socket down when the process has ended and
-/// all its output is sent. A reader that falls behind a bounded buffer is dropped.
+/// all its output is sent. A reader that is behind holds the program back, as that of a pipe does.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Attachment {
     pub socket: FdIndex,

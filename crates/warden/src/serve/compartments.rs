@@ -1,6 +1,11 @@
 //! The warden's side of ready compartments: a few of them, built while nothing else is to do.
 //!
-//! Without one (none left, another shape, the nursery gone) a container is cloned from here, with
+//! A compartment is an empty container: a process that waits in new namespaces for what it shall
+//! run (see [`super::zygote`]). To make namespaces is most of what a start takes, so it is done
+//! before anybody asks; the name is that of a ship's watertight rooms below the deck, the bulkheads
+//! of which keep the water of one out of the next.
+//!
+//! Without one (none left, another shape, the zygote gone) a container is cloned from here, with
 //! the same plan.
 
 use std::collections::BTreeMap;
@@ -8,15 +13,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bulkhead_runtime::plan::Report;
 use bulkhead_sys::process::{Child, clone3};
+use bulkhead_sys::socket::control_pair;
 use bulkhead_types::IdMap;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
+use rustix::net::SendFlags;
 use rustix::process::{Resource, Rlimit, WaitId, WaitIdOptions, waitid};
 
-use super::io::monotonic;
-use super::nursery;
-use super::{Caller, Source, Warden, Watched, spawn};
+use super::clock::monotonic;
+use super::connections::Caller;
+use super::order::Order;
+use super::poller::{Source, Watched};
+use super::process::NewProcess;
+use super::{Warden, zygote};
 use crate::wire::{Packet, Reply};
 
 /// How many are kept unless a client says otherwise.
@@ -26,7 +35,7 @@ const USUAL: usize = 2;
 const QUIET: i64 = 20_000_000;
 
 pub(super) struct Compartments {
-    nursery: Option<Nursery>,
+    zygote: Option<Zygote>,
     size: usize,
     all: BTreeMap<u64, Compartment>,
     last: u64,
@@ -36,7 +45,7 @@ pub(super) struct Compartments {
     callers: Vec<Caller>,
 }
 
-struct Nursery {
+struct Zygote {
     socket: Watched,
     pidfd: OwnedFd,
 }
@@ -44,7 +53,7 @@ struct Nursery {
 struct Compartment {
     /// Without it, it is ending.
     control: Option<Watched>,
-    /// With its pid, once the nursery has told it.
+    /// With its pid, once the zygote has told it.
     pidfd: Option<(u32, Watched)>,
     /// It is in its namespaces and waits for an order.
     made: bool,
@@ -67,7 +76,7 @@ pub(super) struct Taken {
 impl Compartments {
     pub fn new() -> Self {
         Self {
-            nursery: None,
+            zygote: None,
             size: USUAL,
             all: BTreeMap::new(),
             last: 0,
@@ -82,7 +91,7 @@ impl Compartments {
     }
 
     pub fn deadline(&self) -> Option<i64> {
-        self.refill.filter(|_| self.nursery.is_some())
+        self.refill.filter(|_| self.zygote.is_some())
     }
 
     fn ready(&self) -> impl Iterator<Item = &(u32, Watched)> {
@@ -96,23 +105,23 @@ impl Compartments {
 }
 
 impl Warden {
-    /// Starts the nursery; for the time before the first client, see there.
-    pub(super) fn start_nursery(&mut self) -> Result<(), Errno> {
-        let (ours, theirs) = sockets()?;
+    /// Starts the zygote; for the time before the first client, see there.
+    pub(super) fn start_zygote(&mut self) -> Result<(), Errno> {
+        let (ours, theirs) = control_pair()?;
         let Child { pidfd, .. } =
-            clone3(0, None, || nursery::serve(theirs.as_fd(), &self.ready.host))?;
-        let socket = self.watch(ours, Source::Nursery, EventFlags::IN)?;
-        self.compartments.nursery = Some(Nursery { socket, pidfd });
+            clone3(0, None, || zygote::serve(theirs.as_fd(), &self.ready.host))?;
+        let socket = self.poller.watch(ours, Source::Zygote, EventFlags::IN)?;
+        self.compartments.zygote = Some(Zygote { socket, pidfd });
         Ok(())
     }
 
-    /// The nursery never says anything: its socket has ended.
-    pub(super) fn bury_nursery(&mut self) {
-        if let Some(nursery) = self.compartments.nursery.take() {
-            self.unwatch(nursery.socket);
-            let _ = waitid(WaitId::PidFd(nursery.pidfd.as_fd()), WaitIdOptions::EXITED);
+    /// The zygote never says anything: its socket has ended.
+    pub(super) fn reap_zygote(&mut self) {
+        if let Some(zygote) = self.compartments.zygote.take() {
+            self.poller.unwatch(zygote.socket);
+            let _ = waitid(WaitId::PidFd(zygote.pidfd.as_fd()), WaitIdOptions::EXITED);
         }
-        self.tell_of_compartments();
+        self.answer_when_ready();
     }
 
     /// Builds what is missing, once nothing has been started for a moment.
@@ -126,35 +135,38 @@ impl Warden {
                 break;
             }
         }
-        self.tell_of_compartments();
+        self.answer_when_ready();
     }
 
     fn build(&mut self) -> Result<(), Errno> {
-        let (ours, theirs) = sockets()?;
-        let nursery = self.compartments.nursery.as_ref().ok_or(Errno::PIPE)?;
+        let (ours, theirs) = control_pair()?;
+        let zygote = self.compartments.zygote.as_ref().ok_or(Errno::PIPE)?;
         let packet = Packet::new(&(), vec![theirs])?;
-        packet.send(nursery.socket.as_fd(), SendFlags::DONTWAIT)?;
+        packet.send(zygote.socket.as_fd(), SendFlags::DONTWAIT)?;
         let key = self.compartments.last + 1;
         self.compartments.last = key;
-        let control = self.watch(ours, Source::Compartment(key), EventFlags::IN)?;
+        let control = self.poller.watch(ours, Source::Compartment(key), EventFlags::IN)?;
         let compartment = Compartment { control: Some(control), pidfd: None, made: false };
         self.compartments.all.insert(key, compartment);
         Ok(())
     }
 
-    /// Hears a compartment that is being built, and sees to the end of one.
-    pub(super) fn tend(&mut self, key: u64) {
+    /// Takes what a compartment says that is being built, and sees to the end of one.
+    pub(super) fn poll_compartment(&mut self, key: u64) {
         let Some(mut it) = self.compartments.all.remove(&key) else { return };
         while let Some(control) = &it.control {
             match Report::receive(control.as_fd()) {
                 Err(Errno::AGAIN) => break,
                 Ok(Some((Report::Cloned { pid }, Some(pidfd)))) => {
-                    let watched = self.watch(pidfd, Source::Compartment(key), EventFlags::IN);
+                    let watched =
+                        self.poller.watch(pidfd, Source::Compartment(key), EventFlags::IN);
                     it.pidfd = watched.ok().map(|pidfd| (pid, pidfd));
                 }
                 Ok(Some((Report::Unshared, _))) => it.made = true,
-                // it has failed or is dead
-                Ok(_) | Err(_) => self.dismiss(&mut it),
+                // It has failed, and ends. Its pid may come after that, from the zygote, and
+                // without it nobody would reap it.
+                Ok(Some(_)) => it.made = false,
+                Ok(None) | Err(_) => self.dismiss(&mut it),
             }
         }
         if it.is_ready() && self.compartments.count() >= self.compartments.size {
@@ -165,19 +177,19 @@ impl Warden {
             if let Ok(None) = waitid(WaitId::PidFd(pidfd.as_fd()), options) {
                 self.compartments.all.insert(key, it);
             } else {
-                it.pidfd.into_iter().for_each(|(_, pidfd)| self.unwatch(pidfd));
-                it.control.into_iter().for_each(|control| self.unwatch(control));
+                it.pidfd.into_iter().for_each(|(_, pidfd)| self.poller.unwatch(pidfd));
+                it.control.into_iter().for_each(|control| self.poller.unwatch(control));
             }
         } else if it.control.is_some() {
             self.compartments.all.insert(key, it);
         }
-        self.tell_of_compartments();
+        self.answer_when_ready();
     }
 
     /// Without its socket a compartment is sure to end.
     fn dismiss(&mut self, it: &mut Compartment) {
         if let Some(control) = it.control.take() {
-            self.unwatch(control);
+            self.poller.unwatch(control);
         }
     }
 
@@ -186,15 +198,15 @@ impl Warden {
         &mut self,
         plan: &[u8],
         range: IdMap,
-        order: &spawn::Order<'_>,
+        new: &NewProcess<'_>,
     ) -> Option<Taken> {
-        let stdio = order.stdio.child.as_ref();
+        let stdio = new.stdio.child.as_ref();
         let all: Vec<BorrowedFd<'_>> =
-            order.descriptors.iter().chain(stdio.into_iter().flatten()).map(AsFd::as_fd).collect();
-        let harmless = order.plan.limits.iter().all(is_harmless);
-        let message = nursery::Order {
+            new.descriptors.iter().chain(stdio.into_iter().flatten()).map(AsFd::as_fd).collect();
+        let harmless = new.plan.limits.iter().all(is_harmless);
+        let message = Order {
             plan: plan.into(),
-            cgroup: order.cgroup,
+            cgroup: new.cgroup,
             stdio: stdio.is_some(),
             waits: !harmless,
         };
@@ -207,8 +219,9 @@ impl Warden {
                 return None;
             };
             // The clone inherits them. Where they cannot be set, the clone from here says why.
-            let confined = !harmless || self.confine(pid, &order.plan).is_ok();
+            let confined = !harmless || self.ready.confine(pid, &new.plan).is_ok();
             let ordered = self
+                .ready
                 .map_ids(pid, range)
                 .and(if confined { Ok(()) } else { Err(Errno::INVAL) })
                 .and_then(|()| packet.send(control.as_fd(), SendFlags::DONTWAIT));
@@ -218,7 +231,7 @@ impl Warden {
             // dead, or of no use any more
             let gone = Compartment { control: None, pidfd: Some((pid, pidfd)), made: true };
             self.compartments.all.insert(key, gone);
-            self.unwatch(control);
+            self.poller.unwatch(control);
         }
     }
 
@@ -237,12 +250,12 @@ impl Warden {
             self.compartments.refill = Some(monotonic());
             self.refill_compartments();
         } else {
-            self.tell_of_compartments();
+            self.answer_when_ready();
         }
     }
 
     /// Answers those who wait for all to be ready, once nothing is left to wait for.
-    fn tell_of_compartments(&mut self) {
+    fn answer_when_ready(&mut self) {
         let it = &self.compartments;
         if it.deadline().is_some() || it.all.values().any(|it| !it.is_ready()) {
             return;
@@ -264,9 +277,4 @@ fn is_harmless((resource, limit): &(Resource, Rlimit)) -> bool {
         Resource::Core | Resource::Memlock | Resource::Msgqueue | Resource::Sigpending => true,
         _ => false,
     }
-}
-
-/// A control socket: the warden's end and the child's.
-pub(super) fn sockets() -> Result<(OwnedFd, OwnedFd), Errno> {
-    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }

@@ -50,8 +50,6 @@ pub(super) fn prepare(socket: &Path) -> std::io::Result<Ready> {
         let text = format!("another warden serves {}: {error}", socket.display());
         std::io::Error::new(std::io::ErrorKind::AddrInUse, text)
     })?;
-    let exits =
-        OpenOptions::new().create(true).append(true).open(socket.with_extension("exits"))?;
     // with the lock held, what lies there is left by a warden that is gone
     match rustix::fs::unlinkat(&directory, &name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
@@ -80,7 +78,7 @@ pub(super) fn prepare(socket: &Path) -> std::io::Result<Ready> {
     let most = Rlimit { current: descriptors.maximum, ..descriptors };
     setrlimit(Resource::Nofile, most)?;
     let lock = OwnedFd::from(lock);
-    Ok(Ready { listener, directory, name, exits, _lock: lock, proc, null, host, descriptors })
+    Ok(Ready { listener, directory, name, _lock: lock, proc, null, host, descriptors })
 }
 
 /// Tells the starter that connections are accepted, and lets go of its standard streams.

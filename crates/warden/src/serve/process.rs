@@ -1,19 +1,38 @@
-use std::os::fd::OwnedFd;
+//! What the warden knows of one process.
 
-use bulkhead_runtime::Plan;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
 use bulkhead_runtime::plan::Failure;
+use bulkhead_runtime::{FdIndex, Plan};
 use bulkhead_types::{Id, IdMap};
 
-use super::io::Io;
-use super::{Caller, Watched};
+use super::connections::Caller;
+use super::poller::Watched;
+use super::streams::{Io, Stdio};
 use crate::protocol::{Exit, Known, StartFailure, State};
+
+/// What a new process is made of.
+pub(super) struct NewProcess<'a> {
+    pub id: Id,
+    pub container: Id,
+    pub plan: Plan,
+    pub descriptors: &'a [OwnedFd],
+    pub cgroup: Option<FdIndex>,
+    pub range: Option<IdMap>,
+    pub namespaces: i32,
+    pub answer_early: bool,
+    /// The process whose namespaces are joined, for exec.
+    pub beside: Option<BorrowedFd<'a>>,
+    pub stdio: Stdio,
+    pub io: Io,
+}
 
 /// A process that the warden has cloned: a container's first, or one that exec added.
 pub(super) struct Process {
     pub id: Id,
     /// Itself for a container's first process.
     pub container: Id,
-    pub plan: Plan,
+    pub origin: Origin,
     /// 0 until it is cloned.
     pub pid: u32,
     pub pidfd: Option<Watched>,
@@ -46,6 +65,12 @@ pub(super) struct Process {
     pub deadline: Option<i64>,
 }
 
+/// Where a process comes from.
+pub(super) enum Origin {
+    /// This warden made it.
+    Plan(Plan),
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Walks the plan; a container up to the point where it waits.
@@ -58,12 +83,34 @@ pub(super) enum Phase {
 }
 
 impl Process {
-    pub fn is_container(&self) -> bool {
-        self.id == self.container
+    pub fn new(new: NewProcess<'_>, caller: Caller) -> Self {
+        Self {
+            id: new.id,
+            container: new.container,
+            origin: Origin::Plan(new.plan),
+            pid: 0,
+            pidfd: None,
+            control: None,
+            helper: None,
+            phase: Phase::Preparing,
+            prepared: false,
+            caller: Some(caller),
+            forgetting: None,
+            failure: None,
+            range: new.range,
+            confined: false,
+            mapped: false,
+            answer_early: new.answer_early,
+            answered: false,
+            namespaces: new.namespaces,
+            io: new.io,
+            ended: None,
+            deadline: None,
+        }
     }
 
-    pub fn is_running(&self) -> bool {
-        self.pidfd.is_some()
+    pub fn is_container(&self) -> bool {
+        self.id == self.container
     }
 
     pub fn known(&self) -> Known {
@@ -76,10 +123,20 @@ impl Process {
     }
 
     pub fn start_failure(&self, failure: &Failure) -> StartFailure {
-        StartFailure { message: self.plan.describe(failure), errno: failure.errno }
+        let Origin::Plan(plan) = &self.origin;
+        StartFailure { message: plan.describe(failure), errno: failure.errno }
     }
 
     pub fn pidfd_copy(&self) -> Option<OwnedFd> {
         self.pidfd.as_ref().and_then(|pidfd| pidfd.fd.try_clone().ok())
+    }
+
+    /// The warden could not do its part: the child is ended, and says no more.
+    pub fn give_up(&mut self, failure: Failure) {
+        self.failure = Some(failure);
+        if let Some(pidfd) = &self.pidfd {
+            let kill = rustix::process::Signal::KILL;
+            let _ = rustix::process::pidfd_send_signal(pidfd, kill);
+        }
     }
 }

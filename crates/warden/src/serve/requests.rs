@@ -9,14 +9,13 @@ use bulkhead_types::{Id, IdMap};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
-use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::io::{Io, Stdio};
+use super::Warden;
+use super::connections::Caller;
 use super::log::LogFile;
-use super::process::Phase;
-use super::spawn::Order;
-use super::{Caller, Warden, is_alive};
-use crate::protocol::{Attachment, CreateContainer, Exec, Log, StartFailure};
+use super::process::{NewProcess, Phase};
+use super::streams::{Io, Stdio};
+use crate::protocol::{Attachment, CreateContainer, Exec, Log, StartFailure, State};
 use crate::wire::{Fault, Reply, Request};
 
 impl Warden {
@@ -99,8 +98,7 @@ impl Warden {
         let terminal = spec.process.terminal;
         let range = spec.id_range.filter(|_| spec.namespaces.user != NamespaceSource::Host);
         let stdio = self.stdio(terminal, stdin_open, range)?;
-        let io = Io { terminal, stdin_once, log, ..Io::default() };
-        let order = Order {
+        let new = NewProcess {
             id,
             container: id,
             plan,
@@ -111,10 +109,9 @@ impl Warden {
             answer_early,
             beside: None,
             stdio,
-            io,
+            io: Io::new(terminal, stdin_once, log),
         };
-        self.spawn(order, caller).map_err(|errno| failed("clone", errno))?;
-        self.attach_all(id, &attachments, &descriptors)
+        self.launch(new, &attachments, caller)
     }
 
     fn exec(
@@ -135,7 +132,7 @@ impl Warden {
         let plan = Plan::exec(&process, &request.cgroup_v1_procs, namespaces).map_err(unplanned)?;
         let terminal = process.terminal;
         let stdio = self.stdio(terminal, request.stdin_open, range)?;
-        let order = Order {
+        let new = NewProcess {
             id,
             container,
             plan,
@@ -146,10 +143,30 @@ impl Warden {
             answer_early: false,
             beside: Some(pidfd.as_fd()),
             stdio,
-            io: Io { terminal, stdin_once: true, ..Io::default() },
+            io: Io::new(terminal, true, None),
         };
-        self.spawn(order, caller).map_err(|errno| failed("clone", errno))?;
-        self.attach_all(id, &request.attachments, &descriptors)
+        self.launch(new, &request.attachments, caller)
+    }
+
+    /// Makes a process, with the clients that wait for its output.
+    fn launch(
+        &mut self,
+        new: NewProcess<'_>,
+        attachments: &[Attachment],
+        caller: Caller,
+    ) -> Result<(), Fault> {
+        let (id, descriptors) = (new.id, new.descriptors);
+        self.spawn(new, caller).map_err(|errno| failed("clone", errno))?;
+        let Some(process) = self.processes.get_mut(&id) else { return Ok(()) };
+        for Attachment { socket, stdin, stdout, stderr } in attachments {
+            let socket = descriptors.get(usize::from(socket.0));
+            if let Some(Ok(socket)) = socket.map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 3)) {
+                let streams = [*stdin, *stdout, *stderr];
+                // one client less is no reason not to start
+                let _ = process.io.attach(&mut self.poller, id, socket, streams);
+            }
+        }
+        Ok(())
     }
 
     fn stdio(
@@ -165,24 +182,6 @@ impl Warden {
             .map_err(|errno| failed("make pipes", errno))
     }
 
-    fn attach_all(
-        &mut self,
-        id: Id,
-        attachments: &[Attachment],
-        descriptors: &[OwnedFd],
-    ) -> Result<(), Fault> {
-        let Some(mut process) = self.processes.remove(&id) else { return Ok(()) };
-        for Attachment { socket, stdin, stdout, stderr } in attachments {
-            let socket = descriptors.get(usize::from(socket.0));
-            if let Some(Ok(socket)) = socket.map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 3)) {
-                // one client less is no reason not to start
-                let _ = self.attach(&mut process, socket, [*stdin, *stdout, *stderr]);
-            }
-        }
-        self.processes.insert(id, process);
-        Ok(())
-    }
-
     fn attach_later(
         &mut self,
         id: Id,
@@ -190,12 +189,11 @@ impl Warden {
         streams: [bool; 3],
     ) -> Result<(), Fault> {
         let socket = descriptors.pop().ok_or_else(|| Fault::Refused("no socket".to_owned()))?;
-        let mut process = self.processes.remove(&id).ok_or(Fault::Unknown(id))?;
-        let attached = self.attach(&mut process, socket, streams);
+        let process = self.processes.get_mut(&id).ok_or(Fault::Unknown(id))?;
+        let attached = process.io.attach(&mut self.poller, id, socket, streams);
         if matches!(process.phase, Phase::Exited(_)) {
-            self.end_attached(&mut process);
+            self.close_streams(id);
         }
-        self.processes.insert(id, process);
         attached.map_err(|errno| Fault::Refused(format!("attach: {errno}")))
     }
 
@@ -229,21 +227,15 @@ impl Warden {
         let process = self.processes.get_mut(&id).ok_or(Fault::Unknown(id))?;
         match process.phase {
             Phase::Exited(_) => {
-                let execs: Vec<Id> = self
+                // An exec that is still being made answers its caller when its helper has ended.
+                let ended: Vec<Id> = self
                     .processes
                     .values()
-                    .filter(|it| it.id == id || (it.container == id && !it.is_running()))
+                    .filter(|it| it.container == id && matches!(it.phase, Phase::Exited(_)))
                     .map(|it| it.id)
                     .collect();
-                for id in execs {
-                    if let Some(mut process) = self.processes.remove(&id) {
-                        self.close_output(&mut process);
-                        self.drop_attached(&mut process);
-                        for output in process.io.outputs.into_iter().flatten() {
-                            self.unwatch(output);
-                        }
-                    }
-                }
+                self.remove(id);
+                ended.into_iter().for_each(|exec| self.remove(exec));
                 Ok(true)
             }
             Phase::Preparing | Phase::Created => {
@@ -268,7 +260,8 @@ impl Warden {
         const AT_ONCE: usize = 200;
         let mut all = Vec::new();
         for process in self.processes.values().filter(|it| it.is_container()) {
-            let pidfd = process.pidfd_copy().filter(|_| is_alive(process.known().state));
+            let ended = matches!(process.known().state, State::Exited(_));
+            let pidfd = process.pidfd_copy().filter(|_| !ended);
             all.push((process.known(), pidfd));
         }
         loop {
@@ -285,11 +278,11 @@ impl Warden {
 
     fn resize(&mut self, id: Id, rows: u16, columns: u16) -> Result<(), Fault> {
         let process = self.processes.get(&id).ok_or(Fault::Unknown(id))?;
-        let (true, Some(terminal)) = (process.io.terminal, &process.io.outputs[0]) else {
-            return Err(Fault::Refused("the process has no terminal".to_owned()));
-        };
-        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(terminal, size).map_err(|errno| Fault::Refused(format!("resize: {errno}")))
+        match process.io.resize(rows, columns) {
+            None => Err(Fault::Refused("the process has no terminal".to_owned())),
+            Some(Err(errno)) => Err(Fault::Refused(format!("resize: {errno}"))),
+            Some(Ok(())) => Ok(()),
+        }
     }
 
     fn namespaces(&mut self, id: Id) -> Result<(Reply, Vec<OwnedFd>), Fault> {
@@ -299,7 +292,7 @@ impl Warden {
         }
         let (mut names, mut descriptors) = (Vec::new(), Vec::new());
         for name in ["pid", "net", "ipc", "mnt", "uts", "user", "cgroup", "time"] {
-            let file = self.proc_file(process.pid, &format!("ns/{name}"), OFlags::RDONLY);
+            let file = self.ready.proc_file(process.pid, &format!("ns/{name}"), OFlags::RDONLY);
             descriptors.push(file.map_err(|errno| Fault::Refused(format!("{name}: {errno}")))?);
             names.push(name.to_owned());
         }
@@ -318,8 +311,9 @@ impl Warden {
             }
         })?;
         let made = self
+            .ready
             .map_ids(child.pid, range)
-            .and_then(|()| self.proc_file(child.pid, "ns/user", OFlags::RDONLY));
+            .and_then(|()| self.ready.proc_file(child.pid, "ns/user", OFlags::RDONLY));
         pidfd_send_signal(&child.pidfd, Signal::KILL)?;
         waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED)?;
         let made = made?;

@@ -1,38 +1,24 @@
 //! Making a process: descriptors, the clone, the id mappings, and the reports of the child.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
+use bulkhead_runtime::Plan;
 use bulkhead_runtime::plan::{Beside, Failure, Report, Spawned, Surroundings};
-use bulkhead_runtime::{FdIndex, Plan};
 use bulkhead_sys::process::{CLONE_NEWUSER, Child};
 use bulkhead_types::{Id, IdMap};
 use rustix::event::epoll::EventFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Resource, WaitId, WaitIdOptions, pidfd_open, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, waitid,
+};
 
-use super::compartments::{Taken, sockets};
-use super::io::{Io, Stdio};
-use super::process::{Phase, Process};
-use super::{Caller, Source, Warden, now};
-use crate::protocol::{Event, Exit};
-use crate::wire::{Fault, Reply};
-
-/// What a new process is made of.
-pub(super) struct Order<'a> {
-    pub id: Id,
-    pub container: Id,
-    pub plan: Plan,
-    pub descriptors: &'a [OwnedFd],
-    pub cgroup: Option<FdIndex>,
-    pub range: Option<IdMap>,
-    pub namespaces: i32,
-    pub answer_early: bool,
-    /// The process whose namespaces are joined, for exec.
-    pub beside: Option<BorrowedFd<'a>>,
-    pub stdio: Stdio,
-    pub io: Io,
-}
+use super::compartments::Taken;
+use super::connections::{Caller, Connections};
+use super::poller::{Poller, Source};
+use super::process::{NewProcess, Origin, Phase, Process};
+use super::{Ready, Warden};
+use crate::wire::Reply;
 
 /// How a process came about.
 enum Made {
@@ -42,110 +28,150 @@ enum Made {
     Now(Spawned, OwnedFd),
 }
 
+/// What a parent needs at hand while it sees to one of its children.
+pub(super) struct Parent<'a> {
+    pub poller: &'a mut Poller,
+    pub connections: &'a mut Connections,
+    pub ready: &'a Ready,
+}
+
 impl Warden {
-    /// Clones the process and lets it walk its plan.
-    pub(super) fn spawn(&mut self, mut order: Order<'_>, caller: Caller) -> Result<(), Errno> {
-        let (id, range, descriptors) = (order.id, order.range, order.descriptors);
+    /// A process where it stands in the table, and what its parent needs to see to it.
+    pub(super) fn parent_of(&mut self, id: Id) -> Option<(Parent<'_>, &mut Process)> {
+        let Self { poller, connections, ready, processes, .. } = self;
+        Some((Parent { poller, connections, ready }, processes.get_mut(&id)?))
+    }
+
+    /// Clones the process and lets it walk its plan. Without an error, the caller is answered when
+    /// the child has spoken.
+    pub(super) fn spawn(&mut self, mut new: NewProcess<'_>, caller: Caller) -> Result<(), Errno> {
+        let (id, range) = (new.id, new.range);
         self.compartments.postpone();
         let mut taken = None;
-        if let (Some(range), None, true) = (range, order.beside, order.plan.fits_ahead()) {
-            let bytes = order.plan.encode().map_err(|_| Errno::INVAL)?;
-            taken = self.order_compartment(&bytes, range, &order);
+        if let (Some(range), None, true) = (range, new.beside, new.plan.fits_ahead()) {
+            let bytes = new.plan.encode().map_err(|_| Errno::INVAL)?;
+            taken = self.order_compartment(&bytes, range, &new);
             if taken.is_none() {
-                order.plan = Plan::decode(&bytes).map_err(|_| Errno::INVAL)?;
+                new.plan = Plan::decode(&bytes).map_err(|_| Errno::INVAL)?;
             }
         }
         let made = match taken {
             Some(taken) => Made::Ahead(taken),
-            None => {
-                let (ours, theirs) = sockets()?;
-                let stdio = order.stdio.child.as_ref().map(|ends| ends.each_ref().map(AsFd::as_fd));
-                let surroundings = Surroundings { descriptors, control: theirs.as_fd(), stdio };
-                let beside =
-                    order.beside.map(|pidfd| Beside { pidfd, namespaces: order.namespaces });
-                let cgroup = order.cgroup.and_then(|it| descriptors.get(usize::from(it.0)));
-                Made::Now(
-                    order.plan.spawn(&surroundings, cgroup.map(AsFd::as_fd), beside, &[])?,
-                    ours,
-                )
-            }
+            None => clone(&mut new)?,
         };
-
-        let mut process = Process {
-            id,
-            container: order.container,
-            plan: order.plan,
-            pid: 0,
-            pidfd: None,
-            control: None,
-            helper: None,
-            phase: Phase::Preparing,
-            caller: Some(caller),
-            forgetting: None,
-            failure: None,
-            range,
-            confined: matches!(made, Made::Ahead(Taken { confined: true, .. })),
-            mapped: matches!(made, Made::Ahead(_)),
-            answer_early: order.answer_early,
-            answered: false,
-            prepared: false,
-            namespaces: order.namespaces,
-            io: order.io,
-            ended: None,
-            deadline: None,
-        };
-        // From here on the child exists: what goes wrong ends it, and its end is the answer.
-        let prepared = self.connect_output(&mut process, order.stdio.ours);
-        let mut prepared = prepared.map_err(|errno| Failure::of_parent("watch its streams", errno));
-        let spawned = match made {
-            Made::Ahead(Taken { control, pidfd, .. }) => {
-                self.sources.insert(control.token, Source::Control(id));
-                self.sources.insert(pidfd.token, Source::Helper(id));
-                process.control = Some(control);
-                process.helper = Some(pidfd);
-                None
+        let ours = new.stdio.ours.take();
+        // From here on the child exists, and so does what is known of it: what goes wrong ends it,
+        // and its end is the answer.
+        self.processes.insert(id, Process::new(new, caller));
+        let Some((mut parent, process)) = self.parent_of(id) else { return Ok(()) };
+        let mut connected = process
+            .io
+            .connect_pipes(parent.poller, id, ours)
+            .map_err(|errno| Failure::of_parent("watch its streams", errno));
+        match made {
+            Made::Ahead(Taken { control, pidfd, confined }) => {
+                parent.poller.reassign(&control, Source::Control(id));
+                parent.poller.reassign(&pidfd, Source::Helper(id));
+                (process.control, process.helper) = (Some(control), Some(pidfd));
+                (process.confined, process.mapped) = (confined, true);
             }
             Made::Now(spawned, ours) => {
-                match self.watch(ours, Source::Control(id), EventFlags::IN) {
+                match parent.poller.watch(ours, Source::Control(id), EventFlags::IN) {
                     Ok(control) => process.control = Some(control),
                     Err(errno) => {
-                        prepared = prepared
-                            .and(Err(Failure::of_parent("watch its control socket", errno)));
+                        let unwatched = Failure::of_parent("watch its control socket", errno);
+                        connected = connected.and(Err(unwatched));
                     }
                 }
-                Some(spawned)
-            }
-        };
-        match spawned {
-            Some(Spawned::Process(child)) => match self.adopt(&mut process, child).and(prepared) {
-                Ok(()) => self.tell_of_clone(&mut process),
-                Err(failure) => self.give_up(&mut process, failure),
-            },
-            spawned => {
-                if let Some(Spawned::Helper(child)) = spawned {
-                    let helper = self.watch(child.pidfd, Source::Helper(id), EventFlags::IN)?;
-                    process.helper = Some(helper);
-                }
-                if let Err(failure) = prepared {
-                    self.give_up(&mut process, failure);
+                match spawned {
+                    Spawned::Process(child) => {
+                        connected = parent.take_in(process, child).and(connected);
+                    }
+                    Spawned::Helper(child) => {
+                        match parent.poller.watch(child.pidfd, Source::Helper(id), EventFlags::IN) {
+                            Ok(helper) => process.helper = Some(helper),
+                            Err(errno) => {
+                                end_now(child.pid);
+                                let unwatched = Failure::of_parent("watch its helper", errno);
+                                connected = connected.and(Err(unwatched));
+                            }
+                        }
+                    }
                 }
             }
         }
-        self.processes.insert(id, process);
+        match connected {
+            Ok(()) => parent.announce_clone(process),
+            Err(failure) => process.give_up(failure),
+        }
+        // One of which nothing can be heard has ended.
+        if process.pidfd.is_none() && process.helper.is_none() {
+            self.finish_unheard(id);
+        }
         Ok(())
     }
 
+    /// Takes what a child has said.
+    pub(super) fn receive_reports(&mut self, id: Id) {
+        let Some((mut parent, process)) = self.parent_of(id) else { return };
+        let mut is_closed = false;
+        while let Some(control) = &process.control {
+            match Report::receive(control.as_fd()) {
+                Err(Errno::AGAIN) => break,
+                Ok(Some((report, descriptor))) => parent.handle(process, report, descriptor),
+                Ok(None) | Err(_) => {
+                    if let Some(control) = process.control.take() {
+                        parent.poller.unwatch(control);
+                    }
+                    parent.all_is_said(process);
+                    is_closed = true;
+                }
+            }
+        }
+        if is_closed {
+            self.compartments.postpone();
+        }
+    }
+}
+
+/// Clones the process from here.
+fn clone(new: &mut NewProcess<'_>) -> Result<Made, Errno> {
+    let (ours, theirs) = bulkhead_sys::socket::control_pair()?;
+    let descriptors = new.descriptors;
+    let stdio = new.stdio.child.as_ref().map(|ends| ends.each_ref().map(AsFd::as_fd));
+    let surroundings = Surroundings { descriptors, control: theirs.as_fd(), stdio };
+    let beside = new.beside.map(|pidfd| Beside { pidfd, namespaces: new.namespaces });
+    let cgroup = new.cgroup.and_then(|index| descriptors.get(usize::from(index.0)));
+    let spawned = new.plan.spawn(&surroundings, cgroup.map(AsFd::as_fd), beside, &[])?;
+    Ok(Made::Now(spawned, ours))
+}
+
+/// Ends and reaps a child that cannot be watched, and so could not be waited for later.
+fn end_now(pid: u32) {
+    // A child that nobody has reaped: its number is its own.
+    if let Some(pid) = Pid::from_raw(pid as i32) {
+        let _ = kill_process(pid, Signal::KILL);
+        let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
+    }
+}
+
+impl Parent<'_> {
     /// Does for a cloned child what only the host's root may, and lets it begin.
-    fn adopt(&mut self, process: &mut Process, child: Child) -> Result<(), Failure> {
+    fn take_in(&mut self, process: &mut Process, child: Child) -> Result<(), Failure> {
         process.pid = child.pid;
-        let watched = self.watch(child.pidfd, Source::Pidfd(process.id), EventFlags::IN);
-        process.pidfd =
-            Some(watched.map_err(|errno| Failure::of_parent("watch the process", errno))?);
-        if process.plan.namespaces & CLONE_NEWUSER != 0
+        match self.poller.watch(child.pidfd, Source::Pidfd(process.id), EventFlags::IN) {
+            Ok(pidfd) => process.pidfd = Some(pidfd),
+            Err(errno) => {
+                end_now(child.pid);
+                return Err(Failure::of_parent("watch the process", errno));
+            }
+        }
+        let Origin::Plan(plan) = &process.origin;
+        if plan.namespaces & CLONE_NEWUSER != 0
             && !process.mapped
             && let Some(range) = process.range
         {
-            self.map_ids(child.pid, range).map_err(|errno| {
+            self.ready.map_ids(child.pid, range).map_err(|errno| {
                 let (first, size) = (range.first, range.size);
                 Failure::of_parent(
                     &format!("map {size} ids from {first} into the user namespace"),
@@ -156,12 +182,112 @@ impl Warden {
         if process.confined {
             return Ok(());
         }
-        self.confine(child.pid, &process.plan)?;
+        self.ready.confine(child.pid, plan)?;
         if let Some(control) = &process.control {
             rustix::io::write(control, b"m")
                 .map_err(|errno| Failure::of_parent("let it begin", errno))?;
         }
         Ok(())
+    }
+
+    fn handle(&mut self, process: &mut Process, report: Report, descriptor: Option<OwnedFd>) {
+        match (report, descriptor) {
+            (Report::Cloned { pid }, pidfd) => {
+                // a child of the warden, which alone could free the pid by reaping it
+                let open = || pidfd_open(Pid::from_raw(pid as i32).ok_or(Errno::SRCH)?, PidfdFlags::empty());
+                let taken = match pidfd.map_or_else(open, Ok) {
+                    Ok(pidfd) => self.take_in(process, Child { pid, pidfd }),
+                    Err(errno) => {
+                        end_now(pid);
+                        Err(Failure::of_parent("open the process", errno))
+                    }
+                };
+                match taken {
+                    Ok(()) => self.announce_clone(process),
+                    Err(failure) => process.give_up(failure),
+                }
+            }
+            (Report::Terminal, Some(master)) => {
+                let connected = process.io.connect_terminal(self.poller, process.id, master);
+                if let Err(errno) = connected {
+                    process.give_up(Failure::of_parent("watch its terminal", errno));
+                }
+            }
+            (Report::Ready, _) => {
+                process.prepared = true;
+                // it may have been told to go on already
+                if process.phase == Phase::Preparing {
+                    process.phase = Phase::Created;
+                }
+                self.announce_clone(process);
+            }
+            (Report::Failed(failure), _) => process.failure = Some(failure),
+            (Report::Terminal, None)
+            // steps of bundles, which have no place in an engine's plan
+            | (Report::Unshared | Report::Mounted | Report::Listener, _) => {
+                process.give_up(Failure::of_parent("understand the child", Errno::PROTO));
+            }
+        }
+    }
+
+    /// Answers who asked for a container, once it is as far as they want it.
+    ///
+    /// It may be ready before its helper has told its pid.
+    fn announce_clone(&mut self, process: &mut Process) {
+        let far = process.phase == Phase::Created || process.answer_early;
+        if process.pid == 0 || !far || process.answered || !process.is_container() {
+            return;
+        }
+        let netns = self.ready.proc_file(process.pid, "ns/net", OFlags::RDONLY);
+        // one that has died already: its end is the answer
+        let (Ok(netns), Some(pidfd)) = (netns, process.pidfd_copy()) else { return };
+        process.answered = true;
+        let descriptors = vec![pidfd, netns];
+        if let Some(caller) = process.caller.take() {
+            let reply = Reply::Created { pid: process.pid };
+            self.connections.answer(self.poller, caller, Ok(reply), descriptors);
+        }
+    }
+
+    /// The control socket is closed: the program was executed, or the child is dying.
+    pub(super) fn all_is_said(&mut self, process: &mut Process) {
+        let started = match process.phase {
+            Phase::Starting => process.prepared,
+            Phase::Preparing => !process.is_container() && process.pid != 0,
+            _ => false,
+        };
+        if process.caller.is_none() {
+            return;
+        }
+        if !started || process.failure.is_some() {
+            // The answer is given when it is reaped, so that nothing is left of it by then.
+            process.failure.get_or_insert_with(|| Failure {
+                step: u16::MAX,
+                errno: Errno::SRCH.raw_os_error(),
+                detail: "it was killed before it was ready".to_owned(),
+            });
+            return;
+        }
+        process.phase = Phase::Running;
+        let (reply, descriptors) = match process.is_container() {
+            true => (Reply::Done, Vec::new()),
+            false => {
+                let pidfd = process.pidfd_copy().into_iter().collect();
+                (Reply::Executed { pid: process.pid }, pidfd)
+            }
+        };
+        if let Some(caller) = process.caller.take() {
+            self.connections.answer(self.poller, caller, Ok(reply), descriptors);
+        }
+    }
+}
+
+impl Ready {
+    /// Opens a file of `/proc/PID`, of a child that has not been reaped.
+    pub(super) fn proc_file(&self, pid: u32, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::CLOEXEC;
+        let path = format!("{pid}/{name}");
+        rustix::fs::openat(&self.proc, path, flags, rustix::fs::Mode::empty())
     }
 
     /// Sets what a process may not set by itself.
@@ -176,7 +302,7 @@ impl Warden {
         let pid = Pid::from_raw(pid as i32);
         let limits = &plan.limits;
         // the warden's own is raised, for its many descriptors
-        let usual = (Resource::Nofile, self.ready.descriptors);
+        let usual = (Resource::Nofile, self.descriptors);
         let unset = !limits.iter().any(|(resource, _)| *resource == Resource::Nofile);
         for (resource, limit) in unset.then_some(&usual).into_iter().chain(limits) {
             rustix::process::prlimit(pid, *resource, *limit).map_err(|errno| {
@@ -194,189 +320,5 @@ impl Warden {
             rustix::io::write(file, lines.as_bytes())?;
         }
         Ok(())
-    }
-
-    /// Takes what a child has said.
-    pub(super) fn hear(&mut self, id: Id) {
-        let Some(mut process) = self.processes.remove(&id) else { return };
-        while let Some(control) = &process.control {
-            match Report::receive(control.as_fd()) {
-                Err(Errno::AGAIN) => break,
-                Ok(Some((report, descriptor))) => self.heed(&mut process, report, descriptor),
-                Ok(None) | Err(_) => {
-                    if let Some(control) = process.control.take() {
-                        self.unwatch(control);
-                    }
-                    self.said_all(&mut process);
-                }
-            }
-        }
-        self.processes.insert(id, process);
-    }
-
-    fn heed(&mut self, process: &mut Process, report: Report, descriptor: Option<OwnedFd>) {
-        match (report, descriptor) {
-            (Report::Cloned { pid }, pidfd) => {
-                // a child of the warden, which alone could free the pid by reaping it
-                let open = || pidfd_open(Pid::from_raw(pid as i32).ok_or(Errno::SRCH)?, PidfdFlags::empty());
-                let adopted = pidfd
-                    .map_or_else(open, Ok)
-                    .map_err(|errno| Failure::of_parent("open the process", errno))
-                    .and_then(|pidfd| self.adopt(process, Child { pid, pidfd }));
-                match adopted {
-                    Ok(()) => self.tell_of_clone(process),
-                    Err(failure) => self.give_up(process, failure),
-                }
-            }
-            (Report::Terminal, Some(master)) => {
-                if let Err(errno) = self.connect_terminal(process, master) {
-                    self.give_up(process, Failure::of_parent("watch its terminal", errno));
-                }
-            }
-            (Report::Ready, _) => {
-                process.prepared = true;
-                // it may have been told to go on already
-                if process.phase == Phase::Preparing {
-                    process.phase = Phase::Created;
-                }
-                self.tell_of_clone(process);
-            }
-            (Report::Failed(failure), _) => process.failure = Some(failure),
-            (Report::Terminal, None)
-            // steps of bundles, which have no place in an engine's plan
-            | (Report::Unshared | Report::Mounted | Report::Listener, _) => {
-                self.give_up(process, Failure::of_parent("understand the child", Errno::PROTO));
-            }
-        }
-    }
-
-    /// Answers who asked for a container, once it is as far as they want it.
-    ///
-    /// It may be ready before its helper has told its pid.
-    fn tell_of_clone(&mut self, process: &mut Process) {
-        let far = process.phase == Phase::Created || process.answer_early;
-        if process.pid == 0 || !far || process.answered || !process.is_container() {
-            return;
-        }
-        let netns = self.proc_file(process.pid, "ns/net", OFlags::RDONLY);
-        // one that has died already: its end is the answer
-        let (Ok(netns), Some(pidfd)) = (netns, process.pidfd_copy()) else { return };
-        process.answered = true;
-        let descriptors = vec![pidfd, netns];
-        if let Some(caller) = process.caller.take() {
-            self.answer(caller, Ok(Reply::Created { pid: process.pid }), descriptors);
-        }
-    }
-
-    /// The warden could not do its part: the child is ended.
-    fn give_up(&mut self, process: &mut Process, failure: Failure) {
-        process.failure = Some(failure);
-        if let Some(pidfd) = &process.pidfd {
-            let kill = rustix::process::Signal::KILL;
-            let _ = rustix::process::pidfd_send_signal(pidfd, kill);
-        }
-    }
-
-    /// The control socket is closed: the program was executed, or the child is dying.
-    fn said_all(&mut self, process: &mut Process) {
-        let started = match process.phase {
-            Phase::Starting => process.prepared,
-            Phase::Preparing => !process.is_container() && process.pid != 0,
-            _ => false,
-        };
-        self.compartments.postpone();
-        let Some(caller) = process.caller.take() else { return };
-        if started && process.failure.is_none() {
-            process.phase = Phase::Running;
-            if process.is_container() {
-                self.answer(caller, Ok(Reply::Done), Vec::new());
-            } else {
-                let pidfd = process.pidfd_copy().into_iter().collect();
-                self.answer(caller, Ok(Reply::Executed { pid: process.pid }), pidfd);
-            }
-            return;
-        }
-        let failure = process.failure.clone().unwrap_or_else(|| Failure {
-            step: u16::MAX,
-            errno: Errno::SRCH.raw_os_error(),
-            detail: "it was killed before it was ready".to_owned(),
-        });
-        // The answer is given when it is reaped, so that nothing is left of it by then.
-        process.failure = Some(failure);
-        process.caller = Some(caller);
-    }
-
-    /// The process's pidfd is readable: it has ended.
-    pub(super) fn reap(&mut self, id: Id) {
-        // its last words come first
-        self.hear(id);
-        let Some(mut process) = self.processes.remove(&id) else { return };
-        let Some(pidfd) = &process.pidfd else {
-            self.processes.insert(id, process);
-            return;
-        };
-        let code = match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
-            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
-                (Some(code), _) => code as u8,
-                (None, signal) => 128u8.saturating_add(signal.unwrap_or(0) as u8),
-            },
-            Ok(None) | Err(_) => 255,
-        };
-        // One that init or the helper keeps back: an ended process cannot say more. What it was is
-        // still to be answered, with a pidfd.
-        if let Some(control) = process.control.take() {
-            self.unwatch(control);
-            self.said_all(&mut process);
-        }
-        if let Some(pidfd) = process.pidfd.take() {
-            self.unwatch(pidfd);
-        }
-        process.ended = Some(Exit { code, at: now() });
-        self.drain(&mut process);
-        self.processes.insert(id, process);
-        self.finish_if_drained(id);
-    }
-
-    pub(super) fn reap_helper(&mut self, id: Id) {
-        self.hear(id);
-        let Some(process) = self.processes.get_mut(&id) else { return };
-        let Some(helper) = process.helper.take() else { return };
-        let failed = process.pid == 0;
-        let _ = waitid(WaitId::PidFd(helper.as_fd()), WaitIdOptions::EXITED);
-        self.unwatch(helper);
-        if failed {
-            self.hear(id);
-            self.finish(id, Exit { code: 255, at: now() });
-        }
-    }
-
-    /// The process has ended and its output is written: everybody is told.
-    pub(super) fn finish(&mut self, id: Id, exit: Exit) {
-        let Some(mut process) = self.processes.remove(&id) else { return };
-        let ran = process.phase == Phase::Running;
-        let unmade = process.phase == Phase::Preparing && !process.answered;
-        process.phase = Phase::Exited(exit);
-        self.close_output(&mut process);
-        let container = process.container;
-        if !ran {
-            let killed =
-                || Failure { step: u16::MAX, errno: 3, detail: "it was killed".to_owned() };
-            process.failure.get_or_insert_with(killed);
-        }
-        if let (Some(caller), Some(failure)) = (process.caller.take(), process.failure.clone()) {
-            self.answer(caller, Err(Fault::Start(process.start_failure(&failure))), Vec::new());
-        }
-        let forgetting = process.forgetting.take();
-        // What was never created has been told to the caller, who asked for it.
-        if forgetting.is_none() && !unmade {
-            self.processes.insert(id, process);
-        }
-        if ran {
-            self.record(container, id, exit);
-            self.publish(&Event::Exited { container, id, exit });
-        }
-        if let Some(caller) = forgetting {
-            self.answer(caller, Ok(Reply::Done), Vec::new());
-        }
     }
 }

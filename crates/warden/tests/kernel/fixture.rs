@@ -177,12 +177,7 @@ impl Ship {
     /// What was logged, without the time.
     pub fn log(&self, id: Id) -> String {
         let path = self.directory.path().join("logs").join(Self::log_name(id));
-        let text = fs::read_to_string(path).unwrap();
-        let line = |line: &str| {
-            let value: serde_json::Value = serde_json::from_str(line).unwrap();
-            value["log"].as_str().unwrap().to_owned()
-        };
-        text.lines().map(line).collect()
+        logged(&fs::read_to_string(path).unwrap())
     }
 }
 
@@ -267,6 +262,42 @@ pub fn frames(mut socket: UnixStream) -> Vec<(u8, String)> {
     }
     assert!(rest.is_empty(), "{rest:?}");
     all
+}
+
+/// What the lines of a log file say, without the time.
+pub fn logged(text: &str) -> String {
+    let line = |line: &str| {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        value["log"].as_str().unwrap().to_owned()
+    };
+    text.lines().map(line).collect()
+}
+
+/// All that comes, without the frames that it has if there is no terminal.
+pub fn payload(mut socket: UnixStream, terminal: bool) -> String {
+    if !terminal {
+        return frames(socket).into_iter().map(|(_, text)| text).collect();
+    }
+    let mut text = String::new();
+    socket.read_to_string(&mut text).unwrap();
+    text
+}
+
+pub fn parent(pid: u32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap().parse().unwrap()
+}
+
+/// The children of a process, among them the zygote.
+pub fn children(pid: u32) -> Vec<u32> {
+    let numbers = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        entry.unwrap().file_name().to_str().and_then(|name| name.parse::<u32>().ok())
+    });
+    let is_child = |child: &u32| {
+        let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
+        status.lines().any(|line| line == format!("PPid:\t{pid}"))
+    };
+    numbers.filter(is_child).collect()
 }
 
 fn connect(directory: &Path) -> (Client, Receiver<Event>) {

@@ -221,23 +221,6 @@ fn limits_come_through() {
     }
 }
 
-fn parent(pid: u32) -> u32 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap().parse().unwrap()
-}
-
-/// The children of a process, among them the nursery.
-fn children(pid: u32) -> Vec<u32> {
-    let numbers = fs::read_dir("/proc").unwrap().filter_map(|entry| {
-        entry.unwrap().file_name().to_str().and_then(|name| name.parse::<u32>().ok())
-    });
-    let is_child = |child: &u32| {
-        let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
-        status.lines().any(|line| line == format!("PPid:\t{pid}"))
-    };
-    numbers.filter(is_child).collect()
-}
-
 fn they_hold_next_to_nothing() {
     let ship = Ship::launch();
     let secret = format!("SECRET={}", bulkhead_types::Id::random());
@@ -287,7 +270,7 @@ fn they_end_with_a_killed_warden() {
     let open =
         |pid: u32| pidfd_open(Pid::from_raw(pid as i32).unwrap(), PidfdFlags::empty()).unwrap();
     let all: Vec<OwnedFd> = children(warden).into_iter().map(open).collect();
-    assert_eq!(all.len(), 3, "a nursery and two compartments");
+    assert_eq!(all.len(), 3, "a zygote and two compartments");
     pidfd_send_signal(open(warden), Signal::KILL).unwrap();
     all.iter().for_each(await_end);
 }

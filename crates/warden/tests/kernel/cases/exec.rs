@@ -12,7 +12,12 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::fixture::*;
 
-crate::cases::cases![exec_joins_the_container, exec_with_a_terminal, exec_beside_host_namespaces];
+crate::cases::cases![
+    exec_joins_the_container,
+    exec_with_a_terminal,
+    exec_beside_host_namespaces,
+    one_beside_an_end_is_answered,
+];
 
 pub fn exec(
     ship: &Ship,
@@ -128,4 +133,41 @@ fn exec_beside_host_namespaces() {
         pidfd_send_signal(&created.pidfd, Signal::KILL).unwrap();
         assert_eq!(ship.exit(container).code, 137);
     }
+}
+
+fn one_beside_an_end_is_answered() {
+    let ship = Ship::launch();
+    for _ in 0..80 {
+        let (container, created) = sleeper(&ship);
+        let (sender, answers) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                let (ship, sender) = (&ship.client, sender.clone());
+                scope.spawn(move || {
+                    let request = Exec {
+                        container,
+                        id: Id::random(),
+                        process: process(&["true"]),
+                        cgroup_v1_procs: vec![],
+                        cgroup_v2: None,
+                        stdin_open: true,
+                        attachments: vec![],
+                    };
+                    sender.send(ship.exec(request, vec![]).is_ok()).unwrap();
+                });
+            }
+            pidfd_send_signal(&created.pidfd, Signal::KILL).unwrap();
+            assert_eq!(ship.exit(container).code, 137);
+            ship.client.forget(container).unwrap();
+            for _ in 0..3 {
+                answers.recv_timeout(TIMEOUT).expect("every request has an answer");
+            }
+        });
+    }
+    let warden_has_nothing = || {
+        let execs = ship.events.try_iter().map(|Event::Exited { id, .. }| id);
+        execs.for_each(|id| drop(ship.client.forget(id)));
+        ship.client.list().unwrap().is_empty()
+    };
+    assert!(warden_has_nothing());
 }

@@ -5,11 +5,20 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
+use bulkhead_types::Id;
+use bulkhead_warden::State;
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::exec::exec;
 use crate::fixture::*;
 
 crate::cases::cases![
-    a_client_that_does_not_read_is_dropped,
+    a_client_that_goes_lets_the_program_go_on,
+    a_client_that_stands_still_stops_its_own_program_alone,
+    a_slow_client_gets_every_byte,
     a_terminal,
+    an_end_does_not_wait_for_clients,
+    an_end_does_not_wait_for_what_runs_on,
     attached_clients_get_frames,
     standard_input_reaches_the_process,
     much_output_is_complete,
@@ -88,19 +97,121 @@ fn much_output_is_complete() {
     assert_eq!((code, text.len()), (0, 500 * 1024 + 5), "through a terminal");
 }
 
-fn a_client_that_does_not_read_is_dropped() {
+/// Prints 12,000 KiB and a line.
+const MUCH: &str = "dd if=/dev/zero bs=1024 count=12000 2>/dev/null | busybox tr '\\0' x; echo end";
+const MUCH_LENGTH: usize = 12_000 * 1024 + 4;
+
+fn is_running(ship: &Ship, wanted: Id) -> bool {
+    let known = ship.client.list().unwrap();
+    known.iter().any(|(known, _)| known.id == wanted && known.state == State::Running)
+}
+
+/// What is logged, without the time, in files that were rotated away too.
+fn all_logged(ship: &Ship, id: Id) -> String {
+    let path = ship.directory.path().join("logs");
+    let name = Ship::log_name(id);
+    let rotated = (1..5).rev().map(|number| format!("{name}.{number}"));
+    let files = rotated.chain([name.clone()]).map(|name| path.join(name));
+    let texts = files.filter_map(|file| fs::read_to_string(file).ok());
+    texts.map(|text| logged(&text)).collect()
+}
+
+fn a_slow_client_gets_every_byte() {
     let ship = Ship::launch();
-    let script = "dd if=/dev/zero bs=1024 count=12000 2>/dev/null | busybox tr '\\0' x; echo end";
-    let (wish, mut socket) = ship.wish(&["sh", "-c", script]).attach();
+    let (container, _created) = sleeper(&ship);
+    let much = process(&["dd", "if=/dev/zero", "bs=1M", "count=100"]);
+    let (id, mut socket) = exec(&ship, container, much).unwrap();
+    // it has had time to write all that anybody took
+    assert_eq!(ship.sh("echo well"), (0, "well\n".into()));
+    let (mut head, mut bytes, mut total) = ([0; 8], vec![0; 64 << 10], [0; 3]);
+    while socket.read_exact(&mut head).is_ok() {
+        let mut left = u32::from_be_bytes(head[4..].try_into().unwrap()) as usize;
+        total[usize::from(head[0])] += left;
+        while left > 0 {
+            let most = left.min(4096);
+            socket.read_exact(&mut bytes[..most]).unwrap();
+            assert!(head[0] == 2 || bytes[..most].iter().all(|byte| *byte == 0));
+            left -= most;
+        }
+    }
+    assert_eq!(total[1], 100 << 20);
+    assert_ne!(total[2], 0, "what dd says of itself");
+    assert_eq!(ship.exit(id).code, 0);
+}
+
+fn a_client_that_stands_still_stops_its_own_program_alone() {
+    let ship = Ship::launch();
+    for terminal in [false, true] {
+        let (mut wish, socket) = ship.wish(&["sh", "-c", MUCH]).attach();
+        wish.spec.process.terminal = terminal;
+        let id = wish.id;
+        let (wish, reads) = wish.attach();
+        ship.create(wish).unwrap();
+        ship.client.start(id).unwrap();
+        // one that reads is held back by it, and loses nothing
+        let reader = std::thread::spawn(move || payload(reads, terminal));
+        for _ in 0..3 {
+            assert_eq!(ship.sh("echo well"), (0, "well\n".into()));
+        }
+        assert!(is_running(&ship, id), "it did not wait for its client");
+        assert!(all_logged(&ship, id).len() < MUCH_LENGTH);
+        let late = payload(socket, terminal);
+        assert_eq!(ship.exit(id).code, 0);
+        let end = if terminal { "end\r\n" } else { "end\n" };
+        assert_eq!(late.len(), MUCH_LENGTH + usize::from(terminal));
+        assert!(late.ends_with(end) && late == reader.join().unwrap());
+        assert_eq!(late, all_logged(&ship, id));
+        ship.client.forget(id).unwrap();
+    }
+}
+
+fn a_client_that_goes_lets_the_program_go_on() {
+    let ship = Ship::launch();
+    let (wish, socket) = ship.wish(&["sh", "-c", MUCH]).attach();
     let id = wish.id;
     ship.create(wish).unwrap();
     ship.client.start(id).unwrap();
-    assert_eq!(ship.exit(id).code, 0, "the container did not wait for the client");
-    let mut bytes = Vec::new();
-    socket.read_to_end(&mut bytes).unwrap();
-    assert!(bytes.len() < 12_000 * 1024, "{}", bytes.len());
-    let directory = ship.directory.path().join("logs");
-    let logged: u64 =
-        fs::read_dir(directory).unwrap().map(|it| it.unwrap().metadata().unwrap().len()).sum();
-    assert!(logged > 12_000 * 1024, "the log has everything: {logged}");
+    assert_eq!(ship.sh("echo well"), (0, "well\n".into()));
+    assert!(is_running(&ship, id));
+    drop(socket);
+    assert_eq!(ship.exit(id).code, 0);
+    assert_eq!(all_logged(&ship, id).len(), MUCH_LENGTH);
+}
+
+fn an_end_does_not_wait_for_clients() {
+    let ship = Ship::launch();
+    for terminal in [false, true] {
+        let (mut wish, socket) = ship.wish(&["yes"]).attach();
+        wish.spec.process.terminal = terminal;
+        let id = wish.id;
+        let created = ship.create(wish).unwrap();
+        ship.client.start(id).unwrap();
+        assert_eq!(ship.sh("echo well"), (0, "well\n".into()));
+        pidfd_send_signal(&created.pidfd, Signal::KILL).unwrap();
+        assert_eq!(ship.exit(id).code, 137);
+        let log = all_logged(&ship, id);
+        ship.client.forget(id).unwrap();
+        assert!(ship.client.list().unwrap().is_empty());
+        // the rest is kept for the client, even of a container that is forgotten
+        let text = payload(socket, terminal);
+        assert!(!text.is_empty());
+        assert!(text == log, "{} bytes instead of {}", text.len(), log.len());
+    }
+}
+
+fn an_end_does_not_wait_for_what_runs_on() {
+    let ship = Ship::launch();
+    let (container, created) = sleeper(&ship);
+    for terminal in [false, true] {
+        let mut writer = process(&["sh", "-c", "trap '' HUP; yes & exec echo x"]);
+        writer.terminal = terminal;
+        let (id, socket) = exec(&ship, container, writer).unwrap();
+        let reader = std::thread::spawn(move || payload(socket, terminal));
+        assert_eq!(ship.exit(id).code, 0);
+        assert!(reader.join().unwrap().contains('x'));
+        ship.client.forget(id).unwrap();
+        assert_eq!(ship.sh("echo well"), (0, "well\n".into()), "others are served");
+    }
+    pidfd_send_signal(&created.pidfd, Signal::KILL).unwrap();
+    assert_eq!(ship.exit(container).code, 137);
 }

@@ -10,7 +10,7 @@ use bulkhead_runtime::{
 };
 use bulkhead_types::IdMap;
 
-use super::nursery::{Order, Received};
+use super::order::{Order, Received};
 use crate::wire;
 
 /// The order as it would come in; none where an ordinary container cannot be.
@@ -32,7 +32,7 @@ fn container(host: &Host) -> ContainerSpec {
         fd: FdIndex(index as u16 + 1),
     };
     ContainerSpec {
-        hostname: "rehearsal".to_owned(),
+        hostname: "warm-up".to_owned(),
         domainname: String::new(),
         namespaces: Namespaces::PRIVATE,
         id_range: Some(IdMap::new(1 << 20, 1 << 16)),

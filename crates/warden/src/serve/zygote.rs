@@ -1,4 +1,4 @@
-//! The children's side of ready compartments: a nursery that makes them, and their waiting.
+//! The children's side of ready compartments: a zygote that makes them, and their waiting.
 //!
 //! A compartment is a process in new namespaces. It waits for its order: a container's plan with
 //! the descriptors that this names. Then it clones the container's first process, as a sibling of
@@ -8,41 +8,29 @@
 //!
 //! What lives for long must not hold the secrets of other containers, which pass through the
 //! warden's memory (their environment, for one). So it is not the warden that compartments are
-//! cloned from, but the nursery: a copy of the warden from before its first client. Nobody but the
+//! cloned from, but the zygote: a copy of the warden from before its first client. Nobody but the
 //! host's root may look into either (they are not dumpable), and no namespace of a compartment is
 //! joined by anything before its order.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use bulkhead_runtime::Plan;
 use bulkhead_runtime::plan::{AHEAD, Failure, Host, Report, Surroundings};
-use bulkhead_runtime::{FdIndex, Plan};
 use bulkhead_sys::process::{CLONE_NEWPID, CLONE_PARENT, clone3, close_all_but};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::thread::UnshareFlags;
-use serde::{Deserialize, Serialize};
 
-use super::rehearsal;
+use super::order::{Order, Received};
+use super::warm_up;
 use crate::wire::receive;
-
-/// What makes a container of a compartment; the plan's descriptors travel along, and after them
-/// those of the standard streams, if any.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Order<'a> {
-    #[serde(borrow)]
-    pub plan: std::borrow::Cow<'a, [u8]>,
-    pub cgroup: Option<FdIndex>,
-    pub stdio: bool,
-    /// Whether the process waits until the warden has set its limits.
-    pub waits: bool,
-}
 
 /// Makes a compartment for each control socket that comes in; ends with the warden.
 pub(super) fn serve(socket: BorrowedFd<'_>, host: &Host) -> i32 {
     if keep_only(socket).is_err() {
         return 255;
     }
-    let rehearsal = rehearsal::order(host).unwrap_or_default();
+    let usual = warm_up::order(host).unwrap_or_default();
     let _ = rustix::thread::set_name(c"bulkhead-ahead");
     loop {
         let Ok(Some(((), mut descriptors))) = receive::<()>(socket, RecvFlags::empty()) else {
@@ -51,7 +39,7 @@ pub(super) fn serve(socket: BorrowedFd<'_>, host: &Host) -> i32 {
         let Some(control) = descriptors.pop() else { return 255 };
         // whoever is born with it is process 1, and that is to be the container's
         let now = AHEAD & !CLONE_NEWPID;
-        match clone3(now | CLONE_PARENT, None, || wait(control.as_fd(), &rehearsal)) {
+        match clone3(now | CLONE_PARENT, None, || wait(control.as_fd(), &usual)) {
             Ok(child) => {
                 let report = Report::Cloned { pid: child.pid };
                 report.send(control.as_fd(), Some(child.pidfd.as_fd()));
@@ -62,7 +50,7 @@ pub(super) fn serve(socket: BorrowedFd<'_>, host: &Host) -> i32 {
 }
 
 /// A compartment: waits for its order, and ends with the warden.
-fn wait(control: BorrowedFd<'_>, rehearsal: &[u8]) -> i32 {
+fn wait(control: BorrowedFd<'_>, usual: &[u8]) -> i32 {
     let made = keep_only(control).and_then(|()| {
         bulkhead_sys::unshare(UnshareFlags::NEWPID)
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
@@ -71,10 +59,10 @@ fn wait(control: BorrowedFd<'_>, rehearsal: &[u8]) -> i32 {
         fail("make a pid namespace", errno, control);
         return 255;
     }
-    rehearsal::read(rehearsal);
+    warm_up::read(usual);
     Report::Unshared.send(control, None);
     match receive::<Received>(control, RecvFlags::empty()) {
-        Ok(Some((Received(order), descriptors))) => obey(order, descriptors, control),
+        Ok(Some((Received(order), descriptors))) => run(order, descriptors, control),
         Ok(None) => 0,
         Err(errno) => {
             fail("understand the warden", errno, control);
@@ -83,7 +71,8 @@ fn wait(control: BorrowedFd<'_>, rehearsal: &[u8]) -> i32 {
     }
 }
 
-fn obey(order: Order<'_>, mut descriptors: Vec<OwnedFd>, control: BorrowedFd<'_>) -> i32 {
+/// Makes the container.
+fn run(order: Order<'_>, mut descriptors: Vec<OwnedFd>, control: BorrowedFd<'_>) -> i32 {
     let streams = if order.stdio { 3 } else { 0 };
     let stdio = descriptors.split_off(descriptors.len().saturating_sub(streams));
     let stdio = match stdio.as_slice() {
@@ -101,16 +90,6 @@ fn obey(order: Order<'_>, mut descriptors: Vec<OwnedFd>, control: BorrowedFd<'_>
             fail("understand the plan", Errno::PROTO, control);
             255
         }
-    }
-}
-
-/// An order that owns its bytes.
-pub(super) struct Received(pub Order<'static>);
-
-impl<'de> Deserialize<'de> for Received {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let order = Order::deserialize(deserializer)?;
-        Ok(Self(Order { plan: order.plan.into_owned().into(), ..order }))
     }
 }
 

@@ -1,0 +1,77 @@
+//! What outlives the process it belonged to.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+use super::attached::{Attached, Reached};
+use super::poller::{Poller, Source, Watched};
+
+/// By the tokens of their descriptors.
+#[derive(Default)]
+pub(super) struct Lingering(HashMap<u64, Remnant>);
+
+enum Remnant {
+    /// A client that has not taken the last of the output. How long it takes is its own affair:
+    /// what is kept for it is bounded, and it is let go when it goes.
+    Attached(Attached),
+    /// A pipe that what an exec left in the background goes on writing to. It is read to nowhere,
+    /// since closing it would end those processes by SIGPIPE.
+    Output(Watched),
+    /// A child that cloned another, and has not ended yet.
+    Helper(Watched),
+}
+
+impl Lingering {
+    /// Lets clients go, each when it has all that it was given.
+    pub fn add_clients(&mut self, poller: &mut Poller, clients: Vec<Attached>) {
+        for mut client in clients {
+            if client.is_behind() {
+                client.leave_process(poller);
+                self.0.insert(client.token(), Remnant::Attached(client));
+            } else {
+                client.close(poller);
+            }
+        }
+    }
+
+    pub fn add_output(&mut self, poller: &mut Poller, mut output: Watched) {
+        poller.reassign(&output, Source::Lingering);
+        poller.want(&mut output, EventFlags::IN);
+        self.0.insert(output.token, Remnant::Output(output));
+    }
+
+    pub fn add_helper(&mut self, poller: &mut Poller, helper: Watched) {
+        poller.reassign(&helper, Source::Lingering);
+        self.0.insert(helper.token, Remnant::Helper(helper));
+    }
+
+    pub fn serve(&mut self, poller: &mut Poller, token: u64, flags: EventFlags) {
+        let Some(remnant) = self.0.get_mut(&token) else { return };
+        let over = match remnant {
+            Remnant::Attached(client) => {
+                let gone = client.flush() == Reached::Gone;
+                gone || !client.is_behind() || flags.intersects(EventFlags::HUP | EventFlags::ERR)
+            }
+            Remnant::Output(output) => {
+                let read = rustix::io::read(output.as_fd(), &mut [0; 64 << 10]);
+                !matches!(read, Ok(1..) | Err(Errno::AGAIN | Errno::INTR))
+            }
+            Remnant::Helper(helper) => {
+                let _ = waitid(WaitId::PidFd(helper.as_fd()), WaitIdOptions::EXITED);
+                true
+            }
+        };
+        if !over {
+            return;
+        }
+        match self.0.remove(&token) {
+            Some(Remnant::Attached(client)) => client.close(poller),
+            Some(Remnant::Output(watched) | Remnant::Helper(watched)) => poller.unwatch(watched),
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The end of a process: its exit code, the last of its output, and who is told.
+
+use std::os::fd::AsFd;
+
+use bulkhead_runtime::plan::Failure;
+use bulkhead_sys::process::CLONE_NEWPID;
+use bulkhead_types::Id;
+use rustix::fs::Timespec;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+use super::Warden;
+use super::clock::{monotonic, now};
+use super::process::{Phase, Process};
+use crate::protocol::{Event, Exit};
+use crate::wire::{Fault, Reply};
+
+/// How long the rest of a terminal's output is waited for. With all of its processes gone it hangs
+/// up by itself; others may keep it open for as long as they like.
+const LAST_OUTPUT_ALONE: i64 = 2_000_000_000;
+const LAST_OUTPUT_BESIDE_OTHERS: i64 = 100_000_000;
+
+impl Warden {
+    /// The process's pidfd is readable: it has ended.
+    pub(super) fn reap(&mut self, id: Id) {
+        // its last words come first
+        self.receive_reports(id);
+        let Some((mut parent, process)) = self.parent_of(id) else { return };
+        let Some(pidfd) = &process.pidfd else { return };
+        let code = match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => code as u8,
+                (None, signal) => 128u8.saturating_add(signal.unwrap_or(0) as u8),
+            },
+            Ok(None) | Err(_) => 255,
+        };
+        // One that init or the helper keeps back: an ended process cannot say more. What it was is
+        // still to be answered, with a pidfd.
+        if let Some(control) = process.control.take() {
+            parent.poller.unwatch(control);
+            parent.all_is_said(process);
+        }
+        if let Some(pidfd) = process.pidfd.take() {
+            parent.poller.unwatch(pidfd);
+        }
+        process.ended = Some(Exit { code, at: now() });
+        process.io.drain(parent.poller);
+        if process.io.is_draining() {
+            let alone = process.is_container() && process.namespaces & CLONE_NEWPID != 0;
+            let most = if alone { LAST_OUTPUT_ALONE } else { LAST_OUTPUT_BESIDE_OTHERS };
+            process.deadline = Some(monotonic() + most);
+        }
+        self.finish_if_drained(id);
+    }
+
+    pub(super) fn reap_helper(&mut self, id: Id) {
+        self.receive_reports(id);
+        let Some((parent, process)) = self.parent_of(id) else { return };
+        let Some(helper) = process.helper.take() else { return };
+        let _ = waitid(WaitId::PidFd(helper.as_fd()), WaitIdOptions::EXITED);
+        parent.poller.unwatch(helper);
+        self.finish_unheard(id);
+    }
+
+    /// Finishes a process that was never cloned, or could not be watched, if it is one.
+    pub(super) fn finish_unheard(&mut self, id: Id) {
+        self.receive_reports(id);
+        let Some(process) = self.processes.get(&id) else { return };
+        let is_heard = process.pidfd.is_some() || process.helper.is_some();
+        if !is_heard && process.ended.is_none() && !matches!(process.phase, Phase::Exited(_)) {
+            self.finish(id, Exit { code: 255, at: now() });
+        }
+    }
+
+    pub(super) fn finish_if_drained(&mut self, id: Id) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let (Some(exit), false) = (process.ended, matches!(process.phase, Phase::Exited(_))) else {
+            return;
+        };
+        let late = process.deadline.is_some_and(|deadline| deadline <= monotonic());
+        if late || !process.io.is_draining() {
+            self.finish(id, exit);
+        }
+    }
+
+    /// The process has ended and its output is written: everybody is told.
+    fn finish(&mut self, id: Id, exit: Exit) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let ran = process.phase == Phase::Running;
+        let unmade = process.phase == Phase::Preparing && !process.answered;
+        process.phase = Phase::Exited(exit);
+        process.deadline = None;
+        let container = process.container;
+        if !ran {
+            let killed =
+                || Failure { step: u16::MAX, errno: 3, detail: "it was killed".to_owned() };
+            process.failure.get_or_insert_with(killed);
+        }
+        let failed = process.failure.as_ref().map(|failure| process.start_failure(failure));
+        let (caller, forgetting) = (process.caller.take(), process.forgetting.take());
+        // In this order: whoever hears of the end finds the log complete.
+        self.close_streams(id);
+        if let (Some(caller), Some(failure)) = (caller, failed) {
+            self.answer(caller, Err(Fault::Start(failure)), Vec::new());
+        }
+        // What was never created has been told to the caller, who asked for it.
+        if forgetting.is_some() || unmade {
+            self.remove(id);
+        }
+        if ran {
+            let event = Event::Exited { container, id, exit };
+            self.connections.publish(&mut self.poller, &event);
+        }
+        if let Some(caller) = forgetting {
+            self.answer(caller, Ok(Reply::Done), Vec::new());
+        }
+    }
+
+    /// The process has no output any more: clients get what is kept for them.
+    pub(super) fn close_streams(&mut self, id: Id) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let (attached, outputs) = process.io.close(&mut self.poller);
+        self.lingering.add_clients(&mut self.poller, attached);
+        for output in outputs {
+            if process.is_container() || process.io.terminal {
+                self.poller.unwatch(output);
+            } else {
+                self.lingering.add_output(&mut self.poller, output);
+            }
+        }
+    }
+
+    /// Knows no more of a process that has ended.
+    pub(super) fn remove(&mut self, id: Id) {
+        self.close_streams(id);
+        let Some(Process { pidfd, control, helper, .. }) = self.processes.remove(&id) else {
+            return;
+        };
+        for watched in pidfd.into_iter().chain(control) {
+            self.poller.unwatch(watched);
+        }
+        // A short container can be forgotten before the end of the compartment that cloned it.
+        if let Some(helper) = helper {
+            self.lingering.add_helper(&mut self.poller, helper);
+        }
+    }
+
+    /// How long to wait for events at most.
+    pub(super) fn next_deadline(&self) -> Option<Timespec> {
+        let ends = self.processes.values().filter_map(|process| process.deadline);
+        let next = ends.chain(self.compartments.deadline()).min()?;
+        let left = (next - monotonic()).max(0);
+        Some(Timespec { tv_sec: left / 1_000_000_000, tv_nsec: left % 1_000_000_000 })
+    }
+
+    pub(super) fn pass_deadlines(&mut self) {
+        let late: Vec<Id> = self
+            .processes
+            .values()
+            .filter(|process| process.deadline.is_some_and(|deadline| deadline <= monotonic()))
+            .map(|process| process.id)
+            .collect();
+        for id in late {
+            self.finish_if_drained(id);
+        }
+    }
+}
