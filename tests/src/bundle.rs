@@ -19,8 +19,7 @@ pub struct Bundle {
 impl Bundle {
     /// busybox with these words, in namespaces of its own but without a user namespace.
     pub fn new(words: &[&str]) -> Result<Self> {
-        let directory =
-            tempfile::Builder::new().prefix("bulkhead-bundle-").tempdir_in("/var/tmp")?;
+        let directory = crate::directory("bulkhead-bundle-")?;
         rootfs::make(&directory.path().join("rootfs"))?;
         Ok(Self { directory, config: config(words) })
     }

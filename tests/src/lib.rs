@@ -80,7 +80,7 @@ impl Daemon {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let netns = format!("bhtest-{}-{number}", std::process::id());
-        let directory = tempfile::Builder::new().prefix("bulkhead-test-").tempdir_in("/var/tmp")?;
+        let directory = directory("bulkhead-test-")?;
         let cgroup = format!("bulkhead-test-{}-{number}", std::process::id());
         // Made first, so that whatever fails later is cleaned up by its drop.
         let daemon = Self { netns, directory, cgroup, cgroup_mounts };
@@ -356,6 +356,13 @@ impl Drop for Daemon {
             }
         }
     }
+}
+
+/// A directory on a disk, where layers can be: /tmp may be in memory. The runner of tests gives each
+/// its own, and looks for what is left in it.
+pub fn directory(prefix: &str) -> Result<tempfile::TempDir> {
+    let parent = std::env::var_os("TMPDIR").unwrap_or_else(|| "/var/tmp".into());
+    Ok(tempfile::Builder::new().prefix(prefix).tempdir_in(parent)?)
 }
 
 fn docker() -> PathBuf {

@@ -50,7 +50,7 @@ fn an_annotation_restricts_a_bundle() -> Result<()> {
     if is_missing() {
         return Ok(());
     }
-    let here = tempfile::Builder::new().prefix("bulkhead-test-").tempdir_in("/var/tmp")?;
+    let here = bulkhead_tests::directory("bulkhead-test-")?;
     std::fs::create_dir_all(here.path().join("rootfs/bin"))?;
     copy_program("/usr/bin/busybox".as_ref(), &here.path().join("rootfs/bin/busybox"))?;
     let root = here.path().join("oci");

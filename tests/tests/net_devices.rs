@@ -12,7 +12,7 @@ struct Bundle(tempfile::TempDir);
 
 impl Bundle {
     fn new() -> Result<Self> {
-        let here = tempfile::Builder::new().prefix("bulkhead-test-").tempdir_in("/var/tmp")?;
+        let here = bulkhead_tests::directory("bulkhead-test-")?;
         std::fs::create_dir_all(here.path().join("rootfs/bin"))?;
         std::fs::create_dir_all(here.path().join("rootfs/proc"))?;
         copy_program("/usr/bin/busybox".as_ref(), &here.path().join("rootfs/bin/busybox"))?;

@@ -94,7 +94,7 @@ fn nested_pid_namespaces_are_a_tree() -> Result<()> {
 
 #[test]
 fn containers_that_share_are_named() -> Result<()> {
-    let here = tempfile::Builder::new().prefix("bulkhead-test-").tempdir_in("/var/tmp")?;
+    let here = bulkhead_tests::directory("bulkhead-test-")?;
     let root = here.path().join("oci");
     let oci = |arguments: &[&str]| {
         let mut command = Command::new(program());

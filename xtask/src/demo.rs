@@ -24,6 +24,9 @@ pub struct Stage {
     pub port: u16,
     /// `.docker` and `.aws` of this stage.
     pub home: PathBuf,
+    /// As the flags say.
+    pub bridge: String,
+    pub cgroup: String,
 }
 
 impl Stage {
@@ -38,6 +41,8 @@ impl Stage {
             console: "http://127.0.0.1:7480/".into(),
             port: 80,
             home: setup::target().join("demo-home"),
+            bridge: "bulkhead0".to_owned(),
+            cgroup: "bulkhead".to_owned(),
         }
     }
 

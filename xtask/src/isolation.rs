@@ -1,5 +1,6 @@
 //! The isolation suite, and the weak and old runtimes that show its attacks to be real ones.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,35 +9,45 @@ use anyhow::{Context, Result, ensure};
 
 use crate::setup;
 use crate::shell::Shell;
-use crate::test::{Tally, docker_cli};
+use crate::tally::{Case, Outcome, Tally};
 
 /// Cases A to H of tests/tests/isolation, one line each.
 pub fn test(tally: &mut Tally, bin: &Path) -> Result<()> {
+    let first = cases(bin, None)?;
+    let again = &mut |names: &[String]| {
+        // `isolation ID MODE`
+        let ids: BTreeSet<&str> = names.iter().filter_map(|name| name.split(' ').nth(1)).collect();
+        ids.into_iter().flat_map(|id| cases(bin, Some(id)).unwrap_or_default()).collect()
+    };
+    tally.cases(first, again);
+    Ok(())
+}
+
+/// All of them, or those whose id begins so.
+fn cases(bin: &Path, only: Option<&str>) -> Result<Vec<Case>> {
     let mut child = Shell::default()
         .command(&cargo())
         .args(["test", "--quiet", "--package", "bulkhead-tests", "--test", "isolation"])
+        .args(only.map(|id| ["--", id]).into_iter().flatten())
         .env("BULKHEAD_PROGRAM", bin.join("bulkhead"))
-        .env("BULKHEAD_DOCKER", docker_cli()?)
+        .env("BULKHEAD_DOCKER", setup::docker_cli()?)
         .current_dir(setup::root())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .context("run cargo test")?;
     let output = child.stdout.take().context("it was piped")?;
-    let mut cases = 0;
+    let mut cases = Vec::new();
     for line in BufReader::new(output).lines() {
         let line = line?;
         println!("{line}");
-        let case = line.strip_prefix("case ").and_then(|line| line.split_once(" ... "));
-        if let Some((name, outcome)) = case {
-            tally.count(&format!("isolation {name}"), outcome);
-            cases += 1;
-        }
+        cases.extend(Case::read(&line, "isolation "));
     }
-    if !child.wait()?.success() && cases == 0 {
-        tally.count("isolation (it did not build)", "FAILED");
+    if !child.wait()?.success() && cases.is_empty() {
+        let why = Outcome::Failed("it does not build, or says nothing".to_owned());
+        cases.push(Case::new("isolation", why));
     }
-    Ok(())
+    Ok(cases)
 }
 
 /// Bulkhead's OCI runtime with walls that a test takes away. It does not compile as a release.

@@ -2,12 +2,14 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod circles;
 mod clients;
 mod demo;
 mod isolation;
 mod layers;
 mod setup;
 mod shell;
+mod tally;
 mod target;
 mod test;
 mod vm;
@@ -21,6 +23,8 @@ usage: cargo xtask COMMAND
   build           build the program for use, and the runtime's small one; say where they are
   demo            set up this machine, build Bulkhead and run the SecurityApp walk-through; leave it running
   demo --down     remove every trace of it
+  check           what a change needs first, without root: format, lints, layers, the crates' own tests
+  try [FLAG …]    the Rust tests that `cargo test FLAG …` would run, each in a process of its own
   test [PART …]   everything that is tested: format lint unit small isolation clients walkthrough vm
   bench run       `run --rm` of a no-op: bulkhead, and the docker CLI against Bulkhead and Docker
   bench oci [--rounds N] [--format json] [--bulkhead FILE]
@@ -35,7 +39,14 @@ fn main() -> ExitCode {
         ["build"] => build(),
         ["demo"] => demo::up(),
         ["demo", "--down"] => demo::down(),
+        ["try", flags @ ..] => test::rust::try_some(flags),
+        ["check"] => test::check(),
         ["test", parts @ ..] => test::run(parts),
+        // between the runner and each test
+        ["one-test", rest @ ..] => match test::process::one_test(rest) {
+            Ok(code) => return code,
+            Err(cause) => Err(cause),
+        },
         ["bench", "run", rest @ ..] => bench::run(rest),
         ["bench", "oci", rest @ ..] => bench::oci::run(rest),
         ["bench", "start", rest @ ..] => bench::start::run(rest),

@@ -95,6 +95,23 @@ pub fn aws_cli() -> Result<PathBuf> {
     Ok(bin)
 }
 
+/// The docker CLI: this machine's, else Debian's unpacked beside the build, without its daemon.
+pub fn docker_cli() -> Result<PathBuf> {
+    let found = Shell::default().ask("command -v docker")?;
+    if found.success {
+        return Ok(found.output.trim().into());
+    }
+    let directory = target().join("docker-cli");
+    let docker = directory.join("usr/bin/docker");
+    if !docker.exists() {
+        std::fs::create_dir_all(&directory)?;
+        Shell::default()
+            .within(&directory)
+            .run("apt-get update -q && apt-get download docker.io && dpkg -x docker.io_*.deb . && rm docker.io_*.deb")?;
+    }
+    Ok(docker)
+}
+
 /// A Debian base system as a tar file, made with this machine's own apt sources.
 pub fn debian_base() -> Result<PathBuf> {
     let file = target().join("debian-bookworm.tar");

@@ -3,63 +3,17 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::setup;
 use crate::shell::Shell;
-use crate::walkthrough;
+use crate::tally::Tally;
 
-mod rust;
-
-/// What was counted so far.
-#[derive(Debug, Default)]
-pub struct Tally {
-    passed: usize,
-    failed: Vec<String>,
-    skipped: usize,
-    /// What failed Rust tests have written.
-    said: Vec<String>,
-}
-
-impl Tally {
-    /// Counts one check that this machine cannot make.
-    pub fn skip(&mut self, name: &str, why: &str) {
-        println!("skipped {name}: {why}");
-        self.skipped += 1;
-    }
-
-    /// Counts what another program has found: `ok`, `FAILED: …` or `skipped: …`.
-    pub fn count(&mut self, name: &str, outcome: &str) {
-        match outcome.split(':').next().unwrap_or_default() {
-            "ok" => self.passed += 1,
-            "skipped" => self.skipped += 1,
-            _ => self.failed.push(one_line(name, outcome)),
-        }
-    }
-
-    /// Runs one check that is not a Rust test, and counts it.
-    pub fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
-        match check() {
-            Ok(()) => {
-                println!("check {name} ... ok");
-                self.passed += 1;
-            }
-            Err(cause) => {
-                let outcome = format!("FAILED: {cause:#}");
-                println!("check {name} ... {outcome}");
-                self.failed.push(one_line(name, &outcome));
-            }
-        }
-    }
-}
-
-/// What failed and why, since who looks at a long run looks at its end.
-fn one_line(name: &str, outcome: &str) -> String {
-    let why = outcome.strip_prefix("FAILED").unwrap_or(outcome).trim_start_matches(':').trim();
-    let why: String = why.replace('\n', " ").chars().take(400).collect();
-    if why.is_empty() { name.to_owned() } else { format!("{name}: {why}") }
-}
+pub mod process;
+pub mod rust;
+mod traces;
 
 const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/busybox", "busybox-static"),
@@ -70,67 +24,78 @@ const PACKAGES: &[(&str, &str)] = &[
     ("/usr/bin/chromedriver", "chromium-driver"),
 ];
 
-/// The parts by name; none means all.
+/// The parts by name, in the order of their run.
+const PARTS: &[&str] =
+    &["format", "lint", "unit", "small", "isolation", "clients", "walkthrough", "vm"];
+
+/// These parts; none means all.
 pub fn run(parts: &[&str]) -> Result<()> {
-    let known = ["format", "lint", "unit", "small", "isolation", "clients", "walkthrough", "vm"];
-    if let Some(unknown) = parts.iter().find(|part| !known.contains(part)) {
-        bail!("there is no part {unknown:?}: use {}", known.join(", "));
+    if let Some(unknown) = parts.iter().find(|part| !PARTS.contains(part)) {
+        bail!("there is no part {unknown:?}: use {}", PARTS.join(", "));
     }
-    let wanted = |part: &str| parts.is_empty() || parts.contains(&part);
     setup::require_root()?;
     setup::packages(&[setup::WALKTHROUGH, PACKAGES].concat())?;
-    let mut tally = Tally::default();
-    let skipped = setup::target().join(format!("skipped-{}", std::process::id()));
     std::fs::create_dir_all(setup::target())?;
-    if wanted("format") {
-        tally.check("format", || cargo(&["fmt", "--all", "--check"]));
-        tally.check("unsafe lives in sys alone", only_sys_is_unsafe);
-        tally.check("crates depend downwards only", crate::layers::check);
+    let mut tally = Tally::default();
+    let wanted = |part: &&&str| parts.is_empty() || parts.contains(*part);
+    let mut program = None;
+    for part in PARTS.iter().filter(wanted) {
+        let started = Instant::now();
+        match *part {
+            "format" => format(&mut tally),
+            "lint" => lint(&mut tally, deny_program()),
+            built => {
+                if program.is_none() {
+                    let bin = setup::program("dev")?;
+                    tally.check("the program is static", || is_static(&bin.join("bulkhead")));
+                    program = Some(bin);
+                }
+                let bin = program.as_deref().context("it was built")?;
+                part_with_program(&mut tally, built, bin)?;
+            }
+        }
+        println!("part {part}: {:.0} s", started.elapsed().as_secs_f64());
     }
-    if wanted("lint") {
-        tally.check("clippy", || {
-            cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
-        });
-        tally.check("cargo-deny", deny);
+    tally.finish()
+}
+
+fn part_with_program(tally: &mut Tally, part: &str, bin: &Path) -> Result<()> {
+    match part {
+        "unit" => rust::test(tally, bin)?,
+        "small" => rust::test_small(tally)?,
+        "isolation" => crate::isolation::test(tally, bin)?,
+        "clients" => crate::clients::test(tally, bin),
+        "walkthrough" => crate::walkthrough::test(tally, bin),
+        "vm" => crate::vm::test(tally, bin),
+        unknown => bail!("the part {unknown} is listed, and nothing runs it"),
     }
-    let bin = setup::program("dev")?;
-    tally.check("the program is static", || is_static(&bin.join("bulkhead")));
-    if wanted("unit") {
-        rust::test(&mut tally, &bin, &skipped)?;
-    }
-    if wanted("small") {
-        rust::test_small(&mut tally, &skipped)?;
-    }
-    if wanted("isolation") {
-        crate::isolation::test(&mut tally, &bin)?;
-    }
-    if wanted("clients") {
-        crate::clients::test(&mut tally, &bin);
-    }
-    if wanted("walkthrough") {
-        walkthrough::test(&mut tally, &bin);
-    }
-    if wanted("vm") {
-        crate::vm::test(&mut tally, &bin);
-    }
-    let skips = std::fs::read_to_string(&skipped).unwrap_or_default();
-    let _ = std::fs::remove_file(&skipped);
-    let skipped = skips.lines().count();
-    for line in skips.lines() {
-        println!("skipped {line}");
-    }
-    for text in &tally.said {
-        println!("{text}");
-    }
-    for name in &tally.failed {
-        println!("failed {name}");
-    }
-    // A skipped test has returned early, which the test runner took for a pass.
-    let passed = tally.passed.saturating_sub(skipped);
-    let skipped = skipped + tally.skipped;
-    println!("{passed} passed, {} failed, {skipped} skipped", tally.failed.len());
-    ensure!(tally.failed.is_empty(), "some tests failed");
     Ok(())
+}
+
+/// What a change needs before it is shown to others: no root, no network, a few minutes.
+pub fn check() -> Result<()> {
+    let mut tally = Tally::default();
+    format(&mut tally);
+    let deny = found_deny()?.context("it is not here: `cargo install --locked cargo-deny`");
+    lint(&mut tally, deny);
+    rust::test_without_root(&mut tally)?;
+    tally.finish()
+}
+
+fn format(tally: &mut Tally) {
+    tally.check("format", || cargo(&["fmt", "--all", "--check"]));
+    tally.check("crates depend downwards only", crate::layers::check);
+    tally.check("modules do not import in circles", crate::circles::check);
+}
+
+fn lint(tally: &mut Tally, deny_program: Result<PathBuf>) {
+    tally.check("clippy", || {
+        cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
+    });
+    match deny_program {
+        Ok(program) => tally.check("cargo-deny", || deny(&program)),
+        Err(cause) => tally.skip("cargo-deny", &format!("{cause:#}")),
+    }
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {
@@ -144,71 +109,40 @@ fn cargo(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The docker CLI: this machine's, else Debian's unpacked beside the build, without its daemon.
-pub fn docker_cli() -> Result<PathBuf> {
-    let found = Shell::default().ask("command -v docker")?;
+/// cargo-deny: this machine's, or one that was built beside the tests.
+fn found_deny() -> Result<Option<PathBuf>> {
+    let found = Shell::default().ask("command -v cargo-deny")?;
     if found.success {
-        return Ok(found.output.trim().into());
+        return Ok(Some(PathBuf::from(found.output.trim())));
     }
-    let directory = setup::target().join("docker-cli");
-    let docker = directory.join("usr/bin/docker");
-    if !docker.exists() {
-        std::fs::create_dir_all(&directory)?;
-        Shell::default()
-            .within(&directory)
-            .run("apt-get update -q && apt-get download docker.io && dpkg -x docker.io_*.deb . && rm docker.io_*.deb")?;
+    let installed = tools().join("bin/cargo-deny");
+    Ok(installed.exists().then_some(installed))
+}
+
+/// The same, built if there is none.
+fn deny_program() -> Result<PathBuf> {
+    if let Some(found) = found_deny()? {
+        return Ok(found);
     }
-    Ok(docker)
+    let root = tools();
+    cargo(&["install", "--quiet", "--locked", "cargo-deny", "--root", &root.to_string_lossy()])
+        .context("cargo-deny is not installed, and cannot be")?;
+    Ok(root.join("bin/cargo-deny"))
+}
+
+fn tools() -> PathBuf {
+    setup::target().join("tools")
 }
 
 /// Licences, sources and banned crates. Advisories need their database, which not every machine can
-/// reach, so they are left to a scheduled job.
-fn deny() -> Result<()> {
-    let tools = setup::target().join("tools");
-    let installed = tools.join("bin/cargo-deny");
-    let program = match Shell::default().ask("command -v cargo-deny")? {
-        found if found.success => PathBuf::from(found.output.trim()),
-        _ if installed.exists() => installed,
-        _ => {
-            cargo(&[
-                "install",
-                "--quiet",
-                "--locked",
-                "cargo-deny",
-                "--root",
-                &tools.to_string_lossy(),
-            ])?;
-            installed
-        }
-    };
+/// reach.
+fn deny(program: &Path) -> Result<()> {
     let status = Command::new(program)
         .args(["--workspace", "check", "--hide-inclusion-graph", "licenses", "bans", "sources"])
         .current_dir(setup::root())
         .status()
         .context("run cargo-deny")?;
     ensure!(status.success(), "cargo-deny found something");
-    Ok(())
-}
-
-fn only_sys_is_unsafe() -> Result<()> {
-    for entry in std::fs::read_dir(setup::root().join("crates"))? {
-        let entry = entry?;
-        if entry.file_name() == "sys" {
-            continue;
-        }
-        let source = entry.path().join("src");
-        let file = if source.join("lib.rs").exists() {
-            source.join("lib.rs")
-        } else {
-            source.join("main.rs")
-        };
-        let text = std::fs::read_to_string(&file)?;
-        ensure!(
-            text.contains("#![forbid(unsafe_code)]"),
-            "{} does not forbid unsafe code",
-            file.display()
-        );
-    }
     Ok(())
 }
 

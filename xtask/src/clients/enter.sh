@@ -4,9 +4,16 @@
 set -e
 root=$1 program=$2 cases=$3 cgroup=$4
 version() { [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ] || echo 2; }
+# The mount point of each hierarchy, once: a chroot with /sys bound shows them all a second time. One file system has one
+# device number (proc_pid_mountinfo(5)), and the usual place comes first.
+hierarchies() {
+    awk '{ for (dash = 7; $dash != "-"; dash++); }
+        $(dash + 1) ~ /^cgroup2?$/ { print ($5 ~ "^/sys/fs/cgroup" ? 0 : 1), $3, $5 }' /proc/self/mountinfo |
+        sort -s -k 1,1 | awk '!seen[$2]++ { print $3 }'
+}
 case $INSIDE in
 "")
-    for hierarchy in $(awk '$3 ~ /^cgroup2?$/ {print $2}' /proc/mounts); do
+    for hierarchy in $(hierarchies); do
         mkdir "$hierarchy/$cgroup"
         for file in cpuset.cpus cpuset.mems; do
             [ ! -e "$hierarchy/$file" ] || [ -e "$hierarchy/cgroup.controllers" ] ||

@@ -33,10 +33,13 @@ fn main() -> ExitCode {
     {
         return cases::connect_to_abstract(name);
     }
+    let exact = arguments.iter().any(|word| word == "--exact");
     let listing = arguments.iter().any(|it| it == "--list");
     let filter = arguments.iter().skip(1).find(|it| !it.starts_with('-'));
     let cases: Vec<_> = cases::all()
-        .filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter.as_str())))
+        .filter(|(name, _)| {
+            filter.is_none_or(|filter| name == filter || (!exact && name.contains(filter.as_str())))
+        })
         .collect();
     if listing {
         cases.iter().for_each(|(name, _)| println!("{name}: test"));
