@@ -162,7 +162,7 @@ async fn info(State(api): State<Api>) -> axum::Json<Value> {
         "SecurityOptions": security,
         "FirewallBackend": { "Driver": "nftables" },
         "CDISpecDirs": [],
-        "Warnings": null,
+        "Warnings": info.warnings,
     }))
 }
 

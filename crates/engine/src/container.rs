@@ -375,6 +375,8 @@ pub struct Info {
     /// Whether containers have user namespaces unless told otherwise.
     pub supports_idmapped_layers: bool,
     pub data: String,
+    /// What the machine's keeper should look at, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// Something that happened, as `docker events` shows it.

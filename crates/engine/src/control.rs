@@ -281,11 +281,7 @@ impl Engine {
         let engine = Arc::clone(self);
         blocking(move |may_block| {
             let _guard = guard;
-            engine.drop_container(may_block, id, volumes, engine.cleaning());
-            match engine.record(id) {
-                Ok(_) => Err(EngineError::internal("the removal could not be recorded")),
-                Err(_) => Ok(()),
-            }
+            engine.drop_container(may_block, id, volumes, engine.cleaning())
         })
         .await
     }
@@ -318,7 +314,8 @@ impl Engine {
     /// would ask after a crash.
     async fn mark_stopped(self: &Arc<Self>, id: Id) -> Result<(), EngineError> {
         let mut record = self.record(id)?;
-        if record.stopped_by_user {
+        // What ends with the engine goes on with the next one.
+        if record.stopped_by_user || self.is_ending() {
             return Ok(());
         }
         record.stopped_by_user = true;
@@ -333,9 +330,10 @@ impl Engine {
 
     async fn cancel_restart(self: &Arc<Self>, id: Id) -> Result<(), EngineError> {
         let engine = Arc::clone(self);
+        let ending = self.is_ending();
         blocking(move |may_block| {
             engine.change(may_block, id, |record| {
-                record.stopped_by_user = true;
+                record.stopped_by_user |= !ending;
                 record.set_status(Status::Exited);
             })
         })

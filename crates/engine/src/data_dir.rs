@@ -9,17 +9,21 @@ use std::path::{Path, PathBuf};
 use bulkhead_sys::path;
 use bulkhead_types::{Id, IdMap};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Uid, renameat_with};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::io_error;
+use crate::settle::Kind;
 use crate::{Class, EngineError};
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Mounts of what lies below need no way through the directories above it.
 const PRIVATE: Mode = Mode::RWXU;
+
+/// Where what no record knows is moved to, below the data directory.
+const LOST: &str = "lost+found";
 
 /// The data directory, locked for this engine as long as this lives.
 #[derive(Debug)]
@@ -118,16 +122,88 @@ impl DataDir {
     }
 
     pub(crate) fn remove_container(&self, id: Id) -> Result<(), EngineError> {
-        remove(&self.containers, &id.to_string())
+        self.remove(Kind::Container, &id.to_string())
     }
 
-    /// The names of all container directories, known or not.
-    pub(crate) fn containers(&self) -> Result<Vec<String>, EngineError> {
-        list(&self.data.join("containers"))
+    pub(crate) fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        self.remove(Kind::Volume, name)
     }
 
-    pub(crate) fn remove_container_named(&self, name: &str) -> Result<(), EngineError> {
-        remove(&self.containers, name)
+    /// Removes a directory; one that is not there is fine.
+    pub(crate) fn remove(&self, kind: Kind, name: &str) -> Result<(), EngineError> {
+        let failed = |cause| io_error(format!("remove the {} {name}", kind.name()))(cause);
+        bulkhead_failpoint::hit("directory.remove").map_err(failed)?;
+        match path::remove_tree(self.directory(kind).as_fd(), name.as_ref()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The names of all directories of a kind, known or not.
+    pub(crate) fn list(&self, kind: Kind) -> Result<Vec<String>, EngineError> {
+        list(&self.data.join(Self::place(kind)))
+    }
+
+    /// Moves a directory that nobody knows to `lost+found`, where the user finds it under its kind
+    /// and name, and says where it is.
+    pub(crate) fn set_aside(&self, kind: Kind, name: &str) -> Result<PathBuf, EngineError> {
+        let aside = self.lost_and_found()?;
+        let failed = |errno: Errno| {
+            io_error(format!("move the {} {name} to {LOST}", kind.name()))(errno.into())
+        };
+        for number in 0_u32.. {
+            let mut target = format!("{}-{name}", kind.name());
+            if number > 0 {
+                target.push_str(&format!(".{number}"));
+            }
+            let from = self.directory(kind);
+            match renameat_with(from, name, &aside, &target, RenameFlags::NOREPLACE) {
+                Ok(()) => return Ok(self.data.join(LOST).join(target)),
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+        Err(failed(Errno::EXIST))
+    }
+
+    /// The directory of what was moved aside, made if it is missing.
+    pub(crate) fn lost_and_found(&self) -> Result<OwnedFd, EngineError> {
+        let open = || {
+            match rustix::fs::mkdir(self.data.join(LOST), PRIVATE) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+            rustix::fs::open(self.data.join(LOST), DIRECTORY, Mode::empty())
+        };
+        open().map_err(|errno| io_error(self.data.join(LOST).display())(errno.into()))
+    }
+
+    /// Says that something was moved aside, as long as it is there.
+    pub(crate) fn lost_and_found_warning(&self) -> Option<String> {
+        let ours = ["container-", "volume-", "content-"];
+        let names = list(&self.data.join(LOST)).unwrap_or_default();
+        let count = names.iter().filter(|name| ours.iter().any(|it| name.starts_with(it))).count();
+        (count > 0).then(|| {
+            format!(
+                "WARNING: {count} directories that no record knew were moved to {}: take from them \
+                 what you need, and remove them",
+                self.data.join(LOST).display()
+            )
+        })
+    }
+
+    fn directory(&self, kind: Kind) -> &OwnedFd {
+        match kind {
+            Kind::Container => &self.containers,
+            Kind::Volume => &self.volumes,
+        }
+    }
+
+    fn place(kind: Kind) -> &'static str {
+        match kind {
+            Kind::Container => "containers",
+            Kind::Volume => "volumes",
+        }
     }
 
     /// Where a container's log is.
@@ -149,14 +225,6 @@ impl DataDir {
             Ok(rustix::fs::openat(&own, "_data", flags, Mode::empty())?)
         };
         make().map_err(io_error(format!("volume {name}")))
-    }
-
-    pub(crate) fn volumes(&self) -> Result<Vec<String>, EngineError> {
-        list(&self.data.join("volumes"))
-    }
-
-    pub(crate) fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
-        remove(&self.volumes, name)
     }
 }
 
@@ -195,9 +263,9 @@ fn make_directory(
 fn take(lock: &File) -> bool {
     let taken = lock.try_lock().is_ok() || (holder_ends(lock) && lock.try_lock().is_ok());
     if taken {
-        // without it the next one does not wait
-        let _ = lock.set_len(0);
-        let _ = lock.write_all_at(std::process::id().to_string().as_bytes(), 0);
+        // Without it the next one does not wait. In place: a full disk has no block for a file that
+        // was emptied.
+        let _ = lock.write_all_at(format!("{:<15}\n", std::process::id()).as_bytes(), 0);
     }
     taken
 }
@@ -206,7 +274,7 @@ fn take(lock: &File) -> bool {
 fn holder_ends(lock: &File) -> bool {
     let mut text = [0; 16];
     let length = lock.read_at(&mut text, 0).unwrap_or(0);
-    let pid = std::str::from_utf8(&text[..length]).ok().and_then(|text| text.parse().ok());
+    let pid = std::str::from_utf8(&text[..length]).ok().and_then(|text| text.trim().parse().ok());
     let Some(pid) = pid.and_then(Pid::from_raw) else { return false };
     match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => {
@@ -216,15 +284,6 @@ fn holder_ends(lock: &File) -> bool {
         }
         // it has ended meanwhile
         Err(errno) => errno == Errno::SRCH,
-    }
-}
-
-fn remove(parent: &OwnedFd, name: &str) -> Result<(), EngineError> {
-    match path::remove_tree(parent.as_fd(), name.as_ref()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(io_error(format!("remove {name}"))(error))
-        }
-        _ => Ok(()),
     }
 }
 
@@ -281,7 +340,7 @@ mod tests {
         let path = directory.path().join("containers").join(id.to_string());
         assert_eq!(std::fs::metadata(path.join("upper")).unwrap().uid(), range.first);
         assert_eq!(std::fs::read_to_string(path.join("hostname")).unwrap(), "x\n");
-        assert_eq!(data_dir.containers().unwrap(), [id.to_string()]);
+        assert_eq!(data_dir.list(Kind::Container).unwrap(), [id.to_string()]);
         data_dir.remove_container(id).unwrap();
         data_dir.remove_container(id).unwrap();
         assert!(!path.exists());

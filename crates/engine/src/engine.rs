@@ -1,9 +1,10 @@
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use bulkhead_image::{Content, RegistryClient};
 use bulkhead_network::Host;
 use bulkhead_runtime::cgroup::Hierarchies;
-use bulkhead_store::{Embedded, Write, put};
+use bulkhead_store::{Embedded, put};
 use bulkhead_types::{Id, IdMap};
 use bulkhead_warden::Client;
 use tokio::sync::mpsc;
@@ -34,8 +35,10 @@ pub struct Engine {
     pub(crate) hostname: String,
     /// Names this engine in `docker info`.
     pub(crate) id: Id,
-    pub(crate) data_dir: DataDir,
     pub(crate) store: Embedded,
+    /// After the store: fields are dropped in this order, and whoever gets the directory's lock finds
+    /// the store free.
+    pub(crate) data_dir: DataDir,
     pub(crate) content: Arc<Content>,
     pub(crate) registry: RegistryClient,
     pub(crate) warden: Client,
@@ -52,6 +55,10 @@ pub struct Engine {
     state: Mutex<State>,
     /// Told, with `state`, whenever an exec has ended.
     pub(crate) exec_ends: Condvar,
+    /// Set by a tear-down: see [`Engine::is_ending`].
+    pub(crate) ending: AtomicBool,
+    /// Keys of intents whose directories have gone; see `settle.rs`.
+    pub(crate) finished_removals: Mutex<Vec<String>>,
     /// Held while a name and a range of ids are chosen and recorded.
     pub(crate) allocation_lock: Mutex<()>,
     /// Held for reading while a container that is gone for users is still being cleaned up.
@@ -65,12 +72,22 @@ impl Engine {
     /// what is recorded: adopts running containers, records exits that happened meanwhile, removes
     /// orphans, restarts what its policy says.
     pub async fn open(options: Options) -> Result<Arc<Self>, EngineError> {
+        Self::open_for(options, Purpose::Serve).await
+    }
+
+    /// Opens an engine that starts nothing, for [`Engine::tear_down`] where no engine runs.
+    pub async fn open_to_tear_down(options: Options) -> Result<Arc<Self>, EngineError> {
+        Self::open_for(options, Purpose::TearDown).await
+    }
+
+    async fn open_for(options: Options, purpose: Purpose) -> Result<Arc<Self>, EngineError> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Handle::current();
         let engine = blocking(move |may_block| {
             Self::assemble(may_block, options, sender, runtime).map(Arc::new)
         })
         .await?;
+        engine.ending.store(purpose == Purpose::TearDown, Ordering::Release);
         let recovering = Arc::clone(&engine);
         let restart = blocking(move |may_block| recovering.recover(may_block)).await?;
         // Only now: an exit that the warden told meanwhile is looked at with the records in place.
@@ -79,7 +96,7 @@ impl Engine {
             .name("warden events".to_owned())
             .spawn(move || watch_warden(&watched, receiver))
             .map_err(io_error("start a thread"))?;
-        for id in restart {
+        for id in restart.into_iter().filter(|_| purpose == Purpose::Serve) {
             engine.restart_later(id, std::time::Duration::ZERO);
         }
         Ok(engine)
@@ -143,6 +160,8 @@ impl Engine {
             retired: Retired::default(),
             state: Mutex::default(),
             exec_ends: Condvar::new(),
+            ending: AtomicBool::new(false),
+            finished_removals: Mutex::default(),
             allocation_lock: Mutex::default(),
             cleanup_lock: Arc::default(),
             content_lease: Arc::default(),
@@ -209,11 +228,6 @@ impl Engine {
         });
     }
 
-    pub(crate) fn commit(&self, _: &Blocking, writes: &[Write]) -> Result<(), EngineError> {
-        bulkhead_store::Store::commit(&self.store, &[], writes)?;
-        Ok(())
-    }
-
     pub fn container(&self, name: &str) -> Result<Container, EngineError> {
         let state = self.state();
         Ok(state.slot(state.find(name)?)?.record.container.clone())
@@ -230,6 +244,13 @@ impl Engine {
         all.sort_by_key(|container| std::cmp::Reverse(container.created));
         all
     }
+}
+
+/// What an engine is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Serve,
+    TearDown,
 }
 
 /// Hands the warden's events on. A container's end goes to a task of its own, since what it takes

@@ -9,10 +9,11 @@ use bulkhead_warden::Exit;
 
 use crate::blocking::{Blocking, blocking};
 use crate::restart::{Ended, decide};
+use crate::settle::{Kind, WardenRecord, intend};
 use crate::start::Cause;
 use crate::state::Record;
 use crate::transaction::Transaction;
-use crate::{Container, Engine, NetworkPlace, Status};
+use crate::{Container, Engine, EngineError, NetworkPlace, Status};
 
 /// Held while a container that is gone for users is still being cleaned up.
 #[derive(Debug)]
@@ -68,6 +69,7 @@ impl Engine {
                 last_wait,
             },
         );
+        let wait = wait.filter(|_| !self.is_ending());
         // Before anybody hears of the end: whoever does may want the ports at once.
         let mut faults = self.unpublish(&before);
         if let Ok(slot) = self.state().slot_mut(id) {
@@ -94,19 +96,21 @@ impl Engine {
         if wait.is_none() && before.host.auto_remove && !record.throw_away {
             self.publish_container(&before, "die", &[("exitCode", code)]);
             self.finish(id, exit.code, false);
-            self.drop_container(may_block, id, true, cleaning);
-        } else {
-            if let Err(error) = self.change(may_block, id, ended) {
-                // In memory it has ended all the same; the next engine learns it from the warden.
-                tracing::error!(container = %before.name, %error, "record the end");
-                if let Ok(slot) = self.state().slot_mut(id) {
-                    ended(&mut slot.record);
-                }
+            if let Err(error) = self.drop_container(may_block, id, true, cleaning) {
+                tracing::error!(container = %before.name, %error, "record a removal");
+                faults.extend(self.end_unrecorded(id, &before, ended));
             }
+        } else if let Err(error) = self.change(may_block, id, ended) {
+            tracing::error!(container = %before.name, %error, "record the end");
+            self.publish_container(&before, "die", &[("exitCode", code)]);
+            self.finish(id, exit.code, wait.is_some());
+            faults.extend(self.end_unrecorded(id, &before, ended));
+        } else {
+            bulkhead_failpoint::pass("exit.recorded");
             self.publish_container(&before, "die", &[("exitCode", code)]);
             self.finish(id, exit.code, wait.is_some());
             let netns = self.state().slot_mut(id).ok().and_then(|slot| slot.live.netns.take());
-            faults.extend(self.take_down(&before, netns));
+            faults.extend(self.take_down(&before, netns, WardenRecord::Forget));
         }
         for fault in faults {
             tracing::warn!(container = %before.name, error = %fault, "take down an ended container");
@@ -114,6 +118,25 @@ impl Engine {
         if let Some(wait) = wait {
             self.restart_later(id, wait);
         }
+    }
+
+    /// Ends a container in memory whose end the store does not take; the warden keeps it until it does.
+    fn end_unrecorded(
+        self: &Arc<Self>,
+        id: Id,
+        before: &Container,
+        ended: impl FnOnce(&mut Record),
+    ) -> Vec<EngineError> {
+        let netns = match self.state().slot_mut(id) {
+            Ok(slot) => {
+                ended(&mut slot.record);
+                slot.live.netns.take()
+            }
+            Err(_) => None,
+        };
+        let faults = self.take_down(before, netns, WardenRecord::Keep);
+        self.settle_later(id);
+        faults
     }
 
     /// Tells waiters.
@@ -161,9 +184,8 @@ impl Engine {
         id: Id,
         volumes: bool,
         cleaning: Cleaning,
-    ) {
-        let Ok(record) = self.record(id) else { return };
-        let container = record.container;
+    ) -> Result<(), EngineError> {
+        let container = self.record(id)?.container;
         let anonymous = if volumes { self.anonymous_volumes(&container) } else { Vec::new() };
         let mut slot = None;
         let mut transaction = Transaction::default();
@@ -178,10 +200,9 @@ impl Engine {
             state.execs.retain(|_, exec| exec.container != id);
             slot = state.containers.remove(&id);
         });
-        if let Err(error) = transaction.commit(&self.store, may_block) {
-            tracing::error!(container = %container.name, %error, "record a removal");
-            return;
-        }
+        intend(&mut transaction, Kind::Container, &id.to_string());
+        transaction.commit(&self.store, may_block)?;
+        bulkhead_failpoint::pass("container.removal-recorded");
         self.publish_container(&container, "destroy", &[]);
         for name in &anonymous {
             self.publish("volume", "destroy", name, [("driver".into(), "local".into())]);
@@ -199,6 +220,7 @@ impl Engine {
             engine.clean_up(&container, netns, &anonymous);
             drop(cleaning);
         });
+        Ok(())
     }
 
     /// Makes [`Engine::tear_down`] wait until it is dropped.
@@ -213,10 +235,16 @@ impl Engine {
         netns: Option<Arc<OwnedFd>>,
         volumes: &[String],
     ) {
-        let mut faults = self.take_down(container, netns);
-        faults.extend(self.data_dir.remove_container(container.id).err());
+        let mut faults = self.take_down(container, netns, WardenRecord::Forget);
+        match self.data_dir.remove_container(container.id) {
+            Ok(()) => self.removed(Kind::Container, &container.id.to_string()),
+            Err(fault) => faults.push(fault),
+        }
         for name in volumes {
-            faults.extend(self.data_dir.remove_volume(name).err());
+            match self.data_dir.remove_volume(name) {
+                Ok(()) => self.removed(Kind::Volume, name),
+                Err(fault) => faults.push(fault),
+            }
         }
         for fault in faults {
             tracing::warn!(container = %container.name, error = %fault, "remove a container");

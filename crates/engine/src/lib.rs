@@ -44,6 +44,7 @@ mod ports;
 mod recover;
 mod restart;
 mod security;
+mod settle;
 mod signals;
 mod sizes;
 mod specification;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bulkhead_store::load_all;
 use bulkhead_types::{Id, Timestamp};
@@ -11,6 +12,7 @@ use crate::blocking::{Blocking, blocking};
 use crate::networking::{endpoint, published};
 use crate::ports::reserve;
 use crate::restart::starts_with_engine;
+use crate::settle::{Kind, WardenRecord, intent};
 use crate::state::{ImageRecord, Record, Slot};
 use crate::{Engine, EngineError, Status, Stopped, Volume};
 
@@ -40,7 +42,15 @@ impl Engine {
                 },
                 // The machine was rebooted, or the warden is gone and with it what it ran.
                 (true, None) => ended.push((*id, lost())),
-                (false, _) => {}
+                // Its end is recorded, and the engine went before it told the warden; or its start
+                // was undone. Kept, it would be in the way of the next start.
+                (false, Some(_)) => match self.warden.forget(*id) {
+                    Ok(()) | Err(WardenError::Unknown(_)) => {}
+                    Err(error) => {
+                        tracing::warn!(container = %record.container.name, %error, "forget an end");
+                    }
+                },
+                (false, None) => {}
             }
         }
         self.reconcile_network()?;
@@ -49,10 +59,12 @@ impl Engine {
         for id in ids {
             let record = self.record(id)?;
             if record.throw_away {
-                for fault in self.take_down(&record.container, None) {
+                for fault in self.take_down(&record.container, None, WardenRecord::Forget) {
                     tracing::warn!(error = %fault, "remove an unfinished build step");
                 }
-                self.drop_container(may_block, id, true, self.cleaning());
+                if let Err(error) = self.drop_container(may_block, id, true, self.cleaning()) {
+                    tracing::error!(%error, "remove an unfinished build step");
+                }
                 continue;
             }
             let exit = ended.iter().find(|(ended, _)| *ended == id).map(|(_, exit)| *exit);
@@ -70,6 +82,7 @@ impl Engine {
                 None => {}
             }
         }
+        self.forget_finished_removals(may_block);
         self.sweep(may_block)?;
         Ok(restart)
     }
@@ -176,37 +189,59 @@ impl Engine {
         };
         for name in self.cgroups().into_iter().filter(|name| !live.contains(name)) {
             let path = format!("{}/{name}", self.cgroup_root);
-            // Those of records that have ended are looked at, and removed, when their end is taken.
-            if name.parse::<Id>().is_ok_and(|id| recorded.contains(&id)) {
+            // One whose end is not recorded yet is looked at, and its cgroup removed, when it is.
+            let ends = |id| self.record(id).is_ok_and(|record| record.is_running());
+            if name.parse::<Id>().is_ok_and(ends) {
                 continue;
             }
             faults.extend(self.remove_cgroup(&path).err());
         }
-        for name in self.data_dir.containers().unwrap_or_default() {
-            if !name.parse::<Id>().is_ok_and(|id| recorded.contains(&id)) {
-                faults.extend(self.data_dir.remove_container_named(&name).err());
-            }
-        }
-        // Volumes are what nobody can make again. A store that knows nothing at all was lost, not
-        // emptied volume by volume; then they stay, and are taken up by the next use of their name.
-        let forgot_all = {
-            let state = self.state();
-            state.containers.is_empty() && state.images.is_empty() && state.volumes.is_empty()
-        };
-        for name in self.data_dir.volumes().unwrap_or_default() {
-            if forgot_all {
-                tracing::warn!(volume = name, "a volume without any record stays");
-            } else if !self.state().volumes.contains_key(&name) {
-                faults.extend(self.data_dir.remove_volume(&name).err());
-            }
-        }
+        let is_recorded = |name: &str| name.parse::<Id>().is_ok_and(|id| recorded.contains(&id));
+        faults.extend(self.remove_directories(Kind::Container, is_recorded));
+        let volumes: BTreeSet<String> = self.state().volumes.keys().cloned().collect();
+        faults.extend(self.remove_directories(Kind::Volume, |name| volumes.contains(name)));
         for fault in faults {
             tracing::warn!(error = %fault, "remove what a crash left");
         }
     }
 
+    /// Removes the directories that were to go when an engine died. One that has neither a record nor
+    /// an intent belongs to a store that was lost, emptied or put back: nobody can make it again, so
+    /// it is moved aside.
+    fn remove_directories(
+        &self,
+        kind: Kind,
+        is_recorded: impl Fn(&str) -> bool,
+    ) -> Vec<EngineError> {
+        let mut faults = Vec::new();
+        let intents: BTreeSet<String> = self.intents(kind).into_iter().collect();
+        let found = match self.data_dir.list(kind) {
+            Ok(found) => found,
+            Err(fault) => return vec![fault],
+        };
+        for name in found.iter().filter(|name| !is_recorded(name)) {
+            if intents.contains(name) {
+                faults.extend(self.data_dir.remove(kind, name).err());
+                continue;
+            }
+            match self.data_dir.set_aside(kind, name) {
+                Ok(aside) => tracing::warn!(
+                    "the {} {name} is in no record: moved to {}",
+                    kind.name(),
+                    aside.display()
+                ),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        let left = self.data_dir.list(kind).unwrap_or(found);
+        let gone = |name: &&String| is_recorded(name) || !left.contains(name);
+        self.finished_removals().extend(intents.iter().filter(gone).map(|name| intent(kind, name)));
+        faults
+    }
+
     /// Stops every container, removes links, nftables, cgroups and mounts, and ends the warden.
     pub async fn tear_down(self: &Arc<Self>) -> Result<(), EngineError> {
+        self.ending.store(true, Ordering::Release);
         let ids: Vec<Id> = self.state().containers.keys().copied().collect();
         let stops = ids.iter().map(|id| async move {
             let id = id.to_string();

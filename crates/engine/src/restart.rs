@@ -45,6 +45,11 @@ pub(crate) fn starts_with_engine(policy: &RestartPolicy, stopped_by_user: bool) 
     }
 }
 
+/// The wait after a start by policy that failed for a reason of the machine's, such as a full disk.
+pub(crate) fn wait_after_failure(last_wait: Duration) -> Duration {
+    (last_wait * 2).clamp(FIRST, LONGEST)
+}
+
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(60);
 

@@ -16,9 +16,11 @@ use crate::create::{Share, Shares};
 use crate::error::io_error;
 use crate::limits::limits;
 use crate::ports::Reservation;
+use crate::restart::wait_after_failure;
+use crate::settle::WardenRecord;
 use crate::specification::Clients;
 use crate::state::{Live, Record};
-use crate::{Container, Engine, EngineError, Started, Status, links};
+use crate::{Class, Container, Engine, EngineError, Started, Status, links};
 
 /// Who starts a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,15 @@ impl Engine {
             }
             Status::Created | Status::Restarting | Status::Exited => {}
         }
+        if self.is_ending() {
+            return Err(EngineError::new(
+                Class::Unavailable,
+                "the engine is being taken down: nothing starts any more",
+            ));
+        }
+        // An end that the store refused comes before this start, or it would be lost.
+        self.settle(may_block, id)?;
+        let restarts = record.container.state.status == Status::Restarting;
         if cause == Cause::User {
             record.container.restart_count = 0;
         }
@@ -92,12 +103,20 @@ impl Engine {
                 }
                 Ok(Started::Now)
             }
-            Err(error) => {
-                for fault in self.take_down(&record.container, None) {
+            Err(failure) => {
+                for fault in self.take_down(&record.container, None, WardenRecord::Forget) {
                     tracing::warn!(container = %record.container.name, error = %fault, "undo a failed start");
                 }
-                self.record_failure(may_block, record, &error);
-                Err(error)
+                let of_machine =
+                    matches!(failure.error.class, Class::Internal | Class::Unavailable);
+                if of_machine && (restarts || cause == Cause::Policy) {
+                    // The next attempt may find room, or a warden.
+                    self.start_again_later(may_block, id);
+                } else if failure.refused_by == RefusedBy::Machine {
+                    self.record_failure(may_block, record, &failure.error);
+                }
+                // What the store refused has not happened: the last exit code stays too.
+                Err(failure.error)
             }
         }
     }
@@ -108,7 +127,7 @@ impl Engine {
         may_block: &Blocking,
         record: &mut Record,
         clients: Clients,
-    ) -> Result<Up, EngineError> {
+    ) -> Result<Up, StartFailure> {
         let id = record.container.id;
         self.retired.touch();
         let shares = self.shares_for_start(&record.container)?;
@@ -136,33 +155,72 @@ impl Engine {
         // others can see (links, ports, the program itself) waits for it.
         let created = std::thread::scope(|scope| {
             let commit = scope.spawn(|| self.commit(may_block, &[put(Record::key(id), record)]));
-            let (parts, rules) = {
-                let users = match container.id_range {
-                    Some(range) => Some(self.warden.user_namespace(range)?),
-                    None => None,
-                };
-                let directory = self.data_dir.make_container(id, container.id_range)?;
-                self.write_files(container, &directory)?;
-                let rootfs = self.rootfs(record, &directory, users.as_ref())?;
-                self.parts(container, &shares, rootfs, users.as_ref())?
-            };
-            // whoever created the container was told (see `Engine::warnings`)
-            let (limits, _) = limits(&container.host, rules)?.without_absent(&self.hierarchies);
-            let cgroup = Cgroup::create(&self.hierarchies, &self.cgroup_path(id), &limits)?;
-            let (message, descriptors) =
-                self.message(record, &shares, parts, &cgroup, links, clients)?;
-            let created = self.warden.create(message, descriptors)?;
-            commit.join().map_err(|_| EngineError::internal("the store failed"))??;
-            Ok::<Created, EngineError>(created)
+            let made = self.make(record, &shares, links, clients);
+            // First, whatever became of the rest: it decides what is to be undone on disk.
+            let recorded = commit.join().map_err(|_| EngineError::internal("the store failed"));
+            match recorded.and_then(|recorded| recorded) {
+                Ok(()) => made.map_err(StartFailure::from),
+                Err(error) => Err(StartFailure { error, refused_by: RefusedBy::Store }),
+            }
         })?;
+        bulkhead_failpoint::hit("start.created").map_err(io_error("start.created"))?;
         self.plug(container, created.netns.as_fd())?;
-        self.warden.start(id)?;
+        bulkhead_failpoint::hit("start.plugged").map_err(io_error("start.plugged"))?;
+        self.warden.start(id).map_err(EngineError::from)?;
+        bulkhead_failpoint::pass("start.started");
         Ok(Up {
             netns: Arc::new(created.netns),
             pid: created.pid,
             pidfd: Arc::new(created.pidfd),
             ports,
         })
+    }
+
+    /// Makes what only the container itself sees, and the process that waits to become it.
+    fn make(
+        &self,
+        record: &Record,
+        shares: &Shares,
+        links: Vec<String>,
+        clients: Clients,
+    ) -> Result<Created, EngineError> {
+        let container = &record.container;
+        let id = container.id;
+        let (parts, rules) = {
+            let users = match container.id_range {
+                Some(range) => Some(self.warden.user_namespace(range)?),
+                None => None,
+            };
+            let directory = self.data_dir.make_container(id, container.id_range)?;
+            self.write_files(container, &directory)?;
+            bulkhead_failpoint::hit("start.files").map_err(io_error("start.files"))?;
+            let rootfs = self.rootfs(record, &directory, users.as_ref())?;
+            bulkhead_failpoint::hit("start.mounted").map_err(io_error("start.mounted"))?;
+            self.parts(container, shares, rootfs, users.as_ref())?
+        };
+        // whoever created the container was told (see `Engine::warnings`)
+        let (limits, _) = limits(&container.host, rules)?.without_absent(&self.hierarchies);
+        let cgroup = Cgroup::create(&self.hierarchies, &self.cgroup_path(id), &limits)?;
+        bulkhead_failpoint::hit("start.cgroup").map_err(io_error("start.cgroup"))?;
+        let (message, descriptors) =
+            self.message(record, shares, parts, &cgroup, links, clients)?;
+        Ok(self.warden.create(message, descriptors)?)
+    }
+
+    /// After a start by policy that failed because of the machine: it restarts still, on disk too.
+    fn start_again_later(self: &Arc<Self>, may_block: &Blocking, id: Id) {
+        let Ok(record) = self.record(id) else { return };
+        if let Err(error) = self.commit(may_block, &[put(Record::key(id), &record)]) {
+            // Then it stands as running there, and the next engine restarts it for that.
+            tracing::error!(container = %record.container.name, %error, "record a failed restart");
+        }
+        let wait = {
+            let mut state = self.state();
+            let Ok(slot) = state.slot_mut(id) else { return };
+            slot.live.last_wait = wait_after_failure(slot.live.last_wait);
+            slot.live.last_wait
+        };
+        self.restart_later(id, wait);
     }
 
     /// The other containers whose namespaces this one joins must run.
@@ -210,11 +268,15 @@ impl Engine {
         self: &Arc<Self>,
         container: &Container,
         netns: Option<Arc<OwnedFd>>,
+        warden: WardenRecord,
     ) -> Vec<EngineError> {
         let mut errors = self.unpublish(container);
-        match self.warden.forget(container.id) {
-            Ok(()) | Err(bulkhead_warden::WardenError::Unknown(_)) => {}
-            Err(error) => errors.push(error.into()),
+        if warden == WardenRecord::Forget {
+            bulkhead_failpoint::pass("exit.forget");
+            match self.warden.forget(container.id) {
+                Ok(()) | Err(bulkhead_warden::WardenError::Unknown(_)) => {}
+                Err(error) => errors.push(error.into()),
+            }
         }
         errors.extend(self.remove_cgroup(&self.cgroup_path(container.id)).err());
         if let Ok(slot) = self.state().slot_mut(container.id) {
@@ -260,9 +322,31 @@ impl Engine {
             });
         }
         drop(state);
-        if auto_remove {
-            self.drop_container(may_block, id, true, self.cleaning());
+        if auto_remove && let Err(error) = self.drop_container(may_block, id, true, self.cleaning())
+        {
+            tracing::error!(container = %id.short(), %error, "record a removal");
+            self.settle_later(id);
         }
+    }
+}
+
+/// A start that failed.
+#[derive(Debug)]
+struct StartFailure {
+    error: EngineError,
+    refused_by: RefusedBy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RefusedBy {
+    /// Nothing was recorded.
+    Store,
+    Machine,
+}
+
+impl From<EngineError> for StartFailure {
+    fn from(error: EngineError) -> Self {
+        Self { error, refused_by: RefusedBy::Machine }
     }
 }
 

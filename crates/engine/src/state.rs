@@ -88,6 +88,8 @@ pub(crate) struct Live {
     pub terminal_size: (u16, u16),
     /// The wait before the last start by policy.
     pub last_wait: std::time::Duration,
+    /// Its end is not on disk yet, and the warden keeps it; see `settle.rs`.
+    pub unrecorded: bool,
     /// Counts starts and stops by users, so that a restart that was planned before is dropped.
     pub generation: u64,
 }

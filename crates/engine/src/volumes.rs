@@ -7,6 +7,7 @@ use bulkhead_types::{Id, Name, Timestamp};
 
 use crate::blocking::blocking;
 use crate::mount_requests::invalid_volume_name;
+use crate::settle::{Kind, intend, intent};
 use crate::transaction::Transaction;
 use crate::{Engine, EngineError, NetworkView, Volume, pool};
 
@@ -73,6 +74,7 @@ impl Engine {
             let mut transaction = Transaction::default();
             engine.put_volume(&mut transaction, &volume);
             transaction.commit(&engine.store, may_block)?;
+            bulkhead_failpoint::pass("volume.recorded");
             engine.data_dir.volume(&name)?;
             engine.publish("volume", "create", &name, [("driver".into(), "local".into())]);
             Ok(volume)
@@ -117,8 +119,11 @@ impl Engine {
             let mut transaction = Transaction::default();
             engine.delete_volume(&mut transaction, &name);
             transaction.commit(&engine.store, may_block)?;
+            bulkhead_failpoint::pass("volume.removal-recorded");
             engine.publish("volume", "destroy", &name, [("driver".into(), "local".into())]);
-            engine.data_dir.remove_volume(&name)
+            engine.data_dir.remove_volume(&name)?;
+            engine.removed(Kind::Volume, &name);
+            Ok(())
         })
         .await
     }
@@ -128,9 +133,16 @@ impl Engine {
         transaction.put(volume_key(&volume.name), volume, move || {
             self.state().volumes.insert(new.name.clone(), new);
         });
+        transaction.delete(intent(Kind::Volume, &volume.name), || {});
     }
 
+    /// Also says in the store that its directory is to go; whoever removed it calls
+    /// [`Engine::removed`].
     pub(crate) fn delete_volume<'a>(&'a self, transaction: &mut Transaction<'a>, name: &str) {
+        intend(transaction, Kind::Volume, name);
+        // Of an earlier volume of this name: its end is not this one's.
+        let key = intent(Kind::Volume, name);
+        self.finished_removals().retain(|finished| *finished != key);
         let name = name.to_owned();
         transaction.delete(volume_key(&name), move || {
             self.state().volumes.remove(&name);

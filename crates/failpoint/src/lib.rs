@@ -61,6 +61,11 @@ pub fn arm(name: &str, action: Option<Action>) {
     STATE.store(if table.is_empty() { IDLE } else { ARMED }, Ordering::Relaxed);
 }
 
+/// How often an armed failpoint was reached since it was armed.
+pub fn reached(name: &str) -> u64 {
+    table().get(name).map_or(0, |armed| armed.passed)
+}
+
 #[derive(Debug)]
 struct Armed {
     action: Action,
@@ -177,6 +182,7 @@ mod tests {
         let error = hit("here").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         hit("elsewhere").unwrap();
+        assert_eq!(reached("here"), 1);
         arm("here", None);
         hit("here").unwrap();
     }

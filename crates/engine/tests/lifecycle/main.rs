@@ -65,6 +65,10 @@ fn main() -> ExitCode {
         recovery::orphans_are_removed,
         recovery::volumes_outlive_a_lost_store,
         recovery::a_killed_engine_is_repaired,
+        recovery::an_engine_killed_at_any_step_is_repaired,
+        recovery::ends_that_the_store_refuses_are_recorded_later,
+        recovery::a_restart_in_the_full_moment_happens_later,
+        recovery::what_ended_with_the_engine_starts_with_the_next,
     ];
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {

@@ -7,6 +7,8 @@ use std::process::{Command, ExitCode, Stdio};
 use bulkhead_engine::{Engine, LogQuery, PortBinding, Status, WaitCondition};
 use bulkhead_network::Protocol;
 
+use bulkhead_failpoint::{Action, arm};
+
 use crate::containers::wait_for;
 use crate::rig::{Rig, options};
 
@@ -138,8 +140,16 @@ pub async fn orphans_are_removed(rig: &mut Rig) {
     made.iter().for_each(|path| std::fs::create_dir(path).unwrap());
     rig.close().await;
     rig.open().await;
+    // No record and no removal names them, so nobody knows that they may go.
     assert!(!data.join("containers").join(&orphan).exists());
+    assert!(data.join(format!("lost+found/container-{orphan}/upper/deep")).exists());
     assert!(!data.join("volumes/orphan").exists());
+    assert!(data.join("lost+found/volume-orphan/_data").exists());
+    let warnings = rig.engine.info().warnings;
+    assert!(
+        warnings[0].contains("2 directories that no record knew were moved to"),
+        "{warnings:?}"
+    );
     assert!(made.iter().all(|path| !path.exists()));
     assert_eq!(rig.engine.container("kept").unwrap().state.status, Status::Running);
     let error = Engine::open(rig.options.clone()).await.unwrap_err();
@@ -183,6 +193,150 @@ pub async fn a_killed_engine_is_repaired(rig: &mut Rig) {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// Where the engine passes on its way through a container's life.
+const STEPS: &[&str] = &[
+    "store.commit",
+    "store.committed",
+    "start.files",
+    "start.mounted",
+    "start.cgroup",
+    "start.created",
+    "start.plugged",
+    "start.started",
+    "exit.recorded",
+    "exit.forget",
+    "container.removal-recorded",
+    "directory.remove",
+];
+
+/// The engine as a process that dies at each of them: nothing is lost, left or moved aside.
+pub async fn an_engine_killed_at_any_step_is_repaired(rig: &mut Rig) {
+    rig.close().await;
+    for step in STEPS {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .arg("--engine")
+            .arg(rig.path())
+            .env(bulkhead_failpoint::VARIABLE, format!("{step}:kill:3"))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(9), "{step}: it ended by itself: {status}");
+        rig.open().await;
+        let left: Vec<_> = rig.engine.containers();
+        let data = rig.options.data.clone();
+        let listed = |name: &str| std::fs::read_dir(data.join(name)).unwrap().count();
+        for container in left {
+            let name = container.name.to_string();
+            let state = rig.engine.container(&name).unwrap().state;
+            if state.status == Status::Exited {
+                assert!([137, 255].contains(&state.exit_code), "{step}: {state:?}");
+                // Nothing of its last life is in the way of the next.
+                rig.engine.start(&name).await.unwrap_or_else(|error| panic!("{step}: {error}"));
+            }
+            rig.engine.remove(&name, true, true).await.unwrap();
+        }
+        wait_for(|| listed("containers") == 0 && listed("volumes") == 0).await;
+        assert!(!data.join("lost+found").exists(), "{step}");
+        rig.close().await;
+    }
+    rig.open().await;
+    rig.done().await;
+}
+
+pub async fn ends_that_the_store_refuses_are_recorded_later(rig: &mut Rig) {
+    let before =
+        rig.start(Rig::script("ends", "trap 'exit 44' TERM; echo ready; sleep 1000 & wait")).await;
+    rig.ready("ends").await;
+    arm("store.commit", Some(Action::Full));
+    rig.engine.kill("ends", "TERM").await.unwrap();
+    let ended = |rig: &Rig| rig.engine.container("ends").unwrap().state;
+    wait_for(|| ended(rig).status == Status::Exited).await;
+    let first = ended(rig);
+    assert_eq!(first.exit_code, 44);
+    // The next engine learns it from the warden.
+    rig.close().await;
+    arm("store.commit", None);
+    rig.open().await;
+    assert_eq!((ended(rig).exit_code, ended(rig).finished_at), (44, first.finished_at));
+    assert_eq!(ended(rig).started_at, before.state.started_at);
+
+    // The same engine records it as soon as the store takes anything: a removal of itself, even.
+    let mut create = Rig::script("gone", "trap 'exit 55' TERM; echo ready; sleep 1000 & wait");
+    create.host.auto_remove = true;
+    rig.start(create).await;
+    rig.start(Rig::sleeper("kept")).await;
+    rig.ready("gone").await;
+    rig.ready("kept").await;
+    arm("store.commit", Some(Action::Full));
+    for name in ["gone", "kept"] {
+        let end = rig.engine.wait(name, WaitCondition::NextExit).unwrap();
+        rig.engine.kill(name, "TERM").await.unwrap();
+        assert_eq!(end.await.unwrap(), if name == "gone" { 55 } else { 3 });
+    }
+    let error = rig.engine.start("kept").await.unwrap_err();
+    assert!(error.message.contains("is full"), "{error}");
+    assert_eq!(rig.engine.container("kept").unwrap().state.exit_code, 3);
+    arm("store.commit", None);
+    wait_for(|| rig.engine.container("gone").is_err()).await;
+    rig.engine.start("kept").await.unwrap();
+    rig.engine.remove("kept", true, false).await.unwrap();
+    rig.done().await;
+}
+
+pub async fn a_restart_in_the_full_moment_happens_later(rig: &mut Rig) {
+    let mut create = Rig::script("again", "echo once; exit 4");
+    create.host.restart_policy.name = "always".into();
+    let id = rig.engine.create(create).await.unwrap().id.to_string();
+    // A user is told, and may try again.
+    arm("start.files", Some(Action::Full));
+    let refused = rig.engine.start(&id).await.unwrap_err();
+    assert!(refused.message.contains("No space left on device"), "{refused}");
+    arm("start.files", None);
+    rig.engine.start(&id).await.unwrap();
+    let restarts = || rig.engine.container("again").unwrap().restart_count;
+    for step in ["start.files", "store.commit"] {
+        arm(step, Some(Action::Full));
+        wait_for(|| bulkhead_failpoint::reached(step) >= 3).await;
+        let before = restarts();
+        arm(step, None);
+        wait_for(|| restarts() > before).await;
+        assert_eq!(rig.engine.container("again").unwrap().state.error, "");
+    }
+    rig.engine.remove("again", true, false).await.unwrap();
+    rig.done().await;
+}
+
+pub async fn what_ended_with_the_engine_starts_with_the_next(rig: &mut Rig) {
+    for (name, policy) in [
+        ("unless", "unless-stopped"),
+        ("always", "always"),
+        ("stopped", "unless-stopped"),
+        ("never", ""),
+    ] {
+        let mut create = Rig::sleeper(name);
+        create.host.restart_policy.name = policy.into();
+        rig.start(create).await;
+        rig.ready(name).await;
+    }
+    rig.engine.stop("stopped", None, None).await.unwrap();
+    rig.engine.tear_down().await.unwrap();
+    let error = rig.engine.start("never").await.unwrap_err();
+    assert!(error.message.contains("the engine is being taken down"), "{error}");
+    rig.close().await;
+    // Taking down what is down starts nothing, and leaves no warden.
+    let idle = Engine::open_to_tear_down(rig.options.clone()).await.unwrap();
+    assert!(idle.containers().iter().all(|it| it.state.status == Status::Exited));
+    idle.tear_down().await.unwrap();
+    drop(idle);
+    rig.until_free().await;
+    rig.open().await;
+    let status = |name: &str| rig.engine.container(name).unwrap().state.status;
+    wait_for(|| status("unless") == Status::Running && status("always") == Status::Running).await;
+    assert_eq!((status("stopped"), status("never")), (Status::Exited, Status::Exited));
+    rig.done().await;
+}
+
 pub async fn volumes_outlive_a_lost_store(rig: &mut Rig) {
     rig.engine.create_volume(Some("kept"), Default::default()).await.unwrap();
     let file = rig.path().join("data/volumes/kept/_data/file");
@@ -190,8 +344,18 @@ pub async fn volumes_outlive_a_lost_store(rig: &mut Rig) {
     rig.close().await;
     std::fs::remove_file(rig.path().join("data/engine.redb")).unwrap();
     rig.open().await;
+    let aside = rig.path().join("data/lost+found/volume-kept/_data/file");
+    assert_eq!(std::fs::read_to_string(&aside).unwrap(), "text");
+    // One of the same name is another one.
     rig.engine.create_volume(Some("kept"), Default::default()).await.unwrap();
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), "text");
+    assert!(!file.exists());
+    // A removal that is recorded is finished by whoever opens next, and nothing is moved aside.
+    rig.engine.remove_volume("kept", false).await.unwrap();
+    rig.close().await;
+    std::fs::create_dir_all(rig.path().join("data/volumes/kept/_data")).unwrap();
+    rig.open().await;
+    assert!(!rig.path().join("data/volumes/kept").exists());
+    assert!(!rig.path().join("data/lost+found/volume-kept.1").exists());
     rig.done().await;
 }
 

@@ -69,6 +69,13 @@ impl Rig {
         let weak = self.engine.0.take().map(|engine| Arc::downgrade(&engine));
         // What it was just doing on other threads holds it a moment longer.
         crate::containers::wait_for(|| weak.as_ref().is_none_or(|it| it.strong_count() == 0)).await;
+        self.until_free().await;
+    }
+
+    /// Waits until no engine of this process has the data directory.
+    pub async fn until_free(&self) {
+        let lock = std::fs::File::open(self.options.data.join("lock")).expect("made by the engine");
+        crate::containers::wait_for(|| lock.try_lock().is_ok()).await;
     }
 
     pub async fn open(&mut self) {
