@@ -54,11 +54,23 @@ impl Output {
 
 /// Docker's frame: the stream, three zeros, the length, the bytes.
 pub(crate) fn frame(stream: Stream, text: &[u8]) -> Bytes {
+    frame_of(
+        match stream {
+            Stream::Stdout => 1,
+            Stream::Stderr => 2,
+        },
+        text,
+    )
+}
+
+/// The frame that clients show as an error of the engine's.
+pub(crate) fn frame_error(message: &str) -> Bytes {
+    frame_of(3, message.as_bytes())
+}
+
+fn frame_of(stream: u8, text: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(text.len() + 8);
-    framed.put_u8(match stream {
-        Stream::Stdout => 1,
-        Stream::Stderr => 2,
-    });
+    framed.put_u8(stream);
     framed.put_slice(&[0; 3]);
     framed.put_u32(u32::try_from(text.len()).unwrap_or(u32::MAX));
     framed.put_slice(text);

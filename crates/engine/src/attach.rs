@@ -14,7 +14,7 @@ use crate::blocking::blocking;
 use crate::control::not_running;
 use crate::descriptors::Descriptors;
 use crate::error::io_error;
-use crate::log_reader::LogReader;
+use crate::log_reader::{BATCH, LogReader};
 use crate::specification::{cgroup_descriptors, rlimits};
 use crate::state::{ExecSlot, State};
 use crate::{
@@ -373,19 +373,23 @@ fn send_log(
     streams: Streams,
 ) -> Result<(), EngineError> {
     let query = LogQuery { stdout: streams.stdout, stderr: streams.stderr, ..LogQuery::default() };
-    let lines = LogReader::new(container.log_path.as_str().into(), query)
-        .backlog()
+    let mut log = LogReader::open(container.log_path.as_str().into(), query)
         .map_err(io_error("read the log"))?;
-    for line in lines {
-        let length = u32::try_from(line.text.len()).unwrap_or(u32::MAX).to_be_bytes();
-        let stream = if line.stream == Stream::Stderr { 2 } else { 1 };
-        let header = [stream, 0, 0, 0, length[0], length[1], length[2], length[3]];
-        let framed = if container.config.tty { &header[..0] } else { &header[..] };
-        let sent = socket.write_all(framed).and_then(|()| socket.write_all(&line.text));
-        if sent.is_err() {
-            // The client has gone.
-            break;
+    loop {
+        let lines = log.more(BATCH).map_err(io_error("read the log"))?;
+        if lines.is_empty() {
+            return Ok(());
+        }
+        for line in lines {
+            let length = u32::try_from(line.text.len()).unwrap_or(u32::MAX).to_be_bytes();
+            let stream = if line.stream == Stream::Stderr { 2 } else { 1 };
+            let header = [stream, 0, 0, 0, length[0], length[1], length[2], length[3]];
+            let framed = if container.config.tty { &header[..0] } else { &header[..] };
+            let sent = socket.write_all(framed).and_then(|()| socket.write_all(&line.text));
+            if sent.is_err() {
+                // The client has gone.
+                return Ok(());
+            }
         }
     }
-    Ok(())
 }

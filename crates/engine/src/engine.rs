@@ -15,6 +15,7 @@ use crate::data_dir::DataDir;
 use crate::deferred_teardown::Retired;
 use crate::error::io_error;
 use crate::events::Events;
+use crate::log_changes::LogWatch;
 use crate::networking::DefaultNetwork;
 use crate::state::{Record, State};
 use crate::transaction::Transaction;
@@ -50,6 +51,7 @@ pub struct Engine {
     /// `/bulkhead/ID-OF-THE-ENGINE`, below which every container has its cgroup.
     pub(crate) cgroup_root: String,
     pub(crate) events: Events,
+    pub(crate) log_changes: LogWatch,
     pub(crate) steps: Steps,
     pub(crate) retired: Retired,
     state: Mutex<State>,
@@ -156,6 +158,7 @@ impl Engine {
             supports_idmapped_layers,
             cgroup_root,
             events: Events::default(),
+            log_changes: LogWatch::default(),
             steps: Steps::default(),
             retired: Retired::default(),
             state: Mutex::default(),

@@ -31,6 +31,7 @@ mod image_defaults;
 mod images;
 mod limits;
 mod links;
+mod log_changes;
 mod log_reader;
 mod logs;
 mod mount_requests;

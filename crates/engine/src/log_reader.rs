@@ -1,4 +1,4 @@
-//! Reads a container's json-file log, rotated files included, and follows it.
+//! Reads a container's json-file log, rotated files included, and follows it, a piece at a time.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -6,123 +6,240 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use bulkhead_types::Timestamp;
 use serde::Deserialize;
 
 use crate::{LogLine, LogQuery, Stream};
 
-/// A position in the log: the file that is being written, and how far it was read.
+/// A position in the log.
+///
+/// What lies between the position and the end is held open, so a rotation takes nothing of it away:
+/// as much as the log may have files, however slow the reader is.
 #[derive(Debug)]
 pub(crate) struct LogReader {
     path: PathBuf,
     query: LogQuery,
-    current: Option<BufReader<File>>,
+    /// What is still to be read, oldest first; the last is written to, unless it was rotated since.
+    files: VecDeque<BufReader<File>>,
+    /// The first of `files` was read to its end after it was known to have been rotated.
+    first_is_final: bool,
     /// The part of a record that was read before its writer had finished the line.
     partial: Vec<u8>,
 }
 
 impl LogReader {
-    pub(crate) fn new(path: PathBuf, query: LogQuery) -> Self {
-        Self { path, query, current: None, partial: Vec::new() }
-    }
-
-    /// What is in the log already: the last `tail` records that match, oldest first.
-    pub(crate) fn backlog(&mut self) -> io::Result<Vec<LogLine>> {
-        // Newest first: the file itself, then `.1`, `.2`, ….
-        let mut files = Vec::new();
-        for number in 0.. {
-            let path = match number {
-                0 => self.path.clone(),
-                _ => numbered(&self.path, number),
-            };
-            match File::open(&path) {
-                Ok(file) => files.push(file),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                Err(error) => return Err(error),
+    /// Opens the log where what `query` wants begins.
+    pub(crate) fn open(path: PathBuf, query: LogQuery) -> io::Result<Self> {
+        let mut files = list(&path)?;
+        if let Some(since) = query.since {
+            while files.len() > 1 && last_written(&files[0])? < since {
+                files.pop_front();
             }
         }
-        let mut lines = VecDeque::new();
-        let tail = self.query.tail.unwrap_or(usize::MAX);
-        for (number, mut file) in files.into_iter().enumerate() {
-            if lines.len() >= tail {
-                if number == 0 {
-                    file.seek(SeekFrom::End(0))?;
-                    self.current = Some(BufReader::new(file));
-                }
-                break;
-            }
-            // Every record is a line, so the last N records start after the last N newlines; a
-            // filter may drop some of them, and then the whole file is read.
-            let filtered = !(self.query.stdout && self.query.stderr)
-                || self.query.since.is_some()
-                || self.query.until.is_some();
-            if !filtered && tail != usize::MAX {
-                let start = tail_offset(&file, tail - lines.len())?;
-                file.seek(SeekFrom::Start(start))?;
-            }
-            let mut reader = BufReader::new(file);
-            let mut partial = Vec::new();
-            let mut own = Vec::new();
-            while let Some(line) = next_record(&mut reader, &mut partial)? {
-                own.extend(self.wanted(line));
-            }
-            let excess = own.len().saturating_sub(tail - lines.len());
-            for line in own.into_iter().skip(excess).rev() {
-                lines.push_front(line);
-            }
-            if number == 0 {
-                self.current = Some(reader);
-                self.partial = partial;
-            }
-        }
-        Ok(lines.into())
-    }
-
-    /// What has come since; goes over to the new file when the old one was rotated away.
-    pub(crate) fn more(&mut self) -> io::Result<Vec<LogLine>> {
-        let mut lines = Vec::new();
-        loop {
-            if let Some(current) = &mut self.current {
-                while let Some(line) = next_record(current, &mut self.partial)? {
-                    lines.push(line);
-                }
-            }
-            let on_disk = match File::open(&self.path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                Err(error) => return Err(error),
-            };
-            let same = match &self.current {
-                Some(current) => {
-                    let (old, new) = (current.get_ref().metadata()?, on_disk.metadata()?);
-                    (old.dev(), old.ino()) == (new.dev(), new.ino())
-                }
-                None => false,
-            };
-            if same {
-                break;
-            }
-            // The writer never writes to a file that it has rotated away, but it may have written
-            // between our read and its rename: read the old one to its end first.
-            if let Some(current) = &mut self.current {
-                while let Some(line) = next_record(current, &mut self.partial)? {
-                    lines.push(line);
-                }
-            }
-            self.partial.clear();
-            self.current = Some(BufReader::new(on_disk));
-        }
-        Ok(lines.into_iter().filter_map(|line| self.wanted(line)).collect())
-    }
-
-    fn wanted(&self, line: LogLine) -> Option<LogLine> {
-        let stream = match line.stream {
-            Stream::Stdout => self.query.stdout,
-            Stream::Stderr => self.query.stderr,
+        let mut reader = Self {
+            path,
+            query,
+            files: VecDeque::new(),
+            first_is_final: false,
+            partial: Vec::new(),
         };
-        let since = self.query.since.is_none_or(|since| line.at >= since);
-        let until = self.query.until.is_none_or(|until| line.at <= until);
-        (stream && since && until).then_some(line)
+        if let Some(count) = reader.query.tail {
+            let start = reader.tail(&files, count)?;
+            files.drain(..start.file);
+            if let Some(first) = files.front_mut() {
+                first.seek(SeekFrom::Start(start.offset))?;
+            }
+        }
+        reader.files = files.into_iter().map(BufReader::new).collect();
+        Ok(reader)
     }
+
+    /// The next records, some `size` bytes of them; none when all that is there was read.
+    pub(crate) fn more(&mut self, size: usize) -> io::Result<Vec<LogLine>> {
+        let mut lines = Vec::new();
+        let mut read = 0;
+        while read < size {
+            let Some(line) = self.next()? else { break };
+            read += line.text.len() + RECORD;
+            lines.push(line);
+        }
+        Ok(lines)
+    }
+
+    fn next(&mut self) -> io::Result<Option<LogLine>> {
+        loop {
+            if let Some(first) = self.files.front_mut() {
+                while let Some(line) = next_record(first, &mut self.partial)? {
+                    if self.query.wants(&line) {
+                        return Ok(Some(line));
+                    }
+                }
+            }
+            if self.files.len() > 1 {
+                // The writer never writes to a file that it has rotated away, but it may have
+                // written between our read and its rename: read it to its end once more.
+                if self.first_is_final {
+                    self.files.pop_front();
+                    self.partial.clear();
+                }
+                self.first_is_final = !self.first_is_final;
+                continue;
+            }
+            let (newer, gap) = self.newer()?;
+            if newer.is_empty() {
+                return Ok(None);
+            }
+            self.first_is_final = false;
+            self.files.extend(newer.into_iter().map(BufReader::new));
+            if gap {
+                return Ok(Some(self.query.gap()));
+            }
+        }
+    }
+
+    /// The files that were begun after the one that is read, and whether others may have come
+    /// between and gone.
+    fn newer(&self) -> io::Result<(VecDeque<File>, bool)> {
+        let mut files = list(&self.path)?;
+        let Some(own) = self.files.front() else { return Ok((files, false)) };
+        let own = identity(own.get_ref())?;
+        for index in (0..files.len()).rev() {
+            if identity(&files[index])? == own {
+                files.drain(..=index);
+                return Ok((files, false));
+            }
+        }
+        let gap = !files.is_empty();
+        Ok((files, gap))
+    }
+
+    /// Where the last `count` records that are wanted start, looked for from the end.
+    fn tail(&self, files: &VecDeque<File>, count: usize) -> io::Result<Position> {
+        // Every record is a line: nothing has to be understood of them unless some are unwanted.
+        let filtered = !(self.query.stdout && self.query.stderr)
+            || self.query.since.is_some()
+            || self.query.until.is_some();
+        let mut found = 0;
+        for (index, file) in files.iter().enumerate().rev() {
+            let mut lines = LinesFromEnd::new(file)?;
+            let mut offset = lines.end()?;
+            while found < count {
+                let Some((start, line)) = lines.previous()? else { break };
+                match filtered.then(|| parse(line)) {
+                    None => found += 1,
+                    // damaged
+                    Some(None) => {}
+                    Some(Some(line)) if self.query.wants(&line) => found += 1,
+                    Some(Some(line)) if self.query.is_before(&line) => {
+                        return Ok(Position { file: index, offset });
+                    }
+                    Some(Some(_)) => {}
+                }
+                offset = start;
+            }
+            if found == count {
+                return Ok(Position { file: index, offset });
+            }
+        }
+        Ok(Position { file: 0, offset: 0 })
+    }
+}
+
+/// Bytes that are read of a log at once, and so what a reader costs.
+pub(crate) const BATCH: usize = 64 << 10;
+
+/// A record's own bytes beside its text, roughly.
+const RECORD: usize = 64;
+
+#[derive(Debug, Clone, Copy)]
+struct Position {
+    file: usize,
+    offset: u64,
+}
+
+impl LogQuery {
+    fn wants(&self, line: &LogLine) -> bool {
+        let stream = match line.stream {
+            Stream::Stdout => self.stdout,
+            Stream::Stderr => self.stderr,
+        };
+        stream && !self.is_before(line) && self.until.is_none_or(|until| line.at <= until)
+    }
+
+    fn is_before(&self, line: &LogLine) -> bool {
+        self.since.is_some_and(|since| line.at < since)
+    }
+
+    /// Stands where records are missing, on a stream that is wanted.
+    fn gap(&self) -> LogLine {
+        LogLine {
+            stream: if self.stderr { Stream::Stderr } else { Stream::Stdout },
+            at: Timestamp::now(),
+            text: GAP.as_bytes().to_vec(),
+        }
+    }
+}
+
+pub(crate) const GAP: &str =
+    "[lines may be missing here: the log was rotated faster than it was read]\n";
+
+/// The log's files, oldest first, held open: `NAME.2`, `NAME.1`, `NAME`.
+fn list(path: &Path) -> io::Result<VecDeque<File>> {
+    let mut files = VecDeque::new();
+    // A rotation meanwhile moves each file to the next number, and may show one twice or a newer
+    // one after an older. Rotations are far rarer than looks, so another look sees none.
+    for _ in 0..100 {
+        files = list_once(path)?;
+        let newest = files.back().map(identity).transpose()?;
+        let now = open(path)?.as_ref().map(identity).transpose()?;
+        if newest == now {
+            break;
+        }
+    }
+    Ok(files)
+}
+
+fn list_once(path: &Path) -> io::Result<VecDeque<File>> {
+    let mut files: VecDeque<File> = VecDeque::new();
+    let mut missing = 0;
+    for number in 0.. {
+        let name = match number {
+            0 => path.to_owned(),
+            _ => numbered(path, number),
+        };
+        // While files are being renamed, one number is free.
+        match open(&name)? {
+            Some(file) => {
+                let same = files.front().map(identity).transpose()? == Some(identity(&file)?);
+                if !same {
+                    files.push_front(file);
+                }
+                missing = 0;
+            }
+            None if missing == 1 => break,
+            None => missing += 1,
+        }
+    }
+    Ok(files)
+}
+
+fn open(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn identity(file: &File) -> io::Result<(u64, u64)> {
+    let metadata = file.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+fn last_written(file: &File) -> io::Result<Timestamp> {
+    let metadata = file.metadata()?;
+    let nanoseconds = i32::try_from(metadata.mtime_nsec()).unwrap_or(0);
+    Ok(Timestamp::new(metadata.mtime(), nanoseconds).unwrap_or(Timestamp::MAX))
 }
 
 fn numbered(path: &Path, number: u32) -> PathBuf {
@@ -141,6 +258,16 @@ struct Record<'a> {
     time: std::borrow::Cow<'a, str>,
 }
 
+/// `None` for what is no record.
+fn parse(line: &[u8]) -> Option<LogLine> {
+    let record = serde_json::from_slice::<Record<'_>>(line).ok()?;
+    Some(LogLine {
+        stream: if record.stream == "stderr" { Stream::Stderr } else { Stream::Stdout },
+        at: record.time.parse().ok()?,
+        text: record.log.as_bytes().to_vec(),
+    })
+}
+
 /// The next complete record; a damaged one (the machine lost power) is passed over.
 fn next_record(reader: &mut impl BufRead, partial: &mut Vec<u8>) -> io::Result<Option<LogLine>> {
     loop {
@@ -148,13 +275,7 @@ fn next_record(reader: &mut impl BufRead, partial: &mut Vec<u8>) -> io::Result<O
         if partial.last() != Some(&b'\n') {
             return Ok(None);
         }
-        let parsed = serde_json::from_slice::<Record<'_>>(partial).ok().and_then(|record| {
-            Some(LogLine {
-                stream: if record.stream == "stderr" { Stream::Stderr } else { Stream::Stdout },
-                at: record.time.parse().ok()?,
-                text: record.log.as_bytes().to_vec(),
-            })
-        });
+        let parsed = parse(partial);
         partial.clear();
         if parsed.is_some() {
             return Ok(parsed);
@@ -162,31 +283,74 @@ fn next_record(reader: &mut impl BufRead, partial: &mut Vec<u8>) -> io::Result<O
     }
 }
 
-/// Where the last `count` lines of `file` start.
-fn tail_offset(file: &File, count: usize) -> io::Result<u64> {
-    let mut end = file.metadata()?.len();
-    if count == 0 {
-        return Ok(end);
+/// The complete lines of a file, the last one first.
+struct LinesFromEnd<'a> {
+    file: &'a File,
+    /// What was read and not given out: the bytes from `start` on.
+    buffer: Vec<u8>,
+    start: u64,
+    /// The line that was given out last.
+    given: Vec<u8>,
+}
+
+impl<'a> LinesFromEnd<'a> {
+    fn new(file: &'a File) -> io::Result<Self> {
+        Ok(Self { file, buffer: Vec::new(), start: file.metadata()?.len(), given: Vec::new() })
     }
-    let mut newlines = 0;
-    let mut chunk = vec![0; 64 * 1024];
-    let last = end.saturating_sub(1);
-    while end > 0 {
-        let start = end.saturating_sub(chunk.len() as u64);
-        let part = &mut chunk[..usize::try_from(end - start).expect("at most 64 KiB")];
-        file.read_exact_at(part, start)?;
-        for (offset, byte) in part.iter().enumerate().rev() {
-            let position = start + offset as u64;
-            if *byte == b'\n' && position != last {
-                newlines += 1;
-                if newlines == count {
-                    return Ok(position + 1);
-                }
+
+    /// Where the last complete line ends; what is behind is still being written.
+    fn end(&mut self) -> io::Result<u64> {
+        loop {
+            if let Some(newline) = self.buffer.iter().rposition(|byte| *byte == b'\n') {
+                self.buffer.truncate(newline + 1);
+                return Ok(self.start + newline as u64 + 1);
+            }
+            if !self.fill()? {
+                self.buffer.clear();
+                return Ok(0);
             }
         }
-        end = start;
     }
-    Ok(0)
+
+    /// Where the line before those that were given out starts, and its bytes; after
+    /// [`Self::end`].
+    fn previous(&mut self) -> io::Result<Option<(u64, &[u8])>> {
+        // Where the search for the newline before goes on: not at this line's own.
+        loop {
+            let Some(own) = self.buffer.len().checked_sub(1) else {
+                if self.fill()? {
+                    continue;
+                }
+                return Ok(None);
+            };
+            if let Some(newline) = self.buffer[..own].iter().rposition(|byte| *byte == b'\n') {
+                return Ok(Some(self.give(newline + 1)));
+            }
+            if !self.fill()? {
+                return Ok(Some(self.give(0)));
+            }
+        }
+    }
+
+    fn give(&mut self, at: usize) -> (u64, &[u8]) {
+        let start = self.start + at as u64;
+        self.given = self.buffer.split_off(at);
+        (start, &self.given)
+    }
+
+    /// Reads what is before the buffer; false at the file's start.
+    fn fill(&mut self) -> io::Result<bool> {
+        const CHUNK: u64 = 64 << 10;
+        let start = self.start.saturating_sub(CHUNK);
+        if start == self.start {
+            return Ok(false);
+        }
+        let mut bytes = vec![0; usize::try_from(self.start - start).expect("at most 64 KiB")];
+        self.file.read_exact_at(&mut bytes, start)?;
+        bytes.extend_from_slice(&self.buffer);
+        (self.buffer, self.start) = (bytes, start);
+        Ok(true)
+    }
 }
 
 #[cfg(test)]
@@ -215,6 +379,25 @@ mod tests {
             .collect()
     }
 
+    /// In small pieces, as a slow reader does.
+    fn read_all(reader: &mut LogReader) -> Vec<LogLine> {
+        let mut lines = Vec::new();
+        loop {
+            let more = reader.more(1).unwrap();
+            if more.is_empty() {
+                return lines;
+            }
+            lines.extend(more);
+        }
+    }
+
+    fn rotate(path: &Path, files: u32) {
+        for number in (1..files).rev() {
+            let from = if number == 1 { path.to_owned() } else { numbered(path, number - 1) };
+            let _ = std::fs::rename(from, numbered(path, number));
+        }
+    }
+
     fn all() -> LogQuery {
         LogQuery { stdout: true, stderr: true, ..LogQuery::default() }
     }
@@ -228,7 +411,7 @@ mod tests {
                 File::create(directory.path().join(format!("x-json.log{name}"))).unwrap();
             range.for_each(|number| record(&mut file, number));
         }
-        let read = |query| numbers(&LogReader::new(path.clone(), query).backlog().unwrap());
+        let read = |query| numbers(&read_all(&mut LogReader::open(path.clone(), query).unwrap()));
         assert_eq!(read(all()), (0..12).collect::<Vec<_>>());
         for tail in 0..14 {
             let from = 12_u32.saturating_sub(tail);
@@ -249,19 +432,71 @@ mod tests {
     fn following_crosses_a_rotation_and_waits_for_whole_lines() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x-json.log");
-        let mut reader = LogReader::new(path.clone(), all());
-        assert!(reader.backlog().unwrap().is_empty(), "no file yet");
+        let mut reader = LogReader::open(path.clone(), all()).unwrap();
+        assert!(read_all(&mut reader).is_empty(), "no file yet");
         let mut file = File::create(&path).unwrap();
         record(&mut file, 0);
-        assert_eq!(numbers(&reader.more().unwrap()), [0]);
+        assert_eq!(numbers(&read_all(&mut reader)), [0]);
         file.write_all(br#"{"log":"line 1\n","str"#).unwrap();
-        assert!(reader.more().unwrap().is_empty());
+        assert!(read_all(&mut reader).is_empty());
         file.write_all(b"eam\":\"stdout\",\"time\":\"2026-01-01T00:00:01Z\"}\n").unwrap();
         record(&mut file, 2);
         std::fs::rename(&path, directory.path().join("x-json.log.1")).unwrap();
         let mut file = File::create(&path).unwrap();
         record(&mut file, 3);
-        assert_eq!(numbers(&reader.more().unwrap()), [1, 2, 3]);
-        assert!(reader.more().unwrap().is_empty());
+        assert_eq!(numbers(&read_all(&mut reader)), [1, 2, 3]);
+        assert!(read_all(&mut reader).is_empty());
+    }
+
+    #[test]
+    fn a_slow_reader_misses_nothing_that_it_holds() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x-json.log");
+        let mut file = File::create(&path).unwrap();
+        (0..3).for_each(|number| record(&mut file, number));
+        let mut reader = LogReader::open(path.clone(), all()).unwrap();
+        assert_eq!(numbers(&reader.more(1).unwrap()), [0]);
+        // The file that it reads is the oldest now, the next is complete, one more is begun.
+        for first in [3, 6] {
+            rotate(&path, 3);
+            let mut file = File::create(&path).unwrap();
+            (first..first + 3).for_each(|number| record(&mut file, number));
+        }
+        assert_eq!(numbers(&read_all(&mut reader)), (1..9).collect::<Vec<_>>());
+        // Faster than it reads: what is gone is marked once, and what is there is read.
+        for first in [9, 12, 15, 18, 21] {
+            rotate(&path, 3);
+            let mut file = File::create(&path).unwrap();
+            (first..first + 3).for_each(|number| record(&mut file, number));
+        }
+        let mut lines = read_all(&mut reader);
+        let gap = lines.remove(0);
+        assert_eq!((&*gap.text, gap.stream), (GAP.as_bytes(), Stream::Stderr));
+        assert_eq!(numbers(&lines), (15..24).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_tail_of_long_lines_is_found_from_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x-json.log");
+        let mut file = File::create(&path).unwrap();
+        for number in 0..10_000 {
+            let padding = " ".repeat(number as usize * 37 % 400);
+            writeln!(
+                file,
+                r#"{{"log":"line {number}\n",{padding}"stream":"stdout","time":"2026-01-01T00:00:00Z"}}"#,
+            )
+            .unwrap();
+        }
+        for tail in [0, 1, 2, 99, 5_000, 9_999, 10_000, 10_001] {
+            let query = LogQuery { tail: Some(tail), ..all() };
+            let mut reader = LogReader::open(path.clone(), query).unwrap();
+            let from = 10_000_u32.saturating_sub(tail as u32);
+            assert_eq!(numbers(&read_all(&mut reader)), (from..10_000).collect::<Vec<_>>());
+            // one stream only: every line is looked at
+            let query = LogQuery { tail: Some(tail), stderr: false, ..all() };
+            let mut reader = LogReader::open(path.clone(), query).unwrap();
+            assert_eq!(numbers(&read_all(&mut reader)), (from..10_000).collect::<Vec<_>>());
+        }
     }
 }

@@ -1,27 +1,27 @@
 //! `docker logs`: what is in the log, and with `follow` what comes until the container has ended.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rustix::fs::inotify;
-use tokio::io::unix::AsyncFd;
+use bulkhead_types::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use crate::blocking::blocking;
 use crate::error::io_error;
-use crate::log_reader::LogReader;
+use crate::log_changes::LogChanges;
+use crate::log_reader::{BATCH, LogReader};
 use crate::state::Progress;
 use crate::{Class, Engine, EngineError, LogLine, LogQuery};
 
 /// Records that a slow reader may be behind; then the reading of the log waits for it.
-const BUFFER: usize = 256;
+const BUFFER: usize = 16;
 
 impl Engine {
-    /// Log records in order; with `follow`, until the container has ended.
+    /// Log records in order; with `follow`, until the container has ended. An error is the last.
     pub async fn logs(
         &self,
         name: &str,
         query: LogQuery,
-    ) -> Result<mpsc::Receiver<LogLine>, EngineError> {
+    ) -> Result<mpsc::Receiver<Result<LogLine, EngineError>>, EngineError> {
         if !query.stdout && !query.stderr {
             return Err(EngineError::invalid(
                 "Bad parameters: you must choose at least one stream",
@@ -39,51 +39,60 @@ impl Engine {
                 "configured logging driver does not support reading",
             ));
         }
-        let follow = query.follow.then(|| Changes::of(&path)).transpose();
+        let follow = query.follow.then(|| self.log_changes.of(&path)).transpose();
         let follow = follow.map_err(io_error("watch the log"))?;
         let until = query.until;
-        let mut reader = LogReader::new(path, query);
-        let (mut reader, backlog) = blocking(move |_| {
-            let lines = reader.backlog().map_err(io_error("read the log"))?;
-            Ok((reader, lines))
-        })
-        .await?;
+        let reader =
+            blocking(move |_| LogReader::open(path, query).map_err(io_error("read the log")))
+                .await?;
         let (sender, receiver) = mpsc::channel(BUFFER);
         tokio::spawn(async move {
-            for line in backlog {
-                if sender.send(line).await.is_err() {
-                    return;
-                }
-            }
-            let Some(changes) = follow else { return };
-            let mut progress = progress;
-            loop {
-                // Asked before the log is read: what was written before the end is read after it.
-                let ended = has_ended(&mut progress);
-                let read = tokio::task::spawn_blocking(move || {
-                    let lines = reader.more();
-                    (reader, lines)
-                })
-                .await;
-                let Ok((back, Ok(lines))) = read else { return };
-                reader = back;
-                for line in lines {
-                    if sender.send(line).await.is_err() {
-                        return;
-                    }
-                }
-                let past = until.is_some_and(|until| bulkhead_types::Timestamp::now() > until);
-                if ended || past {
-                    return;
-                }
-                tokio::select! {
-                    _ = progress.changed() => {}
-                    changed = changes.wait() => if changed.is_err() { return },
-                    () = sender.closed() => return,
-                }
+            if let Err(error) = send(reader, follow, progress, until, &sender).await {
+                tracing::error!(%error, "read a log");
+                // Fails when the reader has gone, and needs no error then.
+                let _ = sender.send(Err(error)).await;
             }
         });
         Ok(receiver)
+    }
+}
+
+/// Sends what is in the log, and with `follow` what comes until the container has ended.
+async fn send(
+    mut reader: LogReader,
+    mut follow: Option<LogChanges>,
+    mut progress: watch::Receiver<Progress>,
+    until: Option<Timestamp>,
+    sender: &mpsc::Sender<Result<LogLine, EngineError>>,
+) -> Result<(), EngineError> {
+    loop {
+        // Asked before the log is read: what was written before the end is read after it.
+        let ended = follow.is_none() || has_ended(&mut progress);
+        loop {
+            let (back, lines) = blocking(move |_| {
+                let lines = reader.more(BATCH).map_err(io_error("read the log"))?;
+                Ok((reader, lines))
+            })
+            .await?;
+            reader = back;
+            if lines.is_empty() {
+                break;
+            }
+            for line in lines {
+                if sender.send(Ok(line)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        let Some(changes) = &mut follow else { return Ok(()) };
+        if ended || until.is_some_and(|until| Timestamp::now() > until) {
+            return Ok(());
+        }
+        tokio::select! {
+            _ = progress.changed() => {}
+            () = changes.wait() => {}
+            () = sender.closed() => return Ok(()),
+        }
     }
 }
 
@@ -91,42 +100,4 @@ fn has_ended(progress: &mut watch::Receiver<Progress>) -> bool {
     let gone = progress.has_changed().is_err();
     let now = *progress.borrow_and_update();
     gone || now.removed || !now.running
-}
-
-/// Tells when something in the log's directory was written or renamed.
-struct Changes(AsyncFd<std::os::fd::OwnedFd>);
-
-impl Changes {
-    fn of(log: &Path) -> std::io::Result<Self> {
-        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
-        let fd = inotify::init(flags)?;
-        // The directory and not the file: the file may not exist yet, and rotation replaces it.
-        let directory = log.parent().unwrap_or(Path::new("/"));
-        let wanted = inotify::WatchFlags::MODIFY
-            | inotify::WatchFlags::CREATE
-            | inotify::WatchFlags::MOVED_TO;
-        inotify::add_watch(&fd, directory, wanted)?;
-        #[expect(
-            deprecated,
-            reason = "unsound only for types that lend a foreign fd; OwnedFd owns"
-        )]
-        let registered = AsyncFd::new(fd)?;
-        Ok(Self(registered))
-    }
-
-    async fn wait(&self) -> std::io::Result<()> {
-        let mut ready = self.0.readable().await?;
-        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
-        // What changed does not matter: the reader looks at everything. Only drain it.
-        let mut reader = inotify::Reader::new(self.0.get_ref(), &mut buffer);
-        loop {
-            match reader.next() {
-                Ok(_) => {}
-                Err(rustix::io::Errno::AGAIN) => break,
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        ready.clear_ready();
-        Ok(())
-    }
 }

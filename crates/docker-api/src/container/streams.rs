@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::IntoResponse;
-use bulkhead_engine::{LogLine, LogQuery, Streams, WaitCondition};
+use bulkhead_engine::{EngineError, LogLine, LogQuery, Streams, WaitCondition};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::header::CONTENT_TYPE;
@@ -18,7 +18,7 @@ use crate::Api;
 use crate::clock;
 use crate::detach::DetachKeys;
 use crate::error::{Answer, ApiError};
-use crate::hijack::{self, Hijack, Output, frame};
+use crate::hijack::{self, Hijack, Output, frame, frame_error};
 use crate::lines;
 use crate::request::Query;
 use crate::version::ApiVersion;
@@ -66,7 +66,8 @@ async fn past(
         let shape = Shape { framed: !terminal, timestamps: false, details: None };
         tokio::spawn(async move {
             while let Some(line) = lines.recv().await {
-                if theirs.write_all(&shape.bytes(&line)).await.is_err() {
+                let Ok(bytes) = shape.record(line) else { return };
+                if theirs.write_all(&bytes).await.is_err() {
                     return;
                 }
             }
@@ -121,7 +122,7 @@ pub(crate) async fn logs(
         details: query.flag("details").then(|| details(&container.config.labels)),
     };
     let lines = api.engine.logs(&name, wanted).await?;
-    let body = ReceiverStream::new(lines).map(move |line| Ok::<_, Infallible>(shape.bytes(&line)));
+    let body = ReceiverStream::new(lines).map(move |line| shape.record(line));
     let kind = hijack::content_type(container.config.tty, version);
     Ok(([(CONTENT_TYPE, kind)], Body::from_stream(body)).into_response())
 }
@@ -139,6 +140,16 @@ struct Shape {
 }
 
 impl Shape {
+    /// What could not be read is said in the stream, on the one of its own that Docker's frames
+    /// have for it (moby: api/pkg/stdcopy, `Systemerr`); without frames the stream breaks off.
+    fn record(&self, line: Result<LogLine, EngineError>) -> Result<Bytes, EngineError> {
+        match line {
+            Ok(line) => Ok(self.bytes(&line)),
+            Err(error) if self.framed => Ok(frame_error(&error.to_string())),
+            Err(error) => Err(error),
+        }
+    }
+
     fn bytes(&self, line: &LogLine) -> Bytes {
         let mut text = BytesMut::new();
         if self.timestamps {

@@ -124,7 +124,7 @@ pub async fn pause_freezes(rig: &mut Rig) {
     rig.start(Rig::script("pp", "trap 'exit 4' TERM; while true; do echo x; sleep 0.01; done"))
         .await;
     let mut lines = rig.engine.logs("pp", LogQuery { follow: true, ..both() }).await.unwrap();
-    lines.recv().await.unwrap();
+    lines.recv().await.unwrap().unwrap();
     rig.engine.pause("pp").await.unwrap();
     assert_eq!(rig.engine.container("pp").unwrap().state.status, Status::Paused);
     // What was written before the freeze may still be on its way; then nothing comes.
@@ -137,7 +137,7 @@ pub async fn pause_freezes(rig: &mut Rig) {
     assert!(error.message.contains("already paused"), "{error}");
     assert!(rig.engine.exec_create("pp", exec(&["true"])).await.is_err());
     rig.engine.unpause("pp").await.unwrap();
-    lines.recv().await.unwrap();
+    lines.recv().await.unwrap().unwrap();
     rig.engine.pause("pp").await.unwrap();
     rig.engine.stop("pp", Some(1), None).await.unwrap();
     assert_eq!(rig.engine.container("pp").unwrap().state.status, Status::Exited);

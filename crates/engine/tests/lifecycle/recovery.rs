@@ -49,13 +49,13 @@ pub async fn a_running_container_survives_its_engine(rig: &mut Rig) {
     assert!(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err());
     let query = LogQuery { stdout: true, stderr: true, follow: true, ..LogQuery::default() };
     let mut lines = rig.engine.logs("lives", query).await.unwrap();
-    assert_eq!(lines.recv().await.unwrap().text, b"before\n");
+    assert_eq!(lines.recv().await.unwrap().unwrap().text, b"before\n");
     let (_, rows) = rig.engine.top("lives").await.unwrap();
     assert!(rows.iter().any(|row| row[7] == "sleep 1000"), "the shell goes on: {rows:?}");
     let exec =
         rig.engine.exec_create("lives", command(&["touch", "/go"])).await.unwrap().to_string();
     rig.engine.exec_start(&exec, true, (0, 0)).await.unwrap();
-    assert_eq!(lines.recv().await.unwrap().text, b"after\n");
+    assert_eq!(lines.recv().await.unwrap().unwrap().text, b"after\n");
     rig.engine.stop("lives", None, None).await.unwrap();
     assert_eq!(rig.engine.container("lives").unwrap().state.exit_code, 6);
     rig.done().await;

@@ -161,7 +161,7 @@ impl Rig {
         let query = LogQuery { stdout: true, follow: true, ..LogQuery::default() };
         let mut lines = self.engine.logs(name, query).await.expect("a log");
         let line = lines.recv().await.expect("it says that it is ready");
-        assert_eq!(line.text, b"ready\n");
+        assert_eq!(line.expect("a readable log").text, b"ready\n");
     }
 
     pub async fn start(&self, create: CreateContainer) -> Container {
@@ -188,6 +188,7 @@ impl Rig {
         let mut lines = self.engine.logs(name, query).await.expect("a log");
         let mut text = Vec::new();
         while let Some(line) = lines.recv().await {
+            let line = line.expect("a readable log");
             text.extend(line.text);
         }
         String::from_utf8(text).expect("text")
