@@ -71,7 +71,7 @@ async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>>
     let (before, since) = (created_of("before")?, created_of("since")?);
     let until = filters.until()?;
     let containers = api.engine.containers();
-    let shown = api.engine.images()?.into_iter().filter(|image| {
+    let shown = api.engine.images().into_iter().filter(|image| {
         let made = created(image);
         dangling.is_none_or(|dangling| dangling == image.tags.is_empty())
             && filters.labels(image.config.config.labels.as_ref().unwrap_or(&BTreeMap::new()))
@@ -257,7 +257,7 @@ async fn prune(api: Api, query: Query) -> Answer<Response> {
     let containers = api.engine.containers();
     let mut deleted = Vec::new();
     let mut reclaimed = 0;
-    for image in api.engine.images()? {
+    for image in api.engine.images() {
         let used = containers.iter().any(|container| container.image_id == image.id);
         let labels = image.config.config.labels.clone().unwrap_or_default();
         let chosen = !used

@@ -178,7 +178,7 @@ async fn disk_usage(State(api): State<Api>, query: Query) -> Answer<axum::Json<V
     let containers = api.engine.containers();
     let mut answer = json!({});
     if wanted("image") {
-        let images = api.engine.images()?;
+        let images = api.engine.images();
         let layers: std::collections::BTreeSet<_> =
             images.iter().flat_map(|image| image.config.rootfs.diff_ids.iter().copied()).collect();
         let content = api.engine.content();

@@ -8,15 +8,14 @@ use std::sync::Arc;
 use bulkhead_runtime::{ProcessSpec, User, capabilities};
 use bulkhead_types::Id;
 use bulkhead_warden::{Attachment, Exec, Exit};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::blocking::blocking;
 use crate::control::not_running;
 use crate::descriptors::Descriptors;
 use crate::error::io_error;
+use crate::execs::ExecEntry;
 use crate::log_reader::{BATCH, LogReader};
 use crate::specification::{cgroup_descriptors, rlimits};
-use crate::state::{ExecSlot, State};
 use crate::{
     Container, CreateExec, Engine, EngineError, ExecView, LogQuery, Status, Stream, Streams,
     image_defaults, security,
@@ -105,27 +104,11 @@ impl Engine {
         if exec.cmd.is_empty() {
             return Err(EngineError::invalid("No exec command specified"));
         }
-        let mut state = self.state();
-        let id = state.find(container)?;
-        let target = &state.slot(id)?.record.container;
-        check_exec(target)?;
-        let target = target.clone();
+        let target = self.container(container)?;
+        check_exec(&target)?;
         let exec_id = Id::random();
         let command = exec.cmd.join(" ");
-        state.execs.insert(
-            exec_id,
-            ExecSlot {
-                container: id,
-                create: exec,
-                running: false,
-                started: false,
-                exit_code: None,
-                pid: 0,
-                pidfd: None,
-                terminal_size: (0, 0),
-            },
-        );
-        drop(state);
+        self.execs.insert(exec_id, ExecEntry::new(target.id, exec));
         let action = format!("exec_create: {command}");
         self.publish_container(&target, &action, &[("execID", exec_id.to_string())]);
         Ok(exec_id)
@@ -139,33 +122,32 @@ impl Engine {
         terminal_size: (u16, u16),
     ) -> Result<Option<UnixStream>, EngineError> {
         let exec_id = self.find_exec(exec)?;
-        let (create, container, id) = {
-            let mut state = self.state();
-            let slot = state.execs.get_mut(&exec_id).ok_or_else(|| no_exec(exec))?;
-            if slot.started {
-                return Err(EngineError::conflict(if slot.running {
+        let id = self.execs.with(exec_id, |entry| entry.container).ok_or_else(|| no_exec(exec))?;
+        let container = self.record(id)?.container;
+        check_exec(&container)?;
+        let begin = |entry: &mut ExecEntry| {
+            if entry.started {
+                return Err(EngineError::conflict(if entry.is_running() {
                     format!("exec command {exec} is already running")
                 } else {
                     format!("exec command {exec} has already run")
                 }));
             }
-            slot.started = true;
+            entry.started = true;
             if terminal_size != (0, 0) {
-                slot.terminal_size = terminal_size;
+                entry.terminal_size = terminal_size;
             }
-            let (create, id) = (slot.create.clone(), slot.container);
-            (create, state.slot(id)?.record.container.clone(), id)
+            Ok(entry.create.clone())
         };
-        check_exec(&container)?;
+        let create = self.execs.with(exec_id, begin).ok_or_else(|| no_exec(exec))??;
         let action = format!("exec_start: {}", create.cmd.join(" "));
         self.publish_container(&container, &action, &[("execID", exec_id.to_string())]);
         let engine = Arc::clone(self);
         let started =
             blocking(move |_| engine.exec_now(id, exec_id, &container, create, detach)).await;
-        if let Err(error) = &started
-            && let Some(slot) = self.state().execs.get_mut(&exec_id)
-        {
-            slot.exit_code = Some(crate::start::failure_code(&error.message));
+        if let Err(error) = &started {
+            let code = crate::start::failure_code(&error.message);
+            self.execs.with(exec_id, |entry| entry.end(code));
         }
         started
     }
@@ -203,7 +185,7 @@ impl Engine {
         image_defaults::replace(&mut environment, &create.env);
         let privileged = create.privileged || host.privileged;
         let terminal_size =
-            self.state().execs.get(&exec_id).map_or((0, 0), |slot| slot.terminal_size);
+            self.execs.with(exec_id, |entry| entry.terminal_size).unwrap_or_default();
         let or =
             |own: &str, other: &str| if own.is_empty() { other.to_owned() } else { own.to_owned() };
         let request = Exec {
@@ -239,24 +221,13 @@ impl Engine {
             attachments,
         };
         // Marked first: a short one may have ended before the warden's answer is read.
-        if let Some(slot) = self.state().execs.get_mut(&exec_id) {
-            slot.running = true;
-        }
-        match self.warden.exec(request, descriptors.into_inner()) {
-            Ok((pid, pidfd)) => {
-                if let Some(slot) = self.state().execs.get_mut(&exec_id) {
-                    slot.pid = pid;
-                    slot.pidfd = slot.running.then_some(pidfd);
-                }
-                Ok(ours)
-            }
-            Err(error) => {
-                if let Some(slot) = self.state().execs.get_mut(&exec_id) {
-                    slot.running = false;
-                }
-                Err(error.into())
-            }
-        }
+        self.execs.with(exec_id, |entry| entry.running.send_replace(true));
+        let (pid, pidfd) = self.warden.exec(request, descriptors.into_inner())?;
+        self.execs.with(exec_id, |entry| {
+            entry.pid = pid;
+            entry.pidfd = entry.is_running().then_some(pidfd);
+        });
+        Ok(ours)
     }
 
     pub async fn exec_resize(
@@ -266,12 +237,11 @@ impl Engine {
         columns: u16,
     ) -> Result<(), EngineError> {
         let id = self.find_exec(exec)?;
-        let running = {
-            let mut state = self.state();
-            let slot = state.execs.get_mut(&id).ok_or_else(|| no_exec(exec))?;
-            slot.terminal_size = (rows, columns);
-            slot.running
+        let resize = |entry: &mut ExecEntry| {
+            entry.terminal_size = (rows, columns);
+            entry.is_running()
         };
+        let running = self.execs.with(id, resize).ok_or_else(|| no_exec(exec))?;
         if rows == 0 || columns == 0 {
             return Ok(());
         }
@@ -282,55 +252,34 @@ impl Engine {
         blocking(move |_| Ok(engine.warden.resize(id, rows, columns)?)).await
     }
 
-    pub fn exec(&self, exec: &str) -> Result<ExecView, EngineError> {
+    pub async fn exec(&self, exec: &str) -> Result<ExecView, EngineError> {
         let id = self.find_exec(exec)?;
-        self.await_news_of(id);
-        let state = self.state();
-        let slot = state.execs.get(&id).ok_or_else(|| no_exec(exec))?;
-        Ok(ExecView {
+        self.execs.await_end(id).await;
+        let view = |entry: &mut ExecEntry| ExecView {
             id,
-            container: slot.container,
-            running: slot.running,
-            exit_code: slot.exit_code,
-            pid: if slot.running { slot.pid } else { 0 },
-            create: slot.create.clone(),
-        })
+            container: entry.container,
+            running: entry.is_running(),
+            exit_code: entry.exit_code,
+            pid: if entry.is_running() { entry.pid } else { 0 },
+            create: entry.create.clone(),
+        };
+        self.execs.with(id, view).ok_or_else(|| no_exec(exec))
     }
 
-    /// A client that saw the output end asks for the exit code at once: if the process has ended
-    /// and the warden's event is still on its way, this waits for it, a second at most.
-    fn await_news_of(&self, exec: Id) {
-        let has_ended = |state: &mut State| {
-            state.execs.get(&exec).is_some_and(|slot| {
-                let Some(pidfd) = slot.pidfd.as_ref().filter(|_| slot.running) else {
-                    return false;
-                };
-                let mut watched = [PollFd::new(pidfd, PollFlags::IN)];
-                poll(&mut watched, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
-            })
-        };
-        let second = std::time::Duration::from_secs(1);
-        let _ = self.exec_ends.wait_timeout_while(self.state(), second, has_ended);
+    /// The execs of a container that have not ended.
+    pub fn execs_of(&self, container: Id) -> Vec<Id> {
+        self.execs.of(container)
     }
 
     /// Called for the warden's event.
     pub(crate) fn exec_ended(self: Arc<Self>, id: Id, exit: Exit) {
-        let container = {
-            let mut state = self.state();
-            let Some(slot) = state.execs.get_mut(&id) else {
-                // Of a container that is gone, or started by the engine before this one.
-                drop(state);
-                let runtime = self.runtime.clone();
-                runtime.spawn_blocking(move || self.warden.forget(id));
-                return;
-            };
-            slot.running = false;
-            slot.exit_code = Some(exit.code);
-            slot.pidfd = None;
-            let container = slot.container;
-            state.slot(container).ok().map(|slot| slot.record.container.clone())
+        let Some(container) = self.execs.ended(id, exit.code) else {
+            // Of a container that is gone, or started by the engine before this one.
+            let runtime = self.runtime.clone();
+            runtime.spawn_blocking(move || self.warden.forget(id));
+            return;
         };
-        self.exec_ends.notify_all();
+        let container = self.record(container).ok().map(|record| record.container);
         if let Some(container) = container {
             let more = [("execID", id.to_string()), ("exitCode", exit.code.to_string())];
             self.publish_container(&container, "exec_die", &more);
@@ -343,7 +292,7 @@ impl Engine {
 
     fn find_exec(&self, text: &str) -> Result<Id, EngineError> {
         let id: Id = text.parse().map_err(|_| no_exec(text))?;
-        if self.state().execs.contains_key(&id) { Ok(id) } else { Err(no_exec(text)) }
+        self.execs.with(id, |_| id).ok_or_else(|| no_exec(text))
     }
 }
 

@@ -102,7 +102,7 @@ impl BuildCache {
 impl Engine {
     fn cache_entries(&self, _: &Blocking) -> Vec<CacheEntry> {
         let mut images: BTreeMap<Digest, Vec<Digest>> = BTreeMap::new();
-        for record in self.state().images.values() {
+        for record in self.images.all() {
             for layer in &record.layers {
                 images.entry(*layer).or_default().push(record.stored.id);
             }

@@ -326,6 +326,8 @@ pub struct Image {
     pub config: image::ImageConfig,
     /// Bytes of the unpacked layers.
     pub size: u64,
+    /// What was missing of its content when the engine opened, for people.
+    pub damage: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

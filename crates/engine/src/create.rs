@@ -55,7 +55,7 @@ impl Engine {
         throw_away: bool,
     ) -> Result<Container, EngineError> {
         let CreateContainer { name, image: image_name, mut config, mut host } = create;
-        let image = self.find_image(&image_name)?;
+        let image = self.images.find(&image_name)?;
         let image_config = self.content.config(image.stored.id)?;
         image_defaults::merge(&mut config, &image_config.config);
         let arguments = image_defaults::arguments(&config)?;
@@ -71,7 +71,7 @@ impl Engine {
             self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let container = {
             let state = self.state();
-            if !state.images.contains_key(&image.stored.id) {
+            if self.images.get(image.stored.id).is_none() {
                 return Err(EngineError::not_found(format!("No such image: {image_name}")));
             }
             let name = choose_name(&state, name)?;
@@ -165,7 +165,7 @@ impl Engine {
                         "" => Id::random().to_string(),
                         name => name.to_owned(),
                     };
-                    let known = self.state().volumes.contains_key(&name)
+                    let known = self.volumes.get(&name).is_some()
                         || new.iter().any(|volume: &crate::Volume| volume.name == name);
                     if !known {
                         new.push(self.new_volume(&name, mount.source.is_empty()));

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead_types::Id;
 
+use crate::blocking::{Blocking, blocking};
 use crate::{Engine, EngineError};
 
 /// No start for this long counts as a quiet moment.
@@ -27,7 +28,7 @@ const MAX: usize = 64;
 pub(crate) struct PendingUnplug {
     pub name: String,
     pub address: Ipv4Addr,
-    pub owner: Id,
+    pub endpoint: Id,
     /// Keeps the namespace, and with it the link; `None` if it went with the container.
     pub netns: Option<Arc<OwnedFd>>,
 }
@@ -89,18 +90,17 @@ impl Engine {
                 }
                 // Before the list is taken: what is added after that schedules the next round.
                 engine.retired.scheduled.store(false, Ordering::Release);
-                tokio::task::spawn_blocking(move || {
-                    for fault in engine.remove_retired() {
-                        tracing::warn!(error = %fault, "take down a link");
-                    }
-                });
+                let removed = blocking(move |may_block| Ok(engine.remove_retired(may_block))).await;
+                for fault in removed.unwrap_or_else(|fault| vec![fault]) {
+                    tracing::warn!(error = %fault, "take down a link");
+                }
                 return;
             }
         });
     }
 
     /// Takes down every link that waits, and gives their addresses back.
-    pub(crate) fn remove_retired(&self) -> Vec<EngineError> {
+    pub(crate) fn remove_retired(&self, _: &Blocking) -> Vec<EngineError> {
         let _removing = self.retired.removing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut links = std::mem::take(&mut *self.retired.waiting());
         // All namespaces first: the kernel clears them away together, with their links.
@@ -110,10 +110,7 @@ impl Engine {
         let mut faults = Vec::new();
         for link in links {
             faults.extend(self.host.unplug(&link.name).err().map(EngineError::from));
-            let mut state = self.state();
-            if state.addresses.get(&link.address) == Some(&link.owner) {
-                state.addresses.remove(&link.address);
-            }
+            self.addresses.release(link.address, link.endpoint);
         }
         faults
     }

@@ -1,5 +1,5 @@
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bulkhead_image::{Content, RegistryClient};
 use bulkhead_network::Host;
@@ -9,16 +9,20 @@ use bulkhead_types::{Id, IdMap};
 use bulkhead_warden::Client;
 use tokio::sync::mpsc;
 
+use crate::address_pool::AddressPool;
 use crate::blocking::{Blocking, blocking};
 use crate::build_cache::Steps;
 use crate::data_dir::DataDir;
 use crate::deferred_teardown::Retired;
 use crate::error::io_error;
 use crate::events::Events;
+use crate::execs::Execs;
+use crate::image_records::Images;
 use crate::log_changes::LogWatch;
 use crate::networking::DefaultNetwork;
 use crate::state::{Record, State};
 use crate::transaction::Transaction;
+use crate::volumes::Volumes;
 use crate::{Container, EngineError, Options};
 
 /// Said when the engine starts, by `docker info`, and to whoever creates a container.
@@ -27,6 +31,17 @@ pub(crate) const NO_IDMAPPED_LAYERS: &str = "this kernel or file system cannot m
     namespace, as with --userns=host: root in them is root of this machine";
 
 /// One engine on one data directory. Cheap to share: put it in an [`Arc`].
+///
+/// Locks are taken in this order, each only while those above it may be held:
+/// 1. a container's `operation` (asynchronous): by whoever changes or starts the container;
+/// 2. `cleanup_lock` and `content_lease` (asynchronous, for reading: never waited for under another
+///    lock, only tried);
+/// 3. `allocation_lock`: while names, user ids, volumes and images are chosen and recorded, over the
+///    flush of the disk;
+/// 4. `retired`'s `removing`: while links are taken down;
+/// 5. `state`, for moments: nothing blocks under it;
+/// 6. the locks inside `images`, `volumes`, `execs`, `addresses`, `steps` and `events`: one at a
+///    time, inside one of their methods.
 #[derive(Debug)]
 pub struct Engine {
     /// Where tasks are started by what runs on other threads.
@@ -53,10 +68,12 @@ pub struct Engine {
     pub(crate) events: Events,
     pub(crate) log_changes: LogWatch,
     pub(crate) steps: Steps,
+    pub(crate) images: Images,
+    pub(crate) volumes: Volumes,
+    pub(crate) execs: Execs,
+    pub(crate) addresses: AddressPool,
     pub(crate) retired: Retired,
     state: Mutex<State>,
-    /// Told, with `state`, whenever an exec has ended.
-    pub(crate) exec_ends: Condvar,
     /// Set by a tear-down: see [`Engine::is_ending`].
     pub(crate) ending: AtomicBool,
     /// Keys of intents whose directories have gone; see `settle.rs`.
@@ -118,6 +135,7 @@ impl Engine {
         let host = Host::open()?;
         let network = DefaultNetwork::choose(&store, &host, &options)?;
         host.ensure_bridge(&network.bridge)?;
+        let addresses = AddressPool::new(network.bridge.gateway, network.bridge.prefix);
         warn_of_foreign_drops(&host, &network.bridge.name)?;
         let socket = options.run.join("warden.sock");
         let warden = Client::connect_or_start(&socket, &options.program, move |event| {
@@ -160,9 +178,12 @@ impl Engine {
             events: Events::default(),
             log_changes: LogWatch::default(),
             steps: Steps::default(),
+            images: Images::default(),
+            volumes: Volumes::default(),
+            execs: Execs::default(),
+            addresses,
             retired: Retired::default(),
             state: Mutex::default(),
-            exec_ends: Condvar::new(),
             ending: AtomicBool::new(false),
             finished_removals: Mutex::default(),
             allocation_lock: Mutex::default(),

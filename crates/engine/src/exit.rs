@@ -72,10 +72,14 @@ impl Engine {
         let wait = wait.filter(|_| !self.is_ending());
         // Before anybody hears of the end: whoever does may want the ports at once.
         let mut faults = self.unpublish(&before);
+        let mut netns = None;
         if let Ok(slot) = self.state().slot_mut(id) {
             slot.live.ports = Vec::new();
             slot.live.last_wait = wait.unwrap_or_default();
+            netns = slot.live.netns.take();
         }
+        // Its address too, as soon as somebody needs it.
+        self.unplug(&before, netns);
         let ended = |record: &mut Record| {
             let container = &mut record.container;
             container.network =
@@ -109,8 +113,7 @@ impl Engine {
             bulkhead_failpoint::pass("exit.recorded");
             self.publish_container(&before, "die", &[("exitCode", code)]);
             self.finish(id, exit.code, wait.is_some());
-            let netns = self.state().slot_mut(id).ok().and_then(|slot| slot.live.netns.take());
-            faults.extend(self.take_down(&before, netns, WardenRecord::Forget));
+            faults.extend(self.take_down(&before, None, WardenRecord::Forget));
         }
         for fault in faults {
             tracing::warn!(container = %before.name, error = %fault, "take down an ended container");
@@ -197,7 +200,7 @@ impl Engine {
             if state.names.get(&container.name) == Some(&id) {
                 state.names.remove(&container.name);
             }
-            state.execs.retain(|_, exec| exec.container != id);
+            self.execs.forget_container(id);
             slot = state.containers.remove(&id);
         });
         intend(&mut transaction, Kind::Container, &id.to_string());
@@ -264,7 +267,7 @@ impl Engine {
             .mounts
             .iter()
             .filter_map(|mount| mount.name.clone())
-            .filter(|name| state.volumes.get(name).is_some_and(|volume| volume.anonymous))
+            .filter(|name| self.volumes.get(name).is_some_and(|volume| volume.anonymous))
             .filter(|name| !used_elsewhere(name))
             .collect()
     }

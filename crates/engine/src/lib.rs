@@ -9,6 +9,7 @@
 //! (`image_defaults.rs`, `mount_requests.rs`, `restart.rs`, `hosts.rs`, …).
 #![forbid(unsafe_code)]
 
+mod address_pool;
 mod attach;
 mod blocking;
 mod build_cache;
@@ -24,10 +25,12 @@ mod descriptors;
 mod engine;
 mod error;
 mod events;
+mod execs;
 mod exit;
 mod files;
 mod hosts;
 mod image_defaults;
+mod image_records;
 mod images;
 mod limits;
 mod links;

@@ -8,6 +8,8 @@ use bulkhead_network::{Bridge, Endpoint, PublishedPort};
 use bulkhead_store::{Store, load, put};
 use bulkhead_types::Id;
 
+use crate::address_pool::Exhausted;
+use crate::blocking::Blocking;
 use crate::data_dir::write_file;
 use crate::deferred_teardown::PendingUnplug;
 use crate::hosts::{HostLine, extra_host, hosts_file, resolv_conf};
@@ -88,6 +90,7 @@ impl Engine {
     /// Leases what a start needs, in memory; recorded with the start's transaction.
     pub(crate) fn lease(
         &self,
+        may_block: &Blocking,
         container: &Container,
     ) -> Result<(NetworkPlace, Vec<Reservation>), EngineError> {
         let mut place =
@@ -97,14 +100,8 @@ impl Engine {
         }
         let bridge = &self.network.bridge;
         let endpoint = Id::random();
-        let (address, ours) = {
-            let mut state = self.state();
-            let taken = state.addresses.keys().copied();
-            let address = pool::free_address(bridge.gateway, bridge.prefix, taken)
-                .ok_or_else(|| EngineError::internal("no available IPv4 addresses on this network's address pools: bridge; remove some containers"))?;
-            state.addresses.insert(address, container.id);
-            (address, state.published())
-        };
+        let address = self.lease_address(may_block, endpoint)?;
+        let ours = self.state().published();
         place.network_id = Some(self.network.id);
         place.endpoint_id = Some(endpoint);
         place.gateway = Some(bridge.gateway);
@@ -117,7 +114,7 @@ impl Engine {
                 Ok((place, ports))
             }
             Err(error) => {
-                self.state().addresses.remove(&address);
+                self.addresses.release(address, endpoint);
                 Err(EngineError::new(
                     Class::Internal,
                     format!(
@@ -126,6 +123,27 @@ impl Engine {
                         container.name
                     ),
                 ))
+            }
+        }
+    }
+
+    /// Leases an address. That of a container that has ended can be had at once: if no other is
+    /// free, the links that wait for a quiet moment are taken down now.
+    fn lease_address(&self, may_block: &Blocking, endpoint: Id) -> Result<Ipv4Addr, EngineError> {
+        loop {
+            match self.addresses.lease(endpoint) {
+                Ok(address) => return Ok(address),
+                Err(Exhausted { retired: 0 }) => {
+                    return Err(EngineError::internal(
+                        "no available IPv4 addresses on this network's address pools: bridge; \
+                         stop some containers",
+                    ));
+                }
+                Err(Exhausted { .. }) => {
+                    for fault in self.remove_retired(may_block) {
+                        tracing::warn!(error = %fault, "take down a link");
+                    }
+                }
             }
         }
     }
@@ -154,9 +172,11 @@ impl Engine {
 
     /// Has taken down what [`Self::plug`] and [`Self::lease`] made.
     pub(crate) fn unplug(self: &Arc<Self>, container: &Container, netns: Option<Arc<OwnedFd>>) {
-        if let (Some(endpoint), Some(address)) = (endpoint(container), container.network.address) {
-            let owner = container.id;
-            self.retire(PendingUnplug { name: endpoint.host_link, address, owner, netns });
+        let place = &container.network;
+        if let (Some(endpoint), Some(address)) = (place.endpoint_id, place.address)
+            && self.addresses.retire(address, endpoint)
+        {
+            self.retire(PendingUnplug { name: host_link(endpoint), address, endpoint, netns });
         }
     }
 

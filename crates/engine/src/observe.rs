@@ -90,7 +90,7 @@ impl Engine {
             running,
             paused,
             stopped: containers.len() - running - paused,
-            images: self.state().images.len(),
+            images: self.images.count(),
             memory: HostUsage::read().memory,
             cpus: processors(),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),

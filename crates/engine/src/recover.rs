@@ -13,14 +13,14 @@ use crate::networking::{endpoint, published};
 use crate::ports::reserve;
 use crate::restart::starts_with_engine;
 use crate::settle::{Kind, WardenRecord, intent};
-use crate::state::{ImageRecord, Record, Slot};
-use crate::{Engine, EngineError, Status, Stopped, Volume};
+use crate::state::{Record, Slot};
+use crate::{Engine, EngineError, Status, Stopped};
 
 impl Engine {
     /// Reads the records, asks the warden what runs, and repairs the difference. Returns the
     /// containers that their policy starts. Doing it twice changes nothing.
     pub(crate) fn recover(self: &Arc<Self>, may_block: &Blocking) -> Result<Vec<Id>, EngineError> {
-        self.read_records()?;
+        self.read_records(may_block)?;
         let known: BTreeMap<Id, (Known, Option<Arc<std::os::fd::OwnedFd>>)> = self
             .warden
             .list()?
@@ -87,33 +87,20 @@ impl Engine {
         Ok(restart)
     }
 
-    fn read_records(&self) -> Result<(), EngineError> {
-        let records: Vec<(String, Record)> = load_all(&self.store, "container/")?;
-        let images: Vec<(String, ImageRecord)> = load_all(&self.store, "image/")?;
-        let references: Vec<(String, bulkhead_types::Digest)> =
-            load_all(&self.store, "reference/")?;
-        let volumes: Vec<(String, Volume)> = load_all(&self.store, "volume/")?;
+    fn read_records(&self, may_block: &Blocking) -> Result<(), EngineError> {
+        self.images.recover(may_block, &self.store, &self.content)?;
+        self.volumes.recover(&self.store)?;
         self.steps.recover(&self.store)?;
+        let records: Vec<(String, Record)> = load_all(&self.store, "container/")?;
         let mut state = self.state();
         for (_, record) in records {
             let container = &record.container;
             state.names.insert(container.name.clone(), container.id);
-            if let Some(address) = container.network.address {
-                state.addresses.insert(address, container.id);
+            let place = &container.network;
+            if let (Some(address), Some(endpoint)) = (place.address, place.endpoint_id) {
+                self.addresses.recover(address, endpoint);
             }
             state.containers.insert(container.id, Slot::new(record));
-        }
-        for (_, record) in images {
-            state.images.insert(record.stored.id, record);
-        }
-        for (key, id) in references {
-            match key.trim_start_matches("reference/").parse() {
-                Ok(reference) => drop(state.references.insert(reference, id)),
-                Err(error) => tracing::warn!(%error, "an image name in the store"),
-            }
-        }
-        for (_, volume) in volumes {
-            state.volumes.insert(volume.name.clone(), volume);
         }
         Ok(())
     }
@@ -198,8 +185,8 @@ impl Engine {
         }
         let is_recorded = |name: &str| name.parse::<Id>().is_ok_and(|id| recorded.contains(&id));
         faults.extend(self.remove_directories(Kind::Container, is_recorded));
-        let volumes: BTreeSet<String> = self.state().volumes.keys().cloned().collect();
-        faults.extend(self.remove_directories(Kind::Volume, |name| volumes.contains(name)));
+        faults
+            .extend(self.remove_directories(Kind::Volume, |name| self.volumes.get(name).is_some()));
         for fault in faults {
             tracing::warn!(error = %fault, "remove what a crash left");
         }
@@ -276,8 +263,8 @@ impl Engine {
         }
     }
 
-    fn tear_down_now(&self, _: &Blocking) -> Vec<EngineError> {
-        let mut faults = self.remove_retired();
+    fn tear_down_now(&self, may_block: &Blocking) -> Vec<EngineError> {
+        let mut faults = self.remove_retired(may_block);
         for name in self.cgroups() {
             let path = format!("{}/{name}", self.cgroup_root);
             faults.extend(self.remove_cgroup(&path).err());

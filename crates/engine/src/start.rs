@@ -132,7 +132,7 @@ impl Engine {
         self.retired.touch();
         let shares = self.shares_for_start(&record.container)?;
         let linked = self.linked(&record.container)?;
-        let (place, ports) = self.lease(&record.container)?;
+        let (place, ports) = self.lease(may_block, &record.container)?;
         record.container.network = place;
         record.stopped_by_user = false;
         let state = &mut record.container.state;

@@ -1,18 +1,16 @@
 //! What the engine knows, in memory; the store has all of it that must outlive the process.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use bulkhead_image::StoredImage;
-use bulkhead_types::{Digest, Id, Name, Reference};
+use bulkhead_types::{Digest, Id, Name};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::ports::Reservation;
-use crate::{Container, CreateExec, EngineError, PortBinding, Status, Streams, Volume};
+use crate::{Container, EngineError, PortBinding, Status, Streams};
 
 /// What the store keeps of a container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -94,38 +92,10 @@ pub(crate) struct Live {
     pub generation: u64,
 }
 
-#[derive(Debug)]
-pub(crate) struct ExecSlot {
-    pub container: Id,
-    pub create: CreateExec,
-    pub started: bool,
-    pub running: bool,
-    pub exit_code: Option<u8>,
-    pub pid: u32,
-    pub pidfd: Option<OwnedFd>,
-    pub terminal_size: (u16, u16),
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct ImageRecord {
-    pub stored: StoredImage,
-    pub layers: Vec<Digest>,
-    /// Bytes of the unpacked layers.
-    pub size: u64,
-}
-
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub containers: BTreeMap<Id, Slot>,
     pub names: HashMap<Name, Id>,
-    /// By image id.
-    pub images: BTreeMap<Digest, ImageRecord>,
-    /// `repository:tag` and `repository@digest` → image id.
-    pub references: BTreeMap<Reference, Digest>,
-    pub volumes: BTreeMap<String, Volume>,
-    pub execs: HashMap<Id, ExecSlot>,
-    /// Addresses that are in use, or whose link is still being taken down.
-    pub addresses: BTreeMap<Ipv4Addr, Id>,
 }
 
 impl State {

@@ -1,8 +1,9 @@
 //! Volumes and networks as Docker shows them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bulkhead_store::{Store, load_all};
 use bulkhead_types::{Id, Name, Timestamp};
 
 use crate::blocking::blocking;
@@ -48,7 +49,7 @@ impl Engine {
     }
 
     pub fn volumes(&self) -> Vec<Volume> {
-        self.state().volumes.values().cloned().collect()
+        self.volumes.all()
     }
 
     pub async fn create_volume(
@@ -65,10 +66,9 @@ impl Engine {
         };
         let engine = Arc::clone(self);
         blocking(move |may_block| {
-            let _creating =
-                engine.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if let Some(volume) = engine.state().volumes.get(&name) {
-                return Ok(volume.clone());
+            let _creating = engine.allocation_lock.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(volume) = engine.volumes.get(&name) {
+                return Ok(volume);
             }
             let volume = Volume { labels, ..engine.new_volume(&name, anonymous) };
             let mut transaction = Transaction::default();
@@ -90,11 +90,9 @@ impl Engine {
         let engine = Arc::clone(self);
         let name = name.to_owned();
         blocking(move |may_block| {
-            let _creating =
-                engine.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let _creating = engine.allocation_lock.lock().unwrap_or_else(PoisonError::into_inner);
             let users: Vec<String> = {
-                let state = engine.state();
-                if !state.volumes.contains_key(&name) {
+                if engine.volumes.get(&name).is_none() {
                     return match force {
                         true => Ok(()),
                         false => Err(EngineError::not_found(format!("get {name}: no such volume"))),
@@ -103,7 +101,8 @@ impl Engine {
                 let uses = |container: &crate::Container| {
                     container.mounts.iter().any(|mount| mount.name.as_ref() == Some(&name))
                 };
-                state
+                engine
+                    .state()
                     .containers
                     .values()
                     .filter(|slot| uses(&slot.record.container))
@@ -129,10 +128,7 @@ impl Engine {
     }
 
     pub(crate) fn put_volume<'a>(&'a self, transaction: &mut Transaction<'a>, volume: &Volume) {
-        let new = volume.clone();
-        transaction.put(volume_key(&volume.name), volume, move || {
-            self.state().volumes.insert(new.name.clone(), new);
-        });
+        self.volumes.put(transaction, volume);
         transaction.delete(intent(Kind::Volume, &volume.name), || {});
     }
 
@@ -143,10 +139,7 @@ impl Engine {
         // Of an earlier volume of this name: its end is not this one's.
         let key = intent(Kind::Volume, name);
         self.finished_removals().retain(|finished| *finished != key);
-        let name = name.to_owned();
-        transaction.delete(volume_key(&name), move || {
-            self.state().volumes.remove(&name);
-        });
+        self.volumes.delete(transaction, name);
     }
 
     pub(crate) fn new_volume(&self, name: &str, anonymous: bool) -> Volume {
@@ -157,6 +150,47 @@ impl Engine {
             labels: BTreeMap::new(),
             anonymous,
         }
+    }
+}
+
+/// The volumes, under `volume/` in the store. Their lock is taken last: nothing else is locked
+/// under it.
+#[derive(Debug, Default)]
+pub(crate) struct Volumes {
+    known: Mutex<BTreeMap<String, Volume>>,
+}
+
+impl Volumes {
+    pub(crate) fn recover(&self, store: &dyn Store) -> Result<(), EngineError> {
+        let records: Vec<(String, Volume)> = load_all(store, "volume/")?;
+        self.known().extend(records.into_iter().map(|(_, volume)| (volume.name.clone(), volume)));
+        Ok(())
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<Volume> {
+        self.known().get(name).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Volume> {
+        self.known().values().cloned().collect()
+    }
+
+    pub(crate) fn put<'a>(&'a self, transaction: &mut Transaction<'a>, volume: &Volume) {
+        let new = volume.clone();
+        transaction.put(volume_key(&volume.name), volume, move || {
+            self.known().insert(new.name.clone(), new);
+        });
+    }
+
+    pub(crate) fn delete<'a>(&'a self, transaction: &mut Transaction<'a>, name: &str) {
+        let name = name.to_owned();
+        transaction.delete(volume_key(&name), move || {
+            self.known().remove(&name);
+        });
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Volume>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -85,7 +85,7 @@ pub(crate) async fn start(
 ) -> Answer<Response> {
     let hijack = Hijack::of(&mut request);
     let Json(body) = Json::<StartBody>::from_request(request, &()).await?;
-    let view = api.engine.exec(&exec)?;
+    let view = api.engine.exec(&exec).await?;
     let size = body.console_size.unwrap_or_default();
     let terminal = view.create.tty;
     // The start says what the client expects, whatever the process has (moby: the same file).
@@ -137,7 +137,7 @@ pub(crate) async fn inspect(
     State(api): State<Api>,
     Path(exec): Path<String>,
 ) -> Answer<axum::Json<Value>> {
-    let exec = api.engine.exec(&exec)?;
+    let exec = api.engine.exec(&exec).await?;
     let create = &exec.create;
     let (program, arguments) = match create.cmd.split_first() {
         Some((program, arguments)) => (program.as_str(), arguments),

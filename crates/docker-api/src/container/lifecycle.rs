@@ -19,6 +19,10 @@ pub(crate) async fn inspect(
     let container = api.engine.container(&name)?;
     let data = api.engine.options().data.display().to_string();
     let mut view = super::view::inspect(&container, &data);
+    let execs = api.engine.execs_of(container.id);
+    if !execs.is_empty() {
+        view["ExecIDs"] = json!(execs);
+    }
     if query.flag("size") {
         super::list::add_size(&api, &mut view, &container).await?;
     }

@@ -435,6 +435,7 @@ mod tests {
             digests: vec![],
             config,
             size: 2,
+            damage: None,
         };
         (content, image)
     }

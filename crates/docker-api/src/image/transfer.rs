@@ -198,7 +198,7 @@ fn every_tag(api: &Api, name: &str) -> Result<Vec<Reference>, ApiError> {
     let same =
         |tag: &Reference| tag.domain() == repository.domain() && tag.path() == repository.path();
     let tags: Vec<Reference> =
-        api.engine.images()?.into_iter().flat_map(|image| image.tags).filter(same).collect();
+        api.engine.images().into_iter().flat_map(|image| image.tags).filter(same).collect();
     if tags.is_empty() {
         let name = repository.familiar_name();
         return Err(ApiError::not_found(format!(

@@ -1,7 +1,8 @@
 use std::os::unix::fs::MetadataExt;
 
 use bulkhead_engine::{
-    Class, CreateExec, HostConfig, LogQuery, Started, Status, Step, Stopped, Streams, WaitCondition,
+    Class, CreateExec, ExecView, HostConfig, LogQuery, Started, Status, Step, Stopped, Streams,
+    WaitCondition,
 };
 
 use crate::rig::{Rig, read_output, send};
@@ -153,6 +154,19 @@ pub fn exec(command: &[&str]) -> CreateExec {
     }
 }
 
+/// Waits until an exec has an exit code.
+async fn exec_end(rig: &Rig, id: &str) -> ExecView {
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let view = rig.engine.exec(id).await.unwrap();
+        if view.exit_code.is_some() {
+            return view;
+        }
+        assert!(std::time::Instant::now() < patience, "the exec has not ended: {view:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
 pub async fn commands_run_inside_a_running_container(rig: &mut Rig) {
     let mut create = Rig::sleeper("box");
     create.config.env = vec!["OWN=1".into()];
@@ -163,14 +177,14 @@ pub async fn commands_run_inside_a_running_container(rig: &mut Rig) {
     let id = rig.engine.exec_create("box", command).await.unwrap().to_string();
     let socket = rig.engine.exec_start(&id, false, (0, 0)).await.unwrap().unwrap();
     assert_eq!(read_output(socket, false).await, "1 2\nwww\n/proc/1\n");
-    wait_for(|| rig.engine.exec(&id).unwrap().exit_code == Some(7)).await;
-    assert!(!rig.engine.exec(&id).unwrap().running);
+    let ended = exec_end(rig, &id).await;
+    assert_eq!((ended.exit_code, ended.running), (Some(7), false));
     assert!(rig.engine.exec_start(&id, false, (0, 0)).await.is_err(), "only once");
 
     let missing = rig.engine.exec_create("box", exec(&["nope"])).await.unwrap().to_string();
     let error = rig.engine.exec_start(&missing, false, (0, 0)).await.unwrap_err();
     assert!(error.message.contains("executable file not found"), "{error}");
-    assert_eq!(rig.engine.exec(&missing).unwrap().exit_code, Some(127));
+    assert_eq!(rig.engine.exec(&missing).await.unwrap().exit_code, Some(127));
 
     let mut cat = exec(&["cat"]);
     cat.attach_stdin = true;

@@ -8,6 +8,7 @@
 mod containers;
 mod failures;
 mod ids;
+mod images;
 mod networks;
 mod recovery;
 mod rig;
@@ -59,7 +60,10 @@ fn main() -> ExitCode {
         ids::large_ids_are_a_containers_own,
         failures::every_failure_is_told_and_leaves_nothing,
         failures::restarts_follow_the_policy,
+        images::one_whose_content_is_missing_is_listed,
+        images::a_pruned_build_cache_frees_its_layers,
         networks::links_names_and_published_ports,
+        networks::an_address_is_free_when_its_container_has_ended,
         recovery::a_running_container_survives_its_engine,
         recovery::ends_that_nobody_saw_are_recorded,
         recovery::orphans_are_removed,

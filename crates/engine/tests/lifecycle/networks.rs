@@ -69,3 +69,25 @@ pub async fn links_names_and_published_ports(rig: &mut Rig) {
     assert!(hosts.contains(&format!("{moved}\tapp")), "{hosts}");
     rig.done().await;
 }
+
+pub async fn an_address_is_free_when_its_container_has_ended(rig: &mut Rig) {
+    rig.engine.tear_down().await.unwrap();
+    rig.close().await;
+    // Room for one container.
+    rig.options.bridge_address = Some(("172.29.0.1".parse().unwrap(), 30));
+    rig.open().await;
+    for round in 0..5 {
+        let mut create = Rig::script(&format!("n{round}"), "ip -4 addr show eth0");
+        create.host.auto_remove = true;
+        let (code, output) = rig.run(create).await;
+        assert_eq!(code, 0, "{output}");
+        assert!(output.contains("172.29.0.2/30"), "{output}");
+    }
+    let taken = rig.start(Rig::sleeper("has-it")).await;
+    let create = Rig::sleeper("too-many");
+    rig.engine.create(create).await.unwrap();
+    let error = rig.engine.start("too-many").await.unwrap_err();
+    assert!(error.message.starts_with("no available IPv4 addresses"), "{error}");
+    assert_eq!(taken.network.address, Some("172.29.0.2".parse().unwrap()));
+    rig.done().await;
+}

@@ -1,0 +1,176 @@
+//! The execs that clients can ask for, in memory only: they end with their engine's knowledge.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bulkhead_types::Id;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::sync::watch;
+
+use crate::CreateExec;
+
+/// How long the exit code of one that has ended can be asked for. Docker forgets them after five to
+/// ten minutes (moby: daemon/exec.go, `execCommandGC`).
+const KEPT: Duration = Duration::from_secs(5 * 60);
+/// How many of a container are kept that do not run: a health check's loop does not grow memory.
+const MOST: usize = 512;
+
+/// All execs. Their lock is taken last: nothing else is locked under it.
+#[derive(Debug, Default)]
+pub(crate) struct Execs {
+    known: Mutex<BTreeMap<Id, ExecEntry>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ExecEntry {
+    pub container: Id,
+    pub create: CreateExec,
+    pub started: bool,
+    pub running: watch::Sender<bool>,
+    pub exit_code: Option<u8>,
+    pub pid: u32,
+    pub pidfd: Option<OwnedFd>,
+    pub terminal_size: (u16, u16),
+    /// When it was made, or has ended.
+    since: Instant,
+}
+
+impl ExecEntry {
+    pub(crate) fn new(container: Id, create: CreateExec) -> Self {
+        Self {
+            container,
+            create,
+            started: false,
+            running: watch::Sender::new(false),
+            exit_code: None,
+            pid: 0,
+            pidfd: None,
+            terminal_size: (0, 0),
+            since: Instant::now(),
+        }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        *self.running.borrow()
+    }
+
+    pub(crate) fn end(&mut self, exit_code: u8) {
+        self.exit_code = Some(exit_code);
+        self.pidfd = None;
+        self.since = Instant::now();
+        self.running.send_replace(false);
+    }
+
+    /// Whether its process has ended and the warden's event is still on its way.
+    fn has_ended_unheard(&self) -> bool {
+        let Some(pidfd) = self.pidfd.as_ref().filter(|_| self.is_running()) else {
+            return false;
+        };
+        let mut watched = [PollFd::new(pidfd, PollFlags::IN)];
+        poll(&mut watched, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+}
+
+impl Execs {
+    pub(crate) fn insert(&self, id: Id, entry: ExecEntry) {
+        let mut known = self.known();
+        known.insert(id, entry);
+        forget_old(&mut known, Instant::now());
+    }
+
+    /// Looks at one, or changes it; `None` if it is not known.
+    pub(crate) fn with<T>(&self, id: Id, work: impl FnOnce(&mut ExecEntry) -> T) -> Option<T> {
+        self.known().get_mut(&id).map(work)
+    }
+
+    /// Notes an end; the container that it was in, if the exec is known.
+    pub(crate) fn ended(&self, id: Id, exit_code: u8) -> Option<Id> {
+        let mut known = self.known();
+        let entry = known.get_mut(&id)?;
+        entry.end(exit_code);
+        let container = entry.container;
+        forget_old(&mut known, Instant::now());
+        Some(container)
+    }
+
+    /// Those of a container that have not ended, oldest id first.
+    pub(crate) fn of(&self, container: Id) -> Vec<Id> {
+        let known = self.known();
+        let own = known
+            .iter()
+            .filter(|(_, entry)| entry.container == container && entry.exit_code.is_none());
+        own.map(|(id, _)| *id).collect()
+    }
+
+    pub(crate) fn forget_container(&self, container: Id) {
+        self.known().retain(|_, entry| entry.container != container);
+    }
+
+    /// A client that saw the output end asks for the exit code at once: if the process has ended
+    /// and the warden's event is still on its way, this waits for it, a second at most.
+    pub(crate) async fn await_end(&self, id: Id) {
+        let unheard =
+            self.with(id, |entry| entry.has_ended_unheard().then(|| entry.running.subscribe()));
+        if let Some(Some(mut running)) = unheard {
+            let ended = running.wait_for(|running| !running);
+            let _ = tokio::time::timeout(Duration::from_secs(1), ended).await;
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<Id, ExecEntry>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets those that ended long ago, and the oldest of a container that has very many that do not
+/// run.
+fn forget_old(known: &mut BTreeMap<Id, ExecEntry>, now: Instant) {
+    known.retain(|_, entry| {
+        entry.exit_code.is_none() || now.saturating_duration_since(entry.since) < KEPT
+    });
+    let mut idle: BTreeMap<Id, Vec<(Instant, Id)>> = BTreeMap::new();
+    for (id, entry) in known.iter().filter(|(_, entry)| !entry.started || entry.exit_code.is_some())
+    {
+        idle.entry(entry.container).or_default().push((entry.since, *id));
+    }
+    for mut own in idle.into_values().filter(|own| own.len() > MOST) {
+        own.sort_unstable();
+        for (_, id) in &own[..own.len() - MOST] {
+            known.remove(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ended_ones_are_forgotten_by_age_and_by_number() {
+        let (container, other) = (Id::random(), Id::random());
+        let execs = Execs::default();
+        let running = Id::random();
+        execs.insert(running, ExecEntry::new(container, CreateExec::default()));
+        execs.with(running, |entry| {
+            entry.started = true;
+            entry.running.send_replace(true);
+        });
+        let elsewhere = Id::random();
+        execs.insert(elsewhere, ExecEntry::new(other, CreateExec::default()));
+        let ids: Vec<Id> = (0..MOST + 10).map(|_| Id::random()).collect();
+        for id in &ids {
+            execs.insert(*id, ExecEntry::new(container, CreateExec::default()));
+            execs.with(*id, |entry| entry.started = true);
+            assert_eq!(execs.ended(*id, 0), Some(container));
+        }
+        assert_eq!(execs.of(container), [running]);
+        assert!(execs.with(ids[9], |_| ()).is_none(), "the oldest go first");
+        assert!(execs.with(ids[10], |_| ()).is_some());
+        forget_old(&mut execs.known(), Instant::now() + KEPT);
+        assert_eq!(execs.known().len(), 2, "the one that runs, and one not started yet");
+        execs.forget_container(container);
+        assert_eq!(execs.of(other), [elsewhere]);
+    }
+}
