@@ -11,6 +11,7 @@ mod commands;
 mod credentials;
 mod failure;
 mod host;
+mod listener;
 mod table;
 mod template;
 mod terminal;

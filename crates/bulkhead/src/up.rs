@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::credentials::Credentials;
 use crate::failure::Failure;
+use crate::listener;
 
 #[derive(Debug, Clone, Args)]
 pub struct UpArguments {
@@ -270,17 +271,14 @@ async fn listen(address: SocketAddr, flag: &str) -> Result<TcpListener, Failure>
     })
 }
 
-fn spawn_http(listener: TcpListener, routes: axum::Router, mut stopped: watch::Receiver<bool>) {
-    tokio::spawn(async move {
-        let until = async move {
-            // The sender lives as long as `serve`; its end means the same as its word.
-            let _ = stopped.wait_for(|stop| *stop).await;
-        };
-        if let Err(cause) = axum::serve(listener, routes).with_graceful_shutdown(until).await {
-            tracing::error!(%cause, "a listener ended");
-        }
-    });
+fn spawn_http(listener: TcpListener, routes: axum::Router, stopped: watch::Receiver<bool>) {
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limits = listener::Limits::of(descriptors.unwrap_or(u64::MAX), LISTENERS);
+    tokio::spawn(listener::serve(listener, routes, limits, stopped));
 }
+
+/// Registry, ECS API and console.
+const LISTENERS: u64 = 3;
 
 async fn wait_for_end(mut stopped: watch::Receiver<bool>) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;

@@ -165,7 +165,8 @@ fn is_local_name(host: &str) -> bool {
         Some(literal) => literal.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
     };
-    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok()
+    // Browsers resolve all of .localhost to this machine (RFC 6761, section 6.3).
+    name == "localhost" || name.ends_with(".localhost") || name.parse::<std::net::IpAddr>().is_ok()
 }
 
 #[cfg(test)]
@@ -174,10 +175,19 @@ mod tests {
 
     #[test]
     fn only_addresses_and_localhost_are_ours() {
-        for good in ["127.0.0.1:7480", "localhost", "localhost:1", "192.0.2.2", "[::1]:7480"] {
+        for good in [
+            "127.0.0.1:7480",
+            "localhost",
+            "localhost:1",
+            "192.0.2.2",
+            "[::1]:7480",
+            "bulkhead.localhost:7480",
+        ] {
             assert!(is_local_name(good), "{good}");
         }
-        for bad in ["", "example.org", "localhost.example.org", "127.0.0.1.nip.io:80", "[x]"] {
+        for bad in
+            ["", "example.org", "localhost.example.org", "127.0.0.1.nip.io:80", "[x]", "xlocalhost"]
+        {
             assert!(!is_local_name(bad), "{bad}");
         }
     }
