@@ -10,6 +10,7 @@ pub mod gate;
 pub mod http;
 pub mod rootfs;
 pub mod tasks;
+pub mod terminal;
 pub mod webdriver;
 
 use std::io::{BufRead, BufReader, Read};

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::client::Host;
 use crate::commands::netns::NetnsCommand;
 use crate::commands::ns::NsArguments;
 use crate::commands::run::RunArguments;
+use crate::failure::Failure;
 use crate::up::UpArguments;
 
 #[derive(Debug, Parser)]
@@ -15,7 +17,7 @@ use crate::up::UpArguments;
     version,
     about,
     propagate_version = true,
-    disable_help_subcommand = true,
+    arg_required_else_help = true,
     after_help = "`bulkhead oci` is an OCI runtime for containerd, dockerd and podman: see `bulkhead oci --help`."
 )]
 pub struct Cli {
@@ -28,20 +30,30 @@ pub struct Cli {
 /// Isolates processes, runs containers, and schedules tasks.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// The engine's socket: a path, or unix://PATH
-    #[arg(
-        short = 'H',
-        long,
-        global = true,
-        env = "BULKHEAD_HOST",
-        default_value = "unix:///run/bulkhead/docker.sock"
-    )]
-    pub host: String,
+    /// Where the engine listens: a path, unix://PATH or tcp://HOST:PORT [env: BULKHEAD_HOST, else
+    /// DOCKER_HOST] [default: unix:///run/bulkhead/docker.sock]
+    #[arg(short = 'H', long, global = true)]
+    pub host: Option<String>,
 }
 
 impl Global {
-    pub fn socket(&self) -> PathBuf {
-        PathBuf::from(self.host.strip_prefix("unix://").unwrap_or(&self.host))
+    /// The engine that commands talk to.
+    pub fn host(&self) -> Result<Host, Failure> {
+        self.first_of(&["BULKHEAD_HOST", "DOCKER_HOST"])
+    }
+
+    /// The same for commands about Bulkhead itself: `DOCKER_HOST` may name a Docker.
+    pub fn own_host(&self) -> Result<Host, Failure> {
+        self.first_of(&["BULKHEAD_HOST"])
+    }
+
+    fn first_of(&self, variables: &[&str]) -> Result<Host, Failure> {
+        // an empty variable is as good as none, as for Docker's CLI
+        let set = |name: &&str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        match self.host.clone().or_else(|| variables.iter().find_map(set)) {
+            Some(text) => text.parse(),
+            None => Ok(Host::default()),
+        }
     }
 }
 

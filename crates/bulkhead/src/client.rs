@@ -1,4 +1,4 @@
-//! A client of the Docker Engine API on a unix socket: small, and it keeps the server's JSON as it is.
+//! A client of the Docker Engine API: small, and it keeps the server's JSON as it is.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::failure::Failure;
 
@@ -16,10 +16,76 @@ type ByteStream =
     std::pin::Pin<Box<dyn futures_util::Stream<Item = std::io::Result<Frame<Bytes>>> + Send>>;
 type Body = Either<Full<Bytes>, StreamBody<ByteStream>>;
 
-/// Talks to the engine that listens on one socket; each call has a connection of its own.
+/// Where an engine listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    Unix(PathBuf),
+    /// Host and port, without TLS.
+    Tcp(String),
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self::Unix("/run/bulkhead/docker.sock".into())
+    }
+}
+
+/// What Docker's CLI reads: a path alone is a socket's.
+impl std::str::FromStr for Host {
+    type Err = Failure;
+
+    fn from_str(text: &str) -> Result<Self, Failure> {
+        let refused = |why: &str| {
+            Failure::new(format!(
+                "the engine's address {text:?} {why}: use a socket's path, unix://PATH or tcp://HOST:PORT"
+            ))
+        };
+        match text.split_once("://") {
+            None if text.starts_with('/') => Ok(Self::Unix(text.into())),
+            Some(("unix", path)) if !path.is_empty() => Ok(Self::Unix(path.into())),
+            Some(("tcp" | "http", address)) => {
+                let address = address.trim_end_matches('/');
+                // behind an IPv6 address's bracket, if there is one
+                let name = address.rsplit(']').next().unwrap_or_default();
+                match name.rsplit_once(':') {
+                    _ if address.is_empty() || address.contains('/') => {
+                        Err(refused("names no host and port"))
+                    }
+                    Some((_, port)) if port.parse::<u16>().is_err() => {
+                        Err(refused("has no number as its port"))
+                    }
+                    Some(_) => Ok(Self::Tcp(address.to_owned())),
+                    // Docker's port without TLS
+                    None => Ok(Self::Tcp(format!("{address}:2375"))),
+                }
+            }
+            Some(("https", _)) => Err(refused("asks for TLS, which this program does not speak")),
+            Some((scheme, _)) => {
+                Err(refused(&format!("is of the kind {scheme:?}, which is unknown here")))
+            }
+            None => Err(refused("is neither a path nor a URL")),
+        }
+    }
+}
+
+impl std::fmt::Display for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(path) => path.display().fmt(f),
+            Self::Tcp(address) => write!(f, "tcp://{address}"),
+        }
+    }
+}
+
+/// A connection of either kind.
+trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Talks to one engine; each call has a connection of its own.
 #[derive(Debug, Clone)]
 pub struct Client {
-    socket: PathBuf,
+    host: Host,
 }
 
 /// A connection taken over for raw bytes (attach, exec).
@@ -27,11 +93,19 @@ pub type Hijacked = TokioIo<hyper::upgrade::Upgraded>;
 
 impl Client {
     pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self::to(Host::Unix(socket.to_owned()))
     }
 
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    pub fn to(host: Host) -> Self {
+        Self { host }
+    }
+
+    /// The engine's socket, if it is on this machine.
+    pub fn socket(&self) -> Option<&Path> {
+        match &self.host {
+            Host::Unix(path) => Some(path),
+            Host::Tcp(_) => None,
+        }
     }
 
     pub async fn get(&self, path: &str) -> Result<Value, Failure> {
@@ -112,8 +186,7 @@ impl Client {
     ) -> Result<Response<Incoming>, Failure> {
         let request =
             request.map_err(|cause| Failure::new(format!("this is no valid request: {cause}")))?;
-        let stream =
-            UnixStream::connect(&self.socket).await.map_err(|cause| self.unreachable(&cause))?;
+        let stream = self.connect().await.map_err(|cause| self.unreachable(&cause))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|cause| Failure::new(format!("the engine does not answer: {cause}")))?;
@@ -135,10 +208,23 @@ impl Client {
         Ok(response)
     }
 
+    async fn connect(&self) -> std::io::Result<Box<dyn Stream>> {
+        Ok(match &self.host {
+            Host::Unix(path) => Box::new(UnixStream::connect(path).await?),
+            Host::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                // keys of a terminal are small, and wait for nothing
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+        })
+    }
+
     fn unreachable(&self, cause: &std::io::Error) -> Failure {
-        let socket = self.socket.display();
-        Failure::new(match cause.kind() {
-            std::io::ErrorKind::PermissionDenied => {
+        let socket = &self.host;
+        Failure::new(match (&self.host, cause.kind()) {
+            (Host::Tcp(_), _) => format!("cannot reach the engine at {socket} ({cause})"),
+            (_, std::io::ErrorKind::PermissionDenied) => {
                 format!(
                     "permission denied on {socket}: run as root, or as a member of the socket's group"
                 )
@@ -204,4 +290,29 @@ pub fn encode(text: &str) -> String {
         }
         encoded
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_engines() {
+        let tcp = |text: &str| Host::Tcp(text.to_owned());
+        for (text, expected) in [
+            ("/run/x.sock", Host::Unix("/run/x.sock".into())),
+            ("unix:///run/x.sock", Host::Unix("/run/x.sock".into())),
+            ("tcp://10.0.0.1:99", tcp("10.0.0.1:99")),
+            ("tcp://box", tcp("box:2375")),
+            ("tcp://[::1]:99/", tcp("[::1]:99")),
+            ("tcp://[::1]", tcp("[::1]:2375")),
+        ] {
+            assert_eq!(text.parse::<Host>().map_err(|failure| failure.message), Ok(expected));
+        }
+        for wrong in
+            ["", "box", "unix://", "ssh://box", "https://box", "tcp://", "tcp://box:x", "tcp://a/b"]
+        {
+            assert!(wrong.parse::<Host>().is_err(), "{wrong}");
+        }
+    }
 }

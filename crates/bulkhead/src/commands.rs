@@ -15,7 +15,11 @@ use crate::client::Client;
 use crate::failure::Failure;
 
 pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
-    let client = Client::new(&global.socket());
+    let host = match &command {
+        Command::Down { .. } => global.own_host(),
+        _ => global.host(),
+    };
+    let client = Client::to(host?);
     match command {
         Command::Up(_) => unreachable!("main starts `up` itself, with a runtime of its own"),
         Command::Down { purge, data, run } => system::down(&client, purge, &data, &run).await,

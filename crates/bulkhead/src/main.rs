@@ -16,6 +16,7 @@ mod table;
 mod template;
 mod terminal;
 mod up;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -33,11 +34,7 @@ fn main() -> ExitCode {
     }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
-        Err(wrong) => {
-            // A closed stdout leaves nobody to tell.
-            let _ = wrong.print();
-            return if wrong.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
-        }
+        Err(wrong) => return usage::explain(wrong, &arguments),
     };
     let finished = match cli.command {
         cli::Command::Up(arguments) => up::run(arguments),
@@ -50,7 +47,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.message.is_empty() {
-                eprintln!("bulkhead: {}", failure.message.trim_end());
+                // it may quote what a stranger has named, on several lines
+                let lines = failure.message.trim_end().lines().map(terminal::printable);
+                eprintln!("bulkhead: {}", lines.collect::<Vec<_>>().join("\n"));
             }
             ExitCode::from(failure.exit_code)
         }
@@ -67,9 +66,6 @@ fn oci(arguments: &[std::ffi::OsString]) -> Option<ExitCode> {
     };
     Some(ExitCode::from(bulkhead_oci::main(name, arguments[first..].to_vec())))
 }
-
-/// Docker's exit status for a command line that makes no sense.
-const USAGE: u8 = 125;
 
 /// Every command but `up` is a client, and needs no more than one thread.
 fn run(global: &cli::Global, command: cli::Command) -> Result<(), Failure> {

@@ -7,7 +7,10 @@ pub fn print(titles: &[&str], rows: Vec<Vec<String>>) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(titles.iter().copied());
-    table.add_rows(rows);
+    let printable = |row: Vec<String>| {
+        row.iter().map(|cell| crate::terminal::printable(cell)).collect::<Vec<_>>()
+    };
+    table.add_rows(rows.into_iter().map(printable));
     for column in table.column_iter_mut() {
         column.set_padding((0, 3));
     }

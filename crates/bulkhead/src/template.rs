@@ -2,19 +2,38 @@
 
 use std::io::Write as _;
 
-use gotmpl::{Template, Value};
+use gotmpl::{MissingKey, Template, Value};
 use serde_json::Value as Json;
 
 use crate::failure::Failure;
 
-/// Prints one object by the template, or as JSON when the template is `json`.
+/// Prints one object of the engine's by the template, or as JSON when the template is `json`.
+///
+/// A field that it does not have is an error, but for a label: of these nobody can say which there are.
 pub fn print(format: &str, object: &Json) -> Result<(), Failure> {
-    let line = render(format, object)?;
+    let mut line = render(format, object, MissingKey::Invalid)?;
+    if line.contains(NO_VALUE) && !format.contains(".Labels") {
+        line = render(format, object, MissingKey::Error)?;
+    }
     writeln!(std::io::stdout(), "{line}").map_err(Failure::from)
 }
 
+/// What the template writes for nothing.
+const NO_VALUE: &str = "<no value>";
+
+/// Prints rows that this program has made. `sample` has their fields: a template that is wrong is so
+/// where there are no rows, too.
+pub fn print_rows(format: &str, rows: &[Json], sample: &Json) -> Result<(), Failure> {
+    render(format, sample, MissingKey::Error)?;
+    let mut stdout = std::io::stdout();
+    for row in rows {
+        writeln!(stdout, "{}", render(format, row, MissingKey::Error)?)?;
+    }
+    Ok(())
+}
+
 /// Renders one object; `json` alone is the whole object in one line.
-pub fn render(format: &str, object: &Json) -> Result<String, Failure> {
+fn render(format: &str, object: &Json, missing: MissingKey) -> Result<String, Failure> {
     let format = format.strip_prefix("table ").unwrap_or(format);
     if format == "json" {
         return Ok(object.to_string());
@@ -24,6 +43,7 @@ pub fn render(format: &str, object: &Json) -> Result<String, Failure> {
     // Shells pass '\t' and '\n' as two characters, and Docker reads them as the one meant.
     let format = format.replace("\\t", "\t").replace("\\n", "\n");
     let template = Template::new("")
+        .missing_key(missing)
         .func("json", |arguments| {
             let value = arguments.first().map_or(Json::Null, to_json);
             Ok(Value::String(value.to_string().into()))
@@ -107,8 +127,23 @@ mod tests {
             ("{{range .Args}}<{{.}}>{{end}}", "<a><b>"),
             ("{{upper .Id}}\\t{{title .Id}}", "ABC\tAbc"),
         ] {
-            assert_eq!(render(template, &container).expect(template), expected);
+            let rendered = render(template, &container, MissingKey::Error).expect(template);
+            assert_eq!(rendered, expected);
         }
-        assert!(render("{{.Id", &container).is_err());
+    }
+
+    #[test]
+    fn wrong_templates_are_errors_without_rows_too() {
+        let sample = json!({"ID": "", "Names": ""});
+        for wrong in ["{{.ID", "{{.Nope}}", "{{nope .ID}}"] {
+            assert!(print_rows(wrong, &[], &sample).is_err(), "{wrong}");
+            assert!(print(wrong, &sample).is_err(), "{wrong}");
+        }
+        assert!(print_rows("table {{.ID}}\t{{.Names}}", &[], &sample).is_ok());
+        // one that is there and has nothing
+        let container = json!({"State": {"Health": null}, "Config": {"Labels": {}}});
+        for right in ["{{if .State.Health}}x{{end}}", "{{.Config.Labels.nope}}"] {
+            assert!(print(right, &container).is_ok(), "{right}");
+        }
     }
 }

@@ -19,5 +19,5 @@ pub use id_map::{IdMap, IdRange, NoWindowLeft, Window};
 pub use jiff::Timestamp;
 pub use jiff::tz::TimeZone;
 pub use reference::{DEFAULT_DOMAIN, InvalidReference, Reference};
-pub use size::{InvalidSize, decimal_size, parse_size};
+pub use size::{InvalidSize, binary_size, decimal_size, parse_size};
 pub use time::{go_duration, parse_moment};

@@ -45,6 +45,28 @@ pub fn decimal_size(bytes: u64) -> String {
     format!("{}PB", significant(value))
 }
 
+/// Writes bytes in powers of 1024 and four significant digits, as `docker info` does (`15.49GiB`).
+pub fn binary_size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    let mut units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    for larger in units {
+        if value < 1024.0 {
+            break;
+        }
+        (value, unit) = (value / 1024.0, larger);
+    }
+    let digits = match value {
+        v if v >= 999.5 => 0,
+        v if v >= 99.95 => 1,
+        v if v >= 9.995 => 2,
+        _ => 3,
+    };
+    let text = format!("{value:.digits$}");
+    let text = if digits > 0 { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{unit}")
+}
+
 /// Go's `%.3g` for values below 1000.
 fn significant(value: f64) -> String {
     let digits = match value {
@@ -78,6 +100,15 @@ mod tests {
         }
         for wrong in ["", "m", "-1m", "1x", "1e3m", "99999999999p"] {
             assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn memory_prints_like_docker() {
+        for (bytes, text) in
+            [(0, "0B"), (1024, "1KiB"), (16_632_651_776, "15.49GiB"), (1_073_741_823, "1024MiB")]
+        {
+            assert_eq!(binary_size(bytes), text);
         }
     }
 

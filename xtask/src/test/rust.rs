@@ -224,9 +224,9 @@ fn judge(own_name: &str, ended: &Ended) -> Outcome {
     let ran = |line: &str| line.starts_with(&start) && line.contains(" ... ok");
     let mut faults = ended.faults.clone();
     if !(ended.success && ended.output.lines().any(ran)) {
-        // the first line of a panic says where, the next one why
-        let panicked = ended.output.lines().skip_while(|line| !line.contains("panicked at"));
-        let why: Vec<&str> = panicked.take(2).collect();
+        // the first line of a panic says where, the next one why; an error that is returned, itself
+        let said = |line: &&str| line.contains("panicked at") || line.starts_with("Error: ");
+        let why: Vec<&str> = ended.output.lines().skip_while(|line| !said(line)).take(2).collect();
         let why = why.join(" ");
         faults.insert(0, if why.is_empty() { "it did not end well".to_owned() } else { why });
     }

@@ -95,7 +95,7 @@ pub async fn list(
     }
     let rows: Vec<Value> = rows.map(|container| row(container, no_trunc)).collect();
     if let Some(format) = format {
-        return rows.iter().try_for_each(|row| template::print(format, row));
+        return template::print_rows(format, &rows, &row(&Value::Null, no_trunc));
     }
     let titles = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
     let fields = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"];
@@ -104,6 +104,17 @@ pub async fn list(
         rows.iter().map(|row| fields.iter().map(|field| text(&row[field])).collect()).collect(),
     );
     Ok(())
+}
+
+/// What people write for a moment, as the API takes it: seconds since the epoch with a fraction.
+pub fn moment(text: &str) -> Result<String, Failure> {
+    let zone = bulkhead_types::TimeZone::system();
+    let moment = bulkhead_types::parse_moment(text, Timestamp::now(), &zone).ok_or_else(|| {
+        Failure::new(format!(
+            "{text:?} is not a moment: use 10m, 2006-01-02, 2006-01-02T15:04:05Z or seconds since 1970"
+        ))
+    })?;
+    Ok(format!("{}.{:09}", moment.as_second(), moment.subsec_nanosecond()))
 }
 
 /// `label=a=b` → `{"label": {"a=b": true}}`, as the docker CLI sends filters.
@@ -185,7 +196,10 @@ pub async fn logs(
     let name = encode(container);
     let seen = client.get(&format!("/containers/{name}/json")).await?;
     let tty = seen["Config"]["Tty"].as_bool().unwrap_or(false);
-    let since = since.map(|since| format!("&since={}", encode(since))).unwrap_or_default();
+    let since = match since {
+        Some(text) => format!("&since={}", moment(text)?),
+        None => String::new(),
+    };
     let path = format!(
         "/containers/{name}/logs?stdout=1&stderr=1&follow={}&tail={}&timestamps={}{since}",
         u8::from(follow),

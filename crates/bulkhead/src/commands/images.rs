@@ -57,7 +57,10 @@ pub async fn list(
         return Ok(());
     }
     if let Some(format) = format {
-        return rows.iter().try_for_each(|row| template::print(format, row));
+        let fields = ["Repository", "Tag", "ID", "CreatedSince", "Size"];
+        let sample =
+            fields.iter().map(|field| (*field).to_owned()).zip(std::iter::repeat(json!("")));
+        return template::print_rows(format, &rows, &Value::Object(sample.collect()));
     }
     let fields = ["Repository", "Tag", "ID", "CreatedSince", "Size"];
     let rows =
@@ -169,6 +172,8 @@ pub async fn follow(
     };
     let bars = MultiProgress::new();
     let mut by_id: HashMap<String, ProgressBar> = HashMap::new();
+    // what is said of the whole once the layers are there belongs below their bars
+    let mut last = Vec::new();
     let line = |text: &str| match show {
         Show::OnStdout => println!("{text}"),
         Show::OnStderr => eprintln!("{text}"),
@@ -178,6 +183,10 @@ pub async fn follow(
         failed(&event)?;
         let (id, status) = (text(&event["id"]), text(&event["status"]));
         if status.is_empty() {
+            return Ok(());
+        }
+        if id.is_empty() && terminal && !by_id.is_empty() {
+            last.push(status);
             return Ok(());
         }
         if id.is_empty() || !terminal {
@@ -212,6 +221,7 @@ pub async fn follow(
     })
     .await?;
     by_id.values().for_each(ProgressBar::abandon);
+    last.iter().for_each(|text| line(text));
     Ok(())
 }
 

@@ -155,7 +155,7 @@ pub struct RunArguments {
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub struct ExecArguments {
-    #[arg(long, action = clap::ArgAction::Help)]
+    #[arg(short, long, action = clap::ArgAction::Help)]
     help: Option<bool>,
     #[arg(short, long)]
     pub detach: bool,
@@ -212,8 +212,11 @@ pub async fn run(client: &Client, arguments: RunArguments) -> Result<(), Failure
     }
     let target = stream::Target::Container(id.clone());
     let mode = stream::Mode { tty: arguments.tty, stdin: arguments.interactive };
-    stream::run(client, &target, connection, mode).await?;
+    let copied = stream::run(client, &target, connection, mode).await?;
     drop(raw);
+    if copied == stream::Ended::Left {
+        return Ok(());
+    }
     let ended: Value =
         serde_json::from_slice(&crate::client::collect(waiting).await?).map_err(|cause| {
             Failure::new(format!("the engine did not say how the container ended: {cause}"))
@@ -307,8 +310,12 @@ pub async fn attach(client: &Client, container: &str) -> Result<(), Failure> {
     )?;
     let raw = (tty && stdin).then(terminal::Raw::enter).flatten();
     let mode = stream::Mode { tty, stdin };
-    stream::run(client, &stream::Target::Container(container.to_owned()), connection, mode).await?;
+    let target = stream::Target::Container(container.to_owned());
+    let copied = stream::run(client, &target, connection, mode).await?;
     drop(raw);
+    if copied == stream::Ended::Left {
+        return Ok(());
+    }
     let ended: Value = serde_json::from_slice(&crate::client::collect(waiting).await?)
         .map_err(|cause| Failure::new(cause.to_string()))?;
     exit(&ended["StatusCode"])
@@ -352,8 +359,12 @@ pub async fn exec(client: &Client, arguments: ExecArguments) -> Result<(), Failu
         .map_err(Failure::of_start)?;
     let raw = (arguments.tty && arguments.interactive).then(terminal::Raw::enter).flatten();
     let mode = stream::Mode { tty: arguments.tty, stdin: arguments.interactive };
-    stream::run(client, &stream::Target::Exec(id.clone()), connection, mode).await?;
+    let target = stream::Target::Exec(id.clone());
+    let copied = stream::run(client, &target, connection, mode).await?;
     drop(raw);
+    if copied == stream::Ended::Left {
+        return Ok(());
+    }
     exit(&client.get(&format!("/exec/{id}/json")).await?["ExitCode"])
 }
 

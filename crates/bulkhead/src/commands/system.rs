@@ -5,9 +5,10 @@ use std::path::Path;
 use hyper::Method;
 use serde_json::Value;
 
-use super::containers::{filter_map, text};
+use super::containers::{filter_map, moment, text};
 use crate::client::{Client, each_json, encode};
 use crate::failure::Failure;
+use crate::terminal::printable;
 use crate::{table, template};
 
 /// Containers first, then images, networks and volumes, as `docker inspect` looks.
@@ -88,7 +89,10 @@ pub async fn volumes(client: &Client, format: Option<&str>) -> Result<(), Failur
     let answer = client.get("/volumes").await?;
     let volumes = answer["Volumes"].as_array().into_iter().flatten();
     if let Some(format) = format {
-        return volumes.into_iter().try_for_each(|volume| template::print(format, volume));
+        let rows: Vec<Value> = volumes.cloned().collect();
+        let fields = ["Name", "Driver", "Mountpoint", "Scope", "Labels", "Options", "CreatedAt"];
+        let sample = fields.iter().map(|field| ((*field).to_owned(), Value::Null));
+        return template::print_rows(format, &rows, &Value::Object(sample.collect()));
     }
     table::print(
         &["DRIVER", "VOLUME NAME"],
@@ -105,8 +109,11 @@ pub async fn events(
     format: Option<&str>,
 ) -> Result<(), Failure> {
     let mut query = Vec::new();
-    query.extend(since.map(|since| format!("since={}", encode(since))));
-    query.extend(until.map(|until| format!("until={}", encode(until))));
+    for (name, text) in [("since", since), ("until", until)] {
+        if let Some(text) = text {
+            query.push(format!("{name}={}", moment(text)?));
+        }
+    }
     if !filters.is_empty() {
         query.push(format!("filters={}", encode(&filter_map(filters)?.to_string())));
     }
@@ -128,7 +135,8 @@ pub async fn events(
             .collect();
         let (kind, action, actor) =
             (text(&event["Type"]), text(&event["Action"]), text(&event["Actor"]["ID"]));
-        println!("{at} {kind} {action} {actor} ({})", attributes.join(", "));
+        let line = format!("{at} {kind} {action} {actor} ({})", attributes.join(", "));
+        println!("{}", printable(&line));
         Ok(())
     })
     .await
@@ -156,7 +164,11 @@ pub async fn info(client: &Client, format: Option<&str>) -> Result<(), Failure> 
         ("Name", "Name"),
         ("Data Directory", "DockerRootDir"),
     ] {
-        println!("{title}: {}", text(&info[field]));
+        let value = match (field, info[field].as_u64()) {
+            ("MemTotal", Some(bytes)) => bulkhead_types::binary_size(bytes),
+            _ => text(&info[field]),
+        };
+        println!("{title}: {}", printable(&value));
     }
     Ok(())
 }
@@ -187,7 +199,7 @@ pub async fn down(client: &Client, purge: bool, data: &Path, run: &Path) -> Resu
     } else {
         Client::new(&run.join("docker.sock"))
     };
-    let server = crate::up::Server::find(client.socket());
+    let server = client.socket().and_then(crate::up::Server::find);
     match client.post("/bulkhead/down", None).await {
         Ok(_) => server.map_or(Ok(()), |server| server.wait())?,
         // Nothing answers: whatever an engine that died has left is found and removed from here.

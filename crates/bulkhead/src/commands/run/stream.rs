@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::{Client, Hijacked, encode};
 use crate::failure::Failure;
-use crate::terminal;
+use crate::terminal::{self, Keys, Typed};
 
 /// What is on the other end, for resizing and signals.
 #[derive(Debug, Clone)]
@@ -22,13 +22,23 @@ pub struct Mode {
     pub stdin: bool,
 }
 
-/// Copies both ways until the other side has ended its output.
+/// Why the copying ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The other side has ended its output.
+    Output,
+    /// The user typed the keys to leave; the process goes on.
+    Left,
+}
+
+/// Copies both ways until the other side has ended its output, or the user leaves.
 pub async fn run(
     client: &Client,
     target: &Target,
     connection: Hijacked,
     mode: Mode,
-) -> Result<(), Failure> {
+) -> Result<Ended, Failure> {
+    let (left, mut leaving) = tokio::sync::oneshot::channel();
     let (mut from, mut to) = tokio::io::split(connection);
     if mode.tty {
         resize(client, target).await;
@@ -41,9 +51,20 @@ pub async fn run(
         // program from ending when the container has.
         let (sender, mut receiver) = tokio::sync::mpsc::channel::<Vec<u8>>(4);
         std::thread::spawn(move || read_stdin(&sender));
+        let keys = mode.tty.then(Keys::default);
         tokio::spawn(async move {
+            let mut keys = keys;
             while let Some(bytes) = receiver.recv().await {
-                if to.write_all(&bytes).await.is_err() {
+                let typed = match &mut keys {
+                    Some(keys) => keys.typed(&bytes),
+                    None => Typed::Program(bytes),
+                };
+                let (Typed::Program(bytes) | Typed::Leave(bytes)) = &typed;
+                if to.write_all(bytes).await.is_err() {
+                    return;
+                }
+                if matches!(typed, Typed::Leave(_)) {
+                    let _ = left.send(());
                     return;
                 }
             }
@@ -53,8 +74,14 @@ pub async fn run(
         // Docker's CLI closes its side at once; the server has to keep the other one open.
         let _ = to.shutdown().await;
     }
-    let copied = if mode.tty { copy_raw(&mut from).await } else { copy_frames(&mut from).await };
-    copied.map_err(|cause| Failure::new(format!("the connection to the engine broke: {cause}")))
+    let copy =
+        async { if mode.tty { copy_raw(&mut from).await } else { copy_frames(&mut from).await } };
+    let copied = tokio::select! {
+        copied = copy => copied,
+        Ok(()) = &mut leaving => return Ok(Ended::Left),
+    };
+    copied.map_err(|cause| Failure::new(format!("the connection to the engine broke: {cause}")))?;
+    Ok(Ended::Output)
 }
 
 fn read_stdin(sender: &tokio::sync::mpsc::Sender<Vec<u8>>) {
@@ -120,7 +147,8 @@ async fn resize(client: &Client, target: &Target) {
     let _ = client.post(&format!("/{kind}/{}/resize?h={rows}&w={columns}", encode(id)), None).await;
 }
 
-/// Ctrl-C reaches the container, whose exit then ends this program.
+/// Ctrl-C reaches the container, whose exit then ends this program. A container that does not care
+/// lets nobody wait for ever: the third ends this program alone (docker/cli: cmd/docker/docker.go).
 async fn forward_signals(client: Client, target: Target) {
     let Target::Container(id) = target else { return };
     let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) = (
@@ -130,6 +158,7 @@ async fn forward_signals(client: Client, target: Target) {
     ) else {
         return;
     };
+    let mut asked = 0;
     loop {
         let name = tokio::select! {
             Some(()) = interrupt.recv() => "INT",
@@ -137,6 +166,18 @@ async fn forward_signals(client: Client, target: Target) {
             Some(()) = hangup.recv() => "HUP",
             else => return,
         };
-        let _ = client.post(&format!("/containers/{}/kill?signal={name}", encode(&id)), None).await;
+        asked += usize::from(name != "HUP");
+        if asked >= MAX_ASKED {
+            eprintln!(
+                "bulkhead: got {MAX_ASKED} SIGTERM/SIGINTs, forcefully exiting; the container runs on"
+            );
+            std::process::exit(1);
+        }
+        // not awaited: an engine that does not answer would hold the third one up
+        let client = client.clone();
+        let path = format!("/containers/{}/kill?signal={name}", encode(&id));
+        tokio::spawn(async move { client.post(&path, None).await });
     }
 }
+
+const MAX_ASKED: usize = 3;

@@ -1,0 +1,104 @@
+//! What a command line that makes no sense is answered.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::cli::Cli;
+
+/// Docker's exit status for it.
+const USAGE: u8 = 125;
+
+/// Prints what is wrong, or the help that was asked for, and returns the exit status.
+pub fn explain(wrong: clap::Error, arguments: &[OsString]) -> ExitCode {
+    // A closed stream leaves nobody to tell.
+    match wrong.kind() {
+        // nothing was asked, so nothing is wrong
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            print!("{}", wrong.render());
+            return ExitCode::SUCCESS;
+        }
+        // `-h` takes a host name in these, and alone it asks for help
+        ErrorKind::InvalidValue | ErrorKind::MissingRequiredArgument
+            if let Some(name) = asks_for_help(arguments) =>
+        {
+            let mut program = Cli::command();
+            program.build();
+            if let Some(command) = program.find_subcommand_mut(name) {
+                let _ = command.print_help();
+                return ExitCode::SUCCESS;
+            }
+        }
+        ErrorKind::InvalidSubcommand
+            if let Some(ContextValue::String(word)) = wrong.get(ContextKind::InvalidSubcommand) =>
+        {
+            eprintln!("bulkhead: there is no command {word:?}");
+            let near = nearest(word);
+            if !near.is_empty() {
+                eprintln!("Did you mean {}?", near.join(" or "));
+            }
+            eprintln!("`bulkhead --help` lists the commands.");
+            return ExitCode::from(USAGE);
+        }
+        _ => {}
+    }
+    let _ = wrong.print();
+    if wrong.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+}
+
+/// The command, if the line ends with it and a `-h`.
+fn asks_for_help(arguments: &[OsString]) -> Option<&'static str> {
+    let [.., command, flag] = arguments else { return None };
+    ["run", "create"].into_iter().find(|name| command == name && flag == "-h")
+}
+
+/// The commands whose names are as near to a word as any, and near enough to be meant.
+fn nearest(word: &str) -> Vec<String> {
+    let program = Cli::command();
+    let names = program.get_subcommands().filter(|command| !command.is_hide_set());
+    let mut near: Vec<(usize, String)> = names
+        .map(|command| (distance(word, command.get_name()), command.get_name().to_owned()))
+        .filter(|(distance, name)| *distance <= name.len().div_ceil(3))
+        .collect();
+    near.sort();
+    let least = near.first().map_or(0, |(distance, _)| *distance);
+    near.retain(|(distance, _)| *distance == least);
+    near.into_iter().map(|(_, name)| name).collect()
+}
+
+/// How many letters are wrong, missing, too many, or changed places with their neighbours (the
+/// optimal string alignment distance).
+fn distance(one: &str, other: &str) -> usize {
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=other.len()).collect()];
+    for i in 1..=one.len() {
+        let mut row = vec![i];
+        for j in 1..=other.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(one[i - 1] != other[j - 1]);
+            let mut least = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            let swapped =
+                i > 1 && j > 1 && one[i - 1] == other[j - 2] && one[i - 2] == other[j - 1];
+            if swapped {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[one.len()][other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_of_the_finger_are_understood() {
+        assert_eq!(nearest("rnu"), ["run"]);
+        assert_eq!(nearest("imgaes"), ["images"]);
+        assert_eq!(nearest("unpaus"), ["unpause"]);
+        assert!(nearest("frobnicate").is_empty());
+    }
+}
