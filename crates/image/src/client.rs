@@ -5,6 +5,7 @@
 mod challenge;
 mod connection;
 mod documents;
+mod download;
 mod origin;
 mod pull;
 mod push;
@@ -17,6 +18,7 @@ use bulkhead_types::{Digest, Reference};
 
 use crate::{Content, ImageError, StoredImage};
 use connection::Connections;
+pub use download::{Download, DownloadError, Downloader};
 use origin::Origin;
 use session::{Access, Session};
 

@@ -20,7 +20,9 @@ mod unpack;
 mod upper;
 
 pub use blob::BlobWriter;
-pub use client::{Credentials, Progress, RegistryClient, RegistryOptions};
+pub use client::{
+    Credentials, Download, DownloadError, Downloader, Progress, RegistryClient, RegistryOptions,
+};
 pub use content::{Content, SMALL};
 pub use error::ImageError;
 pub use images::StoredImage;

@@ -53,7 +53,34 @@ impl Connections {
     pub(super) async fn send(
         &self,
         origin: &Origin,
+        request: Request<Body>,
+    ) -> io::Result<Response<Incoming>> {
+        self.exchange(origin, request, self.connect(origin)).await
+    }
+
+    /// As [`Self::send`], to a server that is no registry: TLS with a certificate that is checked,
+    /// or plain HTTP, as the address has it.
+    pub(super) async fn send_as_written(
+        &self,
+        origin: &Origin,
+        request: Request<Body>,
+    ) -> io::Result<Response<Incoming>> {
+        let connect = async {
+            let stream: Box<dyn Stream> = if origin.tls {
+                Box::new(tls(origin, self.strict()?).await?)
+            } else {
+                Box::new(tcp(origin).await?)
+            };
+            Ok(stream)
+        };
+        self.exchange(origin, request, connect).await
+    }
+
+    async fn exchange(
+        &self,
+        origin: &Origin,
         mut request: Request<Body>,
+        connect: impl Future<Output = io::Result<Box<dyn Stream>>>,
     ) -> io::Result<Response<Incoming>> {
         let authority = origin.authority();
         request.headers_mut().insert(
@@ -63,7 +90,7 @@ impl Connections {
         request
             .headers_mut()
             .insert(http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT));
-        let connect = tokio::time::timeout(CONNECT_TIMEOUT, self.connect(origin));
+        let connect = tokio::time::timeout(CONNECT_TIMEOUT, connect);
         let stream = connect.await.map_err(|_| {
             io::Error::new(io::ErrorKind::TimedOut, "no connection within 15 seconds")
         })??;
