@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["runtime", "network", "image", "store"],
     &["warden", "oci", "builder", "ecs", "registry"],
     &["engine"],
+    &["build-service"],
     &["docker-api", "aws-api"],
     &["agent", "console"],
     &["bulkhead"],

@@ -1,41 +1,43 @@
-//! Walks the plan: each stage, each instruction, each from the cache or done now.
+//! Runs the graph: each operation from the cache or done now.
 
 mod context;
 mod files;
+mod remote;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bulkhead_image::{Content, StoredImage};
 use bulkhead_types::{Digest, Reference, Timestamp};
 
 use crate::BuildError;
 use crate::cache::{self, Cache, CachedStep};
+use crate::event::{Event, Events, Vertex, Warning};
+use crate::graph::{self, Action, Graph};
 use crate::ignore::Ignore;
 use crate::instruction::{Instruction, Kind};
 use crate::parse;
-use crate::plan::{self, Base, Choices, Plan};
-use crate::request::{BuildRequest, Executor, Output};
+use crate::plan::{self, Base, Choices, Plan, Stage};
+use crate::request::{BuildRequest, Executor, Pull};
 use crate::state::{Scope, State};
 
 /// Builds, and returns the image.
 ///
-/// `output` gets the classic builder's lines, which docker-py reads: `Step 1/6 : FROM ubuntu`,
-/// ` ---> Using cache`, ` ---> Running in …`, ` ---> …`. What a step made is remembered in
+/// `events` are told what is planned and what comes of it. What a step made is remembered in
 /// `cache`, and used again while its layer is in `content`.
 pub async fn build<E: Executor>(
     request: BuildRequest,
     content: Arc<Content>,
     cache: &dyn Cache,
     executor: &E,
-    output: &Output,
+    events: &Events,
 ) -> Result<StoredImage, BuildError> {
     let text = context::dockerfile(&request)?;
     let dockerfile = parse::parse(&text)?;
     for warning in &dockerfile.warnings {
-        output(&format!("[WARNING]: {warning}\n"));
+        events.send(Event::Warning(Warning::Dockerfile(warning.clone()))).await;
     }
     let choices = Choices {
         arguments: &request.arguments,
@@ -43,39 +45,37 @@ pub async fn build<E: Executor>(
         contexts: &request.contexts,
     };
     let plan = plan::plan(dockerfile, choices)?;
+    let graph = Graph::new(&plan, &request.arguments)?;
     let ignore = Arc::new(context::ignore(&request)?);
     let platform = plan::platform_arguments(request.target.as_deref());
-    let (context, rest) = split(request);
-    let mut build = Build {
+    let (context, scratch, rest) = split(request);
+    let build = Build {
         request: &rest,
         context,
+        scratch,
         ignore,
         plan: &plan,
         platform: &platform,
         content,
         cache,
         executor,
-        output,
-        step: 0,
-        steps: plan.steps(),
-        stages: BTreeMap::new(),
-        images: BTreeMap::new(),
-        declared: BTreeSet::new(),
+        events,
+        images: Mutex::default(),
     };
-    build.stages().await
+    build.run_all(&graph).await
 }
 
-/// The request without its descriptor, which is shared with the threads that read the context.
-fn split(mut request: BuildRequest) -> (Arc<OwnedFd>, Options) {
+/// The request without its descriptors: that of the context is shared with the threads that read
+/// it.
+fn split(mut request: BuildRequest) -> (Arc<OwnedFd>, OwnedFd, Options) {
     let options = Options {
         arguments: std::mem::take(&mut request.arguments),
         labels: std::mem::take(&mut request.labels),
         no_cache: request.no_cache,
         pull: request.pull,
         network: request.network.take(),
-        extra_hosts: std::mem::take(&mut request.extra_hosts),
     };
-    (Arc::new(request.context), options)
+    (Arc::new(request.context), request.scratch, options)
 }
 
 /// What of the request the steps need.
@@ -86,45 +86,69 @@ struct Options {
     no_cache: bool,
     pull: bool,
     network: Option<String>,
-    extra_hosts: Vec<String>,
 }
 
+/// Runs operations. Nothing in here changes but the images that were found, so operations of
+/// independent stages may run at once; a stage's own state goes from one of its operations to the
+/// next.
 struct Build<'a, E> {
     request: &'a Options,
     context: Arc<OwnedFd>,
+    scratch: OwnedFd,
     ignore: Arc<Ignore>,
     plan: &'a Plan,
     platform: &'a BTreeMap<String, String>,
     content: Arc<Content>,
     cache: &'a dyn Cache,
     executor: &'a E,
-    output: &'a Output,
-    /// How many `Step n/m` lines were put out, and how many there will be.
-    step: usize,
-    steps: usize,
-    /// Stages that are built, by their number in the plan.
-    stages: BTreeMap<usize, State>,
+    events: &'a Events,
     /// Images that were found or pulled for this build.
-    images: BTreeMap<Reference, StoredImage>,
-    /// Names of all ARG instructions that were reached.
-    declared: BTreeSet<String>,
+    images: Mutex<BTreeMap<Reference, StoredImage>>,
+}
+
+/// Stages as far as they are built, by their number in the plan.
+type Stages = BTreeMap<usize, State>;
+
+/// An operation that is being done: what its work is told, and the stages it may read.
+#[derive(Debug, Clone, Copy)]
+struct Running<'a> {
+    vertex: &'a Vertex,
+    /// The stage's number in the plan.
+    stage: usize,
+    stages: &'a Stages,
 }
 
 impl<E: Executor> Build<'_, E> {
-    async fn stages(&mut self) -> Result<StoredImage, BuildError> {
-        for argument in &self.plan.globals {
-            self.announce(&argument.text);
-            self.declare(argument);
-        }
+    /// Does the operations one after the other, in the graph's order.
+    async fn run_all(&self, graph: &Graph<'_>) -> Result<StoredImage, BuildError> {
+        self.events.send(Event::Planned(graph.vertices())).await;
+        let mut stages = Stages::new();
         let mut last = None;
-        for index in &self.plan.order {
-            let state = self.stage(*index).await?;
-            self.stages.insert(*index, state);
-            last = Some(*index);
+        for operation in &graph.operations {
+            let vertex = &operation.vertex;
+            self.events.send(Event::Started(vertex.digest)).await;
+            match operation.action {
+                Action::Declare(_) => {}
+                Action::From(index, stage) => {
+                    let state = self.from(vertex, index, stage, &stages).await?;
+                    stages.insert(index, state);
+                    last = Some(index);
+                }
+                Action::Step(index, instruction) => {
+                    let mut state = stages.remove(&index).expect("FROM comes first in a stage");
+                    let running = Running { vertex, stage: index, stages: &stages };
+                    self.instruction(running, &mut state, instruction).await?;
+                    stages.insert(index, state);
+                }
+            }
         }
-        let target = last.and_then(|index| self.stages.remove(&index));
-        let mut state = target.expect("a plan builds its target last");
-        self.warn_of_unused_arguments();
+        let target = last.and_then(|index| stages.remove(&index));
+        let target = target.expect("a graph makes its target last");
+        self.warn_of_unused_arguments(graph, stages.values().chain([&target])).await;
+        self.finish(target)
+    }
+
+    fn finish(&self, mut state: State) -> Result<StoredImage, BuildError> {
         if !self.request.labels.is_empty() {
             state.base = None;
             let labels = state.image.config.labels.get_or_insert_default();
@@ -133,63 +157,74 @@ impl<E: Executor> Build<'_, E> {
         match state.base {
             // Nothing but FROM: the base itself, whose bytes must stay what they are.
             Some(id) => {
-                let known = self.images.values().find(|image| image.id == id);
+                let images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+                let known = images.values().find(|image| image.id == id);
                 Ok(known.expect("every base came from `image`").clone())
             }
             None => Ok(self.content.write_image(&state.image, &state.layers)?),
         }
     }
 
-    async fn stage(&mut self, index: usize) -> Result<State, BuildError> {
-        let plan = self.plan;
-        let stage = &plan.stages[index];
-        self.announce(&stage.text);
+    /// Begins a stage, and does the triggers that its base has for it.
+    async fn from(
+        &self,
+        vertex: &Vertex,
+        index: usize,
+        stage: &Stage,
+        stages: &Stages,
+    ) -> Result<State, BuildError> {
         let mut state = match &stage.base {
             Base::Scratch => State::scratch(),
             Base::Stage(base) => {
-                self.stages.get(base).expect("a plan orders stages by need").next_stage()
+                stages.get(base).expect("a graph has a stage after those it needs").next_stage()
             }
             Base::Image(reference) => {
-                let image = self.image(reference).await?;
+                let image = self.image(vertex, reference).await?;
                 let config = self.content.config(image.id)?;
                 let layers = self.content.manifest(image.id)?.layers;
-                (self.output)(&format!(" ---> {}\n", image.id.short()));
                 State::on(image.id, config, layers)
             }
         };
-        if !matches!(stage.base, Base::Image(_)) {
-            self.report(&state);
-        }
+        self.completed(vertex, state.base.unwrap_or(state.chain)).await;
         let triggers = state.image.config.on_build.take().unwrap_or_default();
-        if !triggers.is_empty() {
-            // The triggers are for the first image made from theirs, not for the ones after it.
-            state.base = None;
-            let plural = if triggers.len() == 1 { "" } else { "s" };
-            (self.output)(&format!("# Executing {} build trigger{plural}\n", triggers.len()));
+        if triggers.is_empty() {
+            return Ok(state);
         }
+        // The triggers are for the first image made from theirs, not for the ones after it.
+        state.base = None;
+        let mut end = vertex.digest;
+        let mut steps = Vec::new();
         for trigger in triggers {
             let instruction = read_trigger(&trigger, stage.line, self.plan.escape)?;
-            (self.output)(&format!("{trigger}\n"));
-            self.instruction(index, &mut state, &instruction).await?;
+            let mut vertex = graph::step(&instruction, vec![end]);
+            vertex.name = trigger;
+            end = vertex.digest;
+            steps.push((vertex, instruction));
         }
-        for instruction in &stage.instructions {
-            self.announce(&instruction.text);
-            self.instruction(index, &mut state, instruction).await?;
+        let vertices = steps.iter().map(|(vertex, _)| vertex.clone()).collect();
+        self.events.send(Event::Triggered(vertices)).await;
+        for (vertex, instruction) in &steps {
+            self.events.send(Event::Started(vertex.digest)).await;
+            let running = Running { vertex, stage: index, stages };
+            self.instruction(running, &mut state, instruction).await?;
         }
         Ok(state)
     }
 
     async fn instruction(
-        &mut self,
-        stage: usize,
+        &self,
+        running: Running<'_>,
         state: &mut State,
         instruction: &Instruction,
     ) -> Result<(), BuildError> {
         let at = |message| BuildError::Dockerfile { line: instruction.line, message };
+        let vertex = running.vertex;
         match &instruction.kind {
-            Kind::Run(run) => self.run(state, run, instruction.line).await?,
-            Kind::Copy(copy) => self.copy(stage, state, copy, instruction).await?,
-            Kind::Workdir(path) => self.working_directory(state, path, instruction.line).await?,
+            Kind::Run(run) => self.run(vertex, state, run, instruction.line).await?,
+            Kind::Copy(copy) => self.copy(running, state, copy, instruction).await?,
+            Kind::Workdir(path) => {
+                self.working_directory(vertex, state, path, instruction.line).await?;
+            }
             kind => {
                 let scope = Scope {
                     escape: self.plan.escape,
@@ -205,9 +240,9 @@ impl<E: Executor> Build<'_, E> {
                     Some(step) => (step, true),
                     None => (CachedStep { layer: None, created: now() }, false),
                 };
-                self.done(state, key, step, cached, created_by);
-                if matches!(kind, Kind::Arg(_)) {
-                    self.declare(instruction);
+                self.done(vertex, state, key, step, cached, created_by).await;
+                if let Kind::Arg(names) = kind {
+                    state.declared.extend(names.iter().map(|(name, _)| name.clone()));
                     // An argument counts where it is used: RUN has all of them in its key.
                     state.chain = chain;
                 }
@@ -222,7 +257,7 @@ impl<E: Executor> Build<'_, E> {
                 message: format!("max depth exceeded: an image has at most {MAX_LAYERS} layers"),
             });
         }
-        self.report(state);
+        self.completed(vertex, state.chain).await;
         Ok(())
     }
 
@@ -235,60 +270,65 @@ impl<E: Executor> Build<'_, E> {
     }
 
     /// Makes a step part of the stage, and remembers it unless that is where it came from.
-    fn done(
+    async fn done(
         &self,
+        vertex: &Vertex,
         state: &mut State,
         key: Digest,
         step: CachedStep,
         cached: bool,
         created_by: String,
     ) {
-        state.record(created_by, &step, key);
         if cached {
-            (self.output)(" ---> Using cache\n");
+            self.events.send(Event::CacheHit(vertex.digest)).await;
         } else {
-            self.cache.remember(key, step);
+            self.cache.remember(key, &step, &created_by);
         }
+        state.record(created_by, &step, key);
     }
 
     /// Finds an image, once per build however often it is named.
-    async fn image(&mut self, reference: &Reference) -> Result<StoredImage, BuildError> {
-        if let Some(image) = self.images.get(reference) {
-            return Ok(image.clone());
+    async fn image(
+        &self,
+        vertex: &Vertex,
+        reference: &Reference,
+    ) -> Result<StoredImage, BuildError> {
+        let known = {
+            let images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+            images.get(reference).cloned()
+        };
+        if let Some(image) = known {
+            return Ok(image);
         }
-        let image = self.executor.image(reference, self.request.pull, self.output).await?;
-        self.images.insert(reference.clone(), image.clone());
+        let pull = if self.request.pull { Pull::Always } else { Pull::IfMissing };
+        let image = self.executor.image(reference, pull, vertex.digest, self.events).await?;
+        let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        images.insert(reference.clone(), image.clone());
         Ok(image)
     }
 
-    fn announce(&mut self, text: &str) {
-        self.step += 1;
-        (self.output)(&format!("Step {}/{} : {text}\n", self.step, self.steps));
+    async fn completed(&self, vertex: &Vertex, image: Digest) {
+        self.events.send(Event::Completed { vertex: vertex.digest, image }).await;
     }
 
-    fn report(&self, state: &State) {
-        (self.output)(&format!(" ---> {}\n", state.chain.short()));
-    }
-
-    fn declare(&mut self, instruction: &Instruction) {
-        if let Kind::Arg(names) = &instruction.kind {
-            self.declared.extend(names.iter().map(|(name, _)| name.clone()));
+    async fn warn_of_unused_arguments(
+        &self,
+        graph: &Graph<'_>,
+        stages: impl Iterator<Item = &State>,
+    ) {
+        let mut declared: BTreeSet<&String> = stages.flat_map(|state| &state.declared).collect();
+        for operation in &graph.operations {
+            if let Action::Declare(Instruction { kind: Kind::Arg(names), .. }) = operation.action {
+                declared.extend(names.iter().map(|(name, _)| name));
+            }
         }
-    }
-
-    fn warn_of_unused_arguments(&self) {
-        let unused: Vec<_> = self
-            .request
-            .arguments
-            .keys()
-            .filter(|name| !self.declared.contains(*name) && !run::is_predefined(name))
-            .map(String::as_str)
+        let given = self.request.arguments.keys();
+        let unused: Vec<String> = given
+            .filter(|name| !declared.contains(name) && !run::is_predefined(name))
+            .cloned()
             .collect();
         if !unused.is_empty() {
-            let names = unused.join(" ");
-            (self.output)(&format!(
-                "[Warning] One or more build-args [{names}] were not consumed\n"
-            ));
+            self.events.send(Event::Warning(Warning::UnusedArguments(unused))).await;
         }
     }
 }

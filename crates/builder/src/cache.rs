@@ -1,10 +1,13 @@
+//! What steps made, by a key over everything that they depend on.
+
 use bulkhead_image::Content;
 use bulkhead_types::{Digest, Hasher, image};
 
 /// Remembers which layer a step made, by a key over everything that the step depends on.
 pub trait Cache: Send + Sync {
     fn find(&self, key: Digest) -> Option<CachedStep>;
-    fn remember(&self, key: Digest, step: CachedStep);
+    /// `description` is the step's line in the history, for people who list the cache.
+    fn remember(&self, key: Digest, step: &CachedStep, description: &str);
 }
 
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]

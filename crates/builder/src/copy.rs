@@ -10,10 +10,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use bulkhead_types::glob::{Dialect, Glob};
 use bulkhead_types::{Digest, Hasher};
 use rustix::fs::FileType;
 
-use crate::glob::{Dialect, Glob};
 use crate::ignore::Ignore;
 use crate::owner::{ModeChange, Owner};
 use crate::view::{Node, View};

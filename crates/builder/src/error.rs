@@ -1,3 +1,5 @@
+//! Why a build ends without an image.
+
 use std::io;
 
 /// Why there is no image.
@@ -6,6 +8,12 @@ pub enum BuildError {
     /// Docker's words, such as `dockerfile parse error on line 3: unknown instruction: RUNN`.
     #[error("dockerfile parse error on line {line}: {message}")]
     Dockerfile { line: usize, message: String },
+    /// Of `--change`: an instruction that has no meaning there.
+    #[error(
+        "{0} is not a valid change command: use CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, \
+         ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR"
+    )]
+    Change(String),
     #[error("the Dockerfile {0} is not in the build context")]
     NoDockerfile(String),
     #[error("target stage {0:?} could not be found")]

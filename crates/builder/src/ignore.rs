@@ -1,6 +1,6 @@
 //! `.dockerignore`: which files of the context COPY and ADD do not see.
 
-use crate::glob::{Dialect, Glob};
+use bulkhead_types::glob::{Dialect, Glob};
 
 /// The patterns of one file, in order: the last one that matches decides.
 #[derive(Debug, Default)]

@@ -79,6 +79,8 @@ pub(crate) struct Copy {
     pub(crate) exclude: Vec<String>,
     /// `ADD --unpack`: whether archives are unpacked, where it is said.
     pub(crate) unpack: Option<bool>,
+    /// `ADD --checksum`: what an address must give.
+    pub(crate) checksum: Option<String>,
     pub(crate) sources: Vec<String>,
     pub(crate) files: Vec<Heredoc>,
     pub(crate) destination: String,
@@ -253,13 +255,16 @@ fn copy(line: &Line, flags: &mut Flags, add: bool) -> Result<Kind, Fault> {
             sources.push(word);
         }
     }
-    let remote = |source: &String| {
-        ["http://", "https://", "git://", "git@", "ssh://"].iter().any(|p| source.starts_with(p))
+    let is_git = |source: &String| {
+        let of_git = ["git://", "git@", "ssh://"].iter().any(|start| source.starts_with(start));
+        let address = source.split('#').next().unwrap_or_default();
+        of_git
+            || (source.starts_with("http") && source.contains("://") && address.ends_with(".git"))
     };
-    if let Some(source) = sources.iter().find(|source| add && remote(source)) {
+    if let Some(source) = sources.iter().find(|source| add && is_git(source)) {
         return Err(format!(
-            "ADD of {source} is not supported yet: fetch it with RUN, or put it into the build \
-             context"
+            "ADD of the repository {source} is not supported: clone it with RUN, or put it into \
+             the build context"
         ));
     }
     let copy = Copy {
@@ -269,6 +274,7 @@ fn copy(line: &Line, flags: &mut Flags, add: bool) -> Result<Kind, Fault> {
         chmod: flags.value("chmod")?,
         exclude: flags.values("exclude")?,
         unpack: if add { flags.switch("unpack")? } else { None },
+        checksum: if add { flags.value("checksum")? } else { None },
         sources,
         files: line.heredocs.clone(),
         destination,
@@ -280,11 +286,8 @@ fn copy(line: &Line, flags: &mut Flags, add: bool) -> Result<Kind, Fault> {
             .to_owned());
     }
     if add {
-        // Both speak of URLs, which are refused above.
+        // Speaks of repositories, which are refused above.
         flags.switch("keep-git-dir")?;
-        if flags.value("checksum")?.is_some() {
-            return Err("ADD --checksum applies to URLs only".to_owned());
-        }
     }
     Ok(Kind::Copy(copy))
 }
@@ -356,8 +359,8 @@ mod tests {
             ("ONBUILD", "ONBUILD requires at least one argument"),
             ("ONBUILD RUNN x", "unknown instruction: RUNN"),
             (
-                "ADD https://x/y /",
-                "ADD of https://x/y is not supported yet: fetch it with RUN, or put it into the build context",
+                "ADD https://x/y.git#main /",
+                "ADD of the repository https://x/y.git#main is not supported: clone it with RUN, or put it into the build context",
             ),
             ("HEALTHCHECK --retries=-1 CMD x", "--retries cannot be negative (-1)"),
             (

@@ -1,18 +1,22 @@
-//! Dockerfiles: parsed, turned into a graph of stages and steps, run with a cache into an image.
+//! Dockerfiles: parsed, turned into a graph of operations, run with a cache into an image.
 //!
-//! Running a step is the engine's work, behind [`Executor`]; this crate decides what runs. The
-//! way through it: `parse` cuts the text into lines, `instruction` says what each means, `plan`
-//! which stages are needed, `build` walks them; `state` holds what an image is so far, `copy`
-//! makes the layers of COPY and ADD, reading lower layers and the context through `view`.
+//! Running a step is the engine's work, behind [`Executor`]; this crate decides what runs, and
+//! tells it as [`Event`]s that front ends put into words. The way through it: `parse` cuts the
+//! text into lines, `instruction` says what each means, `plan` which stages are needed, `graph`
+//! which operations they are, with digests and inputs, and `build` runs them; `state` holds what
+//! an image is so far, `copy` makes the layers of COPY and ADD, reading lower layers and the
+//! context through `view`.
 #![forbid(unsafe_code)]
 
 mod build;
 mod cache;
+mod change;
 mod copy;
 mod error;
+mod event;
 mod expand;
 mod flags;
-mod glob;
+mod graph;
 mod ignore;
 mod instruction;
 mod owner;
@@ -24,5 +28,7 @@ mod view;
 
 pub use build::build;
 pub use cache::{Cache, CachedStep};
+pub use change::change;
 pub use error::BuildError;
-pub use request::{BuildRequest, Executor, Output, RunStep};
+pub use event::{Event, Events, Vertex, Warning};
+pub use request::{BuildRequest, Executor, Fetched, Pull};

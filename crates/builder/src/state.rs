@@ -2,7 +2,7 @@
 
 mod metadata;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_types::Digest;
 use bulkhead_types::image::{Descriptor, History, ImageConfig, Platform, RootFs};
@@ -21,6 +21,8 @@ pub(crate) struct State {
     pub(crate) chain: Digest,
     /// Values of the ARG instructions so far; ENV of the same name hides one.
     pub(crate) arguments: BTreeMap<String, String>,
+    /// Names of all ARG instructions so far, those of the stages below included.
+    pub(crate) declared: BTreeSet<String>,
     /// A CMD below an ENTRYPOINT of this stage is the base's, and is dropped.
     pub(crate) has_own_command: bool,
     /// Bytes of all history lines of this build, which hold every value that was expanded.
@@ -47,6 +49,7 @@ impl State {
             layers: Vec::new(),
             chain: cache::key(["scratch"]),
             arguments: BTreeMap::new(),
+            declared: BTreeSet::new(),
             has_own_command: false,
             weight: 0,
             base: None,
@@ -144,6 +147,20 @@ impl State {
             self.image.rootfs.diff_ids.push(*diff_id);
         }
     }
+}
+
+/// `path` seen from `directory`, without `.` and `..`.
+pub(crate) fn absolute(directory: &str, path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    let whole = if path.starts_with('/') { path.to_owned() } else { format!("{directory}/{path}") };
+    for part in whole.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 fn too_heavy() -> String {

@@ -33,6 +33,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
+use bulkhead_build_service::BuildService;
 use bulkhead_engine::Engine;
 use tokio::sync::watch;
 
@@ -49,7 +50,7 @@ pub(crate) struct Api {
 
 /// The whole API over `engine`. `shutdown` becomes true when a client asks the program to end.
 pub fn router(engine: Arc<Engine>, shutdown: watch::Sender<bool>) -> Router {
-    build::sweep(&build::temporary(&engine.options().data));
+    BuildService::new(Arc::clone(&engine)).sweep_contexts();
     let routes = Router::new()
         .merge(system::routes())
         .merge(container::routes())

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -10,19 +11,37 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::error::{Answer, ApiError};
 
-/// Where the lines of an answer go. Sending never blocks.
+/// Where the lines of an answer go.
 #[derive(Debug, Clone)]
-pub(crate) struct Lines(mpsc::UnboundedSender<Value>);
+pub(crate) struct Lines {
+    sender: mpsc::UnboundedSender<Line>,
+    /// Room for lines that wait to be read.
+    room: Arc<Semaphore>,
+}
+
+/// A line, and the room it takes until it is read.
+type Line = (Value, Option<OwnedSemaphorePermit>);
+
+/// Lines of a program's output that may wait for a slow client.
+const ROOM: usize = 64;
 
 impl Lines {
+    /// Never waits: for lines of which an answer has few.
     pub(crate) fn send(&self, line: Value) {
         // Fails once the client has left, and then nobody reads.
-        let _ = self.0.send(line);
+        let _ = self.sender.send((line, None));
+    }
+
+    /// Waits until the client has read enough of what it was sent: for lines without end, such as
+    /// a program's output, which is held back and neither kept in memory nor lost.
+    pub(crate) async fn send_when_read(&self, line: Value) {
+        let permit = Arc::clone(&self.room).acquire_owned().await.ok();
+        let _ = self.sender.send((line, permit));
     }
 
     pub(crate) fn progress(&self, progress: Progress) {
@@ -53,7 +72,8 @@ where
     Done: Future<Output = Result<(), ApiError>> + Send + 'static,
 {
     let (sender, mut receiver) = mpsc::unbounded_channel();
-    let work = work(Lines(sender.clone()));
+    let room = Arc::new(Semaphore::new(ROOM));
+    let work = work(Lines { sender: sender.clone(), room });
     let mut work = AbortOnDrop(tokio::spawn(work));
     let last = async move {
         match (&mut work.0).await {
@@ -70,7 +90,9 @@ where
         last.await?;
         return Ok(body(Body::empty()));
     }
-    let lines = futures_util::stream::iter(first).chain(UnboundedReceiverStream::new(receiver));
+    let lines = futures_util::stream::iter(first)
+        .chain(UnboundedReceiverStream::new(receiver))
+        .map(|(line, _room)| line);
     let end = futures_util::stream::once(async move { last.as_mut().await })
         .filter_map(|done| async move { done.err().map(|error| error_line(&error)) });
     let stream = lines.chain(end).map(|line| Ok::<_, Infallible>(encode(&line)));
@@ -145,6 +167,27 @@ mod tests {
             text(late.await.expect("a stream")).await,
             "{\"status\":\"a\"}\r\n{\"errorDetail\":{\"message\":\"broke\"},\"error\":\"broke\"}\r\n"
         );
+    }
+
+    #[tokio::test]
+    async fn output_waits_for_its_reader() {
+        let sent = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = Arc::clone(&sent);
+        let answer = answer(|lines| async move {
+            for _ in 0..10 * ROOM {
+                lines.send_when_read(json!({ "stream": "x" })).await;
+                count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        let response = answer.await.expect("a stream");
+        // One thread: whatever the work could do it has done before this goes on.
+        for _ in 0..10 * ROOM {
+            tokio::task::yield_now().await;
+        }
+        let unread = sent.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(unread <= ROOM + 1, "{unread} lines are kept for a client that reads none");
+        assert_eq!(text(response).await.lines().count(), 10 * ROOM, "and none is lost");
     }
 
     #[tokio::test]

@@ -83,6 +83,11 @@ impl Query {
         Ok(Self(values))
     }
 
+    /// The names of all parameters.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// The first value, if the parameter was given at all.
     pub(crate) fn value(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(|values| values.first()).map(String::as_str)

@@ -7,29 +7,34 @@ use std::sync::Arc;
 
 use bulkhead_image::Layer;
 use bulkhead_store::put;
-use bulkhead_types::{Digest, Id, Timestamp};
+use bulkhead_types::{BuildStep, Digest, Id, StepNetwork, Timestamp};
 use rustix::fs::{Mode, OFlags};
 
 use crate::blocking::{Blocking, blocking};
-use crate::create::Shares;
+use crate::create::{Share, Shares};
 use crate::error::io_error;
 use crate::start::Cause;
 use crate::state::{Record, Slot};
 use crate::{
-    Container, ContainerConfig, Engine, EngineError, HostConfig, NetworkPlace, Step, Streams,
+    Container, ContainerConfig, Engine, EngineError, HostConfig, NetworkPlace, Streams,
     WaitCondition,
 };
 
 impl Engine {
-    /// Runs one throw-away container over `layers` and commits its changes. Output goes to `output`.
+    /// Runs one throw-away container over the step's layers and commits its changes.
+    ///
+    /// `host` has what holds for all steps of a build: limits, hosts, the network. What the program
+    /// writes goes to `output`, which holds it back as a pipe would; without a receiver it is
+    /// thrown away.
     pub async fn run_step(
         self: &Arc<Self>,
-        step: Step,
-        output: &(dyn Fn(&str) + Send + Sync),
+        step: BuildStep,
+        host: HostConfig,
+        output: tokio::sync::mpsc::Sender<String>,
     ) -> Result<(u8, Option<Layer>), EngineError> {
         let engine = Arc::clone(self);
         let _unnamed = self.hold_content().await;
-        let id = blocking(move |may_block| engine.create_step(may_block, step)).await?;
+        let id = blocking(move |may_block| engine.create_step(may_block, step, host)).await?;
         // A build that is given up in the middle leaves nothing either.
         let _removal = RemoveOnDrop { engine: Arc::clone(self), id };
         let name = id.to_string();
@@ -43,11 +48,8 @@ impl Engine {
             engine.start_now(may_block, id, Cause::User)
         })
         .await?;
-        let (sender, mut lines) = tokio::sync::mpsc::channel::<String>(64);
-        tokio::task::spawn_blocking(move || read_frames(socket, &sender));
-        while let Some(text) = lines.recv().await {
-            output(&text);
-        }
+        let reading = tokio::task::spawn_blocking(move || read_frames(socket, &output));
+        reading.await.map_err(|panic| EngineError::internal(panic.to_string()))?;
         let code = ended.await?;
         if code != 0 {
             return Ok((code, None));
@@ -68,30 +70,24 @@ impl Engine {
         Ok((code, layer))
     }
 
-    fn create_step(&self, may_block: &Blocking, step: Step) -> Result<Id, EngineError> {
+    fn create_step(
+        &self,
+        may_block: &Blocking,
+        step: BuildStep,
+        host: HostConfig,
+    ) -> Result<Id, EngineError> {
         if step.arguments.is_empty() {
             return Err(EngineError::invalid("no command specified"));
         }
         let id = Id::random();
-        let host = HostConfig {
-            network_mode: step.network,
-            extra_hosts: step.extra_hosts,
+        let mut host = HostConfig {
+            network_mode: match step.network {
+                StepNetwork::OfBuild => host.network_mode,
+                StepNetwork::None => "none".to_owned(),
+                StepNetwork::Host => "host".to_owned(),
+            },
             log_driver: "none".to_owned(),
-            ..HostConfig::default()
-        };
-        let ids = self.wanted_ids(&step.user, &[], std::iter::empty(), &step.layers)?;
-        let _creating =
-            self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (mode, id_range) = {
-            let state = self.state();
-            let shares = Shares::resolve(&state, &host)?;
-            let users = self.users(&shares, &state, &host)?;
-            let id_range = self.lease_ids(&state, users, &ids)?;
-            let mode = match host.network_mode.as_str() {
-                "host" | "none" => host.network_mode.clone(),
-                _ => "bridge".to_owned(),
-            };
-            (mode, id_range)
+            ..host
         };
         let config = ContainerConfig {
             hostname: "buildkitsandbox".to_owned(),
@@ -101,6 +97,23 @@ impl Engine {
             attach_stdout: true,
             attach_stderr: true,
             ..ContainerConfig::default()
+        };
+        crate::create::check(&config, &mut host)?;
+        let ids = self.wanted_ids(&config.user, &[], std::iter::empty(), &step.layers)?;
+        let _creating =
+            self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (mode, id_range) = {
+            let state = self.state();
+            let shares = Shares::resolve(&state, &host)?;
+            let users = self.users(&shares, &state, &host)?;
+            let id_range = self.lease_ids(&state, users, &ids)?;
+            let mode = match &shares.network {
+                Share::Private if host.network_mode == "none" => "none".to_owned(),
+                Share::Private => "bridge".to_owned(),
+                Share::Host => "host".to_owned(),
+                Share::Container(other) => format!("container:{other}"),
+            };
+            (mode, id_range)
         };
         let container = Container {
             id,

@@ -393,19 +393,6 @@ pub struct Event {
     pub at: Timestamp,
 }
 
-/// One RUN of a build.
-#[derive(Debug, Clone)]
-pub struct Step {
-    pub arguments: Vec<String>,
-    pub environment: Vec<String>,
-    pub working_directory: String,
-    pub user: String,
-    pub network: String,
-    pub extra_hosts: Vec<String>,
-    /// Diff ids, lowest first.
-    pub layers: Vec<Digest>,
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

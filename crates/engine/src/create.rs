@@ -305,7 +305,10 @@ pub(crate) fn name_conflict(name: &Name, owner: Id) -> EngineError {
 }
 
 /// What can be said of a request without knowing other containers.
-fn check(config: &crate::ContainerConfig, host: &mut crate::HostConfig) -> Result<(), EngineError> {
+pub(crate) fn check(
+    config: &crate::ContainerConfig,
+    host: &mut crate::HostConfig,
+) -> Result<(), EngineError> {
     limits::check(host)?;
     specification::check_log(host)?;
     hosts::check(config, host)?;

@@ -4,7 +4,9 @@
 //! crates pass to each other, valid from birth (a constructor may fail, a method may not).
 #![forbid(unsafe_code)]
 
+mod build_step;
 mod digest;
+pub mod glob;
 mod id;
 mod id_map;
 pub mod image;
@@ -13,6 +15,7 @@ mod reference;
 mod size;
 mod time;
 
+pub use build_step::{BuildStep, StepNetwork};
 pub use digest::{Digest, Hasher, InvalidDigest};
 pub use id::{Id, InvalidId, InvalidName, Name};
 pub use id_map::{IdMap, IdRange, NoWindowLeft, Window};

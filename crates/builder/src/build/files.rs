@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io::{BufReader, BufWriter, PipeWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,35 +7,38 @@ use bulkhead_image::{Content, ImageError, Layer};
 use bulkhead_types::{Digest, Timestamp};
 
 use super::run::SCRIPT;
-use super::{Build, now};
+use super::{Build, Running, now};
 use crate::BuildError;
 use crate::cache::{self, CachedStep};
 use crate::copy::{Collected, CopyError, Transfer};
+use crate::event::Vertex;
 use crate::ignore::Ignore;
 use crate::instruction::{Copy, Instruction};
 use crate::owner::{self, ModeChange};
 use crate::plan::Origin;
 use crate::request::Executor;
-use crate::state::State;
+use crate::state::{State, absolute};
 use crate::view::View;
 
 impl<E: Executor> Build<'_, E> {
     pub(super) async fn copy(
-        &mut self,
-        stage: usize,
+        &self,
+        running: Running<'_>,
         state: &mut State,
         copy: &Copy,
         instruction: &Instruction,
     ) -> Result<(), BuildError> {
         let line = instruction.line;
+        let vertex = running.vertex;
         let refused = |message: String| BuildError::Step { line, message };
         let faulty = |message: String| BuildError::Dockerfile { line, message };
         let expand = |text: &String| state.expand(text, self.plan.escape).map_err(faulty);
         let keyword = if copy.add { "ADD" } else { "COPY" };
         let expand_all =
             |words: &[String]| state.expand_all(words, self.plan.escape).map_err(faulty);
-        let sources = expand_all(&copy.sources)?;
+        let mut sources = expand_all(&copy.sources)?;
         let destination = expand(&copy.destination)?;
+        let checksum = copy.checksum.as_ref().map(expand).transpose()?;
         let exclude = expand_all(&copy.exclude)?;
         let owner = copy.chown.as_ref().map(expand).transpose()?;
         let mode = copy.chmod.as_ref().map(expand).transpose()?;
@@ -50,6 +54,7 @@ impl<E: Executor> Build<'_, E> {
         history.extend(copy.from.iter().map(|from| format!("--from={from}")));
         history.extend(owner.iter().map(|owner| format!("--chown={owner}")));
         history.extend(mode.iter().map(|mode| format!("--chmod={mode}")));
+        history.extend(checksum.iter().map(|checksum| format!("--checksum={checksum}")));
         history.extend(exclude.iter().map(|pattern| format!("--exclude={pattern}")));
         history.extend(sources.iter().cloned());
         history.extend(files.iter().map(|(name, _)| format!("<<{name}")));
@@ -57,7 +62,7 @@ impl<E: Executor> Build<'_, E> {
         let history = history.join(" ");
 
         let lower = view(&self.content, &state.image.rootfs.diff_ids)?;
-        let origin = self.plan.origin(stage, copy).map_err(faulty)?;
+        let origin = self.plan.origin(running.stage, copy).map_err(faulty)?;
         let mut ignores = Vec::new();
         if !exclude.is_empty() {
             let pattern = Ignore::parse(&exclude.join("\n"));
@@ -66,7 +71,15 @@ impl<E: Executor> Build<'_, E> {
                     refused(format!("--exclude: wrong pattern {pattern:?}"))
                 })?));
         }
+        let remote = self
+            .fetch_sources(running, copy, &sources, &destination, checksum.as_deref(), line)
+            .await?;
+        let is_remote = remote.is_some();
         let source = match &origin {
+            Origin::Context if let Some(remote) = remote => {
+                sources = remote.sources;
+                View::new(vec![remote.directory])
+            }
             Origin::Context => {
                 ignores.push(Arc::clone(&self.ignore));
                 let context = self.context.try_clone();
@@ -75,7 +88,7 @@ impl<E: Executor> Build<'_, E> {
                     cause,
                 })?])
             }
-            Origin::Stage(index) => match self.stages.get(index) {
+            Origin::Stage(index) => match running.stages.get(index) {
                 Some(stage) => view(&self.content, &stage.image.rootfs.diff_ids)?,
                 // Only a trigger of the base image can name a stage that the plan did not see.
                 None => {
@@ -86,13 +99,14 @@ impl<E: Executor> Build<'_, E> {
                 }
             },
             Origin::Image(reference) => {
-                let image = self.image(reference).await?;
+                let image = self.image(vertex, reference).await?;
                 view(&self.content, &self.content.config(image.id)?.rootfs.diff_ids)?
             }
         };
         let working_directory = state.image.config.working_dir.clone();
         let add = copy.add;
-        let unpack = copy.unpack.unwrap_or(true);
+        // What was fetched stays as it is, as Docker has it.
+        let unpack = copy.unpack.unwrap_or(!is_remote);
         let seconds = Timestamp::now().as_second();
         let prepared = blocking(move || {
             let transfer = Transfer {
@@ -123,7 +137,7 @@ impl<E: Executor> Build<'_, E> {
 
         let key = cache::key([&state.chain.hex(), &history, &digest.hex()[..]]);
         if let Some(step) = self.cached(key) {
-            self.done(state, key, step, true, history);
+            self.done(vertex, state, key, step, true, history).await;
             return Ok(());
         }
         let content = Arc::clone(&self.content);
@@ -131,14 +145,19 @@ impl<E: Executor> Build<'_, E> {
             Ok(import(&content, move |to| transfer.write(&collected, BufWriter::new(to))))
         });
         let layer = imported.await.map_err(at)?.map_err(|failed| failed.at(line))?;
+        if is_remote {
+            self.forget_sources(running, line);
+        }
         let layer = Some((layer.descriptor, layer.diff_id));
-        self.done(state, key, CachedStep { layer, created: now() }, false, history);
+        let step = CachedStep { layer, created: now() };
+        self.done(vertex, state, key, step, false, history).await;
         Ok(())
     }
 
     /// Makes the directory where it is missing, for the stage's user as BuildKit does.
     pub(super) async fn working_directory(
-        &mut self,
+        &self,
+        vertex: &Vertex,
         state: &mut State,
         path: &str,
         line: usize,
@@ -151,11 +170,46 @@ impl<E: Executor> Build<'_, E> {
         let history = format!("WORKDIR {directory}");
         let key = cache::key([&state.chain.hex(), history.as_str(), &state.image.config.user]);
         if let Some(step) = self.cached(key) {
-            self.done(state, key, step, true, history);
+            self.done(vertex, state, key, step, true, history).await;
             return Ok(());
         }
-        let lower = view(&self.content, &state.image.rootfs.diff_ids)?;
         let user = state.image.config.user.clone();
+        let layer = self.missing_directory(state, directory, user, Timestamp::now(), line).await?;
+        let layer = layer.map(|layer| (layer.descriptor, layer.diff_id));
+        let step = CachedStep { layer, created: now() };
+        self.done(vertex, state, key, step, false, history).await;
+        Ok(())
+    }
+
+    /// Layers with the directories of volumes that the image does not have. Docker's builder makes
+    /// them with the step's container. They are below the step and not part of the image, which
+    /// gets such a directory with the first file that a step leaves in it.
+    pub(super) async fn volume_layers(
+        &self,
+        state: &State,
+        line: usize,
+    ) -> Result<Vec<Digest>, BuildError> {
+        let mut layers = Vec::new();
+        for volume in state.image.config.volumes.iter().flat_map(BTreeMap::keys) {
+            let owner = String::new();
+            // No time of its own, so that all builds make the same layer.
+            let time = Timestamp::UNIX_EPOCH;
+            let made = self.missing_directory(state, volume.clone(), owner, time, line).await?;
+            layers.extend(made.map(|layer| layer.diff_id));
+        }
+        Ok(layers)
+    }
+
+    /// A layer with the directory, for `user`; `None` where it is there already.
+    async fn missing_directory(
+        &self,
+        state: &State,
+        directory: String,
+        user: String,
+        time: Timestamp,
+        line: usize,
+    ) -> Result<Option<Layer>, BuildError> {
+        let lower = view(&self.content, &state.image.rootfs.diff_ids)?;
         let content = Arc::clone(&self.content);
         let made = blocking(move || {
             let found = lower.resolve(Path::new(&directory)).map_err(|cause| CopyError::Io {
@@ -173,17 +227,14 @@ impl<E: Executor> Build<'_, E> {
                 "" => None,
                 user => Some(resolve_owner(user, &lower)?),
             };
-            let directory = Transfer::of_directory(lower, owner, Timestamp::now().as_second());
+            let directory = Transfer::of_directory(lower, owner, time.as_second());
             let path: PathBuf = found.path;
             Ok(Some(import(&content, move |to| {
                 directory.write_directory(&path, BufWriter::new(to))
             })))
         });
         let layer = made.await.map_err(|error| at_line(error, line))?.transpose();
-        let layer = layer.map_err(|failed| failed.at(line))?;
-        let layer = layer.map(|layer| (layer.descriptor, layer.diff_id));
-        self.done(state, key, CachedStep { layer, created: now() }, false, history);
-        Ok(())
+        layer.map_err(|failed| failed.at(line))
     }
 
     /// A layer that holds nothing but an executable script.
@@ -216,20 +267,6 @@ fn resolve_owner(text: &str, view: &View) -> Result<owner::Owner, CopyError> {
     let resolved = owner::resolve(text, view)
         .map_err(|cause| CopyError::Io { what: "read the image's users".to_owned(), cause })?;
     resolved.map_err(CopyError::Refused)
-}
-
-/// `path` seen from `directory`, without `.` and `..`.
-fn absolute(directory: &str, path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    let whole = if path.starts_with('/') { path.to_owned() } else { format!("{directory}/{path}") };
-    for part in whole.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
 }
 
 /// Why there is no layer.

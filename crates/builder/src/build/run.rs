@@ -1,26 +1,31 @@
 use bulkhead_image::Layer;
+use bulkhead_types::{BuildStep, StepNetwork};
 
 use super::{Build, now};
 use crate::BuildError;
 use crate::cache::{self, CachedStep};
+use crate::event::{Event, Vertex};
 use crate::instruction::{Command, Network, Run};
 use crate::parse::HeredocMark;
-use crate::request::{Executor, RunStep};
+use crate::request::Executor;
 use crate::state::State;
 
 impl<E: Executor> Build<'_, E> {
     pub(super) async fn run(
-        &mut self,
+        &self,
+        vertex: &Vertex,
         state: &mut State,
         run: &Run,
         line: usize,
     ) -> Result<(), BuildError> {
         let refused = |message: &str| BuildError::Step { line, message: message.to_owned() };
         let host = self.request.network.as_deref() == Some("host");
-        let network = match run.network {
-            Network::Default => self.request.network.clone(),
-            Network::None => Some("none".to_owned()),
-            Network::Host if host => Some("host".to_owned()),
+        let (network, network_key) = match run.network {
+            Network::Default => {
+                (StepNetwork::OfBuild, self.request.network.clone().unwrap_or_default())
+            }
+            Network::None => (StepNetwork::None, "none".to_owned()),
+            Network::Host if host => (StepNetwork::Host, "host".to_owned()),
             Network::Host => {
                 return Err(refused(
                     "RUN --network=host is not allowed: the build must be started with \
@@ -41,24 +46,25 @@ impl<E: Executor> Build<'_, E> {
         let parts = [
             state.chain.hex(),
             "RUN".to_owned(),
-            network.clone().unwrap_or_default(),
+            network_key,
             script.clone().unwrap_or_default(),
             visible.len().to_string(),
         ];
         let all = parts.iter().chain(&visible).chain(&arguments).map(String::as_str);
         let key = cache::key(all);
         if let Some(step) = self.cached(key) {
-            self.done(state, key, step, true, history);
+            self.done(vertex, state, key, step, true, history).await;
             return Ok(());
         }
 
-        (self.output)(&format!(" ---> Running in {}\n", key.short()));
+        self.events.send(Event::Running { vertex: vertex.digest, container: key }).await;
         let mut layers = state.image.rootfs.diff_ids.clone();
+        layers.extend(self.volume_layers(state, line).await?);
         if let Some(script) = script {
             layers.push(self.script_layer(script).await?.diff_id);
         }
         let config = &state.image.config;
-        let step = RunStep {
+        let step = BuildStep {
             arguments: arguments.clone(),
             environment: self.environment(state, visible),
             working_directory: match config.working_dir.as_str() {
@@ -67,17 +73,19 @@ impl<E: Executor> Build<'_, E> {
             },
             user: config.user.clone(),
             network,
-            extra_hosts: self.request.extra_hosts.clone(),
             layers,
         };
-        let layer = self.executor.run(step, self.output).await.map_err(|error| match error {
+        let ran = self.executor.run(step, vertex.digest, self.events).await;
+        let layer = ran.map_err(|error| match error {
+            // The shell's line, and not a script's path.
             BuildError::Failed { code, .. } => {
                 BuildError::Failed { command: arguments.join(" "), code }
             }
             other => other,
         })?;
         let layer = layer.map(|Layer { descriptor, diff_id }| (descriptor, diff_id));
-        self.done(state, key, CachedStep { layer, created: now() }, false, history);
+        let step = CachedStep { layer, created: now() };
+        self.done(vertex, state, key, step, false, history).await;
         Ok(())
     }
 

@@ -52,13 +52,13 @@ async fn the_walk_through_builds() {
         ]
     );
     assert_eq!(bench.text(&image, "etc/nginx/nginx.conf"), Some("worker_processes 4;\n".into()));
-    let said = bench.said();
-    let steps: Vec<_> = said.lines().filter(|line| line.starts_with("Step ")).collect();
-    assert_eq!(steps[0], "Step 1/6 : FROM ubuntu");
-    assert_eq!(steps[5], "Step 6/6 : CMD service nginx start");
-    let ids = said.lines().filter_map(|line| line.strip_prefix(" ---> "));
-    assert!(ids.clone().all(|id| id.starts_with("Running in ") || id.len() == 12), "{said}");
-    assert_eq!(ids.filter(|id| id.starts_with("Running in ")).count(), 2);
+    let told = bench.told();
+    assert_eq!(told[..3], ["planned 6", "started FROM ubuntu", "completed FROM ubuntu"]);
+    let run = "RUN echo \"daemon off;\" >> /etc/nginx/nginx.conf";
+    let at = told.iter().position(|line| *line == format!("started {run}")).expect(run);
+    assert_eq!(told[at + 1..at + 3], [format!("running {run}"), format!("completed {run}")]);
+    assert_eq!(told.iter().filter(|line| line.starts_with("running ")).count(), 2);
+    assert_eq!(told.last().map(String::as_str), Some("completed CMD service nginx start"));
 }
 
 #[tokio::test]
@@ -72,10 +72,10 @@ async fn what_is_done_is_not_done_again() {
     );
     let first = bench.build().await.expect("builds");
     assert_eq!(bench.runs().len(), 2);
-    bench.said();
+    bench.told();
     let second = bench.build().await.expect("builds");
     assert_eq!((bench.runs().len(), &second), (0, &first), "the same image, and nothing ran");
-    assert_eq!(bench.said().matches(" ---> Using cache\n").count(), 5);
+    assert_eq!(bench.told().iter().filter(|line| line.starts_with("cached ")).count(), 5);
 
     // A file's time is nothing to the cache; its bytes and its mode are.
     bench.put("a", "one");
@@ -117,7 +117,7 @@ async fn arguments_count_where_they_are_used() {
     let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     assert_eq!(runs[0].environment, ["E=env", "HTTP_PROXY=http://p", path]);
     assert_eq!(runs[1].environment, ["E=env", "A=given", "B=b", "HTTP_PROXY=http://p", path]);
-    assert!(bench.said().contains("[Warning] One or more build-args [LOST] were not consumed\n"));
+    assert_eq!(bench.told().last().map(String::as_str), Some("unused LOST"));
     bench.arguments = vec![("V", "1"), ("A", "other"), ("HTTP_PROXY", "http://q")];
     bench.build().await.expect("builds");
     assert_eq!(bench.runs().len(), 1, "the first RUN has none of what changed");
@@ -144,6 +144,35 @@ async fn documents_run_in_the_shell_or_by_their_own_interpreter() {
     assert_eq!(bench.text(&image, ".bulkhead-build-script"), None);
     let script = bench.text_in(&runs[2].layers, ".bulkhead-build-script");
     assert_eq!(script.as_deref(), Some("#!/usr/bin/python3\nprint(1)\n"));
+}
+
+#[tokio::test]
+async fn volumes_are_there_for_the_steps_and_keep_what_is_written() {
+    let mut bench = Bench::new();
+    bench.image("base", &[("there/", ""), ("there/file", "x")]);
+    bench.put(
+        "Dockerfile",
+        "FROM base\nVOLUME /data/deep /there\nRUN nothing\nRUN write data/deep/x text\n",
+    );
+    let image = bench.build().await.expect("builds");
+    let runs = bench.runs();
+    assert_eq!(runs[0].layers.len(), 2, "one below it with what the image does not have");
+    let text = bench.text_in(&runs[0].layers, "there/file");
+    assert_eq!(text.as_deref(), Some("x"));
+    assert_eq!(runs[0].layers[1], runs[1].layers[1], "the same for every step");
+    assert_eq!(bench.text(&image, "data/deep/x").as_deref(), Some("text"));
+    assert_eq!(bench.config(&image).rootfs.diff_ids.len(), 2, "base, and what was written");
+    // The volume of a base image, and a volume that is a file.
+    bench.image_with("volume", &[("file", "x")], |image| {
+        let volumes = image.config.volumes.get_or_insert_default();
+        volumes.insert("/v".to_owned(), bulkhead_types::image::Empty {});
+    });
+    bench.put("Dockerfile", "FROM volume\nRUN nothing\n");
+    bench.build().await.expect("builds");
+    assert_eq!(bench.runs()[0].layers.len(), 2);
+    bench.put("Dockerfile", "FROM base\nVOLUME /there/file\nRUN nothing\n");
+    let error = bench.build().await.expect_err("a file").to_string();
+    assert_eq!(error, "Dockerfile line 3: /there/file is not a directory");
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 use std::os::unix::fs::MetadataExt;
 
 use bulkhead_engine::{
-    Class, CreateExec, ExecView, HostConfig, LogQuery, Started, Status, Step, Stopped, Streams,
+    Class, CreateExec, ExecView, HostConfig, LogQuery, Started, Status, Stopped, Streams,
     WaitCondition,
 };
+use bulkhead_types::{BuildStep, StepNetwork};
 
 use crate::rig::{Rig, read_output, send};
 
@@ -335,28 +336,35 @@ pub async fn removed_by_itself(rig: &mut Rig) {
 pub async fn build_steps_become_layers(rig: &mut Rig) {
     let image = rig.engine.image("busybox").unwrap();
     let layers = image.config.rootfs.diff_ids.clone();
-    let step = |command: &str| Step {
+    let step = |command: &str| BuildStep {
         arguments: vec!["sh".into(), "-c".into(), command.into()],
         environment: vec!["PATH=/bin".into(), "V=1".into()],
         working_directory: "/work/dir".into(),
         user: String::new(),
-        network: String::new(),
-        extra_hosts: Vec::new(),
+        network: StepNetwork::OfBuild,
         layers: layers.clone(),
     };
-    let output = std::sync::Mutex::new(String::new());
-    let collect = |text: &str| output.lock().unwrap().push_str(text);
-    let (code, layer) =
-        rig.engine.run_step(step("echo building; echo $V > made; id -u"), &collect).await.unwrap();
-    assert_eq!(code, 0, "{output:?}");
-    assert_eq!(*output.lock().unwrap(), "building\n0\n");
+    let run = async |step| {
+        let (sender, mut receiver) = tokio::sync::mpsc::channel::<String>(1);
+        let collect = async {
+            let mut output = String::new();
+            while let Some(text) = receiver.recv().await {
+                output += &text;
+            }
+            output
+        };
+        let run = rig.engine.run_step(step, HostConfig::default(), sender);
+        let (ran, output) = tokio::join!(run, collect);
+        let (code, layer) = ran.unwrap();
+        (code, layer, output)
+    };
+    let (code, layer, output) = run(step("echo building; echo $V > made; id -u")).await;
+    assert_eq!((code, &*output), (0, "building\n0\n"));
     let layer = layer.expect("it changed something");
     let mut more = step("cat /work/dir/made; stat -c %u /work/dir/made; exit 9");
     more.layers.push(layer.diff_id);
-    output.lock().unwrap().clear();
-    let (code, none) = rig.engine.run_step(more, &collect).await.unwrap();
-    assert_eq!((code, none.is_none()), (9, true));
-    assert_eq!(*output.lock().unwrap(), "1\n0\n");
+    let (code, none, output) = run(more).await;
+    assert_eq!((code, none.is_none(), &*output), (9, true, "1\n0\n"));
     wait_for(|| rig.engine.info().containers == 0).await;
     assert!(rig.engine.containers().is_empty());
     rig.done().await;

@@ -5,12 +5,15 @@ use std::sync::{Arc, Mutex};
 
 use bulkhead_image::{Content, Layer, StoredImage};
 use bulkhead_types::image::{Descriptor, ImageConfig};
-use bulkhead_types::{Digest, Reference};
+use bulkhead_types::{BuildStep, Digest, Reference};
 use rustix::fs::{OFlags, Stat};
 
 use crate::state::State;
 use crate::view::View;
-use crate::{BuildError, BuildRequest, Cache, CachedStep, Executor, Output, RunStep, build};
+use crate::{
+    BuildError, BuildRequest, Cache, CachedStep, Event, Events, Executor, Fetched, Pull, Warning,
+    build,
+};
 
 /// A context, a store of images, and an executor that writes files instead of running programs.
 pub(super) struct Bench {
@@ -18,7 +21,7 @@ pub(super) struct Bench {
     pub(super) content: Arc<Content>,
     cache: Steps,
     executor: Writer,
-    said: Arc<Mutex<String>>,
+    told: Mutex<Vec<Event>>,
     pub(super) dockerfile: String,
     pub(super) arguments: Vec<(&'static str, &'static str)>,
     pub(super) contexts: Vec<(&'static str, &'static str)>,
@@ -29,7 +32,9 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        std::fs::create_dir(directory.path().join("context")).expect("makes it");
+        for name in ["context", "scratch"] {
+            std::fs::create_dir(directory.path().join(name)).expect("makes it");
+        }
         let content = Content::open(&directory.path().join("content")).expect("opens");
         let content = Arc::new(content);
         let executor = Writer {
@@ -42,7 +47,7 @@ impl Bench {
             content,
             cache: Steps::default(),
             executor,
-            said: Arc::default(),
+            told: Mutex::default(),
             dockerfile: "Dockerfile".to_owned(),
             arguments: Vec::new(),
             contexts: Vec::new(),
@@ -93,6 +98,8 @@ impl Bench {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let request = BuildRequest {
             context: bulkhead_sys::path::open_host(&self.context(""), flags).expect("opens"),
+            scratch: bulkhead_sys::path::open_host(&self.directory.path().join("scratch"), flags)
+                .expect("opens"),
             dockerfile: self.dockerfile.clone(),
             arguments: self.arguments.iter().map(own).map(|(n, v)| (n, Some(v))).collect(),
             labels: BTreeMap::new(),
@@ -100,22 +107,57 @@ impl Bench {
             no_cache: self.no_cache,
             pull: false,
             network: None,
-            extra_hosts: Vec::new(),
             contexts: self.contexts.iter().map(own).collect(),
         };
-        let said = Arc::clone(&self.said);
-        let output = move |text: &str| said.lock().expect("no panic").push_str(text);
-        build(request, Arc::clone(&self.content), &self.cache, &self.executor, &output).await
+        let (events, mut receiver) = Events::channel();
+        let building = async {
+            let content = Arc::clone(&self.content);
+            let built = build(request, content, &self.cache, &self.executor, &events).await;
+            drop(events);
+            built
+        };
+        let receiving = async {
+            while let Some(event) = receiver.recv().await {
+                self.told.lock().expect("no panic").push(event);
+            }
+        };
+        tokio::join!(building, receiving).0
     }
 
     /// What was run since this was last asked.
-    pub(super) fn runs(&self) -> Vec<RunStep> {
+    pub(super) fn runs(&self) -> Vec<BuildStep> {
         std::mem::take(&mut self.executor.runs.lock().expect("no panic"))
     }
 
-    /// What was put out since this was last asked.
-    pub(super) fn said(&self) -> String {
-        std::mem::take(&mut self.said.lock().expect("no panic"))
+    /// What was told since this was last asked, an event in a line, without digests.
+    pub(super) fn told(&self) -> Vec<String> {
+        let events = std::mem::take(&mut *self.told.lock().expect("no panic"));
+        let mut names = BTreeMap::new();
+        let show = |event| match event {
+            Event::Planned(vertices) => {
+                let count = vertices.len();
+                names.extend(vertices.into_iter().map(|vertex| (vertex.digest, vertex.name)));
+                format!("planned {count}")
+            }
+            Event::Triggered(vertices) => {
+                let count = vertices.len();
+                names.extend(vertices.into_iter().map(|vertex| (vertex.digest, vertex.name)));
+                format!("triggered {count}")
+            }
+            Event::Started(vertex) => format!("started {}", names[&vertex]),
+            Event::Running { vertex, .. } => format!("running {}", names[&vertex]),
+            Event::CacheHit(vertex) => format!("cached {}", names[&vertex]),
+            Event::Progress { vertex, progress } => {
+                format!("progress {}: {}", names[&vertex], progress.status)
+            }
+            Event::Log { vertex, text } => format!("log {}: {text}", names[&vertex]),
+            Event::Completed { vertex, .. } => format!("completed {}", names[&vertex]),
+            Event::Warning(Warning::Dockerfile(text)) => format!("warning {text}"),
+            Event::Warning(Warning::UnusedArguments(names)) => {
+                format!("unused {}", names.join(" "))
+            }
+        };
+        events.into_iter().map(show).collect()
     }
 
     pub(super) fn config(&self, image: &StoredImage) -> ImageConfig {
@@ -180,8 +222,8 @@ impl Cache for Steps {
         self.0.lock().expect("no panic").get(&key).cloned()
     }
 
-    fn remember(&self, key: Digest, step: CachedStep) {
-        self.0.lock().expect("no panic").insert(key, step);
+    fn remember(&self, key: Digest, step: &CachedStep, _description: &str) {
+        self.0.lock().expect("no panic").insert(key, step.clone());
     }
 }
 
@@ -190,15 +232,16 @@ impl Cache for Steps {
 struct Writer {
     content: Arc<Content>,
     images: BTreeMap<Reference, StoredImage>,
-    runs: Mutex<Vec<RunStep>>,
+    runs: Mutex<Vec<BuildStep>>,
 }
 
 impl Executor for Writer {
     async fn image(
         &self,
         reference: &Reference,
-        _pull: bool,
-        _output: &Output,
+        _pull: Pull,
+        _vertex: Digest,
+        _events: &Events,
     ) -> Result<StoredImage, BuildError> {
         let missing = || {
             let name = reference.familiar();
@@ -207,13 +250,37 @@ impl Executor for Writer {
         self.images.get(reference).cloned().ok_or_else(missing)
     }
 
-    async fn run(&self, step: RunStep, _output: &Output) -> Result<Option<Layer>, BuildError> {
+    async fn fetch(
+        &self,
+        address: &str,
+        mut to: std::fs::File,
+        _vertex: Digest,
+        _events: &Events,
+    ) -> Result<Fetched, BuildError> {
+        if address.contains("missing") {
+            return Err(BuildError::Engine(format!("{address} answered 404 Not Found")));
+        }
+        std::io::Write::write_all(&mut to, address.as_bytes()).expect("writes");
+        let modified = Some(bulkhead_types::Timestamp::from_second(1000).expect("a time"));
+        Ok(Fetched { digest: Digest::of(address.as_bytes()), modified })
+    }
+
+    async fn run(
+        &self,
+        step: BuildStep,
+        vertex: Digest,
+        events: &Events,
+    ) -> Result<Option<Layer>, BuildError> {
         let text = step.arguments.last().cloned().unwrap_or_default();
         self.runs.lock().expect("no panic").push(step);
         let words: Vec<_> = text.split_whitespace().collect();
         let bytes = match words[..] {
             ["fail"] => {
                 return Err(BuildError::Failed { command: "its own".to_owned(), code: 7 });
+            }
+            ["say", ..] => {
+                events.send(Event::Log { vertex, text: "said\n".to_owned() }).await;
+                return Ok(None);
             }
             ["write", path, text] => archive(&[(path, text)]),
             ["remove", path] => {

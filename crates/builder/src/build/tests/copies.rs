@@ -193,3 +193,44 @@ async fn archives_are_unpacked_by_add() {
     let error = bench.build().await.expect_err("upwards").to_string();
     assert!(error.contains("leads out of the archive"), "{error}");
 }
+
+#[tokio::test]
+async fn addresses_are_fetched() {
+    let mut bench = Bench::new();
+    bench.image("base", &[("x", "x")]);
+    bench.arguments = vec![("HOST", "http://h")];
+    // What the context leaves out says nothing of addresses.
+    bench.put(".dockerignore", "*\n!Dockerfile\n");
+    let digest = bulkhead_types::Digest::of(b"http://h/sum");
+    bench.put(
+        "Dockerfile",
+        format!(
+            "FROM base\nARG HOST\nADD https://h/a/one.tar.gz?x=1 $HOST/[2]* /d/\nADD https://h/ /three\n\
+             ADD --chmod=755 --chown=5:6 --checksum={digest} http://h/sum /four\n"
+        ),
+    );
+    let image = bench.build().await.expect("builds");
+    let text = |path: &str| bench.text(&image, path);
+    assert_eq!(text("d/one.tar.gz").as_deref(), Some("https://h/a/one.tar.gz?x=1"));
+    assert_eq!(text("d/[2]*").as_deref(), Some("http://h/[2]*"));
+    assert_eq!(text("three").as_deref(), Some("https://h/"));
+    assert_eq!(bench.mode(&image, "d/one.tar.gz"), "100600 0:0");
+    assert_eq!(bench.mode(&image, "four"), "100755 5:6");
+    assert_eq!(bench.stat(&image, "four").map(|stat| stat.st_mtime), Some(1000));
+    let again = bench.build().await.expect("builds");
+    assert_eq!(again, image, "the same bytes are the same layer");
+    for (line, want) in [
+        ("ADD https://h/ /d/", "cannot determine filename from url: https://h/"),
+        ("ADD https://missing/x /", "https://missing/x answered 404 Not Found"),
+        ("ADD https://h/x Dockerfile /d/", "together with files is not supported"),
+        ("ADD --checksum=sha256:00 https://h/x /", "is no checksum"),
+        ("ADD --checksum=x Dockerfile /", "--checksum applies to addresses only"),
+    ] {
+        bench.put("Dockerfile", format!("FROM base\n{line}\n"));
+        let error = bench.build().await.expect_err(line).to_string();
+        assert!(error.contains(want), "{line}: {error}");
+    }
+    bench.put("Dockerfile", format!("FROM base\nADD --checksum={digest} http://h/other /x\n"));
+    let error = bench.build().await.expect_err("another file").to_string();
+    assert!(error.contains("digest mismatch for http://h/other"), "{error}");
+}

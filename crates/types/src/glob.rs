@@ -2,7 +2,7 @@
 
 /// A compiled pattern. Matching takes time in proportion to pattern × path, whatever they are.
 #[derive(Debug, Clone)]
-pub(crate) struct Glob(Vec<Part>);
+pub struct Glob(Vec<Part>);
 
 #[derive(Debug, Clone)]
 enum Part {
@@ -26,8 +26,8 @@ enum Part {
 
 /// Whether `**` has a meaning of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Dialect {
-    /// COPY sources: Go's `filepath.Match`, in which `**` is `*`.
+pub enum Dialect {
+    /// COPY sources, filters of references: Go's `filepath.Match`, in which `**` is `*`.
     Match,
     /// `.dockerignore`: moby/patternmatcher.
     Ignore,
@@ -35,7 +35,7 @@ pub(crate) enum Dialect {
 
 impl Glob {
     /// `None` for a pattern with an open bracket or an escape at its end.
-    pub(crate) fn parse(pattern: &str, dialect: Dialect) -> Option<Self> {
+    pub fn parse(pattern: &str, dialect: Dialect) -> Option<Self> {
         let mut parts = Vec::new();
         let mut rest = pattern.chars().peekable();
         while let Some(next) = rest.next() {
@@ -58,7 +58,8 @@ impl Glob {
         Some(Self(parts))
     }
 
-    pub(crate) fn matches(&self, path: &str) -> bool {
+    /// Whether the whole of `path` is what the pattern describes.
+    pub fn matches(&self, path: &str) -> bool {
         let parts = &self.0;
         let mut reached = vec![false; parts.len() + 1];
         reached[0] = true;

@@ -14,16 +14,17 @@ use rustix::fs::{Mode, OFlags};
 /// What stands before the name of every context's directory.
 const PREFIX: &str = "build-";
 
+/// A context's directory could not be made or opened.
 #[derive(Debug, thiserror::Error)]
 #[error("the build context cannot be kept in {directory}: {cause}")]
-pub(crate) struct ContextError {
+pub struct ContextError {
     directory: String,
     cause: io::Error,
 }
 
 /// A directory below the engine's own that is removed when this is dropped.
 #[derive(Debug)]
-pub(crate) struct ContextDirectory {
+pub struct ContextDirectory {
     holder: OwnedFd,
     name: OsString,
 }
@@ -33,24 +34,37 @@ impl ContextDirectory {
         let fault = |cause| ContextError { directory: temporary.display().to_string(), cause };
         let holder = open_holder(temporary).map_err(fault)?;
         let name = OsString::from(format!("{PREFIX}{}", Id::random().short()));
-        rustix::fs::mkdirat(&holder, &name, Mode::from_raw_mode(0o700))
-            .map_err(|errno| fault(errno.into()))?;
-        Ok(Self { holder, name })
+        let make = |path: &Path| {
+            rustix::fs::mkdirat(&holder, path, Mode::RWXU).map_err(|errno| fault(errno.into()))
+        };
+        make(Path::new(&name))?;
+        let path = Path::new(&name);
+        let made = make(&path.join(CONTEXT)).and_then(|()| make(&path.join(SCRATCH)));
+        // From here on its drop removes it.
+        let directory = Self { holder, name: name.clone() };
+        made.map(|()| directory)
     }
 
-    pub(crate) fn open(&self) -> Result<OwnedFd, ContextError> {
-        below::open(
-            self.holder.as_fd(),
-            Path::new(&self.name),
-            OFlags::RDONLY | OFlags::DIRECTORY,
-            Mode::empty(),
-        )
-        .map_err(|cause| ContextError {
-            directory: self.name.to_string_lossy().into_owned(),
-            cause,
-        })
+    /// The context itself, to unpack into and to read from.
+    pub fn open(&self) -> Result<OwnedFd, ContextError> {
+        self.below(CONTEXT)
+    }
+
+    /// A directory beside the context for what the build itself fetches.
+    pub(crate) fn scratch(&self) -> Result<OwnedFd, ContextError> {
+        self.below(SCRATCH)
+    }
+
+    fn below(&self, name: &str) -> Result<OwnedFd, ContextError> {
+        let path = Path::new(&self.name).join(name);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        below::open(self.holder.as_fd(), &path, flags, Mode::empty())
+            .map_err(|cause| ContextError { directory: path.display().to_string(), cause })
     }
 }
+
+const CONTEXT: &str = "context";
+const SCRATCH: &str = "scratch";
 
 impl Drop for ContextDirectory {
     fn drop(&mut self) {

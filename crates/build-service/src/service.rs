@@ -1,0 +1,118 @@
+//! One build from its context to a named image.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bulkhead_builder::{BuildError, BuildRequest, Events};
+use bulkhead_engine::{Engine, EngineError, HostConfig};
+use bulkhead_image::{Credentials, StoredImage};
+use bulkhead_types::Reference;
+
+use crate::cache::EngineCache;
+use crate::context::{self, ContextDirectory, ContextError};
+use crate::executor::EngineExecutor;
+
+/// What a front end was asked to build.
+#[derive(Debug, Default)]
+pub struct Build {
+    /// The Dockerfile's path in the context; empty for `Dockerfile`.
+    pub dockerfile: String,
+    /// `--build-arg`; `None` is a name without a value, which is as if it were not given.
+    pub arguments: BTreeMap<String, Option<String>>,
+    pub labels: BTreeMap<String, String>,
+    pub target: Option<String>,
+    pub no_cache: bool,
+    /// Asks the registry for base images that are here already.
+    pub pull: bool,
+    /// Names of images instead of those in FROM and COPY --from, as `docker-image://REFERENCE`.
+    pub contexts: BTreeMap<String, String>,
+    /// The image's names.
+    pub references: Vec<Reference>,
+    /// By registry.
+    pub credentials: BTreeMap<String, Credentials>,
+    /// What holds for the containers of all RUN steps: network, hosts, limits.
+    pub host: HostConfig,
+}
+
+/// Builds on one engine.
+#[derive(Debug, Clone)]
+pub struct BuildService {
+    engine: Arc<Engine>,
+}
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    #[error("{}", .0.message)]
+    Engine(EngineError),
+}
+
+impl BuildService {
+    pub fn new(engine: Arc<Engine>) -> Self {
+        Self { engine }
+    }
+
+    /// Removes the contexts that builds of a killed engine have left. Must run before the first
+    /// build.
+    pub fn sweep_contexts(&self) {
+        context::sweep(&self.directory());
+    }
+
+    /// A new directory for a context. Blocks.
+    pub fn context(&self) -> Result<ContextDirectory, ContextError> {
+        ContextDirectory::make(&self.directory())
+    }
+
+    /// Builds, and gives the image its names. The context is removed in the background afterwards.
+    pub async fn run(
+        &self,
+        build: Build,
+        context: ContextDirectory,
+        events: &Events,
+    ) -> Result<StoredImage, ServiceError> {
+        let network = Some(build.host.network_mode.clone());
+        let request = BuildRequest {
+            context: context.open()?,
+            scratch: context.scratch()?,
+            dockerfile: build.dockerfile,
+            arguments: build.arguments,
+            labels: build.labels,
+            target: build.target,
+            no_cache: build.no_cache,
+            pull: build.pull,
+            network: network.filter(|mode| !matches!(mode.as_str(), "" | "default")),
+            contexts: build.contexts,
+        };
+        let executor = EngineExecutor {
+            engine: Arc::clone(&self.engine),
+            credentials: build.credentials,
+            host: build.host,
+        };
+        let cache = EngineCache(Arc::clone(&self.engine));
+        // Until the image has its names, a removal of another must not sweep its layers.
+        let _unnamed = self.engine.hold_content().await;
+        let content = self.engine.content();
+        let built = bulkhead_builder::build(request, content, &cache, &executor, events).await?;
+        let engine = Arc::clone(&self.engine);
+        let references = build.references;
+        // Removing the context and writing the names are work for a thread that may block.
+        let named = tokio::task::spawn_blocking(move || {
+            drop(context);
+            engine.add_image(&built, &references).map(|_| built)
+        });
+        match named.await {
+            Ok(named) => named.map_err(ServiceError::Engine),
+            Err(panic) => Err(ServiceError::Engine(EngineError::internal(panic.to_string()))),
+        }
+    }
+
+    /// Where contexts are unpacked.
+    fn directory(&self) -> PathBuf {
+        self.engine.options().data.join("builds")
+    }
+}

@@ -1,0 +1,161 @@
+//! The classic builder's lines, made from a build's events: `Step 1/6 : FROM ubuntu`,
+//! ` ---> Using cache`, ` ---> Running in …`, ` ---> …`. docker-py finds the image's id in them.
+
+use std::collections::BTreeMap;
+
+use bulkhead_build_service::{Event, Vertex, Warning};
+use bulkhead_types::Digest;
+use serde_json::json;
+use tokio::sync::mpsc::Receiver;
+
+use crate::lines::Lines;
+
+/// Shows one build. A quiet one is read as well, or it would stand still.
+#[derive(Debug)]
+pub(super) struct ClassicOutput {
+    lines: Option<Lines>,
+    words: Words,
+}
+
+impl ClassicOutput {
+    pub(super) fn new(lines: Option<Lines>) -> Self {
+        Self { lines, words: Words::default() }
+    }
+
+    /// Says how little `--cache-from` can do.
+    pub(super) async fn cache_from(&self, images: &[String]) {
+        for image in images {
+            self.stream(format!(
+                "[Warning] cache-from {image}: of an image that was not built on this machine no \
+                 step is used again\n"
+            ))
+            .await;
+        }
+    }
+
+    /// Returns when the build has told its last event.
+    pub(super) async fn show(&mut self, mut events: Receiver<Event>) {
+        while let Some(event) = events.recv().await {
+            if let Event::Progress { progress, .. } = event {
+                if let Some(lines) = &self.lines {
+                    lines.progress(progress);
+                }
+                continue;
+            }
+            if let Some(text) = self.words.of(event) {
+                self.stream(text).await;
+            }
+        }
+    }
+
+    async fn stream(&self, text: String) {
+        if let Some(lines) = &self.lines {
+            lines.send_when_read(json!({ "stream": text })).await;
+        }
+    }
+}
+
+/// Where a build has come to, which its lines count.
+#[derive(Debug, Default)]
+struct Words {
+    names: BTreeMap<Digest, Name>,
+    step: usize,
+    steps: usize,
+}
+
+/// How an operation is announced.
+#[derive(Debug)]
+enum Name {
+    /// With a number.
+    Step(String),
+    Trigger(String),
+}
+
+impl Words {
+    /// `None`: nothing that this protocol shows.
+    fn of(&mut self, event: Event) -> Option<String> {
+        Some(match event {
+            Event::Planned(vertices) => {
+                self.steps = vertices.len();
+                self.know(vertices, Name::Step);
+                return None;
+            }
+            Event::Triggered(vertices) => {
+                let plural = if vertices.len() == 1 { "" } else { "s" };
+                let text = format!("# Executing {} build trigger{plural}\n", vertices.len());
+                self.know(vertices, Name::Trigger);
+                text
+            }
+            Event::Started(vertex) => match self.names.get(&vertex)? {
+                Name::Step(name) => {
+                    self.step += 1;
+                    format!("Step {}/{} : {name}\n", self.step, self.steps)
+                }
+                Name::Trigger(name) => format!("{name}\n"),
+            },
+            Event::Running { container, .. } => format!(" ---> Running in {}\n", container.short()),
+            Event::CacheHit(_) => " ---> Using cache\n".to_owned(),
+            Event::Log { text, .. } => text,
+            Event::Completed { image, .. } => format!(" ---> {}\n", image.short()),
+            Event::Warning(Warning::Dockerfile(text)) => format!("[WARNING]: {text}\n"),
+            Event::Warning(Warning::UnusedArguments(names)) => {
+                let names = names.join(" ");
+                format!("[Warning] One or more build-args [{names}] were not consumed\n")
+            }
+            Event::Progress { .. } => return None,
+        })
+    }
+
+    fn know(&mut self, vertices: Vec<Vertex>, name: impl Fn(String) -> Name) {
+        self.names.extend(vertices.into_iter().map(|vertex| (vertex.digest, name(vertex.name))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_reads_as_the_classic_builders() {
+        let vertex = |name: &str| Vertex {
+            digest: Digest::of(name.as_bytes()),
+            name: name.to_owned(),
+            inputs: Vec::new(),
+        };
+        let digest = |name: &str| Digest::of(name.as_bytes());
+        let events = [
+            Event::Warning(Warning::Dockerfile("an empty line".to_owned())),
+            Event::Planned(vec![vertex("FROM a"), vertex("RUN b"), vertex("COPY c /")]),
+            Event::Started(digest("FROM a")),
+            Event::Completed { vertex: digest("FROM a"), image: digest("image") },
+            Event::Triggered(vec![vertex("USER d")]),
+            Event::Started(digest("USER d")),
+            Event::Completed { vertex: digest("USER d"), image: digest("1") },
+            Event::Started(digest("RUN b")),
+            Event::Running { vertex: digest("RUN b"), container: digest("key") },
+            Event::Log { vertex: digest("RUN b"), text: "half a ".to_owned() },
+            Event::Log { vertex: digest("RUN b"), text: "line\n".to_owned() },
+            Event::Completed { vertex: digest("RUN b"), image: digest("2") },
+            Event::Started(digest("COPY c /")),
+            Event::CacheHit(digest("COPY c /")),
+            Event::Completed { vertex: digest("COPY c /"), image: digest("3") },
+            Event::Warning(Warning::UnusedArguments(vec!["X".to_owned(), "Y".to_owned()])),
+        ];
+        let mut words = Words::default();
+        let text: String = events.into_iter().filter_map(|event| words.of(event)).collect();
+        let short = |name: &str| digest(name).short();
+        let want = format!(
+            "[WARNING]: an empty line\n\
+             Step 1/3 : FROM a\n ---> {}\n# Executing 1 build trigger\nUSER d\n ---> {}\n\
+             Step 2/3 : RUN b\n ---> Running in {}\nhalf a line\n ---> {}\n\
+             Step 3/3 : COPY c /\n ---> Using cache\n ---> {}\n\
+             [Warning] One or more build-args [X Y] were not consumed\n",
+            short("image"),
+            short("1"),
+            short("key"),
+            short("2"),
+            short("3"),
+        );
+        assert_eq!(text, want);
+    }
+}
