@@ -12,6 +12,7 @@ use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bulkhead_engine::{Container, Image, RemovedImage};
+use bulkhead_types::glob::{Dialect, Glob};
 use bulkhead_types::{Reference, Timestamp};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -70,6 +71,7 @@ async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>>
     };
     let (before, since) = (created_of("before")?, created_of("since")?);
     let until = filters.until()?;
+    let patterns = reference_patterns(&filters)?;
     let containers = api.engine.containers();
     let shown = api.engine.images().into_iter().filter(|image| {
         let made = created(image);
@@ -78,9 +80,10 @@ async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>>
             && before.is_none_or(|before| made < Some(before))
             && since.is_none_or(|since| made > Some(since))
             && until.is_none_or(|until| made < Some(until))
-            && filters.any("reference", |pattern| {
-                image.tags.iter().chain(&image.digests).any(|tag| is_reference(pattern, tag))
-            })
+            && (patterns.is_empty()
+                || patterns.iter().any(|pattern| {
+                    image.tags.iter().chain(&image.digests).any(|tag| is_reference(pattern, tag))
+                }))
     });
     let mut shown: Vec<Image> = shown.collect();
     shown.sort_by_key(|image| std::cmp::Reverse(created(image)));
@@ -88,23 +91,21 @@ async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>>
 }
 
 /// Whether a `reference` filter means this name: with or without the tag, `*` within a component.
-fn is_reference(pattern: &str, reference: &Reference) -> bool {
+fn is_reference(pattern: &Glob, reference: &Reference) -> bool {
     let names = [reference.familiar(), reference.familiar_name(), reference.to_string()];
-    names.iter().any(|name| glob(pattern.as_bytes(), name.as_bytes()))
+    names.iter().any(|name| pattern.matches(name))
 }
 
-/// Go's path.Match without character classes: `*` and `?` do not cross a slash.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern.split_first(), text.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), _) => {
-            glob(rest, text)
-                || text.split_first().is_some_and(|(c, text)| *c != b'/' && glob(pattern, text))
-        }
-        (Some((b'?', rest)), Some((c, text))) => *c != b'/' && glob(rest, text),
-        (Some((p, rest)), Some((c, text))) => p == c && glob(rest, text),
-        _ => false,
-    }
+/// The values of a `reference` filter.
+fn reference_patterns(filters: &Filters) -> Result<Vec<Glob>, ApiError> {
+    let parse = |pattern: &String| {
+        Glob::parse(pattern, Dialect::Match).ok_or_else(|| {
+            ApiError::invalid(format!(
+                "invalid filter 'reference={pattern}': syntax error in pattern"
+            ))
+        })
+    };
+    filters.values("reference").iter().map(parse).collect()
 }
 
 fn created(image: &Image) -> Option<Timestamp> {
@@ -293,9 +294,24 @@ mod tests {
             ("127.0.0.1:5000/*", false),
             ("*/*/web:?", true),
             ("web", false),
+            ("127.0.0.1:5000/team/[v-x]eb", true),
         ] {
-            assert_eq!(is_reference(pattern, &reference), found, "{pattern}");
+            let pattern = Glob::parse(pattern, Dialect::Match).expect(pattern);
+            assert_eq!(is_reference(&pattern, &reference), found, "{pattern:?}");
         }
+        let wrong = Filters::parse(r#"{"reference":["[a"]}"#, &["reference"]).expect("filters");
+        let error = reference_patterns(&wrong).expect_err("an open bracket");
+        assert!(error.message.contains("reference=[a"), "{}", error.message);
+    }
+
+    #[test]
+    fn patterns_of_many_stars_are_matched_at_once() {
+        // Backtracking would take a time that doubles with every star.
+        let name: Reference = "a".repeat(120).parse().expect("a reference");
+        let pattern = Glob::parse(&"a*".repeat(60), Dialect::Match);
+        let never = Glob::parse(&("a*".repeat(60) + "b"), Dialect::Match).expect("a pattern");
+        assert!(is_reference(&pattern.expect("a pattern"), &name));
+        assert!(!is_reference(&never, &name));
     }
 
     #[test]
