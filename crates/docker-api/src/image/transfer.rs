@@ -114,9 +114,7 @@ async fn import(api: Api, query: Query, request: Request) -> Answer<Response> {
         repository => vec![named(repository, query.text("tag"))?],
     };
     let mut config = image::Config::default();
-    for change in query.all("changes") {
-        changes::apply(&mut config, change)?;
-    }
+    changes::apply(&mut config, query.all("changes"))?;
     let message = match query.text("message") {
         "" => "Imported from -".to_owned(),
         message => message.to_owned(),
