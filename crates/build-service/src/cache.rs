@@ -1,24 +1,34 @@
 //! The engine's build cache as the builder's.
 
-use std::sync::Arc;
+use std::pin::Pin;
 
 use bulkhead_builder::{Cache, CachedStep};
-use bulkhead_engine::Engine;
+use bulkhead_engine::BuildCache;
 use bulkhead_types::Digest;
 
 #[derive(Debug)]
-pub(crate) struct EngineCache(pub(crate) Arc<Engine>);
+pub(crate) struct EngineCache(pub(crate) BuildCache);
 
 impl Cache for EngineCache {
     fn find(&self, key: Digest) -> Option<CachedStep> {
-        // An entry that an older version wrote differently is no entry.
-        serde_json::from_slice(&self.0.cached_step(key)?).ok()
+        let step = self.0.lookup(key)?;
+        Some(CachedStep { layer: step.layer, created: step.created })
     }
 
-    fn remember(&self, key: Digest, step: &CachedStep, _description: &str) {
-        match serde_json::to_vec(step) {
-            Ok(bytes) => self.0.remember_step(key, bytes),
-            Err(error) => tracing::warn!("a build step is not cached: {error}"),
-        }
+    fn remember<'a>(
+        &'a self,
+        key: Digest,
+        step: CachedStep,
+        description: String,
+        parent: Option<Digest>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        let CachedStep { layer, created } = step;
+        let step = bulkhead_engine::CachedStep { layer, created, description, parent };
+        Box::pin(async move {
+            if let Err(error) = self.0.store(key, step).await {
+                // The build is right all the same, only slower the next time.
+                tracing::warn!(%error, "remember a build step");
+            }
+        })
     }
 }

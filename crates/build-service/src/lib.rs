@@ -9,8 +9,10 @@
 mod cache;
 mod context;
 mod executor;
+mod prune;
 mod service;
 
 pub use bulkhead_builder::{BuildError, Event, Events, Vertex, Warning};
 pub use context::{ContextDirectory, ContextError};
+pub use prune::PruneOptions;
 pub use service::{Build, BuildService, ServiceError};

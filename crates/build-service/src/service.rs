@@ -1,17 +1,18 @@
 //! One build from its context to a named image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bulkhead_builder::{BuildError, BuildRequest, Events};
-use bulkhead_engine::{Engine, EngineError, HostConfig};
+use bulkhead_engine::{Engine, EngineError, HostConfig, PrunedCache};
 use bulkhead_image::{Credentials, StoredImage};
-use bulkhead_types::Reference;
+use bulkhead_types::{Digest, Reference};
 
 use crate::cache::EngineCache;
 use crate::context::{self, ContextDirectory, ContextError};
 use crate::executor::EngineExecutor;
+use crate::prune::{self, PruneOptions};
 
 /// What a front end was asked to build.
 #[derive(Debug, Default)]
@@ -93,22 +94,33 @@ impl BuildService {
             credentials: build.credentials,
             host: build.host,
         };
-        let cache = EngineCache(Arc::clone(&self.engine));
+        let cache = EngineCache(self.engine.build_cache());
         // Until the image has its names, a removal of another must not sweep its layers.
         let _unnamed = self.engine.hold_content().await;
         let content = self.engine.content();
         let built = bulkhead_builder::build(request, content, &cache, &executor, events).await?;
-        let engine = Arc::clone(&self.engine);
-        let references = build.references;
-        // Removing the context and writing the names are work for a thread that may block.
-        let named = tokio::task::spawn_blocking(move || {
-            drop(context);
-            engine.add_image(&built, &references).map(|_| built)
-        });
-        match named.await {
-            Ok(named) => named.map_err(ServiceError::Engine),
-            Err(panic) => Err(ServiceError::Engine(EngineError::internal(panic.to_string()))),
-        }
+        // Removing the context is work for a thread that may block.
+        tokio::task::spawn_blocking(move || drop(context));
+        let named = self.engine.add_image(built.clone(), build.references).await;
+        named.map(|_| built).map_err(ServiceError::Engine)
+    }
+
+    /// Removes steps from the build cache, and the layers that nothing else stands on.
+    pub async fn prune(&self, options: PruneOptions) -> Result<PrunedCache, EngineError> {
+        let cache = self.engine.build_cache();
+        let entries = cache.list().await?;
+        let free = match rustix::fs::statvfs(&self.engine.options().data) {
+            Ok(disk) => disk.f_bavail.saturating_mul(disk.f_frsize),
+            Err(errno) if options.min_free != 0 => {
+                return Err(EngineError::internal(format!(
+                    "the free space of the data directory is not known: {errno}"
+                )));
+            }
+            Err(_) => 0,
+        };
+        let chosen: BTreeSet<Digest> =
+            prune::choose(&entries, &options, free).into_iter().collect();
+        cache.prune(move |entry| chosen.contains(&entry.key)).await
     }
 
     /// Where contexts are unpacked.

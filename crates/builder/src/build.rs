@@ -282,7 +282,7 @@ impl<E: Executor> Build<'_, E> {
         if cached {
             self.events.send(Event::CacheHit(vertex.digest)).await;
         } else {
-            self.cache.remember(key, &step, &created_by);
+            self.cache.remember(key, step.clone(), created_by.clone(), state.step).await;
         }
         state.record(created_by, &step, key);
     }

@@ -1,21 +1,30 @@
 //! What steps made, by a key over everything that they depend on.
 
+use std::pin::Pin;
+
 use bulkhead_image::Content;
 use bulkhead_types::{Digest, Hasher, image};
 
 /// Remembers which layer a step made, by a key over everything that the step depends on.
 pub trait Cache: Send + Sync {
     fn find(&self, key: Digest) -> Option<CachedStep>;
-    /// `description` is the step's line in the history, for people who list the cache.
-    fn remember(&self, key: Digest, step: &CachedStep, description: &str);
+    /// `description` is the step's line in the history and `parent` the key of the step below it,
+    /// for people who list the cache.
+    fn remember<'a>(
+        &'a self,
+        key: Digest,
+        step: CachedStep,
+        description: String,
+        parent: Option<Digest>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 }
 
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+/// What a step came to.
+#[derive(Debug, Clone)]
 pub struct CachedStep {
     /// `None`: the step changed no file.
     pub layer: Option<(image::Descriptor, Digest)>,
     /// When the step was done (RFC 3339): a build that is cached as a whole gives the same image.
-    #[serde(default)]
     pub created: String,
 }
 

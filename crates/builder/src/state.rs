@@ -19,6 +19,8 @@ pub(crate) struct State {
     pub(crate) layers: Vec<Descriptor>,
     /// Names everything that the stage came from and went through.
     pub(crate) chain: Digest,
+    /// The key of the last step in the cache.
+    pub(crate) step: Option<Digest>,
     /// Values of the ARG instructions so far; ENV of the same name hides one.
     pub(crate) arguments: BTreeMap<String, String>,
     /// Names of all ARG instructions so far, those of the stages below included.
@@ -48,6 +50,7 @@ impl State {
             },
             layers: Vec::new(),
             chain: cache::key(["scratch"]),
+            step: None,
             arguments: BTreeMap::new(),
             declared: BTreeSet::new(),
             has_own_command: false,
@@ -131,6 +134,7 @@ impl State {
     /// Notes a step that is done.
     pub(crate) fn record(&mut self, created_by: String, step: &CachedStep, key: Digest) {
         self.base = None;
+        self.step = Some(key);
         self.weight += created_by.len();
         let layer = step.layer.as_ref();
         let diff_id = layer.map(|(_, diff_id)| diff_id.hex()).unwrap_or_default();

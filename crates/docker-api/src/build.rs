@@ -1,5 +1,6 @@
 //! `POST /build`: the classic builder's protocol over Bulkhead's own Dockerfile frontend.
 
+pub(crate) mod cache;
 mod classic;
 mod fields;
 
@@ -12,7 +13,7 @@ use axum::response::Response;
 use axum::routing::post;
 use bulkhead_build_service::{BuildError, BuildService, ContextError, Events, ServiceError};
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::Api;
 use crate::auth;
@@ -28,7 +29,7 @@ use fields::BuildQuery;
 pub(crate) fn routes() -> Router<Api> {
     Router::new()
         .route("/build", post(build))
-        .route("/build/prune", post(prune))
+        .route("/build/prune", post(cache::prune))
         .route("/build/cancel", post(cancel))
 }
 
@@ -137,9 +138,4 @@ async fn cancel() -> ApiError {
         "cancelling a build by its id is BuildKit's and not supported: close the connection of \
          POST /build, which ends the build",
     )
-}
-
-/// Steps that are cached hold layers of images that are there anyway, so there is nothing to free.
-async fn prune() -> axum::Json<Value> {
-    axum::Json(json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }))
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::Api;
 use crate::error::{Answer, ApiError};
 use crate::request::Query;
-use crate::{container, events, image, version, volume};
+use crate::{build, container, events, image, version, volume};
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new()
@@ -204,7 +204,7 @@ async fn disk_usage(State(api): State<Api>, query: Query) -> Answer<axum::Json<V
         answer["Volumes"] = rows.into();
     }
     if wanted("build-cache") {
-        answer["BuildCache"] = json!([]);
+        answer["BuildCache"] = build::cache::views(&api.engine.build_cache().list().await?).into();
     }
     Ok(axum::Json(answer))
 }

@@ -344,26 +344,12 @@ pub async fn build_steps_become_layers(rig: &mut Rig) {
         network: StepNetwork::OfBuild,
         layers: layers.clone(),
     };
-    let run = async |step| {
-        let (sender, mut receiver) = tokio::sync::mpsc::channel::<String>(1);
-        let collect = async {
-            let mut output = String::new();
-            while let Some(text) = receiver.recv().await {
-                output += &text;
-            }
-            output
-        };
-        let run = rig.engine.run_step(step, HostConfig::default(), sender);
-        let (ran, output) = tokio::join!(run, collect);
-        let (code, layer) = ran.unwrap();
-        (code, layer, output)
-    };
-    let (code, layer, output) = run(step("echo building; echo $V > made; id -u")).await;
+    let (code, layer, output) = rig.step(step("echo building; echo $V > made; id -u")).await;
     assert_eq!((code, &*output), (0, "building\n0\n"));
     let layer = layer.expect("it changed something");
     let mut more = step("cat /work/dir/made; stat -c %u /work/dir/made; exit 9");
     more.layers.push(layer.diff_id);
-    let (code, none, output) = run(more).await;
+    let (code, none, output) = rig.step(more).await;
     assert_eq!((code, none.is_none(), &*output), (9, true, "1\n0\n"));
     wait_for(|| rig.engine.info().containers == 0).await;
     assert!(rig.engine.containers().is_empty());

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use bulkhead_engine::Step;
+use bulkhead_types::{BuildStep, StepNetwork};
 
 use crate::containers::exec;
 use crate::rig::{Rig, read_output};
@@ -63,25 +63,20 @@ pub async fn large_ids_are_a_containers_own(rig: &mut Rig) {
     assert_eq!(read_output(socket, false).await, "262143\n");
 
     // an image's own users come with it
-    let step = |layers: Vec<_>, user: &str, script: &str| Step {
+    let step = |layers: Vec<_>, user: &str, script: &str| BuildStep {
         arguments: ["/bin/sh", "-c", script].map(str::to_owned).into(),
         environment: vec!["PATH=/bin".into()],
         working_directory: "/".into(),
         user: user.into(),
-        network: "none".into(),
-        extra_hosts: vec![],
+        network: StepNetwork::None,
         layers,
     };
     let mut layers = rig.engine.image("busybox").unwrap().config.rootfs.diff_ids;
     let script = "touch /theirs && busybox chown 1000640000:200000 /theirs";
-    let (code, layer) =
-        rig.engine.run_step(step(layers.clone(), "0:1000640000", script), &|_| {}).await.unwrap();
+    let (code, layer, _) = rig.step(step(layers.clone(), "0:1000640000", script)).await;
     assert_eq!(code, 0);
     layers.push(layer.unwrap().diff_id);
-    let said = std::sync::Mutex::new(String::new());
-    let tell = |text: &str| said.lock().unwrap().push_str(text);
-    let (code, _) =
-        rig.engine.run_step(step(layers, "", "stat -c %u:%g /theirs"), &tell).await.unwrap();
-    assert_eq!((code, said.into_inner().unwrap().trim()), (0, "1000640000:200000"));
+    let (code, _, output) = rig.step(step(layers, "", "stat -c %u:%g /theirs")).await;
+    assert_eq!((code, output.trim()), (0, "1000640000:200000"));
     rig.done().await;
 }

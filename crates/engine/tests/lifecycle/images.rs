@@ -1,6 +1,7 @@
 //! Images and the build cache, and the content that they stand on.
 
-use bulkhead_engine::{CachedStep, RemovedImage, Step};
+use bulkhead_engine::{CachedStep, RemovedImage};
+use bulkhead_types::{BuildStep, StepNetwork};
 
 use crate::rig::Rig;
 
@@ -31,13 +32,12 @@ pub async fn one_whose_content_is_missing_is_listed(rig: &mut Rig) {
 pub async fn a_pruned_build_cache_frees_its_layers(rig: &mut Rig) {
     let image = rig.engine.image("busybox").unwrap();
     let base = image.config.rootfs.diff_ids.clone();
-    let step = Step {
+    let step = BuildStep {
         arguments: vec!["sh".into(), "-c".into(), "echo text > /made".into()],
         environment: vec!["PATH=/bin".into()],
         working_directory: "/".into(),
         user: String::new(),
-        network: String::new(),
-        extra_hosts: Vec::new(),
+        network: StepNetwork::OfBuild,
         layers: base.clone(),
     };
     let key = |text: &str| bulkhead_types::Digest::of(text.as_bytes());
@@ -52,7 +52,7 @@ pub async fn a_pruned_build_cache_frees_its_layers(rig: &mut Rig) {
     let manifest = content.manifest(image.id).unwrap();
     let (diff_id, blob) = {
         let _unnamed = rig.engine.hold_content().await;
-        let (_, layer) = rig.engine.run_step(step, &|_: &str| {}).await.unwrap();
+        let (_, layer, _) = rig.step(step).await;
         let layer = layer.expect("it changed something");
         let made = (layer.diff_id, layer.descriptor.digest);
         cache.store(key("run"), step_of(Some((layer.descriptor, made.0)))).await.unwrap();

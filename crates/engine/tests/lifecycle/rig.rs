@@ -10,7 +10,8 @@ use bulkhead_engine::{
     Container, ContainerConfig, CreateContainer, Engine, HostConfig, LogQuery, Options, Streams,
     WaitCondition,
 };
-use bulkhead_types::image;
+use bulkhead_image::Layer;
+use bulkhead_types::{BuildStep, image};
 use rustix::thread::UnshareFlags;
 
 pub type Running = Pin<Box<dyn Future<Output = bool>>>;
@@ -182,6 +183,22 @@ impl Rig {
         let output = read_output(socket, container.config.tty).await;
         let code = ended.await.expect("ended");
         (code, output)
+    }
+
+    /// Runs a step of a build to its end: (exit code, what it changed, what came out).
+    pub async fn step(&self, step: BuildStep) -> (u8, Option<Layer>, String) {
+        let (sender, mut receiver) = tokio::sync::mpsc::channel::<String>(1);
+        let collect = async {
+            let mut output = String::new();
+            while let Some(text) = receiver.recv().await {
+                output += &text;
+            }
+            output
+        };
+        let run = self.engine.run_step(step, HostConfig::default(), sender);
+        let (ran, output) = tokio::join!(run, collect);
+        let (code, layer) = ran.expect("ran");
+        (code, layer, output)
     }
 
     pub async fn log(&self, name: &str, query: LogQuery) -> String {

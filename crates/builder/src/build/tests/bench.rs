@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use bulkhead_image::{Content, Layer, StoredImage};
@@ -222,8 +223,15 @@ impl Cache for Steps {
         self.0.lock().expect("no panic").get(&key).cloned()
     }
 
-    fn remember(&self, key: Digest, step: &CachedStep, _description: &str) {
-        self.0.lock().expect("no panic").insert(key, step.clone());
+    fn remember<'a>(
+        &'a self,
+        key: Digest,
+        step: CachedStep,
+        _description: String,
+        _parent: Option<Digest>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        self.0.lock().expect("no panic").insert(key, step);
+        Box::pin(std::future::ready(()))
     }
 }
 
