@@ -4,7 +4,8 @@
 //! the AWS API's own, so that the API edge and the console show one and the same thing. Decisions
 //! are pure functions (validation, placement, the task's state machine, a container definition's
 //! Docker form); `Control` applies them in transactions that compare first, so several schedulers may
-//! work on one store without booking a port twice.
+//! work on one store without booking a port twice. Which agents are connected, and that something has
+//! changed, is known to one process alone.
 #![forbid(unsafe_code)]
 
 mod arn;

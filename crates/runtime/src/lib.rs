@@ -2,7 +2,8 @@
 //!
 //! [`ContainerSpec`] and [`ProcessSpec`] say what is wanted, [`Plan`] is the same as a list of
 //! kernel steps: plain bytes plus file descriptors that a child walks after `clone3`, without
-//! allocating, locking or logging. The warden is the one that forks.
+//! locks or logs. It allocates only to read `/etc/passwd`, to make mount points and to run hooks, and its
+//! parents, the warden and the commands of the OCI runtime, have one thread.
 #![forbid(unsafe_code)]
 
 pub mod capabilities;

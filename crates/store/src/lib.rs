@@ -1,7 +1,7 @@
 //! The truth on disk: one trait shaped like etcd's data model, embedded (redb) for one machine.
 //!
 //! Keys are byte strings in order, values are bytes with the revision that wrote them, changes
-//! happen in transactions that compare first, and a watch continues from a revision.
+//! happen in transactions that compare first, and a watch tells of those that happen from then on.
 #![forbid(unsafe_code)]
 
 mod disk;
