@@ -12,7 +12,7 @@ use crate::target;
 
 /// Lowest first; crates of one layer do not know each other, but for those named in [`BESIDE`].
 const LAYERS: &[&[&str]] = &[
-    &["sys", "types", "failpoint"],
+    &["sys", "types", "docker-types", "failpoint"],
     &["runtime", "network", "image", "store"],
     &["warden", "oci", "builder", "ecs", "registry"],
     &["engine"],

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use bulkhead_aws_api::acs::{PayloadContainer, PayloadTask};
-use serde_json::{Map, Value, json};
+use bulkhead_docker_types::{ContainerCreate, Empty, HostConfig, PortBinding, Words};
+use serde_json::{Map, Value};
 
 /// The body of `POST /containers/create`. `names` has the Docker names of the task's containers.
 ///
@@ -14,28 +15,27 @@ pub(crate) fn body(
     container: &PayloadContainer,
     names: &BTreeMap<String, String>,
 ) -> Result<Value, serde_json::Error> {
-    let environment: Vec<String> = container
-        .environment
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .chain([format!("AWS_EXECUTION_ENV=AWS_ECS_{}", task.launch_type)])
-        .collect();
-    let mut body = json!({"Image": container.image, "Env": environment});
-    if let Some(command) = &container.command {
-        body["Cmd"] = json!(command);
-    }
-    if let Some(entry_point) = &container.entry_point {
-        body["Entrypoint"] = json!(entry_point);
-    }
-    let exposed: Map<String, Value> = ports(container).map(|(port, _)| (port, json!({}))).collect();
-    body["ExposedPorts"] = Value::Object(exposed);
-    body["HostConfig"] = host_config(task, container, names);
+    let own = ContainerCreate {
+        image: container.image.clone(),
+        env: container
+            .environment
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .chain([format!("AWS_EXECUTION_ENV=AWS_ECS_{}", task.launch_type)])
+            .collect(),
+        cmd: container.command.clone().map(Words),
+        entrypoint: container.entry_point.clone().map(Words),
+        exposed_ports: ports(container).map(|(port, _)| (port, Some(Empty {}))).collect(),
+        host_config: host_config(task, container, names),
+        ..ContainerCreate::default()
+    };
+    let mut body = serde_json::to_value(own)?;
     lay_over(&mut body, text_object(&container.docker_config.config)?);
     lay_over(&mut body["HostConfig"], text_object(&container.docker_config.host_config)?);
     // the agent's labels win: it finds its containers by them
     let mut labels = body["Labels"].as_object().cloned().unwrap_or_default();
     for (name, value) in labels_of(task, container) {
-        labels.insert(name.into(), json!(value));
+        labels.insert(name.into(), Value::from(value));
     }
     body["Labels"] = Value::Object(labels);
     Ok(body)
@@ -64,7 +64,7 @@ fn host_config(
     task: &PayloadTask,
     container: &PayloadContainer,
     names: &BTreeMap<String, String>,
-) -> Value {
+) -> HostConfig {
     let docker_name = |name: &str| names.get(name).cloned().unwrap_or_else(|| name.to_owned());
     let links: Vec<String> = container
         .links
@@ -82,27 +82,24 @@ fn host_config(
             format!("{}{mode}", docker_name(&from.source_container))
         })
         .collect();
-    let mut config = json!({
-        "CpuShares": cpu_shares(container.cpu),
-        "Binds": binds(task, container),
-        "Links": links,
-        "VolumesFrom": volumes_from,
-    });
+    let mut config = HostConfig {
+        cpu_shares: cpu_shares(container.cpu),
+        binds: binds(task, container),
+        links,
+        volumes_from,
+        ..HostConfig::default()
+    };
     if container.memory > 0 {
-        config["Memory"] = json!(container.memory.max(MINIMUM_MEMORY) << 20);
+        config.memory = container.memory.max(MINIMUM_MEMORY) << 20;
     }
     if task.network_mode == "bridge" || task.network_mode.is_empty() {
-        let bindings: Map<String, Value> =
-            ports(container).fold(Map::new(), |mut all, (port, host)| {
-                // port 0 asks for a free one; Docker spells that as an empty text
-                let host = if host == 0 { String::new() } else { host.to_string() };
-                let list = all.entry(port).or_insert_with(|| json!([]));
-                if let Some(list) = list.as_array_mut() {
-                    list.push(json!({"HostPort": host}));
-                }
-                all
-            });
-        config["PortBindings"] = Value::Object(bindings);
+        for (port, host) in ports(container) {
+            // port 0 asks for a free one; Docker spells that as an empty text
+            let host_port = if host == 0 { String::new() } else { host.to_string() };
+            let bindings = config.port_bindings.entry(port).or_default();
+            let binding = PortBinding { host_port, ..PortBinding::default() };
+            bindings.get_or_insert_default().push(binding);
+        }
     }
     config
 }
@@ -174,6 +171,8 @@ const MINIMUM_MEMORY: i64 = 6;
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -212,8 +211,11 @@ mod tests {
                 "HostConfig": {
                     "CpuShares": 256, "Memory": 256 << 20, "NetworkMode": "bridge",
                     "Binds": ["ecs-SecurityApp-1-v-0a:/v", "/srv:/h:ro"],
-                    "Links": ["ecs-app-1:application-container"], "VolumesFrom": [],
-                    "PortBindings": {"80/tcp": [{"HostPort": "80"}], "53/udp": [{"HostPort": ""}]},
+                    "Links": ["ecs-app-1:application-container"],
+                    "PortBindings": {
+                        "80/tcp": [{"HostIp": "", "HostPort": "80"}],
+                        "53/udp": [{"HostIp": "", "HostPort": ""}],
+                    },
                 },
             })
         );

@@ -15,6 +15,7 @@ use bollard::query_parameters::{
     StopContainerOptions,
 };
 use bollard::{ClientVersion, Docker};
+use bulkhead_types::Port;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use serde_json::Value;
 
@@ -192,14 +193,13 @@ fn read(inspected: ContainerInspectResponse) -> Option<(String, Found)> {
     };
     let mut bindings = Vec::new();
     for (port, hosts) in inspected.network_settings.and_then(|net| net.ports).unwrap_or_default() {
-        let (number, protocol) = port.split_once('/').unwrap_or((&port, "tcp"));
-        let Ok(number) = number.parse() else { continue };
+        let Ok(port) = port.parse::<Port>() else { continue };
         for host in hosts.into_iter().flatten() {
             let Some(outside) = host.host_port.and_then(|port| port.parse().ok()) else { continue };
             let address = host.host_ip.filter(|ip| !ip.is_empty());
             bindings.push((
-                number,
-                protocol.to_owned(),
+                port.number(),
+                port.protocol().to_string(),
                 address.unwrap_or_else(|| "0.0.0.0".into()),
                 outside,
             ));

@@ -76,7 +76,7 @@ impl BuildService {
         context: ContextDirectory,
         events: &Events,
     ) -> Result<StoredImage, ServiceError> {
-        let network = Some(build.host.network_mode.clone());
+        let network = Some(build.host.network_mode.to_string());
         let request = BuildRequest {
             context: context.open()?,
             scratch: context.scratch()?,
@@ -86,7 +86,7 @@ impl BuildService {
             target: build.target,
             no_cache: build.no_cache,
             pull: build.pull,
-            network: network.filter(|mode| !matches!(mode.as_str(), "" | "default")),
+            network: network.filter(|mode| mode != "bridge"),
             contexts: build.contexts,
         };
         let executor = EngineExecutor {

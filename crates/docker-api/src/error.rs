@@ -21,6 +21,11 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
+    /// A value that its own type refuses.
+    pub(crate) fn invalid_value(error: impl std::fmt::Display) -> Self {
+        Self::invalid(error.to_string())
+    }
+
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, message)
     }

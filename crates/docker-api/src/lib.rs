@@ -15,6 +15,7 @@ mod detach;
 mod error;
 mod events;
 mod extension;
+mod fields;
 mod filters;
 mod hijack;
 mod image;

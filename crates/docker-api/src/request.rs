@@ -10,11 +10,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::ApiError;
+use crate::fields::Operation;
+use crate::version::{ApiVersion, MAXIMUM};
 
 /// The largest JSON body that is read; a create request with thousands of labels stays far below.
 const LIMIT: usize = 4 << 20;
 
-/// A JSON body. `null` means the same as a member that is missing, as Go's decoder has it.
+/// A JSON body, of which the operation knows every member that says something.
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
@@ -22,6 +24,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let operation = Operation::of(request.method(), request.uri().path());
+        let version = request.extensions().get().copied().unwrap_or(MAXIMUM);
         let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_owned();
         let bytes = axum::body::to_bytes(request.into_body(), LIMIT).await.map_err(|error| {
@@ -35,30 +39,26 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
                 "unsupported Content-Type header ({kind}): must be 'application/json'"
             )));
         }
-        let value = serde_json::from_slice(&bytes).map_err(|error| invalid_json(&error))?;
+        let mut value = serde_json::from_slice(&bytes).map_err(|error| invalid_json(&error))?;
+        if let Some(operation) = operation {
+            operation.check_body(version, &mut value)?;
+        }
+        // What clients send that have nothing to say.
+        if value.is_null() {
+            let nothing = || decode(Value::Object(Default::default()));
+            return decode(Value::Null).or_else(|_| nothing()).map(Self);
+        }
         decode(value).map(Self)
     }
 }
 
-/// Turns a document into a type, nulls left out.
-pub(crate) fn decode<T: DeserializeOwned>(mut value: Value) -> Result<T, ApiError> {
-    remove_nulls(&mut value);
+/// Turns a document into a type.
+pub(crate) fn decode<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
     serde_json::from_value(value).map_err(|error| invalid_json(&error))
 }
 
 fn invalid_json(error: &serde_json::Error) -> ApiError {
     ApiError::invalid(format!("invalid JSON: {error}"))
-}
-
-fn remove_nulls(value: &mut Value) {
-    match value {
-        Value::Object(members) => {
-            members.retain(|_, member| !member.is_null());
-            members.values_mut().for_each(remove_nulls);
-        }
-        Value::Array(elements) => elements.iter_mut().for_each(remove_nulls),
-        _ => {}
-    }
 }
 
 /// The parameters after the `?`, each with all the values it was given.
@@ -69,11 +69,29 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        Self::parse(parts.uri.query().unwrap_or_default())
+        let query = Self::parse(parts.uri.query().unwrap_or_default())?;
+        let version = parts.extensions.get().copied().unwrap_or(MAXIMUM);
+        query.check(&parts.method, parts.uri.path(), version)?;
+        Ok(query)
     }
 }
 
 impl Query {
+    /// Refuses what the operation does not do.
+    pub(crate) fn check(
+        &self,
+        method: &http::Method,
+        path: &str,
+        version: ApiVersion,
+    ) -> Result<(), ApiError> {
+        let Some(operation) = Operation::of(method, path) else { return Ok(()) };
+        let all = self.0.iter();
+        let pairs = all.flat_map(|(name, values)| {
+            values.iter().map(move |value| (name.as_str(), value.as_str()))
+        });
+        operation.check_query(version, pairs)
+    }
+
     pub(crate) fn parse(text: &str) -> Result<Self, ApiError> {
         let pairs: Vec<(String, String)> = serde_urlencoded_pairs(text)?;
         let mut values: HashMap<String, Vec<String>> = HashMap::new();

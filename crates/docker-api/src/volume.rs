@@ -1,14 +1,12 @@
 //! `/volumes`
 
-use std::collections::BTreeMap;
-
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use bulkhead_engine::{Container, Volume};
+use bulkhead_docker_types::VolumeCreate;
+use bulkhead_engine::{Container, DriverOptions, Volume};
 use http::StatusCode;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Api;
@@ -48,29 +46,16 @@ async fn inspect(State(api): State<Api>, Path(name): Path<String>) -> Answer<axu
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct CreateBody {
-    name: String,
-    driver: String,
-    driver_opts: BTreeMap<String, String>,
-    labels: BTreeMap<String, String>,
-}
-
-async fn create(State(api): State<Api>, Json(body): Json<CreateBody>) -> Answer<Response> {
+async fn create(State(api): State<Api>, Json(body): Json<VolumeCreate>) -> Answer<Response> {
     if !matches!(body.driver.as_str(), "" | "local") {
         return Err(ApiError::not_found(format!(
             "error looking up volume plugin {}: plugin {:?} not found; the only driver is local",
             body.driver, body.driver
         )));
     }
-    if !body.driver_opts.is_empty() {
-        return Err(ApiError::unsupported(
-            "options of the local volume driver are not supported; leave DriverOpts out",
-        ));
-    }
+    let options = DriverOptions::parse(body.driver_opts)?;
     let name = Some(body.name.as_str()).filter(|name| !name.is_empty());
-    let volume = api.engine.create_volume(name, body.labels).await?;
+    let volume = api.engine.create_volume(name, body.labels, options).await?;
     Ok((StatusCode::CREATED, axum::Json(view(&volume))).into_response())
 }
 
@@ -114,6 +99,10 @@ fn users(volume: &Volume, containers: &[Container]) -> usize {
 }
 
 fn view(volume: &Volume) -> Value {
+    let options = match volume.options.given() {
+        options if options.is_empty() => Value::Null,
+        options => json!(options),
+    };
     let labels = if volume.labels.is_empty() { Value::Null } else { json!(volume.labels) };
     json!({
         "CreatedAt": volume.created.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -121,7 +110,7 @@ fn view(volume: &Volume) -> Value {
         "Labels": labels,
         "Mountpoint": volume.mountpoint,
         "Name": volume.name,
-        "Options": null,
+        "Options": options,
         "Scope": "local",
     })
 }

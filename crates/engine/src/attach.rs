@@ -18,7 +18,7 @@ use crate::log_reader::{BATCH, LogReader};
 use crate::specification::{cgroup_descriptors, rlimits};
 use crate::{
     Container, CreateExec, Engine, EngineError, ExecView, LogQuery, Status, Stream, Streams,
-    image_defaults, security,
+    image_defaults,
 };
 
 impl Engine {
@@ -177,7 +177,7 @@ impl Engine {
             Some(ours)
         };
         let (config, host) = (&container.config, &container.host);
-        let security = security::parse(&host.security_opt)?;
+        let security = &host.security_opt;
         let mut environment = image_defaults::environment(config, Vec::new());
         if create.tty {
             image_defaults::replace(&mut environment, &["TERM=xterm".to_owned()]);
@@ -207,13 +207,13 @@ impl Engine {
                 seccomp: if privileged {
                     bulkhead_runtime::Seccomp::Unconfined
                 } else {
-                    security.seccomp
+                    security.seccomp.clone()
                 },
                 rlimits: rlimits(host),
                 oom_score_adj: None,
                 init: false,
                 // a privileged exec is for looking into what the container cannot
-                landlock: security.landlock.filter(|_| !create.privileged),
+                landlock: security.landlock.clone().filter(|_| !create.privileged),
             },
             cgroup_v1_procs,
             cgroup_v2,

@@ -16,8 +16,8 @@ use crate::error::io_error;
 use crate::start::Cause;
 use crate::state::{Record, Slot};
 use crate::{
-    Container, ContainerConfig, Engine, EngineError, HostConfig, NetworkPlace, Streams,
-    WaitCondition,
+    Container, ContainerConfig, Engine, EngineError, HostConfig, LogDriver, NetworkMode,
+    NetworkPlace, Streams, WaitCondition,
 };
 
 impl Engine {
@@ -83,10 +83,10 @@ impl Engine {
         let mut host = HostConfig {
             network_mode: match step.network {
                 StepNetwork::OfBuild => host.network_mode,
-                StepNetwork::None => "none".to_owned(),
-                StepNetwork::Host => "host".to_owned(),
+                StepNetwork::None => NetworkMode::None,
+                StepNetwork::Host => NetworkMode::Host,
             },
-            log_driver: "none".to_owned(),
+            log_driver: LogDriver::None,
             ..host
         };
         let config = ContainerConfig {
@@ -108,7 +108,7 @@ impl Engine {
             let users = self.users(&shares, &state, &host)?;
             let id_range = self.lease_ids(&state, users, &ids)?;
             let mode = match &shares.network {
-                Share::Private if host.network_mode == "none" => "none".to_owned(),
+                Share::Private if host.network_mode == NetworkMode::None => "none".to_owned(),
                 Share::Private => "bridge".to_owned(),
                 Share::Host => "host".to_owned(),
                 Share::Container(other) => format!("container:{other}"),

@@ -1,13 +1,24 @@
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bulkhead_network::Protocol;
-use bulkhead_types::{Digest, Id, IdMap, Name, Reference, Timestamp, image};
-use serde::{Deserialize, Serialize};
+use bulkhead_types::{Digest, Id, IdMap, Name, Port, Reference, Timestamp, image};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A request to create a container: the wire's, with every type checked and image defaults merged
-/// in by the engine.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+use crate::hosts::ExtraHost;
+use crate::links::Link;
+use crate::log_options::{LogDriver, LogOptions};
+use crate::modes::{CgroupnsMode, IpcMode, NetworkMode, PidMode, UsernsMode, UtsMode};
+use crate::mounts::{Bind, MountPoint, MountRequest, TmpfsOptions, VolumesFrom};
+use crate::restart::RestartPolicy;
+use crate::security::SecurityOptions;
+use crate::text::readable;
+use crate::ulimits::Ulimit;
+use crate::volume_mounts::DriverOptions;
+
+/// A request to create a container: read once, into types that cannot be wrong by themselves. What
+/// depends on the image, on other containers and on this host is checked by the engine.
+#[derive(Debug, Clone)]
 pub struct CreateContainer {
     /// `None` draws one (`brave_bell`).
     pub name: Option<Name>,
@@ -36,8 +47,7 @@ pub struct ContainerConfig {
     pub entrypoint: Option<Vec<String>>,
     pub working_dir: String,
     pub labels: BTreeMap<String, String>,
-    /// `80/tcp`
-    pub exposed_ports: Vec<(u16, Protocol)>,
+    pub exposed_ports: Vec<Port>,
     pub volumes: Vec<String>,
     pub stop_signal: Option<String>,
     pub stop_timeout: Option<i64>,
@@ -49,25 +59,25 @@ pub struct ContainerConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HostConfig {
-    /// `host:container[:options]` or `volume:container[:options]`
-    pub binds: Vec<String>,
+    /// `-v`
+    pub binds: Vec<Bind>,
+    /// `--mount`
     pub mounts: Vec<MountRequest>,
-    /// target → options
-    pub tmpfs: BTreeMap<String, String>,
-    /// `default`, `bridge`, `none`, `host`, `container:NAME`
-    pub network_mode: String,
-    pub pid_mode: String,
-    pub ipc_mode: String,
-    pub uts_mode: String,
-    /// `""` private by default, `host`
-    pub userns_mode: String,
-    pub cgroupns_mode: String,
+    /// `--tmpfs`: target → options
+    pub tmpfs: BTreeMap<String, TmpfsOptions>,
+    pub volumes_from: Vec<VolumesFrom>,
+    pub network_mode: NetworkMode,
+    pub pid_mode: PidMode,
+    pub ipc_mode: IpcMode,
+    pub uts_mode: UtsMode,
+    pub userns_mode: UsernsMode,
+    pub cgroupns_mode: CgroupnsMode,
     pub port_bindings: Vec<PortBinding>,
     pub publish_all_ports: bool,
-    /// `container[:alias]`
-    pub links: Vec<String>,
-    pub extra_hosts: Vec<String>,
-    pub dns: Vec<String>,
+    pub links: Vec<Link>,
+    #[serde(deserialize_with = "readable")]
+    pub extra_hosts: Vec<ExtraHost>,
+    pub dns: Vec<IpAddr>,
     pub dns_search: Vec<String>,
     pub dns_options: Vec<String>,
     pub restart_policy: RestartPolicy,
@@ -77,15 +87,18 @@ pub struct HostConfig {
     pub init: Option<bool>,
     pub cap_add: Vec<String>,
     pub cap_drop: Vec<String>,
-    pub security_opt: Vec<String>,
+    pub security_opt: SecurityOptions,
+    /// What of `/proc` and `/sys` is hidden; `None` is the usual list.
+    pub masked_paths: Option<Vec<String>>,
+    pub readonly_paths: Option<Vec<String>>,
     pub group_add: Vec<String>,
     pub sysctls: BTreeMap<String, String>,
     pub devices: Vec<DeviceRequest>,
-    pub ulimits: Vec<(String, i64, i64)>,
+    pub ulimits: Vec<Ulimit>,
     pub oom_score_adj: i64,
     pub shm_size: u64,
-    pub log_driver: String,
-    pub log_options: BTreeMap<String, String>,
+    pub log_driver: LogDriver,
+    pub log_options: LogOptions,
     /// Bytes; 0 is unlimited.
     pub memory: u64,
     pub memory_reservation: u64,
@@ -102,28 +115,8 @@ pub struct HostConfig {
     /// `None`: Bulkhead's 4,096; 0 or less: unlimited.
     pub pids_limit: Option<i64>,
     pub cgroup_parent: String,
-    /// The request's own JSON, so that inspect echoes what this type does not have.
-    pub echo: serde_json::Map<String, serde_json::Value>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MountRequest {
-    pub kind: MountType,
-    /// Host path or volume name; empty for tmpfs and anonymous volumes.
-    pub source: String,
-    pub target: String,
-    pub readonly: bool,
-    /// tmpfs: bytes, 0 for half the memory.
-    pub tmpfs_size: u64,
-    pub tmpfs_mode: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MountType {
-    Bind,
-    Volume,
-    Tmpfs,
+    /// Rows and columns of the terminal from which it was asked for; inspect repeats them.
+    pub console_size: (u16, u16),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,6 +129,16 @@ pub struct PortBinding {
     pub host_port: u16,
 }
 
+impl PortBinding {
+    /// The container's side.
+    ///
+    /// # Panics
+    /// Where it is 0, which no port that was parsed is.
+    pub fn port(&self) -> Port {
+        Port::new(self.container_port, self.protocol).expect("it was a port when it was read")
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceRequest {
     pub host: String,
@@ -143,15 +146,9 @@ pub struct DeviceRequest {
     pub permissions: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RestartPolicy {
-    /// `no`, `on-failure`, `always`, `unless-stopped`; empty is `no`.
-    pub name: String,
-    pub maximum_retries: u32,
-}
-
 /// A container as it is now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Container {
     pub id: Id,
     pub name: Name,
@@ -170,6 +167,26 @@ pub struct Container {
     pub network: NetworkPlace,
     pub mounts: Vec<MountPoint>,
     pub log_path: String,
+}
+
+impl Serialize for Container {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Container {
+    /// In records of before a mount had its own options, they stand only in the request.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut container = Self::deserialize(deserializer)?;
+        for point in &mut container.mounts {
+            let asked = crate::mount_requests::options_at(&container.host, &point.target);
+            if let Some(options) = asked.filter(|options| options.kind() == point.kind()) {
+                point.options = options;
+            }
+        }
+        Ok(container)
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,15 +229,6 @@ pub struct NetworkPlace {
     /// With the host ports that were really taken.
     pub ports: Vec<PortBinding>,
     pub sandbox_key: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MountPoint {
-    pub kind: MountType,
-    pub name: Option<String>,
-    pub source: String,
-    pub target: String,
-    pub readonly: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -356,6 +364,8 @@ pub struct Volume {
     pub mountpoint: String,
     pub labels: BTreeMap<String, String>,
     pub anonymous: bool,
+    #[serde(default)]
+    pub options: DriverOptions,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -415,5 +425,40 @@ pub(crate) mod tests {
             mounts: Vec::new(),
             log_path: String::new(),
         }
+    }
+
+    /// A record as the version before the types wrote it.
+    const OF_BEFORE: &str = include_str!("container/record-of-0.1.json");
+
+    #[test]
+    fn a_record_of_before_the_types_is_read() {
+        use crate::mounts::{MissingSource, MountOptions};
+        let container: Container = serde_json::from_str(OF_BEFORE).unwrap();
+        let host = &container.host;
+        assert_eq!(container.config.exposed_ports, ["80/tcp".parse().unwrap()]);
+        assert_eq!(host.network_mode, NetworkMode::Bridge);
+        assert_eq!(host.pid_mode, PidMode::Container("web".to_owned()));
+        assert_eq!(host.restart_policy, RestartPolicy::OnFailure { maximum_retries: 3 });
+        assert_eq!(host.log_driver, LogDriver::JsonFile);
+        assert_eq!(host.log_options.max_files(), 2);
+        assert_eq!(host.links[0].alias, "store");
+        assert_eq!(host.dns, ["1.1.1.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(host.extra_hosts.len(), 1, "one that no start could use is left out");
+        assert_eq!(host.ulimits[0].name(), "nofile");
+        assert!(host.security_opt.no_new_privileges);
+        let options: Vec<&MountOptions> =
+            container.mounts.iter().map(|mount| &mount.options).collect();
+        let MountOptions::Tmpfs(tmpfs) = options[0] else { panic!("{options:?}") };
+        assert_eq!(tmpfs.words(), ["size=1m"]);
+        let missing = |options: &MountOptions| match options {
+            MountOptions::Bind(bind) => bind.missing,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(missing(options[1]), MissingSource::MakeDirectory, "it was a -v");
+        assert_eq!(missing(options[2]), MissingSource::Refuse, "it was a --mount");
+        // What is written now is read as well.
+        let written = serde_json::to_string(&container).unwrap();
+        let again: Container = serde_json::from_str(&written).unwrap();
+        assert_eq!((again.host, again.mounts), (container.host, container.mounts));
     }
 }

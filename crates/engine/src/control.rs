@@ -14,7 +14,9 @@ use crate::create::name_conflict;
 use crate::start::Cause;
 use crate::state::{Progress, Record};
 use crate::transaction::Transaction;
-use crate::{Container, Engine, EngineError, Status, Stopped, WaitCondition, signals};
+use crate::{
+    Container, Engine, EngineError, RestartPolicy, Status, Stopped, WaitCondition, signals,
+};
 
 /// Seconds between the stop signal and SIGKILL.
 const STOP_TIMEOUT: i64 = 10;
@@ -319,7 +321,7 @@ impl Engine {
             return Ok(());
         }
         record.stopped_by_user = true;
-        if !matches!(record.container.host.restart_policy.name.as_str(), "" | "no") {
+        if record.container.host.restart_policy != RestartPolicy::No {
             let engine = Arc::clone(self);
             blocking(move |may_block| engine.commit(may_block, &[put(Record::key(id), &record)]))
                 .await?;

@@ -56,7 +56,7 @@ impl Engine {
             .is_ok_and(|count| count > 0);
         let last_wait = self.state().slot(id).map_or(Duration::ZERO, |slot| slot.live.last_wait);
         let wait = decide(
-            &before.host.restart_policy,
+            before.host.restart_policy,
             Ended {
                 exit_code: exit.code,
                 restarts: before.restart_count,

@@ -76,7 +76,7 @@ impl Engine {
         let inside = |mount: &&MountPoint| path.starts_with(&mount.target);
         let mounts = container.mounts.iter().filter(inside);
         let Some(mount) = mounts.max_by_key(|mount| mount.target.len()) else { return Ok(None) };
-        let root = match (mount.kind, &mount.name) {
+        let root = match (mount.kind(), &mount.name) {
             (MountType::Volume, Some(name)) => self.data_dir.volume(name)?,
             (MountType::Bind, _) => {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY;

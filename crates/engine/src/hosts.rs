@@ -1,9 +1,66 @@
 //! The files that tell a container who it is and where names are answered.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
 
-use crate::{ContainerConfig, EngineError, HostConfig, links};
+use crate::text::serde_by_text;
+use crate::{ContainerConfig, EngineError, HostConfig};
+
+/// `--add-host`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtraHost {
+    name: String,
+    address: HostAddress,
+    /// As it was asked for.
+    text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostAddress {
+    /// This host as the container sees it.
+    Gateway,
+    Ip(IpAddr),
+}
+
+impl FromStr for ExtraHost {
+    type Err = EngineError;
+
+    /// Reads `name:address` or `name=address`.
+    fn from_str(text: &str) -> Result<Self, EngineError> {
+        let invalid = || EngineError::invalid(format!("bad format for add-host: \"{text}\""));
+        let (name, address) =
+            text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(invalid)?;
+        if name.is_empty() || !is_word(name) {
+            return Err(invalid());
+        }
+        let address = match address.trim_start_matches('[').trim_end_matches(']') {
+            "host-gateway" => HostAddress::Gateway,
+            other => HostAddress::Ip(other.parse().map_err(|_| {
+                EngineError::invalid(format!("invalid IP address in add-host: \"{address}\""))
+            })?),
+        };
+        Ok(Self { name: name.to_owned(), address, text: text.to_owned() })
+    }
+}
+
+impl fmt::Display for ExtraHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+serde_by_text!(ExtraHost);
+
+impl ExtraHost {
+    pub(crate) fn line(&self, host_gateway: Ipv4Addr) -> HostLine {
+        let address = match self.address {
+            HostAddress::Gateway => IpAddr::V4(host_gateway),
+            HostAddress::Ip(address) => address,
+        };
+        HostLine { address: address.to_string(), names: vec![self.name.clone()] }
+    }
+}
 
 /// One line of `/etc/hosts`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,21 +71,10 @@ pub(crate) struct HostLine {
 
 /// Refuses what would not stay one word, or one line, of the files that are written from it.
 pub(crate) fn check(config: &ContainerConfig, host: &HostConfig) -> Result<(), EngineError> {
-    let is_word = |text: &str| !text.contains(|it: char| it.is_whitespace() || it.is_control());
     for (what, text) in [("hostname", &config.hostname), ("domain name", &config.domainname)] {
         // sethostname(2) takes 64 bytes
         if !is_word(text) || text.len() > 64 {
             return Err(EngineError::invalid(format!("invalid {what}: {text:?}")));
-        }
-    }
-    for link in &host.links {
-        if !is_word(links::parse(link)?.1) {
-            return Err(EngineError::invalid(format!("bad format for links: {link:?}")));
-        }
-    }
-    for server in &host.dns {
-        if server.parse::<IpAddr>().is_err() {
-            return Err(EngineError::invalid(format!("bad nameserver address {server:?}")));
         }
     }
     for (what, words) in [("search domain", &host.dns_search), ("option", &host.dns_options)] {
@@ -37,6 +83,11 @@ pub(crate) fn check(config: &ContainerConfig, host: &HostConfig) -> Result<(), E
         }
     }
     Ok(())
+}
+
+/// Whether a text is one word of one line.
+pub(crate) fn is_word(text: &str) -> bool {
+    !text.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
 /// `/etc/hosts` of a container: the usual names, what was asked for, its own name last.
@@ -61,24 +112,6 @@ pub(crate) fn hosts_file(lines: &[HostLine], own: Option<(Ipv4Addr, &str, &str)>
     text
 }
 
-/// Reads `--add-host name:address` (or `name=address`); `host-gateway` is this host as the
-/// container sees it.
-pub(crate) fn extra_host(text: &str, host_gateway: Ipv4Addr) -> Result<HostLine, EngineError> {
-    let invalid = || EngineError::invalid(format!("bad format for add-host: \"{text}\""));
-    let (name, address) =
-        text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(invalid)?;
-    if name.is_empty() || name.contains(char::is_whitespace) {
-        return Err(invalid());
-    }
-    let address = match address.trim_start_matches('[').trim_end_matches(']') {
-        "host-gateway" => IpAddr::V4(host_gateway),
-        other => other.parse().map_err(|_| {
-            EngineError::invalid(format!("invalid IP address in add-host: \"{address}\""))
-        })?,
-    };
-    Ok(HostLine { address: address.to_string(), names: vec![name.to_owned()] })
-}
-
 /// `/etc/resolv.conf` of a container with a network of its own, made from the host's.
 ///
 /// Servers on a loopback address are the host's own and cannot be reached from inside; if none is
@@ -94,7 +127,7 @@ pub(crate) fn resolv_conf(host_file: &str, config: &HostConfig) -> String {
             .flatten()
             .collect()
     };
-    let mut servers = config.dns.clone();
+    let mut servers: Vec<String> = config.dns.iter().map(IpAddr::to_string).collect();
     if servers.is_empty() {
         servers = values("nameserver");
         servers.retain(|server| {
@@ -131,10 +164,11 @@ mod tests {
     #[test]
     fn own_name_links_and_extra_hosts_are_written() {
         let gateway = Ipv4Addr::new(172, 17, 0, 1);
+        let extra = |text: &str| text.parse::<ExtraHost>().unwrap().line(gateway);
         let lines = [
-            extra_host("db:10.0.0.9", gateway).unwrap(),
-            extra_host("six=::2", gateway).unwrap(),
-            extra_host("up:host-gateway", gateway).unwrap(),
+            extra("db:10.0.0.9"),
+            extra("six=::2"),
+            extra("up:host-gateway"),
             HostLine {
                 address: "172.17.0.3".into(),
                 names: vec!["web".into(), "0123".into(), "ecs-web-1".into()],
@@ -152,7 +186,7 @@ mod tests {
             assert!(text.lines().any(|have| have == line), "{line} is missing in\n{text}");
         }
         for wrong in ["db", "db:", "db:x", ":1.1.1.1", "a b:1.1.1.1"] {
-            assert!(extra_host(wrong, gateway).is_err(), "{wrong}");
+            assert!(wrong.parse::<ExtraHost>().is_err(), "{wrong}");
         }
     }
 
@@ -170,8 +204,6 @@ mod tests {
             assert!(check(&wrong, &HostConfig::default()).is_err(), "{wrong:?}");
         }
         for wrong in [
-            HostConfig { links: vec![format!("db:{}", line())], ..HostConfig::default() },
-            HostConfig { dns: vec!["1.1.1.1\nx".into()], ..HostConfig::default() },
             HostConfig { dns_search: vec![line()], ..HostConfig::default() },
             HostConfig { dns_options: vec![line()], ..HostConfig::default() },
         ] {
@@ -192,7 +224,7 @@ mod tests {
             "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
         );
         let own = HostConfig {
-            dns: vec!["1.2.3.4".into()],
+            dns: vec!["1.2.3.4".parse().unwrap()],
             dns_search: vec![".".into()],
             dns_options: vec!["ndots:2".into()],
             ..HostConfig::default()

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bulkhead_network::Protocol;
-use bulkhead_types::image;
+use bulkhead_types::{Port, image};
 
 use crate::{ContainerConfig, EngineError};
 
@@ -34,15 +33,11 @@ pub(crate) fn merge(config: &mut ContainerConfig, image: &image::Config) {
     for (key, value) in image.labels.iter().flatten() {
         config.labels.entry(key.clone()).or_insert_with(|| value.clone());
     }
-    for port in image.exposed_ports.iter().flat_map(|ports| ports.keys()) {
-        config.exposed_ports.extend(parse_port(port));
-    }
-    let ports: BTreeSet<(u16, bool)> =
-        config.exposed_ports.iter().map(|(port, kind)| (*port, *kind == Protocol::Udp)).collect();
-    config.exposed_ports = ports
-        .into_iter()
-        .map(|(port, udp)| (port, if udp { Protocol::Udp } else { Protocol::Tcp }))
-        .collect();
+    // What is no port exposes nothing.
+    let exposed = image.exposed_ports.iter().flatten();
+    let exposed = exposed.flat_map(|(port, _)| Port::range(port).unwrap_or_default());
+    let ports: BTreeSet<Port> = config.exposed_ports.drain(..).chain(exposed).collect();
+    config.exposed_ports = ports.into_iter().collect();
     for volume in image.volumes.iter().flat_map(|volumes| volumes.keys()) {
         if !config.volumes.contains(volume) {
             config.volumes.push(volume.clone());
@@ -106,27 +101,16 @@ pub(crate) fn replace(environment: &mut Vec<String>, variables: &[String]) {
     }
 }
 
-/// `80`, `80/tcp`, `8000-8002/udp`; anything else is no port and exposes nothing.
-fn parse_port(text: &str) -> Vec<(u16, Protocol)> {
-    let (ports, protocol) = match text.split_once('/') {
-        None => (text, Protocol::Tcp),
-        Some((ports, protocol)) if protocol.eq_ignore_ascii_case("tcp") => (ports, Protocol::Tcp),
-        Some((ports, protocol)) if protocol.eq_ignore_ascii_case("udp") => (ports, Protocol::Udp),
-        Some(_) => return Vec::new(),
-    };
-    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-    match (first.parse::<u16>(), last.parse::<u16>()) {
-        (Ok(first), Ok(last)) => (first..=last).map(|port| (port, protocol)).collect(),
-        _ => Vec::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn words(words: &[&str]) -> Option<Vec<String>> {
         Some(words.iter().map(|word| (*word).to_owned()).collect())
+    }
+
+    fn ports(ports: &[&str]) -> Vec<Port> {
+        ports.iter().map(|port| port.parse().unwrap()).collect()
     }
 
     #[test]
@@ -170,7 +154,7 @@ mod tests {
         let mut config = ContainerConfig {
             env: vec!["A=user".into(), "GONE".into()],
             labels: [("a".to_owned(), "user".to_owned())].into(),
-            exposed_ports: vec![(80, Protocol::Tcp), (8080, Protocol::Tcp)],
+            exposed_ports: ports(&["80/tcp", "8080/tcp"]),
             hostname: "h".into(),
             tty: true,
             ..ContainerConfig::default()
@@ -180,10 +164,7 @@ mod tests {
         assert_eq!(config.env, ["A=user", "GONE", "PATH=/bin"]);
         assert_eq!(config.labels["a"], "user");
         assert_eq!(config.labels["b"], "image");
-        assert_eq!(
-            config.exposed_ports,
-            [(53, Protocol::Udp), (80, Protocol::Tcp), (8080, Protocol::Tcp)]
-        );
+        assert_eq!(config.exposed_ports, ports(&["53/udp", "80/tcp", "8080/tcp"]));
         assert_eq!(config.volumes, ["/data"]);
         assert_eq!(config.stop_signal.as_deref(), Some("SIGQUIT"));
         assert_eq!(

@@ -1,25 +1,46 @@
 //! `--link`: what a container is told about another one.
 
+use std::fmt;
 use std::net::Ipv4Addr;
+use std::str::FromStr;
 
-use bulkhead_network::Protocol;
-
-use crate::hosts::HostLine;
+use crate::hosts::{HostLine, is_word};
+use crate::text::serde_by_text;
 use crate::{Container, EngineError};
 
-/// `container[:alias]`, as `--link` and ECS's `links` write it.
-pub(crate) fn parse(text: &str) -> Result<(&str, &str), EngineError> {
-    let text = text.trim_start_matches('/');
-    let (name, alias) = match text.split_once(':') {
-        // The engine's own form, as inspect shows it: `/name:/container/alias`.
-        Some((name, alias)) => (name, alias.rsplit('/').next().unwrap_or(alias)),
-        None => (text, text),
-    };
-    if name.is_empty() || alias.is_empty() || alias.contains(':') {
-        return Err(EngineError::invalid(format!("bad format for links: {text}")));
-    }
-    Ok((name, alias))
+/// A container that another one may call by an alias.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its name or id, as it was asked for.
+    pub container: String,
+    pub alias: String,
 }
+
+impl FromStr for Link {
+    type Err = EngineError;
+
+    /// Reads `container[:alias]`, as `--link` and ECS's `links` write it.
+    fn from_str(text: &str) -> Result<Self, EngineError> {
+        let link = text.trim_start_matches('/');
+        let (name, alias) = match link.split_once(':') {
+            // The engine's own form, as inspect shows it: `/name:/container/alias`.
+            Some((name, alias)) => (name, alias.rsplit('/').next().unwrap_or(alias)),
+            None => (link, link),
+        };
+        if name.is_empty() || alias.is_empty() || alias.contains(':') || !is_word(alias) {
+            return Err(EngineError::invalid(format!("bad format for links: {text:?}")));
+        }
+        Ok(Self { container: name.to_owned(), alias: alias.to_owned() })
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.container, self.alias)
+    }
+}
+
+serde_by_text!(Link);
 
 /// The line of `/etc/hosts` for a linked container.
 pub(crate) fn host_line(alias: &str, target: &Container, address: Ipv4Addr) -> HostLine {
@@ -40,21 +61,16 @@ pub(crate) fn environment(
     address: Ipv4Addr,
 ) -> Vec<String> {
     let prefix = alias.replace('-', "_").to_uppercase();
-    let name = |protocol: Protocol| match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    };
     let mut variables = Vec::new();
     let ports = &target.config.exposed_ports;
     // The default port: the lowest, tcp before udp.
-    if let Some((port, protocol)) =
-        ports.iter().min_by_key(|(port, protocol)| (*port, *protocol == Protocol::Udp))
-    {
-        variables.push(format!("{prefix}_PORT={}://{address}:{port}", name(*protocol)));
+    if let Some(port) = ports.iter().min() {
+        let (number, protocol) = (port.number(), port.protocol());
+        variables.push(format!("{prefix}_PORT={protocol}://{address}:{number}"));
     }
-    for (port, protocol) in ports {
-        let protocol = name(*protocol);
-        let port_prefix = format!("{prefix}_PORT_{port}_{}", protocol.to_uppercase());
+    for port in ports {
+        let (port, protocol) = (port.number(), port.protocol());
+        let port_prefix = format!("{prefix}_PORT_{port}_{}", protocol.name().to_uppercase());
         variables.push(format!("{port_prefix}={protocol}://{address}:{port}"));
         variables.push(format!("{port_prefix}_ADDR={address}"));
         variables.push(format!("{port_prefix}_PORT={port}"));
@@ -76,18 +92,25 @@ mod tests {
 
     #[test]
     fn links_are_read() {
-        assert_eq!(parse("db").unwrap(), ("db", "db"));
-        assert_eq!(parse("db:database").unwrap(), ("db", "database"));
-        assert_eq!(parse("/db:/web/database").unwrap(), ("db", "database"));
-        for wrong in ["", ":a", "a:", "a:b:c"] {
-            assert!(parse(wrong).is_err(), "{wrong}");
+        for (text, container, alias) in [
+            ("db", "db", "db"),
+            ("db:database", "db", "database"),
+            ("/db:/web/database", "db", "database"),
+        ] {
+            let link = Link { container: container.to_owned(), alias: alias.to_owned() };
+            assert_eq!(text.parse::<Link>().unwrap(), link);
+            assert_eq!(link.to_string().parse::<Link>().unwrap(), link);
+        }
+        for wrong in ["", ":a", "a:", "a:b:c", "db:a\n6.6.6.6 evil"] {
+            assert!(wrong.parse::<Link>().is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn a_linked_container_is_described_in_the_environment_and_in_hosts() {
         let mut target = crate::container::tests::container("db-1");
-        target.config.exposed_ports = vec![(5432, Protocol::Tcp), (53, Protocol::Udp)];
+        target.config.exposed_ports =
+            ["5432/tcp", "53/udp"].map(|port| port.parse().unwrap()).into();
         target.config.env = vec!["PATH=/bin".into(), "POSTGRES_USER=me".into()];
         target.config.hostname = "pg".into();
         let address = Ipv4Addr::new(172, 17, 0, 5);

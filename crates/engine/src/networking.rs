@@ -12,10 +12,10 @@ use crate::address_pool::Exhausted;
 use crate::blocking::Blocking;
 use crate::data_dir::write_file;
 use crate::deferred_teardown::PendingUnplug;
-use crate::hosts::{HostLine, extra_host, hosts_file, resolv_conf};
+use crate::hosts::{HostLine, hosts_file, resolv_conf};
 use crate::ports::{Reservation, reserve, wanted};
 use crate::{
-    Class, Container, Engine, EngineError, NetworkPlace, Options, PortBinding, links, pool,
+    Class, Container, Engine, EngineError, Link, NetworkPlace, Options, PortBinding, links, pool,
 };
 
 /// The network that containers are on unless told otherwise, as it was chosen the first time.
@@ -218,7 +218,7 @@ impl Engine {
             }
         }
         for extra in &container.host.extra_hosts {
-            lines.push(extra_host(extra, self.network.bridge.gateway)?);
+            lines.push(extra.line(self.network.bridge.gateway));
         }
         if container.network.mode == "host" {
             let mut text = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
@@ -246,15 +246,15 @@ impl Engine {
         let mut all = Vec::new();
         let state = self.state();
         for link in &container.host.links {
-            let (name, alias) = links::parse(link)?;
-            let target = &state.slot(state.find(name)?)?.record;
+            let alias = &link.alias;
+            let target = &state.slot(state.find(&link.container)?)?.record;
             if !target.is_running() {
                 return Err(EngineError::conflict(format!(
                     "Cannot link to a non running container: /{} AS /{}/{alias}",
                     target.container.name, container.name
                 )));
             }
-            all.push((alias.to_owned(), target.container.clone()));
+            all.push((alias.clone(), target.container.clone()));
         }
         Ok(all)
     }
@@ -264,10 +264,9 @@ impl Engine {
         let linking: Vec<Container> = {
             let state = self.state();
             let links_to_target = |container: &Container| {
-                container.host.links.iter().any(|link| {
-                    links::parse(link)
-                        .is_ok_and(|(name, _)| state.find(name).is_ok_and(|id| id == target))
-                })
+                let names_it =
+                    |link: &Link| state.find(&link.container).is_ok_and(|id| id == target);
+                container.host.links.iter().any(names_it)
             };
             state
                 .containers

@@ -18,7 +18,7 @@ pub(crate) enum PortError {
     #[error("Bind for {0} failed: port is already allocated")]
     Allocated(SocketAddrV4),
     #[error("failed to bind host port for {0}:{1}/{2}: address already in use")]
-    InUse(SocketAddrV4, u16, &'static str),
+    InUse(SocketAddrV4, u16, Protocol),
     #[error("failed to bind host port for {0}: {1}")]
     Refused(SocketAddrV4, std::io::ErrorKind),
 }
@@ -52,9 +52,7 @@ fn reserve_one(mut binding: PortBinding, ours: &[PortBinding]) -> Result<Reserva
         Errno::ADDRINUSE if ours.iter().any(|other| clashes(&binding, other)) => {
             PortError::Allocated(address)
         }
-        Errno::ADDRINUSE => {
-            PortError::InUse(address, binding.container_port, protocol_name(binding.protocol))
-        }
+        Errno::ADDRINUSE => PortError::InUse(address, binding.container_port, binding.protocol),
         other => PortError::Refused(address, std::io::Error::from(other).kind()),
     };
     // Without SO_REUSEADDR: with it, another program that sets it too could take the port.
@@ -74,14 +72,15 @@ fn reserve_one(mut binding: PortBinding, ours: &[PortBinding]) -> Result<Reserva
 pub(crate) fn wanted(container: &Container) -> Vec<PortBinding> {
     let mut bindings = container.host.port_bindings.clone();
     if container.host.publish_all_ports {
-        for (port, protocol) in &container.config.exposed_ports {
+        for port in &container.config.exposed_ports {
+            let (container_port, protocol) = (port.number(), port.protocol());
             let bound = |binding: &PortBinding| {
-                binding.container_port == *port && binding.protocol == *protocol
+                binding.container_port == container_port && binding.protocol == protocol
             };
             if !bindings.iter().any(bound) {
                 bindings.push(PortBinding {
-                    container_port: *port,
-                    protocol: *protocol,
+                    container_port,
+                    protocol,
                     host_address: Ipv4Addr::UNSPECIFIED,
                     host_port: 0,
                 });
@@ -89,13 +88,6 @@ pub(crate) fn wanted(container: &Container) -> Vec<PortBinding> {
         }
     }
     bindings
-}
-
-pub(crate) fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    }
 }
 
 fn clashes(one: &PortBinding, other: &PortBinding) -> bool {
@@ -127,11 +119,10 @@ mod tests {
                 format!("Bind for 127.0.0.1:{port} failed: port is already allocated")
             );
             let other = reserve(&[got], &[]).unwrap_err().to_string();
-            let name = protocol_name(protocol);
             assert_eq!(
                 other,
                 format!(
-                    "failed to bind host port for 127.0.0.1:{port}:80/{name}: address already in use"
+                    "failed to bind host port for 127.0.0.1:{port}:80/{protocol}: address already in use"
                 )
             );
             drop(first);

@@ -68,7 +68,7 @@ impl Engine {
                 continue;
             }
             let exit = ended.iter().find(|(ended, _)| *ended == id).map(|(_, exit)| *exit);
-            let policy = &record.container.host.restart_policy;
+            let policy = record.container.host.restart_policy;
             match exit {
                 // As if it had just been told; restarts by policy happen from there.
                 Some(exit) => self.end_now(may_block, id, exit),

@@ -7,7 +7,7 @@ use bulkhead_runtime::{
     ContainerSpec, FdIndex, Mount, MountKind, Namespaces, ProcessSpec, Source, User, capabilities,
     defaults,
 };
-use bulkhead_types::{Id, parse_size};
+use bulkhead_types::Id;
 use bulkhead_warden::{Attachment, CreateContainer, Log};
 use rustix::fs::OFlags;
 
@@ -16,7 +16,7 @@ use crate::descriptors::Descriptors;
 use crate::error::io_error;
 use crate::mount_sources::{Below, clone_mount, file_mount};
 use crate::state::Record;
-use crate::{Container, Engine, EngineError, HostConfig, image_defaults, security};
+use crate::{Container, Engine, EngineError, HostConfig, LogDriver, NetworkMode, image_defaults};
 
 /// What was made for a start and goes into the message.
 pub(crate) struct Parts {
@@ -43,9 +43,9 @@ impl Engine {
     ) -> Result<(Parts, Vec<DeviceRule>), EngineError> {
         let mut descriptors = Descriptors::default();
         let borrowed = users.map(OwnedFd::as_fd);
-        let wanted = self.user_mounts(container, rootfs.as_fd(), borrowed, &mut descriptors)?;
+        let wanted = self.user_mounts(container, borrowed, &mut descriptors)?;
         let owner = match &shares.network {
-            Share::Container(other) => *other,
+            Share::Container(other) => self.network_owner(*other),
             _ => container.id,
         };
         let host = &container.host;
@@ -86,7 +86,7 @@ impl Engine {
         let Parts { rootfs, mut descriptors, mounts, devices } = parts;
         let container = &record.container;
         let (config, host) = (&container.config, &container.host);
-        let security = security::parse(&host.security_opt)?;
+        let security = &host.security_opt;
         let unmasked = host.privileged || security.unmasked;
         let rootfs = descriptors.add(rootfs);
         let namespaces = self.namespaces_of(container, shares, &mut descriptors)?;
@@ -113,8 +113,14 @@ impl Engine {
             rootfs_readonly: host.readonly_rootfs,
             mounts,
             devices,
-            masked_paths: defaults::masked_paths(unmasked),
-            readonly_paths: defaults::readonly_paths(unmasked),
+            masked_paths: match &host.masked_paths {
+                Some(paths) if !host.privileged => paths.clone(),
+                _ => defaults::masked_paths(unmasked),
+            },
+            readonly_paths: match &host.readonly_paths {
+                Some(paths) if !host.privileged => paths.clone(),
+                _ => defaults::readonly_paths(unmasked),
+            },
             sysctls,
             cgroup_v1_procs,
             cgroup_v2,
@@ -134,22 +140,22 @@ impl Engine {
                 seccomp: if host.privileged {
                     bulkhead_runtime::Seccomp::Unconfined
                 } else {
-                    security.seccomp
+                    security.seccomp.clone()
                 },
                 rlimits: rlimits(host),
                 oom_score_adj: (host.oom_score_adj != 0)
                     .then(|| i16::try_from(host.oom_score_adj.clamp(-1000, 1000)).unwrap_or(0)),
                 init: host.init.unwrap_or(false),
-                landlock: security.landlock,
+                landlock: security.landlock.clone(),
             },
         };
-        let log = match host.log_driver.as_str() {
-            "none" => Log::None,
-            _ => Log::JsonFile {
+        let log = match host.log_driver {
+            LogDriver::None => Log::None,
+            LogDriver::JsonFile => Log::JsonFile {
                 directory: descriptors.add(self.data_dir.container(container.id)?),
                 name: format!("{}-json.log", container.id),
-                max_size: log_size(host)?,
-                max_files: log_files(host)?,
+                max_size: host.log_options.max_size(),
+                max_files: host.log_options.max_files(),
             },
         };
         let attachments = waiting
@@ -172,6 +178,22 @@ impl Engine {
             answer_early: true,
         };
         Ok((message, descriptors.into_inner()))
+    }
+
+    /// The container whose network it is that `id` is in: the one that it joined may itself have
+    /// joined another, and only the owner has the files about it.
+    fn network_owner(&self, id: Id) -> Id {
+        let state = self.state();
+        let mut owner = id;
+        // A container joins one that was there before it, so this ends.
+        while let Ok(slot) = state.slot(owner)
+            && let NetworkMode::Container(joined) = &slot.record.container.host.network_mode
+            && let Ok(next) = state.find(joined)
+            && next != owner
+        {
+            owner = next;
+        }
+        owner
     }
 
     fn namespaces_of(
@@ -244,38 +266,9 @@ fn host_shm(
 pub(crate) fn rlimits(host: &HostConfig) -> Vec<(String, u64, u64)> {
     let mut limits = defaults::rlimits();
     let value = |limit: i64| u64::try_from(limit).unwrap_or(u64::MAX);
-    for (name, soft, hard) in &host.ulimits {
-        limits.retain(|(own, _, _)| own != name);
-        limits.push((name.clone(), value(*soft), value(*hard)));
+    for limit in &host.ulimits {
+        limits.retain(|(own, _, _)| own != limit.name());
+        limits.push((limit.name().to_owned(), value(limit.soft()), value(limit.hard())));
     }
     limits
-}
-
-/// Checks the options of the log.
-pub(crate) fn check_log(host: &HostConfig) -> Result<(), EngineError> {
-    log_size(host).and(log_files(host)).map(drop)
-}
-
-fn log_size(host: &HostConfig) -> Result<u64, EngineError> {
-    match host.log_options.get("max-size").map(String::as_str) {
-        None => Ok(10_000_000),
-        Some("-1") => Ok(u64::MAX),
-        Some(text) => parse_size(text).map_err(|error| EngineError::invalid(error.to_string())),
-    }
-}
-
-/// Rotating renames every file, and the warden does nothing else meanwhile.
-const MAX_LOG_FILES: u32 = 100;
-
-fn log_files(host: &HostConfig) -> Result<u32, EngineError> {
-    match host.log_options.get("max-file") {
-        None => Ok(5),
-        Some(text) => match text.parse() {
-            Ok(count @ 1..=MAX_LOG_FILES) => Ok(count),
-            Ok(1..) => {
-                Err(EngineError::invalid(format!("max-file cannot be more than {MAX_LOG_FILES}")))
-            }
-            _ => Err(EngineError::invalid("max-file cannot be less than 1")),
-        },
-    }
 }

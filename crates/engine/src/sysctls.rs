@@ -1,6 +1,6 @@
 //! `--sysctl`: which settings of the kernel a container may have for itself.
 
-use crate::{EngineError, HostConfig};
+use crate::{EngineError, HostConfig, IpcMode, NetworkMode, UtsMode};
 
 /// Settings of an IPC namespace; everything of `fs.mqueue` is one too (ipc_namespaces(7)).
 const OF_IPC: [&str; 8] = [
@@ -26,15 +26,15 @@ pub(crate) fn check(host: &HostConfig) -> Result<(), EngineError> {
     for name in host.sysctls.keys() {
         let dotted = name.replace('/', ".");
         if OF_IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
-            if host.ipc_mode == "host" {
+            if host.ipc_mode == IpcMode::Host {
                 return of_host(name, "IPC");
             }
         } else if dotted.starts_with("net.") {
-            if host.network_mode == "host" {
+            if host.network_mode == NetworkMode::Host {
                 return of_host(name, "network");
             }
         } else if dotted == "kernel.domainname" {
-            if host.uts_mode == "host" {
+            if host.uts_mode == UtsMode::Host {
                 return of_host(name, "UTS");
             }
         } else {
@@ -80,11 +80,13 @@ mod tests {
             let text = text.unwrap_or_default();
             assert!(text.ends_with("is not in a separate kernel namespace"), "{name}: {text}");
         }
-        let of = |mode: &str| mode.to_owned();
         for (name, host) in [
-            ("net.core.somaxconn", HostConfig { network_mode: of("host"), ..Default::default() }),
-            ("kernel.shmmax", HostConfig { ipc_mode: of("host"), ..Default::default() }),
-            ("kernel.domainname", HostConfig { uts_mode: of("host"), ..Default::default() }),
+            (
+                "net.core.somaxconn",
+                HostConfig { network_mode: NetworkMode::Host, ..Default::default() },
+            ),
+            ("kernel.shmmax", HostConfig { ipc_mode: IpcMode::Host, ..Default::default() }),
+            ("kernel.domainname", HostConfig { uts_mode: UtsMode::Host, ..Default::default() }),
         ] {
             assert!(refused(name, host).is_some_and(|text| text.contains("not allowed")), "{name}");
         }

@@ -10,7 +10,7 @@ use crate::blocking::blocking;
 use crate::mount_requests::invalid_volume_name;
 use crate::settle::{Kind, intend, intent};
 use crate::transaction::Transaction;
-use crate::{Engine, EngineError, NetworkView, Volume, pool};
+use crate::{DriverOptions, Engine, EngineError, NetworkView, Volume, pool};
 
 impl Engine {
     pub fn networks(&self) -> Vec<NetworkView> {
@@ -56,6 +56,7 @@ impl Engine {
         self: &Arc<Self>,
         name: Option<&str>,
         labels: BTreeMap<String, String>,
+        options: DriverOptions,
     ) -> Result<Volume, EngineError> {
         let anonymous = name.is_none_or(str::is_empty);
         let name = match name {
@@ -68,9 +69,17 @@ impl Engine {
         blocking(move |may_block| {
             let _creating = engine.allocation_lock.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(volume) = engine.volumes.get(&name) {
-                return Ok(volume);
+                // Made again with other options it would not be what was asked for.
+                return match options == volume.options || options == DriverOptions::default() {
+                    true => Ok(volume),
+                    false => Err(EngineError::conflict(format!(
+                        "volume {name} exists with other options; remove it first"
+                    ))),
+                };
             }
-            let volume = Volume { labels, ..engine.new_volume(&name, anonymous) };
+            let made = engine.new_volume(&name, anonymous);
+            let labels = made.labels.clone().into_iter().chain(labels).collect();
+            let volume = Volume { labels, options, ..made };
             let mut transaction = Transaction::default();
             engine.put_volume(&mut transaction, &volume);
             transaction.commit(&engine.store, may_block)?;
@@ -147,8 +156,13 @@ impl Engine {
             name: name.to_owned(),
             created: Timestamp::now(),
             mountpoint: self.data_dir.volume_path(name).display().to_string(),
-            labels: BTreeMap::new(),
+            // By it Docker's clients tell them apart (moby: daemon/volume/service, AnonymousLabel).
+            labels: anonymous
+                .then(|| ("com.docker.volume.anonymous".to_owned(), String::new()))
+                .into_iter()
+                .collect(),
             anonymous,
+            options: DriverOptions::default(),
         }
     }
 }

@@ -17,7 +17,8 @@ mod rtnetlink;
 mod survey;
 mod types;
 
+pub use bulkhead_types::Protocol;
 pub use device::move_link;
 pub use error::NetworkError;
 pub use host::Host;
-pub use types::{Bridge, Endpoint, Protocol, PublishedPort};
+pub use types::{Bridge, Endpoint, PublishedPort};

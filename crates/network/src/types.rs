@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use bulkhead_types::Protocol;
 use serde::{Deserialize, Serialize};
 
 /// A bridge that containers are plugged into.
@@ -28,23 +29,6 @@ pub struct Endpoint {
     pub mac: [u8; 6],
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    Tcp,
-    Udp,
-}
-
-impl Protocol {
-    /// The number in the IPv4 header.
-    pub(crate) const fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-        }
-    }
-}
-
 /// A host port that leads to a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PublishedPort {
@@ -59,10 +43,6 @@ pub struct PublishedPort {
 impl std::fmt::Display for PublishedPort {
     /// As Docker lists it: `0.0.0.0:80/tcp`.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let protocol = match self.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        };
-        write!(formatter, "{}:{}/{protocol}", self.host_address, self.host_port)
+        write!(formatter, "{}:{}/{}", self.host_address, self.host_port, self.protocol)
     }
 }

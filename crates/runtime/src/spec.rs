@@ -1,3 +1,4 @@
+use bulkhead_sys::mount::Propagation;
 use bulkhead_types::IdMap;
 use serde::{Deserialize, Serialize};
 
@@ -99,6 +100,12 @@ pub enum MountKind {
     Detached {
         fd: FdIndex,
         is_directory: bool,
+    },
+    /// The same, with its attributes set already; what is mounted below it later, on either side,
+    /// passes as `propagation` says. The mount's own attributes here are not looked at.
+    Bound {
+        fd: FdIndex,
+        propagation: Propagation,
     },
 }
 

@@ -232,7 +232,7 @@ pub async fn create(client: &Client, arguments: RunArguments) -> Result<(), Fail
 
 /// Creates the container, pulling the image first if it is not here.
 async fn make(client: &Client, arguments: &RunArguments) -> Result<String, Failure> {
-    let body = body::container(arguments)?;
+    let body = json!(body::container(arguments)?);
     let name =
         arguments.name.as_deref().map(|name| format!("?name={}", encode(name))).unwrap_or_default();
     let path = format!("/containers/create{name}");

@@ -1,74 +1,12 @@
-//! The parameters of `POST /build`: each is done, refused by name, or means nothing here.
+//! The parameters of `POST /build`; what becomes of each is in the table (`crate::fields`).
 
 use bulkhead_build_service::Build;
-use bulkhead_engine::HostConfig;
-use serde::Deserialize;
+use bulkhead_engine::{HostConfig, SecurityOptions, Ulimit};
 
 use crate::error::ApiError;
 use crate::image::transfer::check_platform;
 use crate::request::Query;
-
-/// What becomes of a parameter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Done,
-    /// Unless it has this value (or none), which asks for nothing; then the sentence.
-    Refused(&'static str, &'static str),
-    /// Why nothing has to be done for it.
-    Meaningless(&'static str),
-}
-
-use Fate::{Done, Meaningless, Refused};
-
-/// All parameters of Docker's API 1.51 and one of ours (`buildcontexts`).
-const FIELDS: &[(&str, Fate)] = &[
-    ("buildargs", Done),
-    ("buildcontexts", Done),
-    ("buildid", Meaningless("a build ends with its connection")),
-    ("cachefrom", Done),
-    (
-        "cgroupparent",
-        Refused(
-            "",
-            "cgroup-parent is not supported for builds: the engine has one cgroup for all \
-             containers (bulkhead up --cgroup-parent)",
-        ),
-    ),
-    ("cpuperiod", Done),
-    ("cpuquota", Done),
-    ("cpusetcpus", Done),
-    ("cpusetmems", Done),
-    ("cpushares", Done),
-    ("dockerfile", Done),
-    ("extrahosts", Done),
-    ("forcerm", Meaningless("containers of steps are never kept")),
-    ("isolation", Refused("default", "isolation is Windows's and not supported; leave it out")),
-    ("labels", Done),
-    ("memory", Done),
-    ("memswap", Done),
-    ("networkmode", Done),
-    ("nocache", Done),
-    ("outputs", Refused("", "outputs are BuildKit's and not supported; leave --output out")),
-    ("platform", Done),
-    ("pull", Done),
-    ("q", Done),
-    (
-        "remote",
-        Refused("", "building from an address is not supported; fetch the context and send it"),
-    ),
-    ("rm", Meaningless("containers of steps are never kept")),
-    ("securityopt", Done),
-    (
-        "session",
-        Refused("", "sessions are BuildKit's and not supported; build with DOCKER_BUILDKIT=0"),
-    ),
-    ("shmsize", Done),
-    ("squash", Refused("0", "squashing layers is not supported; leave it out")),
-    ("t", Done),
-    ("target", Done),
-    ("ulimits", Done),
-    ("version", Refused("1", "BuildKit's protocol is not supported; build with DOCKER_BUILDKIT=0")),
-];
+use crate::version::MAXIMUM;
 
 /// A whole query, checked.
 #[derive(Debug)]
@@ -84,7 +22,7 @@ impl TryFrom<&Query> for BuildQuery {
     type Error = ApiError;
 
     fn try_from(query: &Query) -> Result<Self, ApiError> {
-        check_names(query)?;
+        query.check(&http::Method::POST, "/build", MAXIMUM)?;
         check_platform(query.text("platform"))?;
         let some =
             |name: &str| query.value(name).filter(|text| !text.is_empty()).map(str::to_owned);
@@ -115,40 +53,6 @@ impl TryFrom<&Query> for BuildQuery {
     }
 }
 
-fn check_names(query: &Query) -> Result<(), ApiError> {
-    for name in query.names() {
-        let Some((_, fate)) = FIELDS.iter().find(|(known, _)| *known == name) else {
-            return Err(ApiError::invalid(format!(
-                "{name:?} is no parameter of a build; leave it out"
-            )));
-        };
-        if let Refused(harmless, sentence) = fate
-            && query.all(name).iter().any(|value| !asks_for_nothing(value, harmless))
-        {
-            return Err(ApiError::unsupported(*sentence));
-        }
-    }
-    Ok(())
-}
-
-/// Clients send members that their user did not touch: empty, or false in Go's or Python's words.
-fn asks_for_nothing(value: &str, harmless: &str) -> bool {
-    value.is_empty()
-        || value.eq_ignore_ascii_case(harmless)
-        || (harmless == "0" && value.eq_ignore_ascii_case("false"))
-        || value == "null"
-        || value == "[]"
-}
-
-/// One of `ulimits`, as the docker CLI sends it.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct WireUlimit {
-    name: String,
-    soft: i64,
-    hard: i64,
-}
-
 /// What holds for the containers of all RUN steps.
 fn host_config(query: &Query) -> Result<HostConfig, ApiError> {
     let bytes = |name: &str| -> Result<u64, ApiError> {
@@ -157,11 +61,12 @@ fn host_config(query: &Query) -> Result<HostConfig, ApiError> {
             ApiError::invalid(format!("invalid value for {name}: {value} is negative"))
         })
     };
-    let ulimits: Vec<WireUlimit> = query.json("ulimits")?.unwrap_or_default();
+    let ulimits: Vec<bulkhead_docker_types::Ulimit> = query.json("ulimits")?.unwrap_or_default();
+    let hosts = query.all("extrahosts").iter();
     Ok(HostConfig {
-        network_mode: query.text("networkmode").to_owned(),
-        extra_hosts: query.all("extrahosts").to_vec(),
-        security_opt: query.all("securityopt").to_vec(),
+        network_mode: query.text("networkmode").parse()?,
+        extra_hosts: hosts.map(|host| host.parse()).collect::<Result<_, _>>()?,
+        security_opt: SecurityOptions::parse(query.all("securityopt").to_vec())?,
         memory: bytes("memory")?,
         memory_swap: query.number("memswap")?.unwrap_or(0),
         cpu_shares: bytes("cpushares")?,
@@ -170,7 +75,10 @@ fn host_config(query: &Query) -> Result<HostConfig, ApiError> {
         cpuset_cpus: query.text("cpusetcpus").to_owned(),
         cpuset_mems: query.text("cpusetmems").to_owned(),
         shm_size: bytes("shmsize")?,
-        ulimits: ulimits.into_iter().map(|limit| (limit.name, limit.soft, limit.hard)).collect(),
+        ulimits: ulimits
+            .iter()
+            .map(|limit| Ulimit::new(&limit.name, limit.soft, limit.hard))
+            .collect::<Result<_, _>>()?,
         ..HostConfig::default()
     })
 }
@@ -222,9 +130,9 @@ mod tests {
         assert_eq!((host.memory, host.memory_swap, host.shm_size), (64 << 20, -1, 1 << 20));
         assert_eq!((host.cpu_shares, host.cpu_period, host.cpu_quota), (512, 100_000, 50_000));
         assert_eq!((host.cpuset_cpus.as_str(), host.cpuset_mems.as_str()), ("0", "0"));
-        assert_eq!(host.ulimits, [("nofile".to_owned(), 10, 20)]);
-        assert_eq!(host.security_opt, ["seccomp=unconfined"]);
-        assert_eq!(host.extra_hosts, ["a:1.2.3.4"]);
+        assert_eq!(host.ulimits, [Ulimit::new("nofile", 10, 20).expect("a limit")]);
+        assert_eq!(host.security_opt.given(), ["seccomp=unconfined"]);
+        assert_eq!(host.extra_hosts, ["a:1.2.3.4".parse().expect("a host")]);
     }
 
     #[test]
@@ -244,7 +152,7 @@ mod tests {
             ("cpuquota=x", "cpuquota"),
             ("ulimits=1", "ulimits"),
             ("cachefrom=%5B%22type=registry,ref=x%22%5D", "cache-from type=registry"),
-            ("bogus=1", "\"bogus\" is no parameter of a build"),
+            ("bogus=1", "unknown parameter \"bogus\""),
         ] {
             let error = read(query).expect_err(part);
             assert!(error.message.contains(part), "{}", error.message);
@@ -258,18 +166,5 @@ mod tests {
              cachefrom=null&ulimits=null&shmsize=0&memory=0&buildid=x&forcerm=1&platform=&q=False",
         )
         .expect("nothing is asked for");
-    }
-
-    #[test]
-    fn the_table_is_in_order_and_says_why() {
-        assert!(FIELDS.is_sorted_by_key(|(name, _)| *name));
-        for (name, fate) in FIELDS {
-            let reason = match fate {
-                Done => continue,
-                Refused(_, sentence) => sentence,
-                Meaningless(reason) => reason,
-            };
-            assert!(reason.contains(' '), "{name}");
-        }
     }
 }

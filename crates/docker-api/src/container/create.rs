@@ -1,250 +1,144 @@
-use std::collections::BTreeMap;
+//! `POST /containers/create`: Docker's body to the engine's request.
 
 use axum::extract::State;
 use axum::response::IntoResponse;
-use bulkhead_engine::{ContainerConfig, CreateContainer, MountRequest};
-use bulkhead_network::Protocol;
-use bulkhead_types::image::{Empty, Healthcheck};
+use bulkhead_docker_types::{ContainerCreate, Healthcheck, NetworkingConfig};
+use bulkhead_engine::{ContainerConfig, CreateContainer};
+use bulkhead_types::image;
 use http::StatusCode;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
-use super::host_config::{self, WireHostConfig};
+use super::host_config;
 use crate::Api;
 use crate::error::{Answer, ApiError};
-use crate::request::{Json, Query, decode};
+use crate::image::transfer::check_platform;
+use crate::request::{Json, Query};
 
-/// `POST /containers/create`
 pub(crate) async fn create(
     State(api): State<Api>,
     query: Query,
-    Json(body): Json<CreateBody>,
+    Json(body): Json<ContainerCreate>,
 ) -> Answer {
+    check_platform(query.text("platform"))?;
     let name = query.text("name");
-    let name = name.strip_prefix('/').unwrap_or(name);
-    let size = body.host_config.get("ConsoleSize").cloned().unwrap_or_default();
-    let (mut request, mut warnings) = body.into_request(name)?;
-    add_volumes_from(&api, &mut request)?;
+    let (request, mut warnings) = request(body, name.strip_prefix('/').unwrap_or(name))?;
+    let (rows, columns) = request.host.console_size;
     warnings.extend(api.engine.warnings(&request.host)?);
     let container = api.engine.create(request).await?;
-    if let Ok((rows, columns)) = serde_json::from_value::<(u16, u16)>(size) {
-        // Not running yet, which it says, but it remembers the size for the start: a resize after
-        // that may come when the program has asked already.
-        let _ = api.engine.resize(&container.id.to_string(), rows, columns).await;
+    if container.config.healthcheck.as_ref().is_some_and(|check| !is_none(&check.test)) {
+        warnings.push(
+            "The image's HEALTHCHECK is not run: Bulkhead does not run health checks yet.".into(),
+        );
     }
+    // Not running yet, which it says, but it remembers the size for the start: a resize after that
+    // may come when the program has asked already.
+    let _ = api.engine.resize(&container.id.to_string(), rows, columns).await;
     let body = json!({ "Id": container.id, "Warnings": warnings });
     Ok((StatusCode::CREATED, axum::Json(body)).into_response())
 }
 
-/// `VolumesFrom`: the mounts of other containers, each `NAME` or `NAME:ro`, but where the request
-/// mounts something else.
-fn add_volumes_from(api: &Api, request: &mut CreateContainer) -> Result<(), ApiError> {
-    let from = request.host.echo.get("VolumesFrom").cloned().unwrap_or_default();
-    let from: Vec<String> = serde_json::from_value(from).unwrap_or_default();
-    for text in from {
-        let (name, mode) = text.split_once(':').unwrap_or((&text, "rw"));
-        if !matches!(mode, "rw" | "ro" | "z" | "Z") {
-            return Err(ApiError::invalid(format!("invalid mode for volumes-from: {mode}")));
-        }
-        for mount in api.engine.container(name)?.mounts {
-            let host = &request.host;
-            let bound = |bind: &String| bind.split(':').nth(1) == Some(&mount.target);
-            if host.binds.iter().any(bound) || host.mounts.iter().any(|m| m.target == mount.target)
-            {
-                continue;
-            }
-            request.host.mounts.push(MountRequest {
-                kind: mount.kind,
-                source: mount.name.unwrap_or(mount.source),
-                target: mount.target,
-                readonly: mount.readonly || mode == "ro",
-                tmpfs_size: 0,
-                tmpfs_mode: 0,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The body of a create request: Docker's `Config` with two more members.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub(crate) struct CreateBody {
-    pub(crate) image: String,
-    #[serde(flatten)]
-    config: WireConfig,
-    host_config: Map<String, Value>,
-    networking_config: NetworkingConfig,
-}
-
-/// Docker's `Config` as clients write it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub(crate) struct WireConfig {
-    hostname: String,
-    domainname: String,
-    user: String,
-    attach_stdin: bool,
-    attach_stdout: bool,
-    attach_stderr: bool,
-    tty: bool,
-    open_stdin: bool,
-    stdin_once: bool,
-    env: Vec<String>,
-    cmd: Option<Words>,
-    entrypoint: Option<Words>,
-    working_dir: String,
-    labels: BTreeMap<String, String>,
-    exposed_ports: BTreeMap<String, Empty>,
-    volumes: BTreeMap<String, Empty>,
-    stop_signal: Option<String>,
-    stop_timeout: Option<i64>,
-    healthcheck: Option<Healthcheck>,
-    network_disabled: bool,
-    /// Until API 1.43 the address stood here; now it is an endpoint's.
-    mac_address: String,
-}
-
-/// A command is a list of words, or one word (moby: api/types/container/config.go, `StrSlice`).
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Words {
-    List(Vec<String>),
-    One(String),
-}
-
-impl From<Words> for Vec<String> {
-    fn from(words: Words) -> Self {
-        match words {
-            Words::List(words) => words,
-            Words::One(word) => vec![word],
-        }
-    }
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct NetworkingConfig {
-    endpoints_config: BTreeMap<String, EndpointSettings>,
-}
-
-/// What a create request may ask of a network; the rest of Docker's type is only reported.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct EndpointSettings {
-    links: Vec<String>,
-    #[serde(rename = "IPAMConfig")]
-    ipam_config: Map<String, Value>,
-    mac_address: String,
-}
-
-impl CreateBody {
-    /// Checks everything, and says what is accepted without an effect.
-    pub(crate) fn into_request(
-        self,
-        name: &str,
-    ) -> Result<(CreateContainer, Vec<String>), ApiError> {
-        let name = match name {
-            "" => None,
-            name => Some(name.parse().map_err(|_| {
-                ApiError::invalid(format!(
-                    "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-                ))
-            })?),
-        };
-        let config = ContainerConfig::try_from(self.config)?;
-        let wire: WireHostConfig = decode(Value::Object(self.host_config.clone()))?;
-        let warnings = wire.check()?;
-        let mut host = host_config::convert(wire, self.host_config)?;
-        for (network, endpoint) in self.networking_config.endpoints_config {
-            let asked = endpoint
-                .ipam_config
-                .values()
-                .any(|value| value.as_str().is_some_and(|text| !text.is_empty()));
-            if asked || !endpoint.mac_address.is_empty() {
-                return Err(ApiError::invalid(format!(
-                    "network {network}: user specified IP and MAC addresses are supported on \
-                     user defined networks only"
-                )));
-            }
-            host.links.extend(endpoint.links);
-        }
-        host.links.dedup();
-        Ok((CreateContainer { name, image: self.image, config, host }, warnings))
-    }
-}
-
-impl TryFrom<WireConfig> for ContainerConfig {
-    type Error = ApiError;
-
-    fn try_from(wire: WireConfig) -> Result<Self, ApiError> {
-        if !wire.mac_address.is_empty() {
-            return Err(ApiError::unsupported(
-                "choosing a container's MAC address is not supported; leave MacAddress out",
-            ));
-        }
-        let exposed_ports = wire
-            .exposed_ports
-            .keys()
-            .map(|text| parse_port(text))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self {
-            hostname: wire.hostname,
-            domainname: wire.domainname,
-            user: wire.user,
-            attach_stdin: wire.attach_stdin,
-            attach_stdout: wire.attach_stdout,
-            attach_stderr: wire.attach_stderr,
-            tty: wire.tty,
-            open_stdin: wire.open_stdin,
-            stdin_once: wire.stdin_once,
-            env: wire.env,
-            cmd: wire.cmd.map(Into::into),
-            entrypoint: wire.entrypoint.map(Into::into),
-            working_dir: wire.working_dir,
-            labels: wire.labels,
-            exposed_ports,
-            volumes: wire.volumes.into_keys().collect(),
-            stop_signal: wire.stop_signal.filter(|signal| !signal.is_empty()),
-            stop_timeout: wire.stop_timeout,
-            healthcheck: wire.healthcheck,
-            network_disabled: wire.network_disabled,
-        })
-    }
-}
-
-/// `80/tcp`, or `80` which is tcp too.
-pub(crate) fn parse_port(text: &str) -> Result<(u16, Protocol), ApiError> {
-    let invalid = || ApiError::invalid(format!("invalid port specification: {text:?}"));
-    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = match protocol.to_ascii_lowercase().as_str() {
-        "tcp" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        _ => return Err(invalid()),
+/// Reads a body into the engine's types, and says what is accepted without its full effect.
+fn request(body: ContainerCreate, name: &str) -> Result<(CreateContainer, Vec<String>), ApiError> {
+    let name = match name {
+        "" => None,
+        name => Some(name.parse().map_err(|_| {
+            ApiError::invalid(format!(
+                "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            ))
+        })?),
     };
-    match port.parse() {
-        Ok(0) | Err(_) => Err(invalid()),
-        Ok(port) => Ok((port, protocol)),
+    let (mut host, warnings) = host_config::parse(body.host_config)?;
+    for link in links(body.networking_config)? {
+        let link = link.parse()?;
+        if !host.links.contains(&link) {
+            host.links.push(link);
+        }
+    }
+    let exposed_ports = body.exposed_ports.keys().map(|port| port.parse());
+    let exposed_ports = exposed_ports.collect::<Result<_, _>>().map_err(ApiError::invalid_value)?;
+    let config = ContainerConfig {
+        hostname: body.hostname,
+        domainname: body.domainname,
+        user: body.user,
+        attach_stdin: body.attach_stdin,
+        attach_stdout: body.attach_stdout,
+        attach_stderr: body.attach_stderr,
+        tty: body.tty,
+        open_stdin: body.open_stdin,
+        stdin_once: body.stdin_once,
+        env: body.env,
+        cmd: body.cmd.map(|words| words.0),
+        entrypoint: body.entrypoint.map(|words| words.0),
+        working_dir: body.working_dir,
+        labels: body.labels,
+        exposed_ports,
+        volumes: body.volumes.into_keys().collect(),
+        stop_signal: Some(body.stop_signal).filter(|signal| !signal.is_empty()),
+        stop_timeout: body.stop_timeout,
+        healthcheck: healthcheck(body.healthcheck)?,
+        network_disabled: body.network_disabled,
+    };
+    Ok((CreateContainer { name, image: body.image, config, host }, warnings))
+}
+
+/// `--no-healthcheck`, or none of the request's own.
+fn healthcheck(asked: Option<Healthcheck>) -> Result<Option<image::Healthcheck>, ApiError> {
+    match asked {
+        None => Ok(None),
+        Some(check) if check.test.is_empty() => Ok(None),
+        Some(check) if is_none(&check.test) => {
+            Ok(Some(image::Healthcheck { test: check.test, ..image::Healthcheck::default() }))
+        }
+        Some(_) => Err(ApiError::unsupported(
+            "Healthcheck is not supported: Bulkhead does not run health checks yet; leave the \
+             --health options out, or say --no-healthcheck",
+        )),
     }
 }
 
-pub(crate) fn port_name(port: u16, protocol: Protocol) -> String {
-    match protocol {
-        Protocol::Tcp => format!("{port}/tcp"),
-        Protocol::Udp => format!("{port}/udp"),
+fn is_none(test: &[String]) -> bool {
+    matches!(test, [word] if word == "NONE")
+}
+
+/// The links of all endpoints. The one network that containers can be on gives addresses itself.
+fn links(config: NetworkingConfig) -> Result<Vec<String>, ApiError> {
+    let mut links = Vec::new();
+    for (network, endpoint) in config.endpoints_config {
+        let Some(endpoint) = endpoint else { continue };
+        let ipam = endpoint.ipam_config.unwrap_or_default();
+        let asked = !ipam.ipv4_address.is_empty()
+            || !ipam.ipv6_address.is_empty()
+            || !ipam.link_local_ips.is_empty();
+        if asked || !endpoint.mac_address.is_empty() {
+            return Err(ApiError::invalid(format!(
+                "network {network}: user specified IP and MAC addresses are supported on user \
+                 defined networks only"
+            )));
+        }
+        if !endpoint.aliases.is_empty() {
+            return Err(ApiError::invalid(format!(
+                "network {network}: network-scoped aliases are only supported for user-defined \
+                 networks"
+            )));
+        }
+        links.extend(endpoint.links);
     }
+    Ok(links)
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
 
-    use bulkhead_engine::PortBinding;
+    use bulkhead_engine::{NetworkMode, PortBinding, UsernsMode};
+    use bulkhead_network::Protocol;
+    use serde_json::Value;
 
     use super::*;
+    use crate::request::decode;
 
     fn body(value: Value) -> Result<(CreateContainer, Vec<String>), ApiError> {
-        decode::<CreateBody>(value)?.into_request("")
+        request(decode(value)?, "")
     }
 
     /// What `docker run -d -p 8080:80 -l a=b busybox sleep 1` sends, shortened.
@@ -269,10 +163,13 @@ mod tests {
         assert_eq!(request.image, "busybox");
         assert_eq!(request.config.cmd, Some(vec!["sleep".to_owned(), "1".to_owned()]));
         assert_eq!(request.config.entrypoint, None);
-        assert_eq!(request.config.exposed_ports, [(80, Protocol::Tcp)]);
+        assert_eq!(request.config.exposed_ports, ["80/tcp".parse().expect("a port")]);
         assert_eq!(request.host.memory, 256 << 20);
-        assert_eq!(request.host.userns_mode, "host");
+        assert_eq!(request.host.userns_mode, UsernsMode::Host);
+        assert_eq!(request.host.network_mode, NetworkMode::Bridge);
         assert_eq!(request.host.pids_limit, None);
+        assert_eq!(request.host.console_size, (24, 80));
+        assert_eq!(request.host.masked_paths, None);
         assert_eq!(
             request.host.port_bindings,
             [PortBinding {
@@ -292,21 +189,43 @@ mod tests {
     }
 
     #[test]
+    fn only_no_health_check_is_taken() {
+        for check in [json!(null), json!({}), json!({"Test": null}), json!({"Test": ["NONE"]})] {
+            assert!(body(json!({"Image": "x", "Healthcheck": check})).is_ok(), "{check}");
+        }
+        let error = body(json!({"Image": "x", "Healthcheck": {"Test": ["CMD", "true"]}}));
+        assert!(error.expect_err("refused").message.contains("--no-healthcheck"));
+    }
+
+    #[test]
     fn wrong_types_and_values_are_refused() {
+        let host =
+            |member: &str, value: Value| json!({"Image": "x", "HostConfig": {member: value}});
         for (value, part) in [
             (json!({"Image": 5}), "invalid JSON"),
             (json!({"Image": "x", "Env": "A=1"}), "invalid JSON"),
             (json!({"Image": "x", "ExposedPorts": {"x/tcp": {}}}), "port specification"),
-            (json!({"Image": "x", "HostConfig": {"Memory": "1g"}}), "invalid JSON"),
-            (json!({"Image": "x", "HostConfig": {"Memory": -1}}), "Memory"),
+            (host("Memory", json!("1g")), "invalid JSON"),
+            (host("Memory", json!(-1)), "Memory"),
+            (host("PortBindings", json!({"80/tcp": [{"HostPort": "x"}]})), "host port"),
+            (host("RestartPolicy", json!({"Name": "sometimes"})), "sometimes"),
+            (host("Tmpfs", json!({"/t": "bogus"})), "invalid tmpfs option"),
+            (host("LogConfig", json!({"Config": {"bogus": "1"}})), "unknown log opt 'bogus'"),
+            (host("SecurityOpt", json!(["apparmor=nope"])), "apparmor=nope"),
+            (host("CgroupParent", json!("../../x")), "../../x"),
+            (host("MaskedPaths", json!(["proc/kcore"])), "proc/kcore"),
+            (host("Ulimits", json!([{"Name": "nofiles"}])), "nofiles"),
+            (host("ExtraHosts", json!(["a"])), "bad format for add-host"),
+            (host("Dns", json!(["1.1.1.1\nx"])), "bad nameserver"),
+            (host("Links", json!(["a:b\n6.6.6.6 evil"])), "bad format for links"),
+            (host("Mounts", json!([{"Type": "image", "Target": "/x"}])), "image"),
+            (host("Mounts", json!([{"Type": "bind", "Target": "/x"}])), "field Source"),
             (
-                json!({"Image": "x", "HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "x"}]}}}),
-                "host port",
-            ),
-            (json!({"Image": "x", "HostConfig": {"StorageOpt": {"size": "1G"}}}), "StorageOpt"),
-            (
-                json!({"Image": "x", "HostConfig": {"RestartPolicy": {"Name": "sometimes"}}}),
-                "sometimes",
+                host(
+                    "Mounts",
+                    json!([{"Type": "tmpfs", "Target": "/x", "VolumeOptions": {"NoCopy": true}}]),
+                ),
+                "VolumeOptions",
             ),
         ] {
             let error = body(value).expect_err(part);

@@ -3,13 +3,12 @@ use std::os::unix::net::UnixStream;
 
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::response::{IntoResponse, Response};
+use bulkhead_docker_types::{ExecCreate, ExecStart};
 use bulkhead_engine::{CreateExec, Stream};
 use bytes::Bytes;
 use http::StatusCode;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::create::Words;
 use super::lifecycle;
 use crate::Api;
 use crate::detach::DetachKeys;
@@ -17,64 +16,34 @@ use crate::error::{Answer, ApiError};
 use crate::hijack::{Hijack, Output, frame};
 use crate::request::{Json, Query};
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub(crate) struct CreateBody {
-    cmd: Option<Words>,
-    env: Vec<String>,
-    user: String,
-    working_dir: String,
-    tty: bool,
-    attach_stdin: bool,
-    attach_stdout: bool,
-    attach_stderr: bool,
-    privileged: bool,
-    /// docker-py spells it in lower case, which Go takes as well.
-    #[serde(alias = "detachKeys")]
-    detach_keys: String,
-}
-
-impl TryFrom<CreateBody> for CreateExec {
-    type Error = ApiError;
-
-    fn try_from(body: CreateBody) -> Result<Self, ApiError> {
-        let cmd: Vec<String> = body.cmd.map(Into::into).unwrap_or_default();
-        if cmd.is_empty() {
-            return Err(ApiError::invalid("No exec command specified"));
-        }
-        DetachKeys::parse(&body.detach_keys)?;
-        Ok(Self {
-            cmd,
-            env: body.env,
-            user: body.user,
-            working_dir: body.working_dir,
-            tty: body.tty,
-            attach_stdin: body.attach_stdin,
-            attach_stdout: body.attach_stdout,
-            attach_stderr: body.attach_stderr,
-            privileged: body.privileged,
-            detach_keys: body.detach_keys,
-        })
+fn request(body: ExecCreate) -> Result<CreateExec, ApiError> {
+    let cmd = body.cmd.map(|words| words.0).unwrap_or_default();
+    if cmd.is_empty() {
+        return Err(ApiError::invalid("No exec command specified"));
     }
+    DetachKeys::parse(&body.detach_keys)?;
+    Ok(CreateExec {
+        cmd,
+        env: body.env,
+        user: body.user,
+        working_dir: body.working_dir,
+        tty: body.tty,
+        attach_stdin: body.attach_stdin,
+        attach_stdout: body.attach_stdout,
+        attach_stderr: body.attach_stderr,
+        privileged: body.privileged,
+        detach_keys: body.detach_keys,
+    })
 }
 
 /// `POST /containers/{id}/exec`
 pub(crate) async fn create(
     State(api): State<Api>,
     Path(container): Path<String>,
-    Json(body): Json<CreateBody>,
+    Json(body): Json<ExecCreate>,
 ) -> Answer {
-    let id = api.engine.exec_create(&container, body.try_into()?).await?;
+    let id = api.engine.exec_create(&container, request(body)?).await?;
     Ok((StatusCode::CREATED, axum::Json(json!({ "Id": id }))).into_response())
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct StartBody {
-    detach: bool,
-    tty: bool,
-    /// Rows and columns.
-    console_size: Option<(u16, u16)>,
 }
 
 /// `POST /exec/{id}/start`: the body is read before the connection is taken over.
@@ -84,7 +53,7 @@ pub(crate) async fn start(
     mut request: Request,
 ) -> Answer<Response> {
     let hijack = Hijack::of(&mut request);
-    let Json(body) = Json::<StartBody>::from_request(request, &()).await?;
+    let Json(body) = Json::<ExecStart>::from_request(request, &()).await?;
     let view = api.engine.exec(&exec).await?;
     let size = body.console_size.unwrap_or_default();
     let terminal = view.create.tty;

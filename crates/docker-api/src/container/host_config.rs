@@ -1,239 +1,73 @@
 //! Docker's `HostConfig`: from a request to the engine's type, and back for inspect.
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use bulkhead_docker_types as wire;
 use bulkhead_engine::{
-    Container, DeviceRequest, HostConfig, MountRequest, MountType, PortBinding, RestartPolicy,
+    BindOptions, Container, DeviceRequest, DriverOptions, Fill, HostConfig, LogDriver, LogOptions,
+    MissingSource, MountOptions, MountRequest, MountsBelow, PortBinding, RestartPolicy,
+    SecurityOptions, TmpfsOptions, Ulimit, UsernsMode, VolumeOptions,
 };
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use bulkhead_types::Port;
+use serde_json::{Map, Value};
 
-use super::create::{parse_port, port_name};
 use crate::error::ApiError;
 
-/// Docker's `HostConfig` as clients write it: every member of API 1.51, so that a wrong type is an
-/// error even where Bulkhead only repeats the value.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub(crate) struct WireHostConfig {
-    binds: Vec<String>,
-    mounts: Vec<WireMount>,
-    tmpfs: BTreeMap<String, String>,
-    network_mode: String,
-    pid_mode: String,
-    ipc_mode: String,
-    #[serde(rename = "UTSMode")]
-    uts_mode: String,
-    userns_mode: String,
-    cgroupns_mode: String,
-    port_bindings: BTreeMap<String, Vec<WirePortBinding>>,
-    publish_all_ports: bool,
-    links: Vec<String>,
-    extra_hosts: Vec<String>,
-    dns: Vec<String>,
-    dns_search: Vec<String>,
-    dns_options: Vec<String>,
-    restart_policy: WireRestartPolicy,
-    auto_remove: bool,
-    privileged: bool,
-    readonly_rootfs: bool,
-    init: Option<bool>,
-    cap_add: Vec<String>,
-    cap_drop: Vec<String>,
-    security_opt: Vec<String>,
-    group_add: Vec<String>,
-    sysctls: BTreeMap<String, String>,
-    devices: Vec<WireDevice>,
-    ulimits: Vec<WireUlimit>,
-    oom_score_adj: i64,
-    shm_size: i64,
-    log_config: WireLogConfig,
-    memory: i64,
-    memory_reservation: i64,
-    memory_swap: i64,
-    cpu_shares: i64,
-    nano_cpus: i64,
-    cpu_period: i64,
-    cpu_quota: i64,
-    cpuset_cpus: String,
-    cpuset_mems: String,
-    pids_limit: Option<i64>,
-    cgroup_parent: String,
-    runtime: String,
-    isolation: String,
-    pub(super) volumes_from: Vec<String>,
-    volume_driver: String,
-    device_requests: Vec<Value>,
-    device_cgroup_rules: Vec<String>,
-    storage_opt: BTreeMap<String, String>,
-    blkio_weight: u16,
-    cpu_realtime_period: i64,
-    cpu_realtime_runtime: i64,
-    oom_kill_disable: bool,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct WirePortBinding {
-    host_ip: String,
-    host_port: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct WireRestartPolicy {
-    name: String,
-    maximum_retry_count: i64,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct WireDevice {
-    path_on_host: String,
-    path_in_container: String,
-    cgroup_permissions: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct WireUlimit {
-    name: String,
-    soft: i64,
-    hard: i64,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct WireLogConfig {
-    #[serde(rename = "Type")]
-    kind: String,
-    config: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct WireMount {
-    #[serde(rename = "Type")]
-    kind: String,
-    source: String,
-    target: String,
-    read_only: bool,
-    tmpfs_options: WireTmpfsOptions,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct WireTmpfsOptions {
-    size_bytes: i64,
-    mode: u32,
-}
-
-impl WireHostConfig {
-    /// Refuses what would change what the container is and is not offered; warns of what would
-    /// only change how well it runs.
-    pub(crate) fn check(&self) -> Result<Vec<String>, ApiError> {
-        for (asked, member, instead) in [
-            (!self.device_requests.is_empty(), "DeviceRequests", "name the devices with Devices"),
-            (!self.device_cgroup_rules.is_empty(), "DeviceCgroupRules", "use Devices"),
-            (!self.storage_opt.is_empty(), "StorageOpt", "leave it out"),
-            (
-                !matches!(self.volume_driver.as_str(), "" | "local"),
-                "VolumeDriver",
-                "the only driver is local",
-            ),
-            (!matches!(self.isolation.as_str(), "" | "default"), "Isolation", "leave it out"),
-        ] {
-            if asked {
-                return Err(ApiError::unsupported(format!(
-                    "HostConfig.{member} is not supported by Bulkhead; {instead}"
-                )));
-            }
-        }
-        if !matches!(self.runtime.as_str(), "" | "bulkhead" | "runc" | "io.containerd.runc.v2") {
-            return Err(ApiError::invalid(format!(
-                "unknown or invalid runtime name: {}; Bulkhead is its own runtime",
-                self.runtime
-            )));
-        }
-        let warnings = [
-            (self.blkio_weight != 0, "BlkioWeight"),
-            (self.cpu_realtime_period != 0, "CpuRealtimePeriod"),
-            (self.cpu_realtime_runtime != 0, "CpuRealtimeRuntime"),
-            (self.oom_kill_disable, "OomKillDisable"),
-        ];
-        Ok(warnings
+/// Reads what a request says of the host, and warns of what is done in another way than it asks.
+pub(crate) fn parse(wire: wire::HostConfig) -> Result<(HostConfig, Vec<String>), ApiError> {
+    check_words(&wire)?;
+    let mut warnings = Vec::new();
+    if wire.log_config.kind == "local" {
+        warnings.push("The log is written as json-file, which rotates; there is no local.".into());
+    }
+    let log_driver: LogDriver = wire.log_config.kind.parse()?;
+    let host = HostConfig {
+        binds: all(&wire.binds)?,
+        mounts: wire.mounts.into_iter().map(mount).collect::<Result<_, _>>()?,
+        tmpfs: wire
+            .tmpfs
             .into_iter()
-            .filter(|(asked, _)| *asked)
-            .map(|(_, member)| format!("HostConfig.{member} is not supported and was discarded."))
-            .collect())
-    }
-}
-
-pub(crate) fn convert(
-    wire: WireHostConfig,
-    echo: Map<String, Value>,
-) -> Result<HostConfig, ApiError> {
-    let restart = restart_policy(&wire)?;
-    let mut port_bindings = Vec::new();
-    for (port, bindings) in &wire.port_bindings {
-        let (container_port, protocol) = parse_port(port)?;
-        // An empty list asks for any port of the host, like a list of one empty binding.
-        let any = [WirePortBinding::default()];
-        for binding in if bindings.is_empty() { &any[..] } else { bindings } {
-            port_bindings.push(PortBinding {
-                container_port,
-                protocol,
-                host_address: host_address(&binding.host_ip)?,
-                host_port: host_port(&binding.host_port)?,
-            });
-        }
-    }
-    Ok(HostConfig {
-        binds: wire.binds,
-        mounts: wire.mounts.into_iter().map(MountRequest::try_from).collect::<Result<_, _>>()?,
-        tmpfs: wire.tmpfs,
-        network_mode: wire.network_mode,
-        pid_mode: wire.pid_mode,
-        ipc_mode: wire.ipc_mode,
-        uts_mode: wire.uts_mode,
-        userns_mode: wire.userns_mode,
-        cgroupns_mode: wire.cgroupns_mode,
-        port_bindings,
+            .map(|(target, options)| Ok((target, TmpfsOptions::parse(&options)?)))
+            .collect::<Result<_, ApiError>>()?,
+        volumes_from: all(&wire.volumes_from)?,
+        network_mode: wire.network_mode.parse()?,
+        pid_mode: wire.pid_mode.parse()?,
+        ipc_mode: wire.ipc_mode.parse()?,
+        uts_mode: wire.uts_mode.parse()?,
+        userns_mode: wire.userns_mode.parse()?,
+        cgroupns_mode: wire.cgroupns_mode.parse()?,
+        port_bindings: port_bindings(&wire.port_bindings)?,
         publish_all_ports: wire.publish_all_ports,
-        links: wire.links,
-        extra_hosts: wire.extra_hosts,
-        dns: wire.dns,
+        links: all(&wire.links)?,
+        extra_hosts: all(&wire.extra_hosts)?,
+        dns: wire.dns.iter().map(|server| nameserver(server)).collect::<Result<_, _>>()?,
         dns_search: wire.dns_search,
         dns_options: wire.dns_options,
-        restart_policy: restart,
+        restart_policy: RestartPolicy::parse(
+            &wire.restart_policy.name,
+            wire.restart_policy.maximum_retry_count,
+        )?,
         auto_remove: wire.auto_remove,
         privileged: wire.privileged,
         readonly_rootfs: wire.readonly_rootfs,
         init: wire.init,
         cap_add: wire.cap_add,
         cap_drop: wire.cap_drop,
-        security_opt: wire.security_opt,
+        security_opt: SecurityOptions::parse(wire.security_opt)?,
+        masked_paths: paths("MaskedPaths", wire.masked_paths)?,
+        readonly_paths: paths("ReadonlyPaths", wire.readonly_paths)?,
         group_add: wire.group_add,
         sysctls: wire.sysctls,
-        devices: wire
-            .devices
-            .into_iter()
-            .map(|device| DeviceRequest {
-                host: device.path_on_host,
-                container: device.path_in_container,
-                permissions: device.cgroup_permissions,
-            })
-            .collect(),
+        devices: wire.devices.into_iter().map(device).collect(),
         ulimits: wire
             .ulimits
-            .into_iter()
-            .map(|limit| (limit.name, limit.soft, limit.hard))
-            .collect(),
+            .iter()
+            .map(|limit| Ulimit::new(&limit.name, limit.soft, limit.hard))
+            .collect::<Result<_, _>>()?,
         oom_score_adj: wire.oom_score_adj,
         shm_size: positive("ShmSize", wire.shm_size)?,
-        log_driver: wire.log_config.kind,
-        log_options: wire.log_config.config,
+        log_driver,
+        log_options: LogOptions::parse(log_driver, wire.log_config.config)?,
         memory: positive("Memory", wire.memory)?,
         memory_reservation: positive("MemoryReservation", wire.memory_reservation)?,
         memory_swap: wire.memory_swap,
@@ -245,36 +79,94 @@ pub(crate) fn convert(
         cpuset_mems: wire.cpuset_mems,
         // The CLI sends 0 for what its user did not say; -1 is how that user says "unlimited".
         pids_limit: wire.pids_limit.filter(|limit| *limit != 0),
-        cgroup_parent: wire.cgroup_parent,
-        echo,
-    })
+        cgroup_parent: cgroup_parent(wire.cgroup_parent)?,
+        console_size: wire.console_size,
+    };
+    Ok((host, warnings))
 }
 
-fn restart_policy(wire: &WireHostConfig) -> Result<RestartPolicy, ApiError> {
-    let WireRestartPolicy { name, maximum_retry_count } = &wire.restart_policy;
-    if !matches!(name.as_str(), "" | "no" | "on-failure" | "always" | "unless-stopped") {
-        return Err(ApiError::invalid(format!(
-            "invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
-        )));
-    }
-    if *maximum_retry_count != 0 && name != "on-failure" {
-        return Err(ApiError::invalid(
-            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+/// Members of which only some words mean something here.
+fn check_words(wire: &wire::HostConfig) -> Result<(), ApiError> {
+    if !matches!(wire.volume_driver.as_str(), "" | "local") {
+        return Err(ApiError::unsupported(
+            "HostConfig.VolumeDriver is not supported by Bulkhead; the only driver is local",
         ));
     }
-    let maximum_retries = u32::try_from(*maximum_retry_count).map_err(|_| {
-        ApiError::invalid("invalid restart policy: maximum retry count cannot be negative")
-    })?;
-    if wire.auto_remove && !matches!(name.as_str(), "" | "no") {
-        return Err(ApiError::invalid("can't create 'AutoRemove' container with restart policy"));
+    if !matches!(wire.isolation.as_str(), "" | "default") {
+        return Err(ApiError::unsupported(
+            "HostConfig.Isolation is not supported by Bulkhead; leave it out",
+        ));
     }
-    Ok(RestartPolicy { name: name.clone(), maximum_retries })
+    if !matches!(wire.runtime.as_str(), "" | "bulkhead" | "runc" | "io.containerd.runc.v2") {
+        return Err(ApiError::invalid(format!(
+            "unknown or invalid runtime name: {}; Bulkhead is its own runtime",
+            wire.runtime
+        )));
+    }
+    Ok(())
+}
+
+fn all<T: std::str::FromStr>(texts: &[String]) -> Result<Vec<T>, ApiError>
+where
+    ApiError: From<T::Err>,
+{
+    texts.iter().map(|text| text.parse().map_err(ApiError::from)).collect()
+}
+
+fn port_bindings(
+    wire: &std::collections::BTreeMap<String, Option<Vec<wire::PortBinding>>>,
+) -> Result<Vec<PortBinding>, ApiError> {
+    let mut all = Vec::new();
+    for (port, bindings) in wire {
+        let port: Port = port.parse().map_err(ApiError::invalid_value)?;
+        // An empty list asks for any port of the host, like a list of one empty binding; null asks
+        // for nothing (moby: daemon/server/router/container, `backfillEmptyPBs`).
+        let any = [wire::PortBinding::default()];
+        let bindings = match bindings {
+            None => &[][..],
+            Some(bindings) if bindings.is_empty() => &any[..],
+            Some(bindings) => bindings,
+        };
+        for binding in bindings {
+            all.push(PortBinding {
+                container_port: port.number(),
+                protocol: port.protocol(),
+                host_address: host_address(&binding.host_ip)?,
+                host_port: host_port(&binding.host_port)?,
+            });
+        }
+    }
+    Ok(all)
 }
 
 fn positive(member: &str, value: i64) -> Result<u64, ApiError> {
     u64::try_from(value).map_err(|_| {
         ApiError::invalid(format!("HostConfig.{member} cannot be negative, and is {value}"))
     })
+}
+
+fn nameserver(text: &str) -> Result<std::net::IpAddr, ApiError> {
+    text.parse().map_err(|_| ApiError::invalid(format!("bad nameserver address {text:?}")))
+}
+
+fn paths(member: &str, paths: Option<Vec<String>>) -> Result<Option<Vec<String>>, ApiError> {
+    let relative = paths.iter().flatten().find(|path| !path.starts_with('/'));
+    match relative {
+        Some(path) => Err(ApiError::invalid(format!(
+            "HostConfig.{member} takes absolute paths, and {path:?} is none"
+        ))),
+        None => Ok(paths),
+    }
+}
+
+/// A path below the place that Bulkhead's groups have, or from the root of the hierarchies.
+fn cgroup_parent(text: String) -> Result<String, ApiError> {
+    if text.split('/').any(|part| matches!(part, "." | "..")) {
+        return Err(ApiError::invalid(format!(
+            "HostConfig.CgroupParent {text:?} leads out of its place; give a path without dots"
+        )));
+    }
+    Ok(text)
 }
 
 fn host_address(text: &str) -> Result<Ipv4Addr, ApiError> {
@@ -297,130 +189,260 @@ fn host_port(text: &str) -> Result<u16, ApiError> {
     }
 }
 
-impl TryFrom<WireMount> for MountRequest {
-    type Error = ApiError;
+fn device(wire: wire::Device) -> DeviceRequest {
+    DeviceRequest {
+        host: wire.path_on_host,
+        container: wire.path_in_container,
+        permissions: wire.cgroup_permissions,
+    }
+}
 
-    fn try_from(wire: WireMount) -> Result<Self, ApiError> {
-        let kind = match wire.kind.as_str() {
-            "bind" => MountType::Bind,
-            "volume" => MountType::Volume,
-            "tmpfs" => MountType::Tmpfs,
-            other => {
-                return Err(ApiError::invalid(format!(
-                    "invalid mount config for type {other:?}: the types are bind, volume and tmpfs"
+fn mount(wire: wire::Mount) -> Result<MountRequest, ApiError> {
+    let wire::Mount {
+        kind,
+        source,
+        target,
+        read_only,
+        bind_options,
+        volume_options,
+        tmpfs_options,
+    } = wire;
+    let invalid =
+        |why: &str| ApiError::invalid(format!("invalid mount config for type {kind:?}: {why}"));
+    // Options of another kind would have no effect.
+    for (given, name, of) in [
+        (bind_options.is_some(), "BindOptions", "bind"),
+        (volume_options.is_some(), "VolumeOptions", "volume"),
+        (tmpfs_options.is_some(), "TmpfsOptions", "tmpfs"),
+    ] {
+        if given && kind != of {
+            return Err(invalid(&format!("field {name} must not be specified")));
+        }
+    }
+    let options = match kind.as_str() {
+        "bind" => MountOptions::Bind(bind(bind_options.unwrap_or_default())?),
+        "volume" => {
+            let options = volume_options.unwrap_or_default();
+            let driver = options.driver_config.unwrap_or_default();
+            if !matches!(driver.name.as_str(), "" | "local") {
+                return Err(invalid(&format!(
+                    "there is no volume driver {:?}; the only one is local",
+                    driver.name
                 )));
             }
-        };
-        if wire.target.is_empty() {
-            return Err(ApiError::invalid(format!(
-                "invalid mount config for type {:?}: field Target must not be empty",
-                wire.kind
-            )));
+            MountOptions::Volume(VolumeOptions {
+                fill: if options.no_copy { Fill::Leave } else { Fill::FromImage },
+                subpath: options.subpath,
+                labels: options.labels,
+                driver_options: DriverOptions::parse(driver.options)?,
+            })
         }
-        Ok(Self {
-            kind,
-            source: wire.source,
-            target: wire.target,
-            readonly: wire.read_only,
-            tmpfs_size: positive("Mounts.TmpfsOptions.SizeBytes", wire.tmpfs_options.size_bytes)?,
-            tmpfs_mode: wire.tmpfs_options.mode,
-        })
+        "tmpfs" => {
+            let options = tmpfs_options.unwrap_or_default();
+            let size = positive("Mounts.TmpfsOptions.SizeBytes", options.size_bytes)?;
+            MountOptions::Tmpfs(TmpfsOptions::of_mount(size, options.mode, &options.options)?)
+        }
+        _ => return Err(invalid("the types are bind, volume and tmpfs")),
+    };
+    Ok(MountRequest::new(&source, &target, read_only, options)?)
+}
+
+fn bind(wire: wire::BindOptions) -> Result<BindOptions, ApiError> {
+    let below = match (
+        wire.non_recursive,
+        wire.read_only_non_recursive,
+        wire.read_only_force_recursive,
+    ) {
+        (false, false, false) => MountsBelow::Follow,
+        (true, false, false) => MountsBelow::Leave,
+        (false, true, false) => MountsBelow::FollowWritable,
+        (false, false, true) => MountsBelow::FollowReadonly,
+        _ => {
+            return Err(ApiError::invalid(
+                "invalid mount config for type \"bind\": of NonRecursive, ReadOnlyNonRecursive and \
+                 ReadOnlyForceRecursive only one can be said",
+            ));
+        }
+    };
+    Ok(BindOptions {
+        missing: match wire.create_mountpoint {
+            true => MissingSource::MakeDirectory,
+            false => MissingSource::Refuse,
+        },
+        propagation: wire.propagation.parse()?,
+        below,
+    })
+}
+
+/// The same in Docker's words.
+fn of_engine(container: &Container) -> wire::HostConfig {
+    fn texts<T: ToString>(values: &[T]) -> Vec<String> {
+        values.iter().map(T::to_string).collect()
     }
+    let host = &container.host;
+    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let mut port_bindings = std::collections::BTreeMap::new();
+    for binding in &host.port_bindings {
+        let bindings: &mut Option<Vec<wire::PortBinding>> =
+            port_bindings.entry(binding.port().to_string()).or_default();
+        bindings.get_or_insert_default().push(wire::PortBinding {
+            host_ip: match binding.host_address {
+                Ipv4Addr::UNSPECIFIED => String::new(),
+                address => address.to_string(),
+            },
+            host_port: match binding.host_port {
+                0 => String::new(),
+                port => port.to_string(),
+            },
+        });
+    }
+    wire::HostConfig {
+        binds: texts(&host.binds),
+        mounts: host.mounts.iter().map(mount_of_engine).collect(),
+        tmpfs: host.tmpfs.iter().map(|(at, options)| (at.clone(), options.to_string())).collect(),
+        volumes_from: texts(&host.volumes_from),
+        network_mode: host.network_mode.to_string(),
+        pid_mode: host.pid_mode.to_string(),
+        ipc_mode: host.ipc_mode.to_string(),
+        uts_mode: host.uts_mode.to_string(),
+        // `host` says that the container has no user namespace of its own, whoever decided so.
+        userns_mode: match (host.userns_mode, container.id_range) {
+            (UsernsMode::Default, None) => UsernsMode::Host.to_string(),
+            (mode, _) => mode.to_string(),
+        },
+        cgroupns_mode: host.cgroupns_mode.to_string(),
+        cgroup_parent: host.cgroup_parent.clone(),
+        port_bindings,
+        publish_all_ports: host.publish_all_ports,
+        // Docker shows links as `/target:/container/alias`.
+        links: host
+            .links
+            .iter()
+            .map(|link| format!("/{}:/{}/{}", link.container, container.name, link.alias))
+            .collect(),
+        extra_hosts: texts(&host.extra_hosts),
+        dns: texts(&host.dns),
+        dns_search: host.dns_search.clone(),
+        dns_options: host.dns_options.clone(),
+        restart_policy: wire::RestartPolicy {
+            name: host.restart_policy.name().to_owned(),
+            maximum_retry_count: host.restart_policy.maximum_retries().into(),
+        },
+        auto_remove: host.auto_remove,
+        privileged: host.privileged,
+        readonly_rootfs: host.readonly_rootfs,
+        init: host.init,
+        cap_add: host.cap_add.clone(),
+        cap_drop: host.cap_drop.clone(),
+        security_opt: host.security_opt.given().to_vec(),
+        masked_paths: host.masked_paths.clone(),
+        readonly_paths: host.readonly_paths.clone(),
+        group_add: host.group_add.clone(),
+        sysctls: host.sysctls.clone(),
+        devices: host
+            .devices
+            .iter()
+            .map(|device| wire::Device {
+                path_on_host: device.host.clone(),
+                path_in_container: device.container.clone(),
+                cgroup_permissions: device.permissions.clone(),
+            })
+            .collect(),
+        ulimits: host
+            .ulimits
+            .iter()
+            .map(|limit| wire::Ulimit {
+                name: limit.name().to_owned(),
+                soft: limit.soft(),
+                hard: limit.hard(),
+            })
+            .collect(),
+        oom_score_adj: host.oom_score_adj,
+        shm_size: if host.shm_size == 0 { 64 << 20 } else { signed(host.shm_size) },
+        log_config: wire::LogConfig {
+            kind: host.log_driver.to_string(),
+            config: host.log_options.given().clone(),
+        },
+        memory: signed(host.memory),
+        memory_reservation: signed(host.memory_reservation),
+        memory_swap: host.memory_swap,
+        cpu_shares: signed(host.cpu_shares),
+        nano_cpus: signed(host.nano_cpus),
+        cpu_period: signed(host.cpu_period),
+        cpu_quota: host.cpu_quota,
+        cpuset_cpus: host.cpuset_cpus.clone(),
+        cpuset_mems: host.cpuset_mems.clone(),
+        pids_limit: host.pids_limit,
+        console_size: host.console_size,
+        ..wire::HostConfig::default()
+    }
+}
+
+fn mount_of_engine(mount: &MountRequest) -> wire::Mount {
+    let mut shown = wire::Mount {
+        kind: mount.kind().name().to_owned(),
+        source: mount.source.clone(),
+        target: mount.target.clone(),
+        read_only: mount.readonly,
+        ..wire::Mount::default()
+    };
+    match &mount.options {
+        MountOptions::Bind(bind) => {
+            let options = wire::BindOptions {
+                propagation: match bind.propagation {
+                    bulkhead_engine::Propagation::Rprivate => String::new(),
+                    propagation => propagation.to_string(),
+                },
+                non_recursive: bind.below == MountsBelow::Leave,
+                create_mountpoint: bind.missing == MissingSource::MakeDirectory,
+                read_only_non_recursive: bind.below == MountsBelow::FollowWritable,
+                read_only_force_recursive: bind.below == MountsBelow::FollowReadonly,
+            };
+            shown.bind_options = Some(options).filter(|given| *given != Default::default());
+        }
+        MountOptions::Volume(volume) => {
+            let driver = wire::DriverConfig {
+                name: String::new(),
+                options: volume.driver_options.given().clone(),
+            };
+            let options = wire::VolumeOptions {
+                no_copy: volume.fill == Fill::Leave,
+                labels: volume.labels.clone(),
+                driver_config: Some(driver).filter(|driver| !driver.options.is_empty()),
+                subpath: volume.subpath.clone(),
+            };
+            shown.volume_options = Some(options).filter(|given| *given != Default::default());
+        }
+        MountOptions::Tmpfs(tmpfs) => {
+            let options = wire::TmpfsOptions {
+                size_bytes: tmpfs.size().and_then(|size| i64::try_from(size).ok()).unwrap_or(0),
+                mode: tmpfs.mode().unwrap_or(0),
+                options: tmpfs
+                    .words()
+                    .iter()
+                    .filter(|word| !word.contains('='))
+                    .map(|word| vec![word.clone()])
+                    .collect(),
+            };
+            shown.tmpfs_options = Some(options).filter(|given| *given != Default::default());
+        }
+    }
+    shown
 }
 
 /// The `HostConfig` that inspect shows: what was asked, every other member at the value Docker
 /// gives it, and what the engine decided.
 pub(crate) fn view(container: &Container) -> Value {
-    let host = &container.host;
     let mut view = defaults();
-    for (member, value) in &host.echo {
-        let null_for_object = value.is_null() && view.get(member).is_some_and(Value::is_object);
-        if !null_for_object {
-            view.insert(member.clone(), value.clone());
-        }
+    let shown = serde_json::to_value(of_engine(container));
+    if let Ok(Value::Object(members)) = shown {
+        view.extend(members);
     }
-    let mut ports = Map::new();
-    for binding in &host.port_bindings {
-        let address = match binding.host_address {
-            Ipv4Addr::UNSPECIFIED => String::new(),
-            address => address.to_string(),
-        };
-        let port = match binding.host_port {
-            0 => String::new(),
-            port => port.to_string(),
-        };
-        let name = port_name(binding.container_port, binding.protocol);
-        if let Value::Array(list) = ports.entry(name).or_insert_with(|| json!([])) {
-            list.push(json!({ "HostIp": address, "HostPort": port }));
-        }
-    }
-    let or = |text: &str, default: &str| Value::from(if text.is_empty() { default } else { text });
-    let network_mode = match host.network_mode.as_str() {
-        "" | "default" => "bridge",
-        mode => mode,
-    };
-    for (member, value) in [
-        ("NetworkMode", json!(network_mode)),
-        ("PortBindings", Value::Object(ports)),
-        ("IpcMode", or(&host.ipc_mode, "private")),
-        ("CgroupnsMode", or(&host.cgroupns_mode, "private")),
-        ("PidMode", json!(host.pid_mode)),
-        ("UTSMode", json!(host.uts_mode)),
-        ("UsernsMode", json!(userns_mode(container))),
-        (
-            "RestartPolicy",
-            json!({
-                "Name": or(&host.restart_policy.name, "no"),
-                "MaximumRetryCount": host.restart_policy.maximum_retries,
-            }),
-        ),
-        (
-            "LogConfig",
-            json!({ "Type": or(&host.log_driver, "json-file"), "Config": host.log_options }),
-        ),
-        ("AutoRemove", json!(host.auto_remove)),
-        ("Privileged", json!(host.privileged)),
-        ("ReadonlyRootfs", json!(host.readonly_rootfs)),
-        ("ShmSize", json!(if host.shm_size == 0 { 64 << 20 } else { host.shm_size })),
-        ("Memory", json!(host.memory)),
-        ("MemoryReservation", json!(host.memory_reservation)),
-        ("MemorySwap", json!(host.memory_swap)),
-        ("NanoCpus", json!(host.nano_cpus)),
-        ("CpuShares", json!(host.cpu_shares)),
-        ("Links", links(container)),
-        ("PidsLimit", json!(host.pids_limit)),
-    ] {
-        view.insert(member.to_owned(), value);
-    }
-    // The CLI sends -1 for what its user did not say.
-    if view.get("MemorySwappiness") == Some(&json!(-1)) {
-        view.insert("MemorySwappiness".to_owned(), Value::Null);
-    }
-    if host.privileged {
+    if container.host.privileged || container.host.security_opt.is_unmasked() {
         view.insert("MaskedPaths".to_owned(), Value::Null);
         view.insert("ReadonlyPaths".to_owned(), Value::Null);
     }
     Value::Object(view)
-}
-
-/// `host` says that the container has no user namespace of its own, whoever decided so.
-fn userns_mode(container: &Container) -> &str {
-    match (container.host.userns_mode.as_str(), container.id_range) {
-        ("", None) => "host",
-        (mode, _) => mode,
-    }
-}
-
-/// Docker shows links as `/target:/container/alias`.
-fn links(container: &Container) -> Value {
-    if container.host.links.is_empty() {
-        return Value::Null;
-    }
-    let shown = container.host.links.iter().map(|link| {
-        let (target, alias) = link.split_once(':').unwrap_or((link, link));
-        format!("/{target}:/{}/{alias}", container.name)
-    });
-    Value::from(shown.collect::<Vec<_>>())
 }
 
 /// What Docker 28.5 shows of a container for which nothing was asked, in its order.
@@ -457,30 +479,77 @@ const DEFAULTS: &str = r#"{
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::container::view::tests::example;
+
+    fn parsed(host: Value) -> HostConfig {
+        let wire = serde_json::from_value(host).expect("a HostConfig");
+        parse(wire).expect("it is valid").0
+    }
 
     #[test]
     fn inspect_repeats_what_was_asked() {
         let mut container = example();
-        container.host.echo = Map::from_iter([
-            ("Dns".to_owned(), json!(["1.1.1.1"])),
-            ("CapAdd".to_owned(), Value::Null),
-            ("LogConfig".to_owned(), Value::Null),
-            ("NetworkMode".to_owned(), json!("default")),
-        ]);
-        container.host.links = vec!["db:store".to_owned()];
+        container.host = parsed(json!({
+            "Dns": ["1.1.1.1"], "CapAdd": null, "NetworkMode": "default", "Links": ["db:store"],
+            "Binds": ["/a:/b:ro,z"], "Tmpfs": {"/t": "size=1m"}, "VolumesFrom": ["x:ro"],
+            "SecurityOpt": ["no-new-privileges"], "ExtraHosts": ["up:host-gateway"],
+            "LogConfig": {"Type": "local", "Config": {"max-size": "1m"}},
+            "Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 2}],
+            "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
+            "PortBindings": {"80/tcp": [], "81/tcp": null, "82/udp": [{"HostPort": "5"}]},
+        }));
         let view = view(&container);
         for (member, value) in [
             ("Dns", json!(["1.1.1.1"])),
             ("CapAdd", Value::Null),
-            ("LogConfig", json!({"Type": "json-file", "Config": {}})),
+            ("LogConfig", json!({"Type": "json-file", "Config": {"max-size": "1m"}})),
             ("NetworkMode", json!("bridge")),
             ("Links", json!(["/db:/web/store"])),
             ("UsernsMode", json!("host")),
             ("BlkioDeviceReadBps", json!([])),
+            ("Binds", json!(["/a:/b:ro,z"])),
+            ("Tmpfs", json!({"/t": "size=1m"})),
+            ("VolumesFrom", json!(["x:ro"])),
+            ("SecurityOpt", json!(["no-new-privileges"])),
+            ("ExtraHosts", json!(["up:host-gateway"])),
+            ("Ulimits", json!([{"Name": "nofile", "Soft": 1, "Hard": 2}])),
+            ("RestartPolicy", json!({"Name": "on-failure", "MaximumRetryCount": 3})),
+            ("PidMode", json!("")),
+            ("IpcMode", json!("private")),
+            (
+                "PortBindings",
+                json!({
+                    "80/tcp": [{"HostIp": "", "HostPort": ""}],
+                    "82/udp": [{"HostIp": "", "HostPort": "5"}],
+                }),
+            ),
         ] {
             assert_eq!(view[member], value, "{member}");
         }
+    }
+
+    #[test]
+    fn mounts_keep_what_the_two_syntaxes_differ_in() {
+        let asked = json!([
+            {"Type": "bind", "Source": "/a", "Target": "/a", "ReadOnly": true,
+             "BindOptions": {"Propagation": "rslave", "ReadOnlyNonRecursive": true}},
+            {"Type": "volume", "Source": "data", "Target": "/b",
+             "VolumeOptions": {"NoCopy": true, "Labels": {"a": "b"}, "Subpath": "x/y"}},
+            {"Type": "tmpfs", "Target": "/c", "TmpfsOptions": {"SizeBytes": 4096, "Mode": 1023}},
+            {"Type": "bind", "Source": "/d", "Target": "/d"},
+        ]);
+        let mut container = example();
+        container.host = parsed(json!({"Mounts": asked}));
+        assert_eq!(view(&container)["Mounts"], asked);
+        let missing = |mount: &MountRequest| match &mount.options {
+            MountOptions::Bind(bind) => bind.missing,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(missing(&container.host.mounts[3]), MissingSource::Refuse);
+        let host = parsed(json!({"Binds": ["/d:/d"]}));
+        assert_eq!(missing(&host.binds[0].mount), MissingSource::MakeDirectory);
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use bulkhead_engine::{Class, Container, Status};
-use bulkhead_types::Timestamp;
+use bulkhead_types::{Port, Timestamp};
 use serde_json::{Value, json};
 
 use super::view;
@@ -63,10 +63,7 @@ pub(crate) fn summary(api: &Api, container: &Container, now: Timestamp) -> Value
         Ok(image) if image.id == container.image_id => container.image.clone(),
         _ => container.image_id.to_string(),
     };
-    let mode = match container.host.network_mode.as_str() {
-        "" | "default" => "bridge",
-        mode => mode,
-    };
+    let mode = container.host.network_mode.to_string();
     json!({
         "Id": container.id,
         "Names": [format!("/{}", container.name)],
@@ -101,16 +98,14 @@ fn ports(container: &Container) -> Value {
             "IP": port.host_address.to_string(),
             "PrivatePort": port.container_port,
             "PublicPort": port.host_port,
-            "Type": view::protocol_name(port.protocol),
+            "Type": port.protocol,
         })
     });
-    let is_published = |exposed: &(u16, bulkhead_network::Protocol)| {
-        container.network.ports.iter().any(|p| (p.container_port, p.protocol) == *exposed)
-    };
+    let is_published =
+        |exposed: &Port| container.network.ports.iter().any(|binding| binding.port() == *exposed);
     let exposed = container.config.exposed_ports.iter().filter(|port| !is_published(port));
-    let exposed = exposed.map(
-        |(port, protocol)| json!({ "PrivatePort": port, "Type": view::protocol_name(*protocol) }),
-    );
+    let exposed =
+        exposed.map(|port| json!({ "PrivatePort": port.number(), "Type": port.protocol() }));
     published.chain(exposed).collect()
 }
 

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_engine::{Container, ContainerConfig, MountPoint, MountType, NetworkPlace, Status};
-use serde_json::{Map, Value, json};
+use bulkhead_engine::{
+    Container, ContainerConfig, MountOptions, MountPoint, MountType, NetworkPlace, Status,
+};
+use bulkhead_types::Port;
+use serde_json::{Value, json};
 
-use super::create::port_name;
 use super::host_config;
 use crate::clock::rfc3339;
 
@@ -103,8 +105,7 @@ fn config(container: &Container) -> Value {
 }
 
 fn exposed_ports(config: &ContainerConfig) -> Value {
-    let names: Vec<String> =
-        config.exposed_ports.iter().map(|(port, protocol)| port_name(*port, *protocol)).collect();
+    let names: Vec<String> = config.exposed_ports.iter().map(Port::to_string).collect();
     set(&names)
 }
 
@@ -117,16 +118,19 @@ fn set(names: &[String]) -> Value {
 }
 
 pub(crate) fn mounts(mounts: &[MountPoint]) -> Value {
-    let view = mounts.iter().filter(|mount| mount.kind != MountType::Tmpfs).map(|mount| {
+    let view = mounts.iter().filter(|mount| mount.kind() != MountType::Tmpfs).map(|mount| {
         let mut view = json!({
-            "Type": mount.kind,
+            "Type": mount.kind(),
             "Source": mount.source,
             "Destination": mount.target,
             "Mode": if mount.readonly { "ro" } else { "" },
             "RW": !mount.readonly,
-            "Propagation": if mount.kind == MountType::Bind { "rprivate" } else { "" },
+            "Propagation": match &mount.options {
+                MountOptions::Bind(bind) => bind.propagation.to_string(),
+                MountOptions::Volume(_) | MountOptions::Tmpfs(_) => String::new(),
+            },
         });
-        if mount.kind == MountType::Volume {
+        if mount.kind() == MountType::Volume {
             view["Name"] = json!(mount.name);
             view["Driver"] = json!("local");
             view["Mode"] = json!("z");
@@ -215,15 +219,10 @@ fn ports(container: &Container) -> Value {
     if place.sandbox_key.is_empty() && place.address.is_none() {
         return json!({});
     }
-    let mut ports: BTreeMap<(u16, &str), (String, Value)> = BTreeMap::new();
-    for (port, protocol) in &container.config.exposed_ports {
-        let name = port_name(*port, *protocol);
-        ports.insert((*port, protocol_name(*protocol)), (name, Value::Null));
-    }
+    let exposed = container.config.exposed_ports.iter();
+    let mut ports: BTreeMap<Port, Value> = exposed.map(|port| (*port, Value::Null)).collect();
     for binding in &place.ports {
-        let name = port_name(binding.container_port, binding.protocol);
-        let key = (binding.container_port, protocol_name(binding.protocol));
-        let (_, list) = ports.entry(key).or_insert_with(|| (name, Value::Null));
+        let list = ports.entry(binding.port()).or_default();
         if list.is_null() {
             *list = json!([]);
         }
@@ -234,14 +233,7 @@ fn ports(container: &Container) -> Value {
             }));
         }
     }
-    Value::Object(ports.into_values().collect::<Map<_, _>>())
-}
-
-pub(crate) fn protocol_name(protocol: bulkhead_network::Protocol) -> &'static str {
-    match protocol {
-        bulkhead_network::Protocol::Tcp => "tcp",
-        bulkhead_network::Protocol::Udp => "udp",
-    }
+    Value::Object(ports.into_iter().map(|(port, list)| (port.to_string(), list)).collect())
 }
 
 #[cfg(test)]
@@ -272,7 +264,10 @@ pub(crate) mod tests {
             config: ContainerConfig {
                 hostname: id.short(),
                 cmd: Some(vec!["sleep".to_owned(), "1".to_owned()]),
-                exposed_ports: vec![(80, Protocol::Tcp), (53, Protocol::Udp)],
+                exposed_ports: vec![
+                    "80/tcp".parse().expect("a port"),
+                    "53/udp".parse().expect("a port"),
+                ],
                 labels: [("a".to_owned(), "b".to_owned())].into(),
                 ..Default::default()
             },

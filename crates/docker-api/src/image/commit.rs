@@ -10,7 +10,6 @@ use serde_json::json;
 
 use super::{changes, named};
 use crate::Api;
-use crate::container::create::port_name;
 use crate::error::{Answer, ApiError};
 use crate::request::{Json, Query};
 
@@ -131,7 +130,7 @@ fn config_of(container: &ContainerConfig) -> Config {
             names.into_iter().map(|name| (name, Empty {})).collect();
         (!set.is_empty()).then_some(set)
     };
-    let ports = container.exposed_ports.iter().map(|(port, protocol)| port_name(*port, *protocol));
+    let ports = container.exposed_ports.iter().map(ToString::to_string);
     Config {
         user: container.user.clone(),
         exposed_ports: set(ports.collect()),

@@ -1,7 +1,8 @@
 use std::os::unix::fs::MetadataExt;
 
 use bulkhead_engine::{
-    Class, CreateExec, ExecView, HostConfig, LogQuery, Started, Status, Stopped, Streams,
+    CgroupnsMode, Class, CreateExec, ExecView, HostConfig, IpcMode, LogQuery, NetworkMode, PidMode,
+    SecurityOptions, Started, Status, Stopped, Streams, TmpfsOptions, UsernsMode, UtsMode,
     WaitCondition,
 };
 use bulkhead_types::{BuildStep, StepNetwork};
@@ -239,12 +240,12 @@ pub async fn files_come_from_binds_volumes_and_tmpfs(rig: &mut Rig) {
          mkdir /anonymous/y",
     );
     create.host.binds = vec![
-        format!("{}:/bound:ro", source.display()),
-        format!("{}:/made", made.display()),
-        "data:/srv/data".into(),
+        format!("{}:/bound:ro", source.display()).parse().unwrap(),
+        format!("{}:/made", made.display()).parse().unwrap(),
+        "data:/srv/data".parse().unwrap(),
     ];
     create.config.volumes = vec!["/anonymous".into()];
-    create.host.tmpfs = [("/scratch".to_owned(), "size=1m".to_owned())].into();
+    create.host.tmpfs = [("/scratch".to_owned(), TmpfsOptions::parse("size=1m").unwrap())].into();
     let (code, output) = rig.run(create).await;
     assert_eq!(code, 0, "{output}");
     assert!(output.starts_with("bound 1000\n"), "{output}");
@@ -256,7 +257,7 @@ pub async fn files_come_from_binds_volumes_and_tmpfs(rig: &mut Rig) {
     let volumes = rig.engine.volumes();
     assert_eq!(volumes.len(), 1, "the anonymous one went with its container");
     let mut again = Rig::script("again", "cat /data/more /data/seed");
-    again.host.binds = vec!["data:/data:ro".into()];
+    again.host.binds = vec!["data:/data:ro".parse().unwrap()];
     assert_eq!(rig.run(again).await, (0, "more\nfrom the image\n".to_owned()));
     let error = rig.engine.remove_volume("data", false).await.unwrap_err();
     assert!(error.message.contains("volume is in use"), "{error}");
@@ -281,12 +282,12 @@ pub async fn namespaces_are_shared_on_request(rig: &mut Rig) {
     }
     let mut host = Rig::script("host", names);
     host.host = HostConfig {
-        network_mode: "host".into(),
-        pid_mode: "host".into(),
-        ipc_mode: "host".into(),
-        uts_mode: "host".into(),
-        userns_mode: "host".into(),
-        cgroupns_mode: "host".into(),
+        network_mode: NetworkMode::Host,
+        pid_mode: PidMode::Host,
+        ipc_mode: IpcMode::Host,
+        uts_mode: UtsMode::Host,
+        userns_mode: UsernsMode::Host,
+        cgroupns_mode: CgroupnsMode::Host,
         ..HostConfig::default()
     };
     let (_, shared) = rig.run(host).await;
@@ -295,8 +296,8 @@ pub async fn namespaces_are_shared_on_request(rig: &mut Rig) {
     let target = rig.start(Rig::sleeper("target")).await;
     let mut joining =
         Rig::script("joining", &format!("{names}; ip -o addr show eth0; cat /etc/hosts"));
-    joining.host.network_mode = "container:target".into();
-    joining.host.pid_mode = "container:target".into();
+    joining.host.network_mode = NetworkMode::Container("target".into());
+    joining.host.pid_mode = PidMode::Container("target".into());
     let (code, output) = rig.run(joining).await;
     assert_eq!(code, 0, "{output}");
     let of_target = |kind: &str| {
@@ -308,6 +309,20 @@ pub async fn namespaces_are_shared_on_request(rig: &mut Rig) {
     assert_ne!(lines[2], of_target("ipc"));
     assert_eq!(lines[4], of_target("user"));
     assert!(output.contains(&target.network.address.unwrap().to_string()), "{output}");
+
+    // One that joins a container that has itself joined another is in the first one's network.
+    let mut middle = Rig::sleeper("middle");
+    middle.host.network_mode = NetworkMode::Container("target".into());
+    let middle = rig.start(middle).await;
+    assert_eq!(middle.host.network_mode, NetworkMode::Container(target.id.to_string()));
+    rig.ready("middle").await;
+    let mut last = Rig::script("last", "readlink /proc/self/ns/net; cat /etc/hosts");
+    last.host.network_mode = NetworkMode::Container("middle".into());
+    let (code, output) = rig.run(last).await;
+    assert_eq!(code, 0, "{output}");
+    assert!(output.starts_with(&of_target("net")), "{output}");
+    assert!(output.contains(&target.network.address.unwrap().to_string()), "{output}");
+
     rig.done().await;
 }
 
@@ -390,7 +405,8 @@ pub async fn privileges_are_what_was_asked_for(rig: &mut Rig) {
     let mut reduced = Rig::script("reduced", show);
     reduced.config.user = "www".into();
     reduced.host.cap_drop = vec!["ALL".into()];
-    reduced.host.security_opt = vec!["no-new-privileges".into(), "seccomp=unconfined".into()];
+    let options = vec!["no-new-privileges".into(), "seccomp=unconfined".into()];
+    reduced.host.security_opt = SecurityOptions::parse(options).unwrap();
     reduced.host.group_add = vec!["77".into()];
     reduced.host.devices = vec![bulkhead_engine::DeviceRequest {
         host: "/dev/kmsg".into(),

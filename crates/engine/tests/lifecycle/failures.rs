@@ -1,6 +1,9 @@
 use std::net::{Ipv4Addr, TcpListener};
 
-use bulkhead_engine::{Class, CreateContainer, MountRequest, MountType, PortBinding, Status};
+use bulkhead_engine::{
+    BindOptions, Class, CreateContainer, MountOptions, MountRequest, NetworkMode, PortBinding,
+    RestartPolicy, Status,
+};
 use bulkhead_network::Protocol;
 
 use crate::containers::wait_for;
@@ -21,27 +24,22 @@ pub async fn every_failure_is_told_and_leaves_nothing(rig: &mut Rig) {
         ),
         (|create| create.image = "NOPE".into(), Class::Invalid, "invalid reference format"),
         (
-            |create| create.host.network_mode = "unknown".into(),
+            |create| create.host.network_mode = NetworkMode::Named("unknown".into()),
             Class::Invalid,
             "network unknown not found",
         ),
         (
             |create| {
-                create.host.mounts = vec![MountRequest {
-                    kind: MountType::Bind,
-                    source: "/does/not/exist".into(),
-                    target: "/x".into(),
-                    readonly: false,
-                    tmpfs_size: 0,
-                    tmpfs_mode: 0,
-                }];
+                let options = MountOptions::Bind(BindOptions::default());
+                let mount = MountRequest::new("/does/not/exist", "/x", false, options);
+                create.host.mounts = vec![mount.unwrap()];
             },
             Class::Invalid,
             "bind source path does not exist: /does/not/exist",
         ),
         (|create| create.host.memory = 1 << 20, Class::Invalid, "Minimum memory limit allowed"),
         (
-            |create| create.host.links = vec!["nobody".into()],
+            |create| create.host.links = vec!["nobody".parse().unwrap()],
             Class::Invalid,
             "could not get container for nobody",
         ),
@@ -119,8 +117,7 @@ pub async fn every_failure_is_told_and_leaves_nothing(rig: &mut Rig) {
 
 pub async fn restarts_follow_the_policy(rig: &mut Rig) {
     let mut create = Rig::script("again", "echo x >> /count; exit 5");
-    create.host.restart_policy.name = "on-failure".into();
-    create.host.restart_policy.maximum_retries = 2;
+    create.host.restart_policy = RestartPolicy::OnFailure { maximum_retries: 2 };
     rig.start(create).await;
     let ended = || rig.engine.container("again").unwrap().state.status == Status::Exited;
     wait_for(ended).await;
@@ -130,7 +127,7 @@ pub async fn restarts_follow_the_policy(rig: &mut Rig) {
     assert_eq!(std::fs::read_to_string(count).unwrap(), "x\nx\nx\n");
 
     let mut create = Rig::sleeper("always");
-    create.host.restart_policy.name = "always".into();
+    create.host.restart_policy = RestartPolicy::Always;
     let first = rig.start(create).await;
     // Ended by its own hand, as a crash does; a stop by the user is final.
     let pid = rustix::process::Pid::from_raw(first.state.pid.cast_signed()).unwrap();

@@ -27,7 +27,7 @@ pub async fn large_ids_are_a_containers_own(rig: &mut Rig) {
                   busybox chown 412001104:100000 /m/new && touch /own && \
                   busybox chown 200000 /own && cat /proc/self/uid_map";
     let mut create = Rig::script("bound", script);
-    create.host.binds = vec![format!("{}:/m", shared.display())];
+    create.host.binds = vec![format!("{}:/m", shared.display()).parse().unwrap()];
     let (code, output) = rig.run(create).await;
     assert_eq!(code, 0, "{output}");
     assert!(output.starts_with("412001104:412000513\n200000:100000\n"), "{output}");

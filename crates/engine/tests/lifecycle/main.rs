@@ -9,6 +9,7 @@ mod containers;
 mod failures;
 mod ids;
 mod images;
+mod mounts;
 mod networks;
 mod recovery;
 mod rig;
@@ -62,6 +63,10 @@ fn main() -> ExitCode {
         failures::restarts_follow_the_policy,
         images::one_whose_content_is_missing_is_listed,
         images::a_pruned_build_cache_frees_its_layers,
+        mounts::volumes_are_furnished_when_a_container_is_created,
+        mounts::only_the_part_that_was_asked_for_is_seen,
+        mounts::sources_and_what_lies_below_them,
+        mounts::volumes_of_other_kinds,
         networks::links_names_and_published_ports,
         networks::an_address_is_free_when_its_container_has_ended,
         recovery::a_running_container_survives_its_engine,

@@ -1,7 +1,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 
-use bulkhead_engine::PortBinding;
+use bulkhead_engine::{NetworkMode, PortBinding};
 use bulkhead_network::Protocol;
 
 use crate::containers::wait_for;
@@ -12,7 +12,7 @@ pub async fn links_names_and_published_ports(rig: &mut Rig) {
         "server",
         "echo served > /tmp/index.html; httpd -f -p 80 -h /tmp & trap 'exit 0' TERM; wait",
     );
-    server.config.exposed_ports = vec![(80, Protocol::Tcp)];
+    server.config.exposed_ports = vec!["80/tcp".parse().unwrap()];
     server.host.port_bindings = vec![PortBinding {
         container_port: 80,
         protocol: Protocol::Tcp,
@@ -42,8 +42,8 @@ pub async fn links_names_and_published_ports(rig: &mut Rig) {
         "client",
         "wget -q -O - http://app/index.html; cat /etc/hosts; env | grep ^APP_; ip route",
     );
-    client.host.links = vec!["server:app".into()];
-    client.host.extra_hosts = vec!["up:host-gateway".into()];
+    client.host.links = vec!["server:app".parse().unwrap()];
+    client.host.extra_hosts = vec!["up:host-gateway".parse().unwrap()];
     let (code, output) = rig.run(client).await;
     assert_eq!(code, 0, "{output}");
     assert!(output.starts_with("served\n"), "{output}");
@@ -53,12 +53,12 @@ pub async fn links_names_and_published_ports(rig: &mut Rig) {
     assert!(output.contains("default via 172.29.0.1"), "{output}");
 
     let mut none = Rig::script("none", "ip -o link | grep -c .; ip -o addr show lo | grep -c 127");
-    none.host.network_mode = "none".into();
+    none.host.network_mode = NetworkMode::None;
     assert_eq!(rig.run(none).await, (0, "1\n1\n".to_owned()));
 
     // A linked container that comes back elsewhere is found again.
     let mut holder = Rig::sleeper("holder");
-    holder.host.links = vec!["server:app".into()];
+    holder.host.links = vec!["server:app".parse().unwrap()];
     let holder = rig.start(holder).await;
     rig.engine.stop("server", Some(1), None).await.unwrap();
     rig.start(Rig::sleeper("squatter")).await;

@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use bulkhead_engine::{Engine, LogQuery, PortBinding, Status, WaitCondition};
+use bulkhead_engine::{Engine, LogQuery, PortBinding, RestartPolicy, Status, WaitCondition};
 use bulkhead_network::Protocol;
 
 use bulkhead_failpoint::{Action, arm};
@@ -26,7 +26,7 @@ pub async fn a_running_container_survives_its_engine(rig: &mut Rig) {
     }];
     let before = rig.start(create).await;
     let mut paused = Rig::sleeper("paused");
-    paused.host.restart_policy.name = "always".into();
+    paused.host.restart_policy = RestartPolicy::Always;
     rig.start(paused).await;
     rig.engine.pause("paused").await.unwrap();
     // A client's shell in it must not keep the next engine from opening.
@@ -66,12 +66,14 @@ pub async fn ends_that_nobody_saw_are_recorded(rig: &mut Rig) {
     std::fs::create_dir(&go).unwrap();
     let script = "while [ ! -e /signal/go ]; do sleep 0.01; done; exit 42";
     let mut pids = Vec::new();
-    for (name, policy, auto_remove) in
-        [("plain", "", false), ("again", "always", false), ("removed", "", true)]
-    {
+    for (name, policy, auto_remove) in [
+        ("plain", RestartPolicy::No, false),
+        ("again", RestartPolicy::Always, false),
+        ("removed", RestartPolicy::No, true),
+    ] {
         let mut create = Rig::script(name, script);
-        create.host.binds = vec![format!("{}:/signal", go.display())];
-        create.host.restart_policy.name = policy.into();
+        create.host.binds = vec![format!("{}:/signal", go.display()).parse().unwrap()];
+        create.host.restart_policy = policy;
         create.host.auto_remove = auto_remove;
         pids.push(rig.start(create).await.state.pid);
     }
@@ -286,7 +288,7 @@ pub async fn ends_that_the_store_refuses_are_recorded_later(rig: &mut Rig) {
 
 pub async fn a_restart_in_the_full_moment_happens_later(rig: &mut Rig) {
     let mut create = Rig::script("again", "echo once; exit 4");
-    create.host.restart_policy.name = "always".into();
+    create.host.restart_policy = RestartPolicy::Always;
     let id = rig.engine.create(create).await.unwrap().id.to_string();
     // A user is told, and may try again.
     arm("start.files", Some(Action::Full));
@@ -309,13 +311,13 @@ pub async fn a_restart_in_the_full_moment_happens_later(rig: &mut Rig) {
 
 pub async fn what_ended_with_the_engine_starts_with_the_next(rig: &mut Rig) {
     for (name, policy) in [
-        ("unless", "unless-stopped"),
-        ("always", "always"),
-        ("stopped", "unless-stopped"),
-        ("never", ""),
+        ("unless", RestartPolicy::UnlessStopped),
+        ("always", RestartPolicy::Always),
+        ("stopped", RestartPolicy::UnlessStopped),
+        ("never", RestartPolicy::No),
     ] {
         let mut create = Rig::sleeper(name);
-        create.host.restart_policy.name = policy.into();
+        create.host.restart_policy = policy;
         rig.start(create).await;
         rig.ready(name).await;
     }
@@ -338,7 +340,7 @@ pub async fn what_ended_with_the_engine_starts_with_the_next(rig: &mut Rig) {
 }
 
 pub async fn volumes_outlive_a_lost_store(rig: &mut Rig) {
-    rig.engine.create_volume(Some("kept"), Default::default()).await.unwrap();
+    rig.engine.create_volume(Some("kept"), Default::default(), Default::default()).await.unwrap();
     let file = rig.path().join("data/volumes/kept/_data/file");
     std::fs::write(&file, "text").unwrap();
     rig.close().await;
@@ -347,7 +349,7 @@ pub async fn volumes_outlive_a_lost_store(rig: &mut Rig) {
     let aside = rig.path().join("data/lost+found/volume-kept/_data/file");
     assert_eq!(std::fs::read_to_string(&aside).unwrap(), "text");
     // One of the same name is another one.
-    rig.engine.create_volume(Some("kept"), Default::default()).await.unwrap();
+    rig.engine.create_volume(Some("kept"), Default::default(), Default::default()).await.unwrap();
     assert!(!file.exists());
     // A removal that is recorded is finished by whoever opens next, and nothing is moved aside.
     rig.engine.remove_volume("kept", false).await.unwrap();

@@ -227,7 +227,7 @@ fn mounts(
                 }
                 continue;
             }
-            MountKind::Detached { .. } => continue,
+            MountKind::Detached { .. } | MountKind::Bound { .. } => continue,
         };
         put(&made, at)?;
     }

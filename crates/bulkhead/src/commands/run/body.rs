@@ -2,113 +2,113 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_types::parse_size;
-use serde_json::{Map, Value, json};
+use bulkhead_docker_types::{
+    ContainerCreate, Device, Empty, HostConfig, LogConfig, Mount, PortBinding, RestartPolicy,
+    Ulimit, Words,
+};
+use bulkhead_types::{Port, parse_size};
 
 use super::RunArguments;
 use crate::failure::Failure;
 
-pub fn container(arguments: &RunArguments) -> Result<Value, Failure> {
-    let usage = |cause: Failure| cause.with_code(125);
-    let (ports, bindings) = ports(arguments).map_err(usage)?;
+pub fn container(arguments: &RunArguments) -> Result<ContainerCreate, Failure> {
+    read(arguments).map_err(|cause| cause.with_code(125))
+}
+
+fn read(arguments: &RunArguments) -> Result<ContainerCreate, Failure> {
+    let (exposed_ports, port_bindings) = ports(arguments)?;
     let (binds, volumes): (Vec<&String>, Vec<&String>) =
         arguments.volume.iter().partition(|volume| volume.contains(':'));
     let attached = !arguments.detach;
-    Ok(json!({
-        "Hostname": arguments.hostname.clone().unwrap_or_default(),
-        "Domainname": arguments.domainname.clone().unwrap_or_default(),
-        "User": arguments.user.clone().unwrap_or_default(),
-        "AttachStdin": attached && arguments.interactive,
-        "AttachStdout": attached,
-        "AttachStderr": attached,
-        "Tty": arguments.tty,
-        "OpenStdin": arguments.interactive,
-        "StdinOnce": attached && arguments.interactive,
-        "Env": environment(&arguments.env, &arguments.env_file).map_err(usage)?,
-        "Cmd": if arguments.command.is_empty() { Value::Null } else { json!(arguments.command) },
-        "Entrypoint": entrypoint(arguments.entrypoint.as_deref()),
-        "Image": arguments.image,
-        "WorkingDir": arguments.workdir.clone().unwrap_or_default(),
-        "Labels": pairs(&arguments.label),
-        "ExposedPorts": ports,
-        "Volumes": volumes.iter().map(|volume| ((*volume).clone(), json!({}))).collect::<Map<_, _>>(),
-        "StopSignal": arguments.stop_signal,
-        "StopTimeout": arguments.stop_timeout,
-        "HostConfig": host(arguments, binds, bindings).map_err(usage)?,
-    }))
+    Ok(ContainerCreate {
+        hostname: arguments.hostname.clone().unwrap_or_default(),
+        domainname: arguments.domainname.clone().unwrap_or_default(),
+        user: arguments.user.clone().unwrap_or_default(),
+        attach_stdin: attached && arguments.interactive,
+        attach_stdout: attached,
+        attach_stderr: attached,
+        tty: arguments.tty,
+        open_stdin: arguments.interactive,
+        stdin_once: attached && arguments.interactive,
+        env: environment(&arguments.env, &arguments.env_file)?,
+        cmd: Some(Words(arguments.command.clone())).filter(|words| !words.0.is_empty()),
+        // `--entrypoint ""` clears the image's.
+        entrypoint: arguments.entrypoint.clone().map(|program| Words(vec![program])),
+        image: arguments.image.clone(),
+        working_dir: arguments.workdir.clone().unwrap_or_default(),
+        labels: pairs(&arguments.label),
+        exposed_ports,
+        volumes: volumes.into_iter().map(|volume| (volume.clone(), Some(Empty {}))).collect(),
+        stop_signal: arguments.stop_signal.clone().unwrap_or_default(),
+        stop_timeout: arguments.stop_timeout,
+        host_config: host(arguments, binds, port_bindings)?,
+        ..ContainerCreate::default()
+    })
 }
 
-/// What `HostConfig` holds, in three objects because one would be too deep for the macro.
 fn host(
     arguments: &RunArguments,
     binds: Vec<&String>,
-    bindings: Map<String, Value>,
-) -> Result<Value, Failure> {
-    let places = json!({
-            "Binds": binds,
-            "Mounts": arguments.mount.iter().map(|mount| mount_request(mount)).collect::<Result<Vec<_>, _>>()?,
-            "Tmpfs": arguments.tmpfs.iter().map(|tmpfs| {
-                let (target, options) = tmpfs.split_once(':').unwrap_or((tmpfs, ""));
-                (target.to_owned(), json!(options))
-            }).collect::<Map<_, _>>(),
-            "NetworkMode": arguments.network.clone().unwrap_or_else(|| "default".to_owned()),
-            "PidMode": arguments.pid.clone().unwrap_or_default(),
-            "IpcMode": arguments.ipc.clone().unwrap_or_default(),
-            "UTSMode": arguments.uts.clone().unwrap_or_default(),
-            "UsernsMode": arguments.userns.clone().unwrap_or_default(),
-            "CgroupnsMode": arguments.cgroupns.clone().unwrap_or_default(),
-            "CgroupParent": arguments.cgroup_parent.clone().unwrap_or_default(),
-            "PortBindings": bindings,
-            "PublishAllPorts": arguments.publish_all,
-            "Links": arguments.link,
-            "ExtraHosts": arguments.add_host,
-            "Dns": arguments.dns,
-            "DnsSearch": arguments.dns_search,
-            "DnsOptions": arguments.dns_option,
-            "ConsoleSize": crate::terminal::size().filter(|_| arguments.tty).unwrap_or_default(),
-    });
-    let rights = json!({
-            "RestartPolicy": restart_policy(arguments.restart.as_deref())?,
-            "AutoRemove": arguments.rm,
-            "Privileged": arguments.privileged,
-            "ReadonlyRootfs": arguments.read_only,
-            "Init": arguments.init.then_some(true),
-            "CapAdd": arguments.cap_add,
-            "CapDrop": arguments.cap_drop,
-            "SecurityOpt": security_options(&arguments.security_opt)?,
-            "GroupAdd": arguments.group_add,
-            "Sysctls": pairs(&arguments.sysctl),
-            "Devices": arguments.device.iter().map(|device| device_request(device)).collect::<Vec<_>>(),
-            "Ulimits": arguments.ulimit.iter().map(|limit| ulimit(limit)).collect::<Result<Vec<_>, _>>()?,
-    });
-    let limits = json!({
-            "OomScoreAdj": arguments.oom_score_adj.unwrap_or(0),
-            "ShmSize": size(arguments.shm_size.as_deref())?,
-            "LogConfig": {"Type": arguments.log_driver.clone().unwrap_or_default(), "Config": pairs(&arguments.log_opt)},
-            "Memory": size(arguments.memory.as_deref())?,
-            "MemoryReservation": size(arguments.memory_reservation.as_deref())?,
-            "MemorySwap": match arguments.memory_swap.as_deref() {
-                Some("-1") => json!(-1),
-                other => json!(size(other)?),
-            },
-            "CpuShares": arguments.cpu_shares.unwrap_or(0),
-            "NanoCpus": nano_cpus(arguments.cpus)?,
-            "CpuPeriod": arguments.cpu_period.unwrap_or(0),
-            "CpuQuota": arguments.cpu_quota.unwrap_or(0),
-            "CpusetCpus": arguments.cpuset_cpus.clone().unwrap_or_default(),
-            "CpusetMems": arguments.cpuset_mems.clone().unwrap_or_default(),
-            "PidsLimit": arguments.pids_limit,
-    });
-    Ok(Value::Object(
-        [places, rights, limits].into_iter().filter_map(into_object).flatten().collect(),
-    ))
-}
-
-fn into_object(value: Value) -> Option<Map<String, Value>> {
-    match value {
-        Value::Object(fields) => Some(fields),
-        _ => None,
-    }
+    port_bindings: Bindings,
+) -> Result<HostConfig, Failure> {
+    let tmpfs = |tmpfs: &String| {
+        let (target, options) = tmpfs.split_once(':').unwrap_or((tmpfs, ""));
+        (target.to_owned(), options.to_owned())
+    };
+    let mounts = arguments.mount.iter().map(|mount| mount_request(mount));
+    let ulimits = arguments.ulimit.iter().map(|limit| ulimit(limit));
+    Ok(HostConfig {
+        binds: binds.into_iter().cloned().collect(),
+        mounts: mounts.collect::<Result<_, _>>()?,
+        tmpfs: arguments.tmpfs.iter().map(tmpfs).collect(),
+        network_mode: arguments.network.clone().unwrap_or_else(|| "default".to_owned()),
+        pid_mode: arguments.pid.clone().unwrap_or_default(),
+        ipc_mode: arguments.ipc.clone().unwrap_or_default(),
+        uts_mode: arguments.uts.clone().unwrap_or_default(),
+        userns_mode: arguments.userns.clone().unwrap_or_default(),
+        cgroupns_mode: arguments.cgroupns.clone().unwrap_or_default(),
+        cgroup_parent: arguments.cgroup_parent.clone().unwrap_or_default(),
+        port_bindings,
+        publish_all_ports: arguments.publish_all,
+        links: arguments.link.clone(),
+        extra_hosts: arguments.add_host.clone(),
+        dns: arguments.dns.clone(),
+        dns_search: arguments.dns_search.clone(),
+        dns_options: arguments.dns_option.clone(),
+        console_size: crate::terminal::size().filter(|_| arguments.tty).unwrap_or_default(),
+        restart_policy: restart_policy(arguments.restart.as_deref())?,
+        auto_remove: arguments.rm,
+        privileged: arguments.privileged,
+        readonly_rootfs: arguments.read_only,
+        init: arguments.init.then_some(true),
+        cap_add: arguments.cap_add.clone(),
+        cap_drop: arguments.cap_drop.clone(),
+        security_opt: security_options(&arguments.security_opt)?,
+        group_add: arguments.group_add.clone(),
+        sysctls: pairs(&arguments.sysctl),
+        devices: arguments.device.iter().map(|device| device_request(device)).collect(),
+        ulimits: ulimits.collect::<Result<_, _>>()?,
+        oom_score_adj: arguments.oom_score_adj.unwrap_or(0),
+        shm_size: size(arguments.shm_size.as_deref())?,
+        log_config: LogConfig {
+            kind: arguments.log_driver.clone().unwrap_or_default(),
+            config: pairs(&arguments.log_opt),
+        },
+        memory: size(arguments.memory.as_deref())?,
+        memory_reservation: size(arguments.memory_reservation.as_deref())?,
+        memory_swap: match arguments.memory_swap.as_deref() {
+            Some("-1") => -1,
+            other => size(other)?,
+        },
+        cpu_shares: signed(arguments.cpu_shares)?,
+        nano_cpus: nano_cpus(arguments.cpus)?,
+        cpu_period: signed(arguments.cpu_period)?,
+        cpu_quota: arguments.cpu_quota.unwrap_or(0),
+        cpuset_cpus: arguments.cpuset_cpus.clone().unwrap_or_default(),
+        cpuset_mems: arguments.cpuset_mems.clone().unwrap_or_default(),
+        pids_limit: arguments.pids_limit,
+        ..HostConfig::default()
+    })
 }
 
 /// `NAME=value`, or `NAME` alone for this process's own value; files first, so that flags win.
@@ -134,40 +134,43 @@ pub fn environment(flags: &[String], files: &[String]) -> Result<Vec<String>, Fa
         .collect())
 }
 
-/// `--entrypoint ""` clears the image's.
-fn entrypoint(flag: Option<&str>) -> Value {
-    match flag {
-        None => Value::Null,
-        Some("") => json!([""]),
-        Some(program) => json!([program]),
-    }
+fn pairs(flags: &[String]) -> BTreeMap<String, String> {
+    let pair = |flag: &String| {
+        let (name, value) = flag.split_once('=').unwrap_or((flag, ""));
+        (name.to_owned(), value.to_owned())
+    };
+    flags.iter().map(pair).collect()
 }
 
-fn pairs(flags: &[String]) -> BTreeMap<&str, &str> {
-    flags.iter().map(|flag| flag.split_once('=').unwrap_or((flag, ""))).collect()
+/// Bytes; 0 where nothing is said.
+fn size(flag: Option<&str>) -> Result<i64, Failure> {
+    let Some(flag) = flag else { return Ok(0) };
+    let bytes = parse_size(flag).map_err(|cause| Failure::new(cause.to_string()))?;
+    i64::try_from(bytes).map_err(|_| Failure::new(format!("{flag} is more than there can be")))
 }
 
-fn size(flag: Option<&str>) -> Result<u64, Failure> {
-    flag.map_or(Ok(0), parse_size).map_err(|cause| Failure::new(cause.to_string()))
+fn signed(flag: Option<u64>) -> Result<i64, Failure> {
+    let value = flag.unwrap_or(0);
+    i64::try_from(value).map_err(|_| Failure::new(format!("{value} is more than there can be")))
 }
 
-fn nano_cpus(cpus: Option<f64>) -> Result<u64, Failure> {
+fn nano_cpus(cpus: Option<f64>) -> Result<i64, Failure> {
     match cpus {
         None => Ok(0),
-        Some(cpus) if cpus.is_finite() && cpus > 0.0 => Ok((cpus * 1e9).round() as u64),
+        Some(cpus) if cpus.is_finite() && cpus > 0.0 => Ok((cpus * 1e9).round() as i64),
         Some(cpus) => Err(Failure::new(format!(
             "--cpus {cpus} makes no sense: give a number above 0, such as 1.5"
         ))),
     }
 }
 
-fn restart_policy(flag: Option<&str>) -> Result<Value, Failure> {
+fn restart_policy(flag: Option<&str>) -> Result<RestartPolicy, Failure> {
     let flag = flag.unwrap_or("no");
     let (name, retries) = flag.split_once(':').unwrap_or((flag, "0"));
     let retries: u32 = retries.parse().map_err(|_| {
         Failure::new(format!("invalid restart policy {flag:?}: the number of retries is no number"))
     })?;
-    Ok(json!({"Name": name, "MaximumRetryCount": retries}))
+    Ok(RestartPolicy { name: name.to_owned(), maximum_retry_count: retries.into() })
 }
 
 /// `seccomp=FILE` is read here: the engine may not share this file system.
@@ -188,7 +191,7 @@ fn security_options(flags: &[String]) -> Result<Vec<String>, Failure> {
         .collect()
 }
 
-fn device_request(flag: &str) -> Value {
+fn device_request(flag: &str) -> Device {
     let parts: Vec<&str> = flag.split(':').collect();
     let (host, container, permissions) = match parts.as_slice() {
         [host, container, permissions] => (*host, *container, *permissions),
@@ -196,11 +199,15 @@ fn device_request(flag: &str) -> Value {
         [host, permissions] => (*host, *host, *permissions),
         _ => (flag, flag, "rwm"),
     };
-    json!({"PathOnHost": host, "PathInContainer": container, "CgroupPermissions": permissions})
+    Device {
+        path_on_host: host.to_owned(),
+        path_in_container: container.to_owned(),
+        cgroup_permissions: permissions.to_owned(),
+    }
 }
 
 /// `name=soft[:hard]`
-fn ulimit(flag: &str) -> Result<Value, Failure> {
+fn ulimit(flag: &str) -> Result<Ulimit, Failure> {
     let wrong =
         || Failure::new(format!("invalid ulimit argument: {flag}: write it as NAME=SOFT[:HARD]"));
     let (name, values) = flag.split_once('=').ok_or_else(wrong)?;
@@ -208,62 +215,100 @@ fn ulimit(flag: &str) -> Result<Value, Failure> {
     let number = |text: &str| {
         if text == "unlimited" { Ok(-1) } else { text.parse::<i64>().map_err(|_| wrong()) }
     };
-    Ok(json!({"Name": name, "Soft": number(soft)?, "Hard": number(hard)?}))
+    Ok(Ulimit { name: name.to_owned(), soft: number(soft)?, hard: number(hard)? })
 }
 
 /// `type=bind,source=/a,target=/b,readonly`
-fn mount_request(flag: &str) -> Result<Value, Failure> {
-    let mut mount = Map::new();
-    mount.insert("Type".into(), json!("volume"));
-    let mut tmpfs = Map::new();
+fn mount_request(flag: &str) -> Result<Mount, Failure> {
+    let mut mount = Mount { kind: "volume".to_owned(), ..Mount::default() };
     for field in flag.split(',') {
         let (key, value) = field.split_once('=').unwrap_or((field, "true"));
+        let yes = || match value {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(Failure::new(format!("invalid value for {key}: {value}: say true or false"))),
+        };
         match key {
-            "type" => mount.insert("Type".into(), json!(value)),
-            "source" | "src" => mount.insert("Source".into(), json!(value)),
-            "target" | "destination" | "dst" => mount.insert("Target".into(), json!(value)),
-            "readonly" | "ro" => {
-                mount.insert("ReadOnly".into(), json!(value == "true" || value == "1"))
+            "type" => value.clone_into(&mut mount.kind),
+            "source" | "src" => value.clone_into(&mut mount.source),
+            "target" | "destination" | "dst" => value.clone_into(&mut mount.target),
+            "readonly" | "ro" => mount.read_only = yes()?,
+            "bind-propagation" => {
+                value.clone_into(&mut mount.bind_options.get_or_insert_default().propagation);
             }
-            "tmpfs-size" => tmpfs.insert("SizeBytes".into(), json!(size(Some(value))?)),
+            "bind-create-src" => {
+                mount.bind_options.get_or_insert_default().create_mountpoint = yes()?;
+            }
+            "bind-recursive" => {
+                let bind = mount.bind_options.get_or_insert_default();
+                match value {
+                    "enabled" => {}
+                    "disabled" => bind.non_recursive = true,
+                    "writable" => bind.read_only_non_recursive = true,
+                    "readonly" => bind.read_only_force_recursive = true,
+                    _ => {
+                        return Err(Failure::new(format!(
+                            "invalid value for bind-recursive: {value}: it is one of enabled, \
+                             disabled, writable and readonly"
+                        )));
+                    }
+                }
+            }
+            "volume-nocopy" => mount.volume_options.get_or_insert_default().no_copy = yes()?,
+            "volume-subpath" => {
+                value.clone_into(&mut mount.volume_options.get_or_insert_default().subpath);
+            }
+            "volume-label" => {
+                let (name, value) = value.split_once('=').unwrap_or((value, ""));
+                let labels = &mut mount.volume_options.get_or_insert_default().labels;
+                labels.insert(name.to_owned(), value.to_owned());
+            }
+            "volume-driver" => {
+                let volume = mount.volume_options.get_or_insert_default();
+                value.clone_into(&mut volume.driver_config.get_or_insert_default().name);
+            }
+            "volume-opt" => {
+                let (name, value) = value.split_once('=').unwrap_or((value, ""));
+                let volume = mount.volume_options.get_or_insert_default();
+                let options = &mut volume.driver_config.get_or_insert_default().options;
+                options.insert(name.to_owned(), value.to_owned());
+            }
+            "tmpfs-size" => {
+                mount.tmpfs_options.get_or_insert_default().size_bytes = size(Some(value))?;
+            }
             "tmpfs-mode" => {
                 let mode = u32::from_str_radix(value, 8).map_err(|_| {
                     Failure::new(format!(
                         "invalid tmpfs-mode {value}: write it in octal, such as 1777"
                     ))
                 })?;
-                tmpfs.insert("Mode".into(), json!(mode))
+                mount.tmpfs_options.get_or_insert_default().mode = mode;
             }
             _ => return Err(Failure::new(format!("unexpected key '{key}' in --mount '{flag}'"))),
-        };
-    }
-    if !mount.contains_key("Target") {
-        return Err(Failure::new(format!("--mount '{flag}' has no target: add target=PATH")));
-    }
-    if !tmpfs.is_empty() {
-        mount.insert("TmpfsOptions".into(), tmpfs.into());
-    }
-    Ok(mount.into())
-}
-
-type Object = Map<String, Value>;
-
-/// The exposed ports and the bindings of `-p` and `--expose`.
-fn ports(arguments: &RunArguments) -> Result<(Object, Object), Failure> {
-    let mut exposed = Map::new();
-    let mut bindings: Map<String, Value> = Map::new();
-    for expose in &arguments.expose {
-        let (port, protocol) = expose.split_once('/').unwrap_or((expose, "tcp"));
-        for port in range(port)? {
-            exposed.insert(format!("{port}/{protocol}"), json!({}));
         }
     }
+    if mount.target.is_empty() {
+        return Err(Failure::new(format!("--mount '{flag}' has no target: add target=PATH")));
+    }
+    Ok(mount)
+}
+
+type Exposed = BTreeMap<String, Option<Empty>>;
+type Bindings = BTreeMap<String, Option<Vec<PortBinding>>>;
+
+/// The exposed ports and the bindings of `-p` and `--expose`.
+fn ports(arguments: &RunArguments) -> Result<(Exposed, Bindings), Failure> {
+    let mut exposed = Exposed::new();
+    let mut bindings = Bindings::new();
+    for expose in &arguments.expose {
+        let ports = Port::range(expose).map_err(|error| Failure::new(error.to_string()))?;
+        exposed.extend(ports.into_iter().map(|port| (port.to_string(), Some(Empty {}))));
+    }
     for publish in &arguments.publish {
-        for (address, host, port) in published(publish)? {
-            exposed.insert(port.clone(), json!({}));
-            let binding = json!({"HostIp": address, "HostPort": host});
-            let list = bindings.entry(port).or_insert_with(|| json!([]));
-            list.as_array_mut().expect("it was made as a list on the line above").push(binding);
+        for (host_ip, host_port, port) in published(publish)? {
+            exposed.insert(port.clone(), Some(Empty {}));
+            let list = bindings.entry(port).or_default().get_or_insert_default();
+            list.push(PortBinding { host_ip, host_port });
         }
     }
     Ok((exposed, bindings))
@@ -345,10 +390,22 @@ mod tests {
     #[test]
     fn mounts_name_what_is_wrong() {
         let mount = mount_request("type=bind,src=/a,dst=/b,ro").expect("a mount");
-        assert_eq!(
-            mount,
-            json!({"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": true})
-        );
+        let wanted = Mount {
+            kind: "bind".to_owned(),
+            source: "/a".to_owned(),
+            target: "/b".to_owned(),
+            read_only: true,
+            ..Mount::default()
+        };
+        assert_eq!(mount, wanted);
+        let mount = mount_request("src=v,dst=/v,volume-subpath=a/b,volume-nocopy,volume-label=x=y");
+        let options = mount.expect("a mount").volume_options.expect("it has options");
+        assert_eq!((options.subpath.as_str(), options.no_copy), ("a/b", true));
+        assert_eq!(options.labels["x"], "y");
+        let mount = mount_request("type=bind,src=/a,dst=/b,ro,bind-recursive=readonly");
+        let options = mount.expect("a mount").bind_options.expect("it has options");
+        assert!(options.read_only_force_recursive);
+        assert!(mount_request("type=bind,src=/a,dst=/b,bind-recursive=maybe").is_err());
         assert!(
             mount_request("type=bind,src=/a").expect_err("no target").message.contains("target")
         );

@@ -138,7 +138,7 @@ impl Selection {
         };
         let exposed = |range: &PortRange| {
             let exposed = &container.config.exposed_ports;
-            exposed.iter().any(|(port, protocol)| range.holds(*port, *protocol))
+            exposed.iter().any(|port| range.holds(port.number(), port.protocol()))
         };
         (self.published.is_empty() || self.published.iter().any(published))
             && (self.exposed.is_empty() || self.exposed.iter().any(exposed))

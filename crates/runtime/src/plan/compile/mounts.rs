@@ -5,7 +5,7 @@ use std::path::Path;
 use bulkhead_sys::mount::Attributes;
 
 use super::{CgroupHierarchy, Host, PlanError, absolute};
-use crate::plan::{NewMount, Refused, Step};
+use crate::plan::{NewMount, Refused, Step, Tree};
 use crate::{Mount, MountKind};
 
 pub(super) fn mount_steps(
@@ -50,6 +50,11 @@ pub(super) fn mount_steps(
         MountKind::Detached { fd, is_directory } => {
             let directory = *is_directory;
             steps.push(Step::Attach { mount: *fd, target, directory, attributes });
+            return Ok(());
+        }
+        MountKind::Bound { fd, propagation } => {
+            let (tree, propagation) = (Tree::Detached(*fd), vec![(*propagation, true)]);
+            steps.push(Step::Bind { tree, target, follow: true, propagation });
             return Ok(());
         }
         MountKind::Cgroup => {

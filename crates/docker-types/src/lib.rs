@@ -1,0 +1,24 @@
+//! The bodies of Docker's Engine API (1.51), as JSON has them: one set of types for the server that
+//! reads them and for the clients (the command line, the agent) that write them.
+//!
+//! They say nothing about what a value means: that is the engine's, and `docker-api` converts. Go's
+//! rules for `null` hold: it is the same as a member that is missing. Members at their zero value
+//! are left out when they are written, which is the same to Go's decoder.
+#![forbid(unsafe_code)]
+
+mod container;
+mod exec;
+mod host_config;
+mod mount;
+mod network;
+mod null;
+mod volume;
+
+pub use container::{ContainerCreate, Empty, Healthcheck, Words};
+pub use exec::{ExecCreate, ExecStart};
+pub use host_config::{
+    Device, HostConfig, LogConfig, PortBinding, RestartPolicy, ThrottleDevice, Ulimit, WeightDevice,
+};
+pub use mount::{BindOptions, DriverConfig, Mount, TmpfsOptions, VolumeOptions};
+pub use network::{EndpointIpam, EndpointSettings, NetworkingConfig};
+pub use volume::VolumeCreate;

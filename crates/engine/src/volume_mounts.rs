@@ -1,0 +1,323 @@
+//! What a volume leads to: its directory on this host, or what `docker volume create -o` names.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use bulkhead_sys::path;
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::error::io_error;
+use crate::mount_sources::Below;
+use crate::mounts::TmpfsOptions;
+use crate::{Class, EngineError};
+
+/// The options of Docker's local driver (moby: daemon/volume/local), as they were given, and what
+/// they mean.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
+pub struct DriverOptions {
+    source: VolumeSource,
+    given: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum VolumeSource {
+    /// A directory of the engine's own.
+    #[default]
+    Directory,
+    /// `type=none`, `o=bind`: a directory of this host.
+    Bind { device: String, below: Below },
+    /// `type=tmpfs`
+    Tmpfs(TmpfsOptions),
+    /// `type=nfs` or `nfs4`: the kernel's client.
+    Nfs { kind: NfsKind, device: String, options: Vec<String> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NfsKind {
+    Nfs,
+    Nfs4,
+}
+
+impl NfsKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nfs => "nfs",
+            Self::Nfs4 => "nfs4",
+        }
+    }
+}
+
+/// The root of a volume.
+pub(crate) enum Root {
+    /// A directory that is mounted on this host, and whether what is mounted below it comes along.
+    Directory(OwnedFd, Below),
+    /// A mount of its own, in no place yet.
+    Mount(OwnedFd),
+}
+
+impl DriverOptions {
+    /// # Errors
+    /// Names what the driver does not have, and what is missing.
+    pub fn parse(given: BTreeMap<String, String>) -> Result<Self, EngineError> {
+        let value = |name: &str| given.get(name).map(String::as_str).unwrap_or_default();
+        if let Some(name) =
+            given.keys().find(|name| !matches!(name.as_str(), "type" | "o" | "device"))
+        {
+            let known = "type, device and o";
+            return Err(match name.as_str() {
+                "size" => unsupported("option size", "a volume has the size of its file system"),
+                _ => EngineError::invalid(format!("invalid option: {name:?}; there are {known}")),
+            });
+        }
+        if given.is_empty() {
+            return Ok(Self::default());
+        }
+        let (kind, device, words) = (value("type"), value("device"), value("o"));
+        if device.is_empty() {
+            return Err(EngineError::invalid("missing device in volume options"));
+        }
+        let source = match kind {
+            "none" | "bind" | "" => bind(device, words)?,
+            "tmpfs" => VolumeSource::Tmpfs(TmpfsOptions::parse(words)?),
+            "nfs" => nfs(NfsKind::Nfs, device, words)?,
+            "nfs4" => nfs(NfsKind::Nfs4, device, words)?,
+            other => {
+                return Err(unsupported(
+                    &format!("type={other}"),
+                    "the types are none (with o=bind), tmpfs, nfs and nfs4",
+                ));
+            }
+        };
+        Ok(Self { source, given })
+    }
+
+    pub fn given(&self) -> &BTreeMap<String, String> {
+        &self.given
+    }
+
+    /// Whether the volume is a directory of the engine's own.
+    pub(crate) fn is_directory(&self) -> bool {
+        self.source == VolumeSource::Directory
+    }
+
+    /// Whether what is in it lives only while it is mounted, so that it cannot be in two places.
+    pub(crate) fn is_memory(&self) -> bool {
+        matches!(self.source, VolumeSource::Tmpfs(_))
+    }
+
+    /// Opens the volume's root; `own` is its directory on this host.
+    pub(crate) fn open(&self, name: &str, own: OwnedFd) -> Result<Root, EngineError> {
+        let what = |detail: &str| io_error(format!("mount volume {name}: {detail}"));
+        match &self.source {
+            VolumeSource::Directory => Ok(Root::Directory(own, Below::Without)),
+            VolumeSource::Bind { device, below } => {
+                let directory =
+                    path::open_host(Path::new(device), OFlags::PATH | OFlags::DIRECTORY).map_err(
+                        |error| {
+                            EngineError::invalid(format!(
+                                "failed to mount local volume {name}: {device}: {error}"
+                            ))
+                        },
+                    )?;
+                Ok(Root::Directory(directory, *below))
+            }
+            VolumeSource::Tmpfs(options) => {
+                let mut words = vec!["mode=1777".to_owned()];
+                words.extend(options.words().iter().filter(|word| word.contains('=')).cloned());
+                let mount = new_mount("tmpfs", "tmpfs", &words);
+                mount.map(Root::Mount).map_err(|errno| what("tmpfs")(errno.into()))
+            }
+            VolumeSource::Nfs { kind, device, options } => {
+                let options = resolved(options).map_err(what("addr"))?;
+                // `:/export` is of the server that addr names.
+                let server = options.iter().find_map(|option| option.strip_prefix("addr="));
+                let source = match device.strip_prefix(':') {
+                    Some(export) => format!("{}:{export}", server.unwrap_or_default()),
+                    None => device.clone(),
+                };
+                new_mount(kind.name(), &source, &options)
+                    .map(Root::Mount)
+                    .map_err(|errno| what(&format!("{} {source}", kind.name()))(errno.into()))
+            }
+        }
+    }
+}
+
+fn bind(device: &str, words: &str) -> Result<VolumeSource, EngineError> {
+    let mut below = None;
+    for word in words.split(',').filter(|word| !word.is_empty()) {
+        match word {
+            "bind" => below = Some(Below::Without),
+            "rbind" => below = Some(Below::With),
+            "rw" | "private" | "rprivate" => {}
+            other => {
+                return Err(unsupported(
+                    &format!("o={other} of a bind"),
+                    "say where the volume is mounted that it is read-only",
+                ));
+            }
+        }
+    }
+    let below = below.ok_or_else(|| {
+        EngineError::invalid("invalid volume options: type=none goes with o=bind or o=rbind")
+    })?;
+    if !device.starts_with('/') {
+        return Err(EngineError::invalid(format!(
+            "invalid volume options: device {device:?} must be an absolute path"
+        )));
+    }
+    Ok(VolumeSource::Bind { device: device.to_owned(), below })
+}
+
+fn nfs(kind: NfsKind, device: &str, words: &str) -> Result<VolumeSource, EngineError> {
+    let options: Vec<String> =
+        words.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    if !options.iter().any(|option| option.starts_with("addr=")) {
+        return Err(EngineError::invalid(
+            "invalid volume options: nfs needs the server's address, o=addr=ADDRESS",
+        ));
+    }
+    if !device.contains(":/") {
+        return Err(EngineError::invalid(format!(
+            "invalid volume options: device {device:?} of nfs is written :/EXPORT"
+        )));
+    }
+    Ok(VolumeSource::Nfs { kind, device: device.to_owned(), options })
+}
+
+fn unsupported(what: &str, instead: &str) -> EngineError {
+    EngineError::new(
+        Class::Unsupported,
+        format!("volume {what} is not supported by Bulkhead: {instead}"),
+    )
+}
+
+/// The server by its address, which is all that the kernel knows.
+fn resolved(options: &[String]) -> std::io::Result<Vec<String>> {
+    use std::net::ToSocketAddrs;
+    let resolve = |option: &String| match option.strip_prefix("addr=") {
+        Some(host) if host.parse::<std::net::IpAddr>().is_err() => {
+            let mut all = (host, 2049).to_socket_addrs()?;
+            let none = || std::io::Error::other(format!("{host} has no address"));
+            all.next().map(|found| format!("addr={}", found.ip())).ok_or_else(none)
+        }
+        _ => Ok(option.clone()),
+    };
+    options.iter().map(resolve).collect()
+}
+
+/// A file system of its own, mounted nowhere yet.
+fn new_mount(kind: &str, source: &str, options: &[String]) -> Result<OwnedFd, rustix::io::Errno> {
+    use rustix::mount::{fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen};
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "source", source)?;
+    for option in options.iter().filter(|option| option.as_str() != "rw") {
+        match option.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(context.as_fd(), key, value)?,
+            None => fsconfig_set_flag(context.as_fd(), option.as_str())?,
+        }
+    }
+    fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// The part of a volume that is mounted: all of it, or what is at `subpath`, which no link leads
+/// out of it.
+pub(crate) fn open_subpath(
+    volume: &str,
+    root: OwnedFd,
+    subpath: &str,
+) -> Result<OwnedFd, EngineError> {
+    if subpath.is_empty() {
+        return Ok(root);
+    }
+    open_below(root.as_fd(), subpath).map_err(|error| {
+        EngineError::invalid(format!(
+            "cannot access subpath {subpath:?} of volume {volume}: {error}"
+        ))
+    })
+}
+
+fn open_below(root: BorrowedFd<'_>, subpath: &str) -> std::io::Result<OwnedFd> {
+    use rustix::fs::ResolveFlags;
+    // Not "in root": a link that leads out is an error, and not another place in the volume.
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat2(root, Path::new(subpath), flags, Mode::empty(), resolve)?)
+}
+
+/// From a record, where they have been read before.
+impl TryFrom<BTreeMap<String, String>> for DriverOptions {
+    type Error = EngineError;
+
+    fn try_from(given: BTreeMap<String, String>) -> Result<Self, EngineError> {
+        Self::parse(given)
+    }
+}
+
+impl From<DriverOptions> for BTreeMap<String, String> {
+    fn from(options: DriverOptions) -> Self {
+        options.given
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(options: &[(&str, &str)]) -> Result<DriverOptions, EngineError> {
+        let given = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        DriverOptions::parse(given.collect())
+    }
+
+    #[test]
+    fn the_drivers_options_are_done_or_refused_by_name() {
+        assert!(parse(&[]).unwrap().is_directory());
+        let bind = parse(&[("type", "none"), ("o", "bind"), ("device", "/d")]).unwrap();
+        assert_eq!(
+            bind.source,
+            VolumeSource::Bind { device: "/d".to_owned(), below: Below::Without }
+        );
+        assert!(parse(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,uid=33")]).is_ok());
+        let nfs = [("type", "nfs"), ("o", "addr=10.0.0.1,rw,nfsvers=4"), ("device", ":/export")];
+        assert!(!parse(&nfs).unwrap().is_directory());
+        for (options, why) in [
+            (&[("bogus", "1")][..], "invalid option: \"bogus\""),
+            (&[("type", "none"), ("o", "bind")], "missing device"),
+            (&[("type", "none"), ("device", "/d")], "o=bind"),
+            (&[("type", "none"), ("o", "bind"), ("device", "d")], "absolute path"),
+            (&[("type", "none"), ("o", "bind,ro"), ("device", "/d")], "o=ro of a bind"),
+            (&[("type", "ext4"), ("device", "/dev/sda")], "type=ext4"),
+            (&[("type", "nfs"), ("device", ":/x")], "addr=ADDRESS"),
+            (&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "bogus")], "bogus"),
+            (&[("size", "1g")], "size"),
+        ] {
+            let error = parse(options).unwrap_err().message;
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_subpath_stays_in_its_volume() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = directory.path();
+        std::fs::create_dir_all(at.join("volume/a/b")).unwrap();
+        std::fs::create_dir(at.join("outside")).unwrap();
+        std::os::unix::fs::symlink("../outside", at.join("volume/out")).unwrap();
+        std::os::unix::fs::symlink("a", at.join("volume/in")).unwrap();
+        let open = |subpath: &str| {
+            let root = path::open_host(&at.join("volume"), OFlags::PATH).unwrap();
+            open_subpath("v", root, subpath)
+        };
+        assert!(open("").is_ok() && open("a/b").is_ok() && open("in/b").is_ok());
+        for wrong in ["nope", "out", "a/../../outside", "/a"] {
+            let error = open(wrong).unwrap_err().message;
+            assert!(error.contains("cannot access subpath"), "{error}");
+        }
+    }
+}
