@@ -1,24 +1,24 @@
 //! Attaching to a container's streams, and exec.
 
-use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use bulkhead_runtime::{ProcessSpec, User, capabilities};
 use bulkhead_types::Id;
-use bulkhead_warden::{Attachment, Exec, Exit};
+use bulkhead_warden::{Attachment, Exec, Exit, PastOutput};
+use tokio::io::AsyncWriteExt;
 
 use crate::blocking::blocking;
 use crate::control::not_running;
 use crate::descriptors::Descriptors;
 use crate::error::io_error;
 use crate::execs::ExecEntry;
-use crate::log_reader::{BATCH, LogReader};
+use crate::log_reader::{BATCH, PastRecords};
 use crate::specification::{cgroup_descriptors, rlimits};
 use crate::{
-    Container, CreateExec, Engine, EngineError, ExecView, LogQuery, Status, Stream, Streams,
-    image_defaults,
+    Container, CreateExec, Engine, EngineError, ExecView, LogLine, LogQuery, Status, Stream,
+    Streams, image_defaults,
 };
 
 impl Engine {
@@ -36,26 +36,31 @@ impl Engine {
         match container.state.status {
             Status::Running => {
                 let engine = Arc::clone(self);
-                let attach = move || {
-                    if streams.logs {
-                        send_log(&container, &theirs, streams)?;
-                    }
-                    let stdin = streams.stdin && container.config.open_stdin;
-                    let (stdout, stderr) = (streams.stdout, streams.stderr);
-                    Ok(engine.warden.attach(id, theirs.into(), stdin, stdout, stderr)?)
-                };
+                let stdin = streams.stdin && container.config.open_stdin;
+                let (stdout, stderr) = (streams.stdout, streams.stderr);
                 if streams.logs {
-                    // The reader gets its end before the log is sent: the log may be larger than
-                    // what a socket holds.
-                    // Nor does a reader that takes its time hold up whoever stops the container.
+                    let copy = theirs.try_clone().map_err(io_error("copy a socket"))?;
+                    let past = blocking(move |_| {
+                        let wanted = [stdin, stdout, stderr];
+                        Ok(engine.warden.attach_after_log(id, theirs.into(), wanted)?)
+                    })
+                    .await?;
+                    let engine = Arc::clone(self);
+                    // The client gets its end of the socket before the log is sent, which may be
+                    // larger than what a socket holds. Nor does one that takes its time hold up
+                    // whoever stops the container.
                     drop(guard);
-                    tokio::task::spawn_blocking(move || {
-                        if let Err(error) = attach() {
-                            tracing::warn!(%error, "attach");
+                    self.runtime.spawn(async move {
+                        if let Err(error) = engine.send_past(&container, copy, past, streams).await
+                        {
+                            tracing::warn!(container = %container.name, %error, "send the log");
                         }
                     });
                 } else {
-                    blocking(move |_| attach()).await?;
+                    blocking(move |_| {
+                        Ok(engine.warden.attach(id, theirs.into(), stdin, stdout, stderr)?)
+                    })
+                    .await?;
                 }
             }
             Status::Paused => {
@@ -254,7 +259,7 @@ impl Engine {
 
     pub async fn exec(&self, exec: &str) -> Result<ExecView, EngineError> {
         let id = self.find_exec(exec)?;
-        self.execs.await_end(id).await;
+        self.execs.await_end(id, self.warden.is_gone()).await;
         let view = |entry: &mut ExecEntry| ExecView {
             id,
             container: entry.container,
@@ -290,6 +295,56 @@ impl Engine {
         });
     }
 
+    /// Sends what was logged before a client attached, and lets it have what has come since. Nothing
+    /// is lost or doubled where the two meet: the warden says where that is.
+    async fn send_past(
+        self: Arc<Self>,
+        container: &Container,
+        socket: UnixStream,
+        past: PastOutput,
+        streams: Streams,
+    ) -> Result<(), EngineError> {
+        let query =
+            LogQuery { stdout: streams.stdout, stderr: streams.stderr, ..LogQuery::default() };
+        let terminal = container.config.tty;
+        let path = container.log_path.clone();
+        let (past, mut log) = blocking(move |_| {
+            let files = past.files.iter().map(OwnedFd::try_clone);
+            let log = match files.map(|file| Ok(file?.into())).collect::<std::io::Result<Vec<_>>>()
+            {
+                // Nothing writes to it any more, or there is none.
+                Ok(files) if files.is_empty() => PastRecords::open(path.as_str().as_ref(), query),
+                Ok(files) => Ok(PastRecords::of_files(files, past.size, query)),
+                Err(error) => Err(error),
+            };
+            Ok((past, log.map_err(io_error("read the log"))?))
+        })
+        .await?;
+        socket.set_nonblocking(true).map_err(io_error("send the log"))?;
+        let mut socket =
+            tokio::net::UnixStream::from_std(socket).map_err(io_error("send the log"))?;
+        loop {
+            let (reader, bytes) = blocking(move |_| {
+                let mut bytes = Vec::new();
+                for line in log.more(BATCH).map_err(io_error("read the log"))? {
+                    form(&line, terminal, &mut bytes);
+                }
+                Ok((log, bytes))
+            })
+            .await?;
+            log = reader;
+            if bytes.is_empty() {
+                break;
+            }
+            if socket.write_all(&bytes).await.is_err() {
+                // The client has gone, which the warden sees too.
+                return Ok(());
+            }
+        }
+        drop(socket);
+        blocking(move |_| Ok(self.warden.release(&past)?)).await
+    }
+
     fn find_exec(&self, text: &str) -> Result<Id, EngineError> {
         let id: Id = text.parse().map_err(|_| no_exec(text))?;
         self.execs.with(id, |_| id).ok_or_else(|| no_exec(text))
@@ -315,30 +370,13 @@ fn check_exec(container: &Container) -> Result<(), EngineError> {
     }
 }
 
-/// Sends what is in the log, in the form in which the warden sends what comes.
-fn send_log(
-    container: &Container,
-    mut socket: &UnixStream,
-    streams: Streams,
-) -> Result<(), EngineError> {
-    let query = LogQuery { stdout: streams.stdout, stderr: streams.stderr, ..LogQuery::default() };
-    let mut log = LogReader::open(container.log_path.as_str().into(), query)
-        .map_err(io_error("read the log"))?;
-    loop {
-        let lines = log.more(BATCH).map_err(io_error("read the log"))?;
-        if lines.is_empty() {
-            return Ok(());
-        }
-        for line in lines {
-            let length = u32::try_from(line.text.len()).unwrap_or(u32::MAX).to_be_bytes();
-            let stream = if line.stream == Stream::Stderr { 2 } else { 1 };
-            let header = [stream, 0, 0, 0, length[0], length[1], length[2], length[3]];
-            let framed = if container.config.tty { &header[..0] } else { &header[..] };
-            let sent = socket.write_all(framed).and_then(|()| socket.write_all(&line.text));
-            if sent.is_err() {
-                // The client has gone.
-                return Ok(());
-            }
-        }
+/// Puts a line of the log into the form in which the warden sends what comes.
+fn form(line: &LogLine, terminal: bool, into: &mut Vec<u8>) {
+    if !terminal {
+        let length = u32::try_from(line.text.len()).unwrap_or(u32::MAX).to_be_bytes();
+        let stream = if line.stream == Stream::Stderr { 2 } else { 1 };
+        into.extend_from_slice(&[stream, 0, 0, 0]);
+        into.extend_from_slice(&length);
     }
+    into.extend_from_slice(&line.text);
 }

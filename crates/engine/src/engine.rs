@@ -67,6 +67,8 @@ pub struct Engine {
     pub(crate) cgroup_root: String,
     pub(crate) events: Events,
     pub(crate) log_changes: LogWatch,
+    /// What came of the last warden that died under this engine.
+    pub(crate) warden_death: Mutex<Option<String>>,
     pub(crate) steps: Steps,
     pub(crate) images: Images,
     pub(crate) volumes: Volumes,
@@ -124,7 +126,7 @@ impl Engine {
     fn assemble(
         _: &Blocking,
         options: Options,
-        sender: mpsc::UnboundedSender<bulkhead_warden::Event>,
+        sender: mpsc::UnboundedSender<News>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, EngineError> {
         let data_dir = DataDir::open(&options.data)?;
@@ -138,10 +140,11 @@ impl Engine {
         let addresses = AddressPool::new(network.bridge.gateway, network.bridge.prefix);
         warn_of_foreign_drops(&host, &network.bridge.name)?;
         let socket = options.run.join("warden.sock");
-        let warden = Client::connect_or_start(&socket, &options.program, move |event| {
-            // Fails only while the process ends: the next engine asks the warden for exits.
-            let _ = sender.send(event);
-        })?;
+        let gone = sender.clone();
+        // Both fail only while the process ends: the next engine asks the warden for exits.
+        let on_event = move |event| drop(sender.send(News::Event(event)));
+        let on_gone = move || drop(gone.send(News::Gone));
+        let warden = Client::connect_or_start(&socket, &options.program, on_event, on_gone)?;
         warden.compartments(Some(options.compartments))?;
         let first = IdMap::new(options.first_id, IdMap::SIZE);
         let supports_idmapped_layers =
@@ -177,6 +180,7 @@ impl Engine {
             cgroup_root,
             events: Events::default(),
             log_changes: LogWatch::default(),
+            warden_death: Mutex::default(),
             steps: Steps::default(),
             images: Images::default(),
             volumes: Volumes::default(),
@@ -277,16 +281,23 @@ enum Purpose {
     TearDown,
 }
 
+/// What is heard of the warden.
+enum News {
+    Event(bulkhead_warden::Event),
+    /// It has ended without being asked to.
+    Gone,
+}
+
 /// Hands the warden's events on. A container's end goes to a task of its own, since what it takes
 /// must not hold up another's; an exec's is noted at once and not by way of the runtime, because a
 /// client asks for its exit code as soon as the output has ended.
-fn watch_warden(
-    engine: &Weak<Engine>,
-    mut events: mpsc::UnboundedReceiver<bulkhead_warden::Event>,
-) {
-    while let Some(event) = events.blocking_recv() {
+fn watch_warden(engine: &Weak<Engine>, mut events: mpsc::UnboundedReceiver<News>) {
+    while let Some(news) = events.blocking_recv() {
         let Some(engine) = engine.upgrade() else { return };
-        let bulkhead_warden::Event::Exited { container, id, exit } = event;
+        let News::Event(bulkhead_warden::Event::Exited { container, id, exit }) = news else {
+            engine.runtime.clone().spawn(engine.replace_warden());
+            continue;
+        };
         if container == id {
             let runtime = engine.runtime.clone();
             runtime.spawn(async move { engine.container_ended(id, exit).await });

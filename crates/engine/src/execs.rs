@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead_types::Id;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::watch;
 
 use crate::CreateExec;
@@ -104,15 +105,31 @@ impl Execs {
         own.map(|(id, _)| *id).collect()
     }
 
+    /// Kills all that run; they are still to be noted as ended.
+    pub(crate) fn kill_all(&self) -> Vec<Id> {
+        let known = self.known();
+        let running = known.iter().filter(|(_, entry)| entry.is_running());
+        let kill = |(id, entry): (&Id, &ExecEntry)| {
+            if let Some(pidfd) = &entry.pidfd {
+                let _ = pidfd_send_signal(pidfd, Signal::KILL);
+            }
+            *id
+        };
+        running.map(kill).collect()
+    }
+
     pub(crate) fn forget_container(&self, container: Id) {
         self.known().retain(|_, entry| entry.container != container);
     }
 
     /// A client that saw the output end asks for the exit code at once: if the process has ended
-    /// and the warden's event is still on its way, this waits for it, a second at most.
-    pub(crate) async fn await_end(&self, id: Id) {
-        let unheard =
-            self.with(id, |entry| entry.has_ended_unheard().then(|| entry.running.subscribe()));
+    /// and the warden's event is still on its way, this waits for it, a second at most. The output
+    /// ends too when the warden dies, and then every exec is ended.
+    pub(crate) async fn await_end(&self, id: Id, warden_is_gone: bool) {
+        let unheard = self.with(id, |entry| {
+            let is_unheard = entry.has_ended_unheard() || (warden_is_gone && entry.is_running());
+            is_unheard.then(|| entry.running.subscribe())
+        });
         if let Some(Some(mut running)) = unheard {
             let ended = running.wait_for(|running| !running);
             let _ = tokio::time::timeout(Duration::from_secs(1), ended).await;

@@ -75,6 +75,7 @@ impl Engine {
         let mut netns = None;
         if let Ok(slot) = self.state().slot_mut(id) {
             slot.live.ports = Vec::new();
+            slot.live.handover = None;
             slot.live.last_wait = wait.unwrap_or_default();
             netns = slot.live.netns.take();
         }

@@ -63,6 +63,7 @@ mod transaction;
 mod ulimits;
 mod volume_mounts;
 mod volumes;
+mod warden_death;
 
 pub use build_cache::{BuildCache, CacheEntry, CachedStep, PrunedCache};
 pub use container::*;

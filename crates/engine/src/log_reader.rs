@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -142,6 +142,51 @@ impl LogReader {
             }
         }
         Ok(Position { file: 0, offset: 0 })
+    }
+}
+
+/// The records that a log had at a moment.
+#[derive(Debug)]
+pub(crate) struct PastRecords {
+    query: LogQuery,
+    /// Oldest first.
+    files: VecDeque<io::Take<BufReader<File>>>,
+    partial: Vec<u8>,
+}
+
+impl PastRecords {
+    /// Of these files, oldest first, and of the last one only so many bytes.
+    pub(crate) fn of_files(files: Vec<File>, size: u64, query: LogQuery) -> Self {
+        let last = files.len().saturating_sub(1);
+        let limited =
+            |(index, file)| BufReader::new(file).take(if index == last { size } else { u64::MAX });
+        let files = files.into_iter().enumerate().map(limited).collect();
+        Self { query, files, partial: Vec::new() }
+    }
+
+    /// Of a log that nobody writes to.
+    pub(crate) fn open(path: &Path, query: LogQuery) -> io::Result<Self> {
+        Ok(Self::of_files(list(path)?.into(), u64::MAX, query))
+    }
+
+    /// As [`LogReader::more`].
+    pub(crate) fn more(&mut self, size: usize) -> io::Result<Vec<LogLine>> {
+        let (mut lines, mut read) = (Vec::new(), 0);
+        while read < size {
+            let Some(first) = self.files.front_mut() else { break };
+            match next_record(first, &mut self.partial)? {
+                None => {
+                    self.files.pop_front();
+                    self.partial.clear();
+                }
+                Some(line) if self.query.wants(&line) => {
+                    read += line.text.len() + RECORD;
+                    lines.push(line);
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(lines)
     }
 }
 

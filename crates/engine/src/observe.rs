@@ -106,7 +106,12 @@ impl Engine {
                 .collect(),
             supports_idmapped_layers: self.supports_idmapped_layers,
             data: self.options.data.display().to_string(),
-            warnings: self.data_dir.lost_and_found_warning().into_iter().collect(),
+            warnings: self
+                .data_dir
+                .lost_and_found_warning()
+                .into_iter()
+                .chain(self.warden_warning())
+                .collect(),
         }
     }
 

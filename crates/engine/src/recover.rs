@@ -28,7 +28,7 @@ impl Engine {
             .map(|(known, pidfd)| (known.id, (known, pidfd.map(Arc::new))))
             .collect();
         let ids: Vec<Id> = self.state().containers.keys().copied().collect();
-        let mut ended = Vec::new();
+        let (mut ended, mut lost_with_warden) = (Vec::new(), BTreeSet::new());
         for id in &ids {
             let record = self.record(*id)?;
             match (record.is_running(), known.get(id)) {
@@ -41,7 +41,7 @@ impl Engine {
                     Found::Created | Found::Running => ended.push((*id, lost())),
                 },
                 // The machine was rebooted, or the warden is gone and with it what it ran.
-                (true, None) => ended.push((*id, lost())),
+                (true, None) => drop(lost_with_warden.insert(*id)),
                 // Its end is recorded, and the engine went before it told the warden; or its start
                 // was undone. Kept, it would be in the way of the next start.
                 (false, Some(_)) => match self.warden.forget(*id) {
@@ -72,6 +72,7 @@ impl Engine {
             match exit {
                 // As if it had just been told; restarts by policy happen from there.
                 Some(exit) => self.end_now(may_block, id, exit),
+                None if lost_with_warden.contains(&id) => self.end_lost(may_block, id),
                 None if record.is_running() => {}
                 None if record.container.state.status == Status::Restarting => restart.push(id),
                 None if record.container.state.status == Status::Exited
@@ -129,11 +130,13 @@ impl Engine {
             }
         };
         let netns = self.namespace_of(id, "net").ok().map(Arc::new);
+        let handover = self.warden.handover(id).ok().map(Arc::new);
         let mut state = self.state();
         let slot = state.slot_mut(id)?;
         slot.live.netns = netns;
         slot.record.container.state.pid = pid;
         slot.live.pidfd = Some(pidfd);
+        slot.live.handover = handover;
         slot.live.ports = ports;
         slot.progress.send_modify(|progress| progress.running = true);
         Ok(())

@@ -90,6 +90,7 @@ impl Engine {
                     let slot = state.slot_mut(id)?;
                     slot.record = record;
                     slot.live.pidfd = Some(up.pidfd);
+                    slot.live.handover = up.handover;
                     slot.live.ports = up.ports;
                     slot.live.netns = Some(up.netns);
                     if cause == Cause::User {
@@ -166,12 +167,13 @@ impl Engine {
         bulkhead_failpoint::hit("start.created").map_err(io_error("start.created"))?;
         self.plug(container, created.netns.as_fd())?;
         bulkhead_failpoint::hit("start.plugged").map_err(io_error("start.plugged"))?;
-        self.warden.start(id).map_err(EngineError::from)?;
+        let handover = self.warden.start(id).map_err(EngineError::from)?;
         bulkhead_failpoint::pass("start.started");
         Ok(Up {
             netns: Arc::new(created.netns),
             pid: created.pid,
             pidfd: Arc::new(created.pidfd),
+            handover: handover.map(Arc::new),
             ports,
         })
     }
@@ -282,6 +284,7 @@ impl Engine {
         if let Ok(slot) = self.state().slot_mut(container.id) {
             slot.live.ports = Vec::new();
             slot.live.pidfd = None;
+            slot.live.handover = None;
         }
         self.unplug(container, netns);
         errors
@@ -354,6 +357,7 @@ struct Up {
     netns: Arc<OwnedFd>,
     pid: u32,
     pidfd: Arc<OwnedFd>,
+    handover: Option<Arc<bulkhead_warden::Handover>>,
     ports: Vec<Reservation>,
 }
 

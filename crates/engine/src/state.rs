@@ -77,6 +77,8 @@ pub(crate) struct Progress {
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     pub pidfd: Option<Arc<OwnedFd>>,
+    /// What another warden needs to go on with it.
+    pub handover: Option<Arc<bulkhead_warden::Handover>>,
     pub ports: Vec<Reservation>,
     /// Its network namespace, so that the links can outlast it for a moment.
     pub netns: Option<Arc<OwnedFd>>,

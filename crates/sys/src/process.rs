@@ -279,6 +279,30 @@ pub fn become_subreaper() -> Result<(), Errno> {
     check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) })
 }
 
+/// How a process ended that has been reaped, whoever did that, as wait(2) would say it; `None` for
+/// one that has not been reaped (`PIDFD_GET_INFO`, Linux 6.15; the pidfd must be of before its end).
+/// Older kernels: `ENOTTY` or `EINVAL`, or `None` where they know the call and not the status.
+pub fn reaped_status(pidfd: BorrowedFd<'_>) -> Result<Option<i32>, Errno> {
+    /// `struct pidfd_info` of the kernel's include/uapi/linux/pidfd.h, as of its first version.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        /// Of the process, its group, its parent, and its eight ids.
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    /// `_IOWR(0xff, 11, struct pidfd_info)`.
+    const PIDFD_GET_INFO: u32 = 3 << 30 | (size_of::<Info>() as u32) << 16 | 0xff << 8 | 11;
+    let mut info = Info { mask: PIDFD_INFO_EXIT, ..Info::default() };
+    // SAFETY: PIDFD_GET_INFO reads and writes as many bytes as its number says, those of `info`,
+    // which lives past the call; `pidfd` is open as long as it is borrowed.
+    check(unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO as _, &raw mut info) })?;
+    Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code))
+}
+
 /// Takes capability `bit` out of the bounding set; `EINVAL` beyond the kernel's last one.
 pub fn drop_from_bounding_set(bit: u32) -> Result<(), Errno> {
     // SAFETY: PR_CAPBSET_DROP takes one integer.
@@ -321,6 +345,26 @@ mod tests {
         });
         assert_eq!(status(&child.unwrap()), 42);
         assert_eq!(clone3(libc::CLONE_VM, None, || 0).unwrap_err(), Errno::INVAL);
+    }
+
+    #[test]
+    fn the_status_of_a_reaped_child_is_known_to_its_pidfd() {
+        let child = clone3(0, None, || 44).unwrap();
+        let ready = rustix::event::PollFd::new(&child.pidfd, rustix::event::PollFlags::IN);
+        rustix::event::poll(&mut [ready], None).unwrap();
+        match reaped_status(child.pidfd.as_fd()) {
+            Err(Errno::NOTTY | Errno::INVAL) => {
+                assert_eq!(status(&child), 44, "an older kernel");
+                return;
+            }
+            waits => assert_eq!(waits, Ok(None)),
+        }
+        assert_eq!(status(&child), 44);
+        match reaped_status(child.pidfd.as_fd()) {
+            // 6.13 and 6.14 have the call, and no status
+            Ok(Some(status)) => assert_eq!(status, 44 << 8),
+            other => assert_eq!(other, Err(Errno::SRCH)),
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bulkhead_types::{Id, IdMap};
 use rustix::io::Errno;
@@ -12,7 +12,7 @@ use rustix::net::{
 };
 
 use crate::protocol::{CreateContainer, Event, Exec, Known, StartFailure};
-use crate::wire::{Fault, Message, Numbered, Packet, Reply, Request, receive};
+use crate::wire::{Fault, HandoverState, Message, Numbered, Packet, Reply, Request, receive};
 
 mod launch;
 
@@ -25,7 +25,42 @@ pub(crate) use launch::READY;
 /// Events come on a thread of their own, which must not call the client.
 #[derive(Debug)]
 pub struct Client {
-    shared: Arc<Shared>,
+    /// Another one once a new warden serves.
+    shared: RwLock<Arc<Shared>>,
+    starter: Starter,
+}
+
+/// What a new connection, or a new warden, takes.
+struct Starter {
+    socket: PathBuf,
+    program: PathBuf,
+    on_event: Arc<dyn Fn(Event) + Send + Sync>,
+    on_gone: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Starter {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Starter").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+/// What another warden needs to go on with a container, should this one die: copies of the
+/// descriptors that it holds. To be dropped when the container has ended.
+#[derive(Debug)]
+pub struct Handover {
+    state: HandoverState,
+    descriptors: Vec<OwnedFd>,
+}
+
+/// What was logged before a client that [`Client::attach_after_log`] attached.
+#[derive(Debug)]
+pub struct PastOutput {
+    /// The log's files, oldest first; none if there is no log, or if nothing runs that writes to it.
+    pub files: Vec<OwnedFd>,
+    /// How much of the last one is past. What comes after is sent to the client itself.
+    pub size: u64,
+    id: Id,
+    client: u64,
 }
 
 /// What the engine gets for a container that is cloned and waits.
@@ -64,6 +99,8 @@ struct Waiting {
     last: u64,
     /// The connection has ended; nobody would answer.
     ended: bool,
+    /// Because this side ended it, or asked the warden to end.
+    ended_here: bool,
     calls: HashMap<u64, Sender<Answer>>,
 }
 
@@ -78,43 +115,39 @@ impl Client {
     /// Connects to the warden that listens on `socket` (SEQPACKET), or starts one: `program
     /// warden --socket …` in a session of its own, so that it outlives its starter.
     ///
-    /// `on_event` is called from a thread of the client's for every [`Event`].
+    /// `on_event` is called from a thread of the client's for every [`Event`], and `on_gone` after
+    /// the last one of a warden that has ended without being asked to; see [`Self::reconnect`].
     pub fn connect_or_start(
         socket: &Path,
         program: &Path,
-        on_event: impl Fn(Event) + Send + 'static,
+        on_event: impl Fn(Event) + Send + Sync + 'static,
+        on_gone: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, WardenError> {
-        let connected = match connect(socket) {
-            Ok(connected) => connected,
-            Err(Errno::NOENT | Errno::CONNREFUSED) => {
-                // one starter at a time; who had to wait finds a warden
-                let _turn = launch::turn(socket).map_err(WardenError::Gone)?;
-                match connect(socket) {
-                    Ok(connected) => connected,
-                    Err(_) => {
-                        launch::launch(socket, program).map_err(WardenError::Gone)?;
-                        connect(socket).map_err(|error| WardenError::Gone(error.into()))?
-                    }
-                }
-            }
-            Err(error) => return Err(WardenError::Gone(error.into())),
+        let starter = Starter {
+            socket: socket.to_owned(),
+            program: program.to_owned(),
+            on_event: Arc::new(on_event),
+            on_gone: Arc::new(on_gone),
         };
-        let shared = Arc::new(Shared { socket: connected, waiting: Mutex::default() });
-        let (events, incoming) = channel();
-        let reader = shared.clone();
-        let threads = [
-            std::thread::Builder::new().name("warden answers".into()).spawn(move || {
-                read(&reader, &events);
-            }),
-            // Apart from the answers, so that a slow handler never delays a call.
-            std::thread::Builder::new().name("warden events".into()).spawn(move || {
-                incoming.into_iter().for_each(on_event);
-            }),
-        ];
-        for thread in threads {
-            thread.map_err(WardenError::Gone)?;
-        }
-        Ok(Self { shared })
+        Ok(Self { shared: RwLock::new(starter.connect_or_start()?), starter })
+    }
+
+    /// Once the warden is gone: connects to the next one, or starts it. It knows of no container
+    /// until it is handed them ([`Self::adopt`]).
+    pub fn reconnect(&self) -> Result<(), WardenError> {
+        let connected = self.starter.connect_or_start()?;
+        *self.shared.write().unwrap_or_else(PoisonError::into_inner) = connected;
+        Ok(())
+    }
+
+    /// Whether the connection has ended, and was not made anew yet.
+    pub fn is_gone(&self) -> bool {
+        self.shared().waiting().ended
+    }
+
+    fn shared(&self) -> Arc<Shared> {
+        // no code that holds the lock can panic half-way through a change
+        Arc::clone(&self.shared.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Clones the container and prepares everything up to its exec, or begins to
@@ -140,8 +173,34 @@ impl Client {
     }
 
     /// Lets a created container go on to its exec; returns when the exec has happened or failed.
-    pub fn start(&self, id: Id) -> Result<(), WardenError> {
-        self.done(Request::Start(id), Vec::new())
+    ///
+    /// No [`Handover`] where descriptors are short: the container then dies with its warden.
+    pub fn start(&self, id: Id) -> Result<Option<Handover>, WardenError> {
+        match self.call(Request::Start(id), Vec::new())? {
+            (Reply::Done, _) => Ok(None),
+            (Reply::Handover(state), descriptors) => {
+                Ok(Some(Handover { state: *state, descriptors }))
+            }
+            (reply, _) => Err(unexpected(&reply)),
+        }
+    }
+
+    /// What [`Self::start`] returned, for an engine that was not there.
+    pub fn handover(&self, id: Id) -> Result<Handover, WardenError> {
+        match self.call(Request::Handover(id), Vec::new())? {
+            (Reply::Handover(state), descriptors) => Ok(Handover { state: *state, descriptors }),
+            (reply, _) => Err(unexpected(&reply)),
+        }
+    }
+
+    /// Hands a running container over to a new warden. Its log and its streams go on, and its end
+    /// is told with its exit code (255 where the kernel does not tell it: before Linux 6.15, where
+    /// init reaps it first). What only the dead warden had is lost: the unfinished last line of the
+    /// log, what an attached client had not taken yet, and a `StdinOnce` input's other end.
+    pub fn adopt(&self, handover: &Handover) -> Result<(), WardenError> {
+        let copies = handover.descriptors.iter().map(OwnedFd::try_clone);
+        let copies = copies.collect::<Result<Vec<_>, _>>().map_err(WardenError::Gone)?;
+        self.done(Request::Adopt(Box::new(handover.state.clone())), copies)
     }
 
     /// Returns the new process's pid and pidfd when its exec has happened.
@@ -162,7 +221,28 @@ impl Client {
         stdout: bool,
         stderr: bool,
     ) -> Result<(), WardenError> {
-        self.done(Request::Attach { id, stdin, stdout, stderr }, vec![socket])
+        let after_log = false;
+        self.done(Request::Attach { id, stdin, stdout, stderr, after_log }, vec![socket])
+    }
+
+    /// As [`Self::attach`], for a client that gets first what is logged already, from the caller:
+    /// nothing is sent before [`Self::release`]. What is past and what is sent meet without a gap.
+    pub fn attach_after_log(
+        &self,
+        id: Id,
+        socket: OwnedFd,
+        [stdin, stdout, stderr]: [bool; 3],
+    ) -> Result<PastOutput, WardenError> {
+        let request = Request::Attach { id, stdin, stdout, stderr, after_log: true };
+        match self.call(request, vec![socket])? {
+            (Reply::Attached { client, size }, files) => Ok(PastOutput { files, size, id, client }),
+            (reply, _) => Err(unexpected(&reply)),
+        }
+    }
+
+    /// The client has got what is past.
+    pub fn release(&self, past: &PastOutput) -> Result<(), WardenError> {
+        self.done(Request::Release { id: past.id, client: past.client }, Vec::new())
     }
 
     /// Sets the terminal's size, for a container or an exec.
@@ -223,7 +303,11 @@ impl Client {
 
     /// Ends the warden; refused while a container runs.
     pub fn shut_down(&self) -> Result<(), WardenError> {
-        self.done(Request::ShutDown, Vec::new())
+        let shared = self.shared();
+        shared.waiting().ended_here = true;
+        let done = self.done(Request::ShutDown, Vec::new());
+        shared.waiting().ended_here = done.is_ok();
+        done
     }
 
     fn done(&self, request: Request, fds: Vec<OwnedFd>) -> Result<(), WardenError> {
@@ -241,11 +325,12 @@ impl Client {
         self.ask(request, fds)?.next()
     }
 
-    fn ask(&self, request: Request, fds: Vec<OwnedFd>) -> Result<Answers<'_>, WardenError> {
+    fn ask(&self, request: Request, fds: Vec<OwnedFd>) -> Result<Answers, WardenError> {
         let gone = |error: Errno| WardenError::Gone(error.into());
         let (sender, receiver) = channel();
+        let shared = self.shared();
         let number = {
-            let mut waiting = self.shared.waiting();
+            let mut waiting = shared.waiting();
             if waiting.ended {
                 return Err(gone(Errno::PIPE));
             }
@@ -254,24 +339,24 @@ impl Client {
             waiting.calls.insert(number, sender);
             number
         };
-        let answers = Answers { shared: &self.shared, number, receiver };
+        let answers = Answers { shared, number, receiver };
         // A packet goes out as a whole, so callers need no lock between them.
         let packet = Packet::new(&Numbered { number, request }, fds).map_err(|error| {
             WardenError::Protocol(format!("the request cannot be sent: {error}"))
         })?;
-        packet.send(self.shared.socket.as_fd(), SendFlags::empty()).map_err(gone)?;
+        packet.send(answers.shared.socket.as_fd(), SendFlags::empty()).map_err(gone)?;
         Ok(answers)
     }
 }
 
 /// The answers to one request; the entry in the table of calls goes with it.
-struct Answers<'a> {
-    shared: &'a Shared,
+struct Answers {
+    shared: Arc<Shared>,
     number: u64,
     receiver: std::sync::mpsc::Receiver<Answer>,
 }
 
-impl Answers<'_> {
+impl Answers {
     fn next(&mut self) -> Result<(Reply, Vec<OwnedFd>), WardenError> {
         let (answer, descriptors) =
             self.receiver.recv().map_err(|_| WardenError::Gone(Errno::PIPE.into()))?;
@@ -284,7 +369,7 @@ impl Answers<'_> {
     }
 }
 
-impl Drop for Answers<'_> {
+impl Drop for Answers {
     fn drop(&mut self) {
         self.shared.waiting().calls.remove(&self.number);
     }
@@ -292,8 +377,51 @@ impl Drop for Answers<'_> {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        let shared = self.shared();
+        shared.waiting().ended_here = true;
         // wakes the reader, which holds the socket too
-        let _ = rustix::net::shutdown(&self.shared.socket, Shutdown::Both);
+        let _ = rustix::net::shutdown(&shared.socket, Shutdown::Both);
+    }
+}
+
+impl Starter {
+    fn connect_or_start(&self) -> Result<Arc<Shared>, WardenError> {
+        let socket = &self.socket;
+        let connected = match connect(socket) {
+            Ok(connected) => connected,
+            Err(Errno::NOENT | Errno::CONNREFUSED) => {
+                // one starter at a time; who had to wait finds a warden
+                let _turn = launch::turn(socket).map_err(WardenError::Gone)?;
+                match connect(socket) {
+                    Ok(connected) => connected,
+                    Err(_) => {
+                        launch::launch(socket, &self.program).map_err(WardenError::Gone)?;
+                        connect(socket).map_err(|error| WardenError::Gone(error.into()))?
+                    }
+                }
+            }
+            Err(error) => return Err(WardenError::Gone(error.into())),
+        };
+        let shared = Arc::new(Shared { socket: connected, waiting: Mutex::default() });
+        let (events, incoming) = channel();
+        let (reader, watched) = (Arc::clone(&shared), Arc::clone(&shared));
+        let (on_event, on_gone) = (Arc::clone(&self.on_event), Arc::clone(&self.on_gone));
+        let threads = [
+            std::thread::Builder::new().name("warden answers".into()).spawn(move || {
+                read(&reader, &events);
+            }),
+            // Apart from the answers, so that a slow handler never delays a call.
+            std::thread::Builder::new().name("warden events".into()).spawn(move || {
+                incoming.into_iter().for_each(|event| on_event(event));
+                if !watched.waiting().ended_here {
+                    on_gone();
+                }
+            }),
+        ];
+        for thread in threads {
+            thread.map_err(WardenError::Gone)?;
+        }
+        Ok(shared)
     }
 }
 

@@ -1,7 +1,8 @@
 //! The warden: the one small process that is the parent of every container.
 //!
-//! It forks, reaps, writes the logs and the exit records, and holds the ttys. It is synchronous
-//! and single-threaded, outlives the engine, and is never restarted while containers run.
+//! It forks, reaps, writes the logs, and holds the ttys and the exit codes. It is synchronous and
+//! single-threaded, and outlives the engine. Should it die, another one goes on by the descriptors
+//! that the engine keeps ([`Client::adopt`]).
 #![forbid(unsafe_code)]
 
 mod client;
@@ -11,6 +12,6 @@ mod protocol;
 mod serve;
 mod wire;
 
-pub use client::{Client, Created, WardenError};
+pub use client::{Client, Created, Handover, PastOutput, WardenError};
 pub use protocol::*;
 pub use serve::serve;

@@ -26,6 +26,12 @@ pub enum Request {
         stdin: bool,
         stdout: bool,
         stderr: bool,
+        /// The client gets what is logged first: nothing is sent to it until its release.
+        after_log: bool,
+    },
+    Release {
+        id: Id,
+        client: u64,
     },
     Resize {
         id: Id,
@@ -34,6 +40,8 @@ pub enum Request {
     },
     List,
     Namespaces(Id),
+    Handover(Id),
+    Adopt(Box<HandoverState>),
     UserNamespace(IdMap),
     Forget(Id),
     ShutDown,
@@ -68,8 +76,45 @@ pub enum Reply {
         more: bool,
     },
     Namespaces(Vec<String>),
+    /// With the files of the log, oldest first.
+    Attached {
+        client: u64,
+        /// How much of the newest file is to be read.
+        size: u64,
+    },
+    /// With its descriptors: the process's pidfd, and those of the streams.
+    Handover(Box<HandoverState>),
     /// With a pidfd for each.
     Compartments(Vec<u32>),
+}
+
+/// What a warden needs to take over a container that another one made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HandoverState {
+    pub id: Id,
+    pub pid: u32,
+    pub ids: Option<IdMap>,
+    /// Those that are not the host's, `CLONE_NEW…`.
+    pub namespaces: i32,
+    pub streams: StreamsHandover,
+}
+
+/// Of the standard streams. The descriptors: the log's directory, the outputs (or the terminal), the
+/// input, each if there is one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StreamsHandover {
+    pub terminal: bool,
+    pub stdin_once: bool,
+    pub log: Option<LogHandover>,
+    pub outputs: [bool; 2],
+    pub input: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LogHandover {
+    pub name: String,
+    pub max_size: u64,
+    pub max_files: u32,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -71,6 +71,8 @@ fn main() -> ExitCode {
         networks::an_address_is_free_when_its_container_has_ended,
         recovery::a_running_container_survives_its_engine,
         recovery::ends_that_nobody_saw_are_recorded,
+        recovery::a_killed_warden_is_replaced,
+        recovery::warden_and_engine_die_at_once,
         recovery::orphans_are_removed,
         recovery::volumes_outlive_a_lost_store,
         recovery::a_killed_engine_is_repaired,

@@ -4,13 +4,15 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use bulkhead_engine::{Engine, LogQuery, PortBinding, RestartPolicy, Status, WaitCondition};
+use bulkhead_engine::{
+    Engine, LogQuery, PortBinding, RestartPolicy, Status, Streams, WaitCondition,
+};
 use bulkhead_network::Protocol;
 
 use bulkhead_failpoint::{Action, arm};
 
 use crate::containers::wait_for;
-use crate::rig::{Rig, options};
+use crate::rig::{Rig, options, read_output};
 
 pub async fn a_running_container_survives_its_engine(rig: &mut Rig) {
     let mut create = Rig::script(
@@ -101,6 +103,60 @@ pub async fn ends_that_nobody_saw_are_recorded(rig: &mut Rig) {
     .await;
     wait_for(|| gone(&again.state.pid)).await;
     rig.engine.remove("again", true, false).await.unwrap();
+    rig.done().await;
+}
+
+pub async fn a_killed_warden_is_replaced(rig: &mut Rig) {
+    let script = "trap 'echo last; exit 6' TERM; echo ready; while :; do sleep 1000 & wait; done";
+    let before = rig.start(Rig::script("lives", script)).await;
+    rig.ready("lives").await;
+    let exec = bulkhead_engine::CreateExec {
+        cmd: vec!["sleep".to_owned(), "1000".to_owned()],
+        attach_stdout: true,
+        ..bulkhead_engine::CreateExec::default()
+    };
+    let exec = rig.engine.exec_create("lives", exec).await.unwrap().to_string();
+    let output = rig.engine.exec_start(&exec, false, (0, 0)).await.unwrap().unwrap();
+    for time in ["once", "twice"] {
+        let streams = Streams { logs: true, stdout: true, stderr: true, stdin: false };
+        let attached = rig.engine.attach("lives", streams).await.unwrap();
+        let warned = rig.engine.info().warnings;
+        end_wardens(&rig.options.run);
+        // whoever was attached sees an end; what was logged before came first
+        assert_eq!(read_output(attached, false).await, "ready\n", "{time}");
+        wait_for(|| {
+            let warnings = rig.engine.info().warnings;
+            warnings != warned && warnings.iter().any(|it| it.contains("took over 1 containers"))
+        })
+        .await;
+        let after = rig.engine.container("lives").unwrap();
+        assert_eq!((after.state.status, after.state.pid), (Status::Running, before.state.pid));
+        let other = rig.run(Rig::script(time, "echo new; exit 4")).await;
+        assert_eq!(other, (4, "new\n".to_owned()));
+    }
+    // An exec is not handed over: its client must not take the end of the output for a success.
+    assert_eq!(read_output(output, false).await, "");
+    assert_eq!(rig.engine.exec(&exec).await.unwrap().exit_code, Some(137));
+    rig.engine.stop("lives", None, None).await.unwrap();
+    let ended = rig.engine.container("lives").unwrap().state;
+    assert_eq!((ended.status, ended.exit_code, &*ended.error), (Status::Exited, 6, ""));
+    let query = LogQuery { stdout: true, ..LogQuery::default() };
+    assert_eq!(rig.log("lives", query).await, "ready\nlast\n");
+    rig.done().await;
+}
+
+pub async fn warden_and_engine_die_at_once(rig: &mut Rig) {
+    let before = rig.start(Rig::sleeper("lost")).await;
+    rig.close().await;
+    end_wardens(&rig.options.run);
+    rig.open().await;
+    let after = rig.engine.container("lost").unwrap().state;
+    assert_eq!((after.status, after.exit_code), (Status::Exited, 255));
+    assert!(after.error.contains("warden"), "{}", after.error);
+    wait_for(|| !std::fs::exists(format!("/proc/{}/cwd", before.state.pid)).unwrap()).await;
+    assert_eq!(rig.run(Rig::script("new", "exit 4")).await.0, 4);
+    rig.engine.start("lost").await.unwrap();
+    assert_eq!(rig.engine.container("lost").unwrap().state.error, "");
     rig.done().await;
 }
 

@@ -36,9 +36,14 @@ impl Bench {
         let (sender, events) = channel();
         let socket = place.join("warden.sock");
         let program = std::env::current_exe()?;
-        let client = Client::connect_or_start(&socket, &program, move |event| {
-            let _ = sender.send(event);
-        })?;
+        let client = Client::connect_or_start(
+            &socket,
+            &program,
+            move |event| {
+                let _ = sender.send(event);
+            },
+            || {},
+        )?;
         let hierarchies = Hierarchies::detect()?;
         Ok(Self { client, events, place: place.to_owned(), hierarchies })
     }

@@ -21,6 +21,8 @@ pub(super) struct Attached {
     queue: Vec<u8>,
     /// How much of `queue` is sent.
     sent: usize,
+    /// It gets what is in the log first, from somebody else; until then all is kept.
+    held: bool,
 }
 
 /// Whether a client is there.
@@ -40,7 +42,7 @@ impl Attached {
     ) -> Result<Self, Errno> {
         rustix::fs::fcntl_setfl(&socket, OFlags::RDWR | OFlags::NONBLOCK)?;
         let socket = poller.watch(socket, source, EventFlags::IN)?;
-        Ok(Self { socket, stdin, outputs, queue: Vec::new(), sent: 0 })
+        Ok(Self { socket, stdin, outputs, queue: Vec::new(), sent: 0, held: false })
     }
 
     pub fn token(&self) -> u64 {
@@ -56,11 +58,25 @@ impl Attached {
         !self.queue.is_empty()
     }
 
+    /// Keeps everything for it until [`Self::release`].
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
+    pub fn release(&mut self) -> Reached {
+        self.held = false;
+        self.flush()
+    }
+
     /// Sends a frame, and keeps what the socket does not take: all of a frame arrives, or the
     /// client is gone.
     pub fn give(&mut self, head: &[u8], bytes: &[u8]) -> Reached {
         let mut sent = 0;
-        if !self.is_behind() {
+        if !self.is_behind() && !self.held {
             match self.send(&[IoSlice::new(head), IoSlice::new(bytes)]) {
                 Ok(count) => sent = count,
                 Err(Errno::AGAIN) => {}
@@ -74,7 +90,7 @@ impl Attached {
 
     /// Sends what is kept, as far as the socket takes it.
     pub fn flush(&mut self) -> Reached {
-        while self.is_behind() {
+        while self.is_behind() && !self.held {
             match self.send(&[IoSlice::new(&self.queue[self.sent..])]) {
                 Ok(count) => self.sent += count,
                 Err(Errno::AGAIN) => break,
@@ -109,7 +125,7 @@ impl Attached {
         if self.stdin && takes_input {
             wanted |= EventFlags::IN;
         }
-        if self.is_behind() {
+        if self.is_behind() && !self.held {
             wanted |= EventFlags::OUT;
         }
         poller.want(&mut self.socket, wanted);

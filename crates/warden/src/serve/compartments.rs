@@ -157,6 +157,8 @@ impl Warden {
         while let Some(control) = &it.control {
             match Report::receive(control.as_fd()) {
                 Err(Errno::AGAIN) => break,
+                // it ended with something unread, and may have said something before
+                Err(Errno::CONNRESET) => {}
                 Ok(Some((Report::Cloned { pid }, Some(pidfd)))) => {
                     let watched =
                         self.poller.watch(pidfd, Source::Compartment(key), EventFlags::IN);

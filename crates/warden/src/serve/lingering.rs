@@ -29,7 +29,7 @@ impl Lingering {
     /// Lets clients go, each when it has all that it was given.
     pub fn add_clients(&mut self, poller: &mut Poller, clients: Vec<Attached>) {
         for mut client in clients {
-            if client.is_behind() {
+            if client.is_behind() || client.is_held() {
                 client.leave_process(poller);
                 self.0.insert(client.token(), Remnant::Attached(client));
             } else {
@@ -49,12 +49,22 @@ impl Lingering {
         self.0.insert(helper.token, Remnant::Helper(helper));
     }
 
+    /// See [`Attached::release`].
+    pub fn release(&mut self, poller: &mut Poller, token: u64) {
+        if let Some(Remnant::Attached(client)) = self.0.get_mut(&token) {
+            let _ = client.release();
+            client.adjust(poller, false);
+            self.serve(poller, token, EventFlags::empty());
+        }
+    }
+
     pub fn serve(&mut self, poller: &mut Poller, token: u64, flags: EventFlags) {
         let Some(remnant) = self.0.get_mut(&token) else { return };
         let over = match remnant {
             Remnant::Attached(client) => {
                 let gone = client.flush() == Reached::Gone;
-                gone || !client.is_behind() || flags.intersects(EventFlags::HUP | EventFlags::ERR)
+                gone || !(client.is_behind() || client.is_held())
+                    || flags.intersects(EventFlags::HUP | EventFlags::ERR)
             }
             Remnant::Output(output) => {
                 let read = rustix::io::read(output.as_fd(), &mut [0; 64 << 10]);

@@ -5,6 +5,8 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::wire::LogHandover;
+
 /// The log of one container.
 pub(super) struct LogFile {
     directory: OwnedFd,
@@ -16,6 +18,18 @@ pub(super) struct LogFile {
     /// The last, unfinished line of each stream.
     partial: [Vec<u8>; 2],
 }
+
+/// What a log has at a moment.
+#[derive(Debug, Default)]
+pub(super) struct LogSnapshot {
+    /// Oldest first.
+    pub files: Vec<OwnedFd>,
+    /// How much of the newest file was written; it may grow.
+    pub size: u64,
+}
+
+/// As many files as fit into one message, for sure.
+const MAX_SNAPSHOT: u32 = 250;
 
 /// A longer line is logged in pieces (moby: daemon/logger/copier.go, `defaultBufSize`).
 const LONGEST: usize = 16 << 10;
@@ -42,6 +56,36 @@ impl LogFile {
         };
         log.reopen()?;
         Ok(log)
+    }
+
+    /// What is on disk now.
+    pub fn snapshot(&self) -> Result<LogSnapshot, Errno> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = |name: &str| rustix::fs::openat(&self.directory, name, flags, Mode::empty());
+        let newest = open(&self.name)?;
+        let size = rustix::fs::fstat(&newest)?.st_size as u64;
+        let mut files = vec![newest];
+        for number in 1..MAX_SNAPSHOT {
+            match open(&format!("{}.{number}", self.name)) {
+                Ok(file) => files.push(file),
+                Err(Errno::NOENT) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        files.reverse();
+        Ok(LogSnapshot { files, size })
+    }
+
+    /// The beginning of a line that is not logged yet.
+    pub fn unfinished(&self, stream: usize) -> &[u8] {
+        &self.partial[stream]
+    }
+
+    /// What another warden needs of this, and the directory.
+    pub fn handover(&self) -> Result<(LogHandover, OwnedFd), Errno> {
+        let (name, max_size, max_files) = (self.name.clone(), self.max_size, self.max_files);
+        let directory = rustix::io::fcntl_dupfd_cloexec(&self.directory, 3)?;
+        Ok((LogHandover { name, max_size, max_files }, directory))
     }
 
     /// Logs what was read from a stream: 0 standard output, 1 standard error.

@@ -6,10 +6,14 @@ use bulkhead_runtime::plan::Failure;
 use bulkhead_runtime::{FdIndex, Plan};
 use bulkhead_types::{Id, IdMap};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
 use super::connections::Caller;
 use super::poller::Watched;
 use super::streams::{Io, Stdio};
 use crate::protocol::{Exit, Known, StartFailure, State};
+use crate::wire::HandoverState;
 
 /// What a new process is made of.
 pub(super) struct NewProcess<'a> {
@@ -68,7 +72,9 @@ pub(super) struct Process {
 /// Where a process comes from.
 pub(super) enum Origin {
     /// This warden made it.
-    Plan(Plan),
+    Plan(Box<Plan>),
+    /// A warden before this one made it, and an engine handed it over. It is not this one's child.
+    Adopted,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +93,7 @@ impl Process {
         Self {
             id: new.id,
             container: new.container,
-            origin: Origin::Plan(new.plan),
+            origin: Origin::Plan(Box::new(new.plan)),
             pid: 0,
             pidfd: None,
             control: None,
@@ -109,6 +115,48 @@ impl Process {
         }
     }
 
+    /// One that runs, and was made by another warden.
+    pub fn adopted(handover: &HandoverState, pidfd: Watched, io: Io) -> Self {
+        Self {
+            id: handover.id,
+            container: handover.id,
+            origin: Origin::Adopted,
+            pid: handover.pid,
+            pidfd: Some(pidfd),
+            control: None,
+            helper: None,
+            phase: Phase::Running,
+            prepared: true,
+            caller: None,
+            forgetting: None,
+            failure: None,
+            range: handover.ids,
+            confined: true,
+            mapped: true,
+            answer_early: false,
+            answered: true,
+            namespaces: handover.namespaces,
+            io,
+            ended: None,
+            deadline: None,
+        }
+    }
+
+    /// What another warden needs to take it over, and the descriptors: a pidfd and its streams'.
+    pub fn handover(&self) -> Result<(HandoverState, Vec<OwnedFd>), Errno> {
+        let (streams, more) = self.io.handover()?;
+        let state = HandoverState {
+            id: self.id,
+            pid: self.pid,
+            ids: self.range,
+            namespaces: self.namespaces,
+            streams,
+        };
+        let pidfd = self.pidfd.as_ref().ok_or(Errno::SRCH)?;
+        let pidfd = rustix::io::fcntl_dupfd_cloexec(&pidfd.fd, 3)?;
+        Ok((state, std::iter::once(pidfd).chain(more).collect()))
+    }
+
     pub fn is_container(&self) -> bool {
         self.id == self.container
     }
@@ -123,8 +171,18 @@ impl Process {
     }
 
     pub fn start_failure(&self, failure: &Failure) -> StartFailure {
-        let Origin::Plan(plan) = &self.origin;
-        StartFailure { message: plan.describe(failure), errno: failure.errno }
+        let message = match &self.origin {
+            Origin::Plan(plan) => plan.describe(failure),
+            Origin::Adopted => failure.detail.clone(),
+        };
+        StartFailure { message, errno: failure.errno }
+    }
+
+    /// Asks the kernel.
+    pub fn has_ended(&self) -> bool {
+        let Some(pidfd) = &self.pidfd else { return true };
+        let mut polled = [PollFd::new(&pidfd.fd, PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     pub fn pidfd_copy(&self) -> Option<OwnedFd> {

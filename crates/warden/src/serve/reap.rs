@@ -5,12 +5,13 @@ use std::os::fd::AsFd;
 use bulkhead_runtime::plan::Failure;
 use bulkhead_sys::process::CLONE_NEWPID;
 use bulkhead_types::Id;
-use rustix::fs::Timespec;
+use rustix::fs::{OFlags, Timespec};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-use super::Warden;
 use super::clock::{monotonic, now};
-use super::process::{Phase, Process};
+use super::poller::Watched;
+use super::process::{Origin, Phase, Process};
+use super::{Ready, Warden};
 use crate::protocol::{Event, Exit};
 use crate::wire::{Fault, Reply};
 
@@ -19,6 +20,46 @@ use crate::wire::{Fault, Reply};
 const LAST_OUTPUT_ALONE: i64 = 2_000_000_000;
 const LAST_OUTPUT_BESIDE_OTHERS: i64 = 100_000_000;
 
+/// What is recorded where nobody knows how a process ended: Docker's code for it.
+const UNKNOWN: u8 = 255;
+
+fn reap_child(pidfd: &Watched) -> u8 {
+    match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+        Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => code as u8,
+            (None, signal) => 128u8.saturating_add(signal.unwrap_or(0) as u8),
+        },
+        Ok(None) | Err(_) => UNKNOWN,
+    }
+}
+
+impl Ready {
+    /// How a process ended that is not this one's child: init reaps it. Until then its `stat` has
+    /// the status (proc_pid_stat(5)), and from then on the kernel tells it by the pidfd.
+    fn code_of_adopted(&self, pid: u32, pidfd: &Watched) -> u8 {
+        let by_pidfd = || bulkhead_sys::process::reaped_status(pidfd.as_fd()).ok().flatten();
+        let status = by_pidfd().or_else(|| self.status_of_zombie(pid)).or_else(by_pidfd);
+        match status {
+            // wait(2): the signal in the low bits, or the code above them
+            Some(status) if status & 0x7f == 0 => (status >> 8) as u8,
+            Some(status) => 128 + (status & 0x7f) as u8,
+            None => {
+                eprintln!("the exit status of process {pid}, which was adopted, cannot be had");
+                UNKNOWN
+            }
+        }
+    }
+
+    fn status_of_zombie(&self, pid: u32) -> Option<i32> {
+        let stat = self.proc_file(pid, "stat", OFlags::RDONLY).ok()?;
+        let text = std::io::read_to_string(std::fs::File::from(stat)).ok()?;
+        // the name may have anything in it, and is in parentheses; the state is the third field
+        let mut fields = text.rsplit_once(") ")?.1.split_ascii_whitespace();
+        let is_zombie = fields.next()? == "Z";
+        fields.nth(48)?.parse().ok().filter(|_| is_zombie)
+    }
+}
+
 impl Warden {
     /// The process's pidfd is readable: it has ended.
     pub(super) fn reap(&mut self, id: Id) {
@@ -26,12 +67,9 @@ impl Warden {
         self.receive_reports(id);
         let Some((mut parent, process)) = self.parent_of(id) else { return };
         let Some(pidfd) = &process.pidfd else { return };
-        let code = match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
-            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
-                (Some(code), _) => code as u8,
-                (None, signal) => 128u8.saturating_add(signal.unwrap_or(0) as u8),
-            },
-            Ok(None) | Err(_) => 255,
+        let code = match process.origin {
+            Origin::Plan(_) => reap_child(pidfd),
+            Origin::Adopted => parent.ready.code_of_adopted(process.pid, pidfd),
         };
         // One that init or the helper keeps back: an ended process cannot say more. What it was is
         // still to be answered, with a pidfd.

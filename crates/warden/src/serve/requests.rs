@@ -6,6 +6,7 @@ use bulkhead_runtime::plan::{KINDS, PlanError};
 use bulkhead_runtime::{Plan, Source as NamespaceSource};
 use bulkhead_sys::process::{CLONE_NEWUSER, clone3};
 use bulkhead_types::{Id, IdMap};
+use rustix::event::epoll::EventFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
@@ -13,10 +14,11 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use super::Warden;
 use super::connections::Caller;
 use super::log::LogFile;
-use super::process::{NewProcess, Phase};
+use super::poller::Source;
+use super::process::{NewProcess, Phase, Process};
 use super::streams::{Io, Stdio};
 use crate::protocol::{Attachment, CreateContainer, Exec, Log, StartFailure, State};
-use crate::wire::{Fault, Reply, Request};
+use crate::wire::{Fault, HandoverState, Reply, Request};
 
 impl Warden {
     pub(super) fn request(&mut self, caller: Caller, request: Request, descriptors: Vec<OwnedFd>) {
@@ -41,11 +43,17 @@ impl Warden {
                 Err(fault) => Err(fault),
             },
             Request::List => return self.list(caller),
-            Request::Attach { id, stdin, stdout, stderr } => {
-                self.attach_later(id, descriptors, [stdin, stdout, stderr]).map(done)
+            Request::Attach { id, stdin, stdout, stderr, after_log } => {
+                self.attach_later(id, descriptors, [stdin, stdout, stderr], after_log)
+            }
+            Request::Release { id, client } => {
+                self.release(id, client);
+                Ok(done(()))
             }
             Request::Resize { id, rows, columns } => self.resize(id, rows, columns).map(done),
             Request::Namespaces(id) => self.namespaces(id),
+            Request::Handover(id) => self.handover(id),
+            Request::Adopt(handover) => self.adopt(*handover, descriptors).map(done),
             Request::UserNamespace(range) => match self.user_namespace(range) {
                 Ok(namespace) => Ok((Reply::Done, vec![namespace])),
                 Err(errno) => Err(Fault::Refused(format!("make a user namespace: {errno}"))),
@@ -187,14 +195,69 @@ impl Warden {
         id: Id,
         mut descriptors: Vec<OwnedFd>,
         streams: [bool; 3],
-    ) -> Result<(), Fault> {
+        after_log: bool,
+    ) -> Result<(Reply, Vec<OwnedFd>), Fault> {
         let socket = descriptors.pop().ok_or_else(|| Fault::Refused("no socket".to_owned()))?;
         let process = self.processes.get_mut(&id).ok_or(Fault::Unknown(id))?;
-        let attached = process.io.attach(&mut self.poller, id, socket, streams);
+        let (io, poller) = (&mut process.io, &mut self.poller);
+        let attached = match after_log {
+            false => io.attach(poller, id, socket, streams).map(|()| (Reply::Done, Vec::new())),
+            true => io.attach_after_log(poller, id, socket, streams).map(|(client, snapshot)| {
+                (Reply::Attached { client, size: snapshot.size }, snapshot.files)
+            }),
+        };
         if matches!(process.phase, Phase::Exited(_)) {
             self.close_streams(id);
         }
         attached.map_err(|errno| Fault::Refused(format!("attach: {errno}")))
+    }
+
+    /// Lets a client that was attached behind the log have what has come since.
+    fn release(&mut self, id: Id, client: u64) {
+        let process = self.processes.get_mut(&id);
+        if !process.is_some_and(|process| process.io.release(&mut self.poller, client)) {
+            self.lingering.release(&mut self.poller, client);
+        }
+    }
+
+    /// What is needed to take a container over, for whoever keeps it until this warden is gone.
+    fn handover(&self, id: Id) -> Result<(Reply, Vec<OwnedFd>), Fault> {
+        let process = self.processes.get(&id).ok_or(Fault::Unknown(id))?;
+        if !process.is_container() || process.phase != Phase::Running {
+            return Err(Fault::Refused(format!("container {id} is not running")));
+        }
+        let handover = process.handover();
+        let (state, descriptors) =
+            handover.map_err(|errno| Fault::Refused(format!("copy its descriptors: {errno}")))?;
+        Ok((Reply::Handover(Box::new(state)), descriptors))
+    }
+
+    /// Takes over a container that a warden before this one made.
+    fn adopt(&mut self, state: HandoverState, mut descriptors: Vec<OwnedFd>) -> Result<(), Fault> {
+        let id = state.id;
+        match self.processes.get(&id) {
+            None => {}
+            // it was started after the other's end
+            Some(own) if own.pid == state.pid => return Ok(()),
+            Some(_) => return Err(Fault::Refused(format!("container {id} exists already"))),
+        }
+        if descriptors.is_empty() {
+            return Err(Fault::Refused("no pidfd".to_owned()));
+        }
+        let poller = &mut self.poller;
+        let pidfd = poller
+            .watch(descriptors.remove(0), Source::Pidfd(id), EventFlags::IN)
+            .map_err(|errno| Fault::Refused(format!("watch the process: {errno}")))?;
+        match Io::adopt(poller, id, state.streams.clone(), descriptors) {
+            Ok(io) => {
+                self.processes.insert(id, Process::adopted(&state, pidfd, io));
+                Ok(())
+            }
+            Err(errno) => {
+                poller.unwatch(pidfd);
+                Err(Fault::Refused(format!("take over its streams: {errno}")))
+            }
+        }
     }
 
     fn start(&mut self, id: Id, caller: Caller) -> Result<(), Fault> {
@@ -295,6 +358,10 @@ impl Warden {
             let file = self.ready.proc_file(process.pid, &format!("ns/{name}"), OFlags::RDONLY);
             descriptors.push(file.map_err(|errno| Fault::Refused(format!("{name}: {errno}")))?);
             names.push(name.to_owned());
+        }
+        // One that was adopted may have been reaped, and its number been given to another.
+        if process.has_ended() {
+            return Err(Fault::Refused(format!("container {id} is not running")));
         }
         Ok((Reply::Namespaces(names), descriptors))
     }

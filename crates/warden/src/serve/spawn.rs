@@ -59,7 +59,7 @@ impl Warden {
             Some(taken) => Made::Ahead(taken),
             None => clone(&mut new)?,
         };
-        let ours = new.stdio.ours.take();
+        let ours = std::mem::take(&mut new.stdio.ours);
         // From here on the child exists, and so does what is known of it: what goes wrong ends it,
         // and its end is the answer.
         self.processes.insert(id, Process::new(new, caller));
@@ -118,6 +118,8 @@ impl Warden {
         while let Some(control) = &process.control {
             match Report::receive(control.as_fd()) {
                 Err(Errno::AGAIN) => break,
+                // It ended with something unread, which is told before what it said last.
+                Err(Errno::CONNRESET) => {}
                 Ok(Some((report, descriptor))) => parent.handle(process, report, descriptor),
                 Ok(None) | Err(_) => {
                     if let Some(control) = process.control.take() {
@@ -166,7 +168,9 @@ impl Parent<'_> {
                 return Err(Failure::of_parent("watch the process", errno));
             }
         }
-        let Origin::Plan(plan) = &process.origin;
+        let Origin::Plan(plan) = &process.origin else {
+            return Err(Failure::of_parent("make a process that exists", Errno::EXIST));
+        };
         if plan.namespaces & CLONE_NEWUSER != 0
             && !process.mapped
             && let Some(range) = process.range
@@ -270,7 +274,11 @@ impl Parent<'_> {
         }
         process.phase = Phase::Running;
         let (reply, descriptors) = match process.is_container() {
-            true => (Reply::Done, Vec::new()),
+            true => match process.handover() {
+                Ok((state, descriptors)) => (Reply::Handover(Box::new(state)), descriptors),
+                // It cannot be handed over later; that is no reason not to run.
+                Err(_) => (Reply::Done, Vec::new()),
+            },
             false => {
                 let pidfd = process.pidfd_copy().into_iter().collect();
                 (Reply::Executed { pid: process.pid }, pidfd)

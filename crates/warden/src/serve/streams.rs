@@ -14,8 +14,9 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::attached::{Attached, Reached};
-use super::log::LogFile;
+use super::log::{LogFile, LogSnapshot};
 use super::poller::{Poller, Source, Watched};
+use crate::wire::StreamsHandover;
 
 /// The warden's side of a process's standard streams.
 #[derive(Default)]
@@ -42,7 +43,14 @@ pub(super) struct Io {
 pub(super) struct Stdio {
     /// Input, output, error; `None` with a terminal.
     pub child: Option<[OwnedFd; 3]>,
-    pub ours: Option<(Option<OwnedFd>, OwnedFd, OwnedFd)>,
+    pub ours: Pipes,
+}
+
+/// The warden's ends of them.
+#[derive(Default)]
+pub(super) struct Pipes {
+    pub input: Option<OwnedFd>,
+    pub outputs: [Option<OwnedFd>; 2],
 }
 
 impl Stdio {
@@ -72,7 +80,7 @@ impl Stdio {
         nonblocking(&our_error)?;
         Ok(Self {
             child: Some([input, output, error]),
-            ours: Some((our_input, our_output, our_error)),
+            ours: Pipes { input: our_input, outputs: [Some(our_output), Some(our_error)] },
         })
     }
 }
@@ -95,6 +103,17 @@ enum Read {
     End,
 }
 
+/// What stands before so much output: `[stream, 0, 0, 0, length]` (Docker's API, "Attach to a
+/// container", stream format), or nothing with a terminal.
+fn head(terminal: bool, stream: usize, length: usize) -> Vec<u8> {
+    if terminal {
+        return Vec::new();
+    }
+    let mut head = vec![stream as u8 + 1, 0, 0, 0];
+    head.extend_from_slice(&(length as u32).to_be_bytes());
+    head
+}
+
 impl Io {
     pub fn new(terminal: bool, stdin_once: bool, log: Option<LogFile>) -> Self {
         Self { terminal, stdin_once, log, ..Self::default() }
@@ -104,13 +123,13 @@ impl Io {
         &mut self,
         poller: &mut Poller,
         id: Id,
-        ours: Option<(Option<OwnedFd>, OwnedFd, OwnedFd)>,
+        Pipes { input, outputs }: Pipes,
     ) -> Result<(), Errno> {
-        let Some((input, output, error)) = ours else { return Ok(()) };
-        self.outputs = [
-            Some(poller.watch(output, Source::Output(id, 0), EventFlags::IN)?),
-            Some(poller.watch(error, Source::Output(id, 1), EventFlags::IN)?),
-        ];
+        for (stream, output) in outputs.into_iter().enumerate() {
+            let Some(output) = output else { continue };
+            let source = Source::Output(id, stream);
+            self.outputs[stream] = Some(poller.watch(output, source, EventFlags::IN)?);
+        }
         // nothing to wait for until something is pending; the end of the reader is always told
         self.input = match input {
             Some(input) => Some(poller.watch(input, Source::Input(id), EventFlags::empty())?),
@@ -186,12 +205,9 @@ impl Io {
 
     /// Gives output to those who want it.
     fn forward(&mut self, poller: &mut Poller, stream: usize, bytes: &[u8]) {
-        // [stream, 0, 0, 0, length] (Docker's API, "Attach to a container", stream format)
-        let mut head = [stream as u8 + 1, 0, 0, 0, 0, 0, 0, 0];
-        head[4..].copy_from_slice(&(bytes.len() as u32).to_be_bytes());
-        let head = if self.terminal { &[] } else { head.as_slice() };
+        let head = head(self.terminal, stream, bytes.len());
         let reach = |client: &mut Attached| match client.wants(stream) {
-            true => client.give(head, bytes),
+            true => client.give(&head, bytes),
             false => Reached::Yes,
         };
         self.keep_reached(poller, reach);
@@ -240,6 +256,101 @@ impl Io {
         self.attached.push(client);
         self.adjust(poller);
         Ok(())
+    }
+
+    /// As [`Self::attach`], for a client that gets first what is logged already: that as it is now,
+    /// and nothing is sent until [`Self::release`]. Returns the client's token.
+    pub fn attach_after_log(
+        &mut self,
+        poller: &mut Poller,
+        id: Id,
+        socket: OwnedFd,
+        streams: [bool; 3],
+    ) -> Result<(u64, LogSnapshot), Errno> {
+        let snapshot = match &self.log {
+            Some(log) => log.snapshot()?,
+            None => LogSnapshot::default(),
+        };
+        self.attach(poller, id, socket, streams)?;
+        let client = self.attached.last_mut().ok_or(Errno::BADF)?;
+        client.hold();
+        for stream in 0..2 {
+            // the beginning of a line is logged with its end, and so is not in the log yet
+            let unfinished = self.log.as_ref().map_or(&[][..], |log| log.unfinished(stream));
+            if client.wants(stream) && !unfinished.is_empty() {
+                client.give(&head(self.terminal, stream, unfinished.len()), unfinished);
+            }
+        }
+        let token = client.token();
+        self.adjust(poller);
+        Ok((token, snapshot))
+    }
+
+    /// Says whether the client is one of this process's.
+    pub fn release(&mut self, poller: &mut Poller, token: u64) -> bool {
+        let is_ours = self.attached.iter().any(|client| client.token() == token);
+        let release = |client: &mut Attached| match client.token() == token {
+            true => client.release(),
+            false => Reached::Yes,
+        };
+        self.keep_reached(poller, release);
+        self.adjust(poller);
+        is_ours
+    }
+
+    /// What another warden needs of this, and the descriptors.
+    ///
+    /// Not the end of a standard input that is closed when its client goes: its program would never
+    /// see that end while somebody holds another copy.
+    pub fn handover(&self) -> Result<(StreamsHandover, Vec<OwnedFd>), Errno> {
+        let log = self.log.as_ref().map(LogFile::handover).transpose()?;
+        let input = self.input.as_ref().filter(|_| !self.terminal && !self.stdin_once);
+        let kept = StreamsHandover {
+            terminal: self.terminal,
+            stdin_once: self.stdin_once,
+            log: log.as_ref().map(|(log, _)| log.clone()),
+            outputs: self.outputs.each_ref().map(Option::is_some),
+            input: input.is_some(),
+        };
+        let copies = self
+            .outputs
+            .iter()
+            .flatten()
+            .chain(input)
+            .map(|watched| rustix::io::fcntl_dupfd_cloexec(&watched.fd, 3));
+        let directory = log.map(|(_, directory)| Ok(directory));
+        Ok((kept, directory.into_iter().chain(copies).collect::<Result<_, Errno>>()?))
+    }
+
+    /// The other way round.
+    pub fn adopt(
+        poller: &mut Poller,
+        id: Id,
+        kept: StreamsHandover,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Self, Errno> {
+        let mut descriptors = descriptors.into_iter();
+        let mut next = || descriptors.next().ok_or(Errno::BADF);
+        let log = match kept.log {
+            Some(log) => Some(LogFile::open(next()?, &log.name, log.max_size, log.max_files)?),
+            None => None,
+        };
+        let mut outputs = [None, None];
+        for stream in (0..2).filter(|stream| kept.outputs[*stream]) {
+            outputs[stream] = Some(next()?);
+        }
+        let input = if kept.input { Some(next()?) } else { None };
+        let mut io = Self::new(kept.terminal, kept.stdin_once, log);
+        let connected = match (kept.terminal, outputs) {
+            (true, [Some(master), _]) => io.connect_terminal(poller, id, master),
+            (_, outputs) => io.connect_pipes(poller, id, Pipes { input, outputs }),
+        };
+        if let Err(errno) = connected {
+            let (_, outputs) = io.close(poller);
+            outputs.into_iter().for_each(|output| poller.unwatch(output));
+            return Err(errno);
+        }
+        Ok(io)
     }
 
     pub fn serve_attached(&mut self, poller: &mut Poller, token: u64, flags: EventFlags) {

@@ -300,12 +300,22 @@ pub fn children(pid: u32) -> Vec<u32> {
     numbers.filter(is_child).collect()
 }
 
+pub fn await_end(pidfd: &OwnedFd) {
+    let patience = rustix::time::Timespec { tv_sec: 20, tv_nsec: 0 };
+    let ended = rustix::event::poll(
+        &mut [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)],
+        Some(&patience),
+    )
+    .unwrap();
+    assert_eq!(ended, 1, "it has not ended");
+}
+
 fn connect(directory: &Path) -> (Client, Receiver<Event>) {
     let (sender, events) = channel();
     let program = std::env::current_exe().unwrap();
-    let client = Client::connect_or_start(&directory.join("warden.sock"), &program, move |event| {
-        let _ = sender.send(event);
-    });
+    let on_event = move |event| drop(sender.send(event));
+    let client =
+        Client::connect_or_start(&directory.join("warden.sock"), &program, on_event, || {});
     (client.unwrap(), events)
 }
 

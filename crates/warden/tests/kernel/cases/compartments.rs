@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 use bulkhead_runtime::cgroup::{Cgroup, Hierarchies, Limits};
 use bulkhead_runtime::*;
 use bulkhead_warden::*;
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::fixture::*;
@@ -38,12 +37,6 @@ fn namespaces(pid: u32) -> Vec<u64> {
 
 fn pids(compartments: &[(u32, OwnedFd)]) -> Vec<u32> {
     compartments.iter().map(|(pid, _)| *pid).collect()
-}
-
-fn await_end(pidfd: &OwnedFd) {
-    let patience = rustix::time::Timespec { tv_sec: 20, tv_nsec: 0 };
-    let ended = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&patience)).unwrap();
-    assert_eq!(ended, 1, "it has not ended");
 }
 
 fn a_ready_one_becomes_the_container() {

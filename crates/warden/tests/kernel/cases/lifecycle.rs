@@ -25,6 +25,8 @@ crate::cases::cases![
     created_ones_are_forgotten,
     bad_requests_are_refused,
     short_containers_leave_no_zombies,
+    a_new_warden_goes_on_with_what_runs,
+    a_new_warden_tells_how_it_ended_meanwhile,
 ];
 
 fn a_program_runs_and_its_output_is_logged() {
@@ -213,7 +215,7 @@ fn one_warden_at_a_socket() {
     // one that was killed has left its socket
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     let clients: Vec<_> = std::thread::scope(|scope| {
-        let start = || Client::connect_or_start(&socket, &program, |_| {});
+        let start = || Client::connect_or_start(&socket, &program, |_| {}, || {});
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(start)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
@@ -336,4 +338,90 @@ fn short_containers_leave_no_zombies() {
 fn is_zombie(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     status.lines().any(|line| line.starts_with("State:\tZ"))
+}
+
+/// Kills the warden that made this container, and starts another.
+fn kill_warden(ship: &Ship, of: u32) {
+    let pid = rustix::process::Pid::from_raw(parent(of) as i32).unwrap();
+    let warden = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    pidfd_send_signal(&warden, Signal::KILL).unwrap();
+    await_end(&warden);
+    assert!(matches!(ship.client.list(), Err(WardenError::Gone(_))));
+    ship.client.reconnect().unwrap();
+    assert!(ship.client.list().unwrap().is_empty());
+}
+
+fn a_new_warden_goes_on_with_what_runs() {
+    for terminal in [false, true] {
+        let ship = Ship::launch();
+        let script = "echo before; read x; echo read $x; read x; echo after; exit 6";
+        let (mut wish, mut socket) = ship.wish(&["sh", "-c", script]).attach();
+        (wish.spec.process.terminal, wish.stdin_open) = (terminal, true);
+        let id = wish.id;
+        let created = ship.create(wish).unwrap();
+        let handover = ship.client.start(id).unwrap().expect("descriptors are not short");
+        let mut first = vec![0; if terminal { 8 } else { 15 }];
+        socket.read_exact(&mut first).unwrap();
+        kill_warden(&ship, created.pid);
+        socket.read_to_end(&mut first).unwrap();
+        ship.client.adopt(&handover).unwrap();
+        ship.client.adopt(&handover).unwrap();
+        let known = ship.client.list().unwrap();
+        let [(known, Some(_))] = known.as_slice() else { panic!("{known:?}") };
+        assert_eq!((known.id, known.pid, known.state), (id, created.pid, State::Running));
+        let (exec, output) =
+            super::exec::exec(&ship, id, process(&["sh", "-c", "hostname; exit 4"])).unwrap();
+        assert_eq!(payload(output, false), "box\n");
+        assert_eq!(ship.exit(exec).code, 4);
+        assert_eq!(ship.client.namespaces(id).unwrap().len(), 8);
+        // again, and from what the second one hands over
+        let handover = ship.client.handover(id).unwrap();
+        let (other, second) = sleeper(&ship);
+        kill_warden(&ship, second.pid);
+        pidfd_send_signal(&second.pidfd, Signal::KILL).unwrap();
+        await_end(&second.pidfd);
+        assert!(matches!(ship.client.handover(other), Err(WardenError::Unknown(_))));
+        ship.client.adopt(&handover).unwrap();
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(TIMEOUT)).unwrap();
+        ship.client.attach(id, theirs.into(), true, true, true).unwrap();
+        ours.write_all(b"this\n\n").unwrap();
+        let text = payload(ours, terminal);
+        let want = if terminal { "after\r\n" } else { "read this\nafter\n" };
+        assert!(text.ends_with(want), "{text:?}");
+        assert_eq!(ship.exit(id).code, 6);
+        let log = ship.log(id);
+        assert!(log.starts_with("before") && log.ends_with(want), "{log:?}");
+        ship.client.forget(id).unwrap();
+        assert_eq!(ship.sh("echo well"), (0, "well\n".into()));
+    }
+}
+
+fn a_new_warden_tells_how_it_ended_meanwhile() {
+    let ship = Ship::launch();
+    let run = |script: &str| {
+        let wish = ship.wish(&["sh", "-c", script]);
+        let id = wish.id;
+        let created = ship.create(wish).unwrap();
+        (id, ship.client.start(id).unwrap().unwrap(), created)
+    };
+    let script = "trap 'echo last; exit 3' TERM; echo up; while :; do sleep 1000 & wait; done";
+    let (told, told_handover, created) = run(script);
+    let (killed, killed_handover, killed_created) = run("sleep 1000");
+    let up = || fs::read_to_string(ship.directory.path().join("logs").join(Ship::log_name(told)));
+    let deadline = std::time::Instant::now() + TIMEOUT;
+    while !up().unwrap().contains("up") {
+        assert!(std::time::Instant::now() < deadline);
+        ship.client.list().unwrap();
+    }
+    kill_warden(&ship, created.pid);
+    pidfd_send_signal(&created.pidfd, Signal::TERM).unwrap();
+    pidfd_send_signal(&killed_created.pidfd, Signal::KILL).unwrap();
+    await_end(&created.pidfd);
+    await_end(&killed_created.pidfd);
+    ship.client.adopt(&told_handover).unwrap();
+    assert_eq!(ship.exit(told).code, 3);
+    assert_eq!(ship.log(told), "up\nlast\n", "what was written without a warden is logged");
+    ship.client.adopt(&killed_handover).unwrap();
+    assert_eq!(ship.exit(killed).code, 137);
 }

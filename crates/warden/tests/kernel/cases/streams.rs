@@ -19,6 +19,7 @@ crate::cases::cases![
     a_terminal,
     an_end_does_not_wait_for_clients,
     an_end_does_not_wait_for_what_runs_on,
+    past_and_live_output_meet,
     attached_clients_get_frames,
     standard_input_reaches_the_process,
     much_output_is_complete,
@@ -214,4 +215,74 @@ fn an_end_does_not_wait_for_what_runs_on() {
     }
     pidfd_send_signal(&created.pidfd, Signal::KILL).unwrap();
     assert_eq!(ship.exit(container).code, 137);
+}
+
+fn past_and_live_output_meet() {
+    let ship = Ship::launch();
+    // in pieces of lines, on both streams
+    let script = "i=0; while [ $i -lt 3000 ]; do i=$((i+1))
+        printf \"a$i \"; printf \"b$i\\n\"; printf \"c$i\" >&2; done";
+    for terminal in [false, true] {
+        let mut wish = ship.wish(&["sh", "-c", script]);
+        wish.spec.process.terminal = terminal;
+        let id = wish.id;
+        ship.create(wish).unwrap();
+        ship.client.start(id).unwrap();
+        let readers: Vec<_> = (0..6)
+            .map(|_| {
+                let (ours, theirs) = UnixStream::pair().unwrap();
+                ours.set_read_timeout(Some(TIMEOUT)).unwrap();
+                let past =
+                    ship.client.attach_after_log(id, theirs.into(), [false, true, true]).unwrap();
+                let mut before = Vec::new();
+                for (number, file) in past.files.iter().enumerate() {
+                    let mut text = String::new();
+                    fs::File::from(file.try_clone().unwrap()).read_to_string(&mut text).unwrap();
+                    if number == past.files.len() - 1 {
+                        text.truncate(past.size as usize);
+                    }
+                    before.extend(records(&text));
+                }
+                // ended already: then all of it is past
+                if past.files.is_empty() {
+                    let path = ship.directory.path().join("logs").join(Ship::log_name(id));
+                    before.extend(records(&fs::read_to_string(path).unwrap()));
+                }
+                ship.client.release(&past).unwrap();
+                std::thread::spawn(move || {
+                    if terminal {
+                        before.push((1, payload(ours, true)));
+                    } else {
+                        before.extend(frames(ours));
+                    }
+                    before
+                })
+            })
+            .collect();
+        assert_eq!(ship.exit(id).code, 0);
+        let path = ship.directory.path().join("logs").join(Ship::log_name(id));
+        let all = records(&fs::read_to_string(path).unwrap());
+        for reader in readers {
+            let seen = reader.join().unwrap();
+            for stream in [1, 2] {
+                assert!(of(stream, &seen) == of(stream, &all), "stream {stream}");
+            }
+        }
+        assert!(of(1, &all).contains("a3000 b3000"));
+        ship.client.forget(id).unwrap();
+    }
+}
+
+fn of(stream: u8, records: &[(u8, String)]) -> String {
+    records.iter().filter(|(of, _)| *of == stream).map(|(_, text)| text.as_str()).collect()
+}
+
+/// The records of a log file: (stream, text).
+fn records(text: &str) -> Vec<(u8, String)> {
+    let record = |line: &str| {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        let stream = if value["stream"] == "stderr" { 2 } else { 1 };
+        (stream, value["log"].as_str().unwrap().to_owned())
+    };
+    text.lines().map(record).collect()
 }
