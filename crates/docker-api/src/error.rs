@@ -10,11 +10,13 @@ pub(crate) struct ApiError {
     pub(crate) message: String,
     /// The exit status that the error is about, which only streams of a build tell.
     pub(crate) code: Option<u8>,
+    /// The whole story, for the log.
+    pub(crate) log: Option<String>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: visible(&message.into()), code: None }
+        Self { status, message: visible(&message.into()), code: None, log: None }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -59,14 +61,19 @@ fn status(class: Class) -> StatusCode {
 
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
-        Self::new(status(error.class), error.message)
+        let log = Some(visible(&format!("{error:#}")));
+        Self { log, ..Self::new(status(error.class), error.to_string()) }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         if self.status.is_server_error() && self.status != StatusCode::NOT_IMPLEMENTED {
-            tracing::warn!(status = self.status.as_u16(), "{}", self.message);
+            tracing::warn!(
+                status = self.status.as_u16(),
+                "{}",
+                self.log.as_ref().unwrap_or(&self.message)
+            );
         }
         let body = serde_json::json!({ "message": self.message });
         (self.status, axum::Json(body)).into_response()

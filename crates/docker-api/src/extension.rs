@@ -50,7 +50,7 @@ async fn attach_netns(State(api): State<Api>, query: Query) -> Answer<StatusCode
         "" => api.engine.container(container)?.name.to_string(),
         name => name.to_owned(),
     };
-    let namespace = api.engine.namespace(container, "net").await?;
+    let namespace = api.engine.namespace(api.engine.container_id(container)?, "net").await?;
     let attached = tokio::task::spawn_blocking(move || {
         use std::os::fd::AsFd;
         bulkhead_network::named::attach(&name, namespace.as_fd())

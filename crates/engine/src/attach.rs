@@ -10,7 +10,6 @@ use bulkhead_warden::{Attachment, Exec, Exit, PastOutput};
 use tokio::io::AsyncWriteExt;
 
 use crate::blocking::blocking;
-use crate::control::not_running;
 use crate::descriptors::Descriptors;
 use crate::error::io_error;
 use crate::execs::ExecEntry;
@@ -26,10 +25,10 @@ impl Engine {
     /// and its stdin is sent; works before the start too.
     pub async fn attach(
         self: &Arc<Self>,
-        name: &str,
+        id: Id,
         streams: Streams,
     ) -> Result<UnixStream, EngineError> {
-        let (id, guard) = self.exclusive(name).await?;
+        let guard = self.exclusive(id).await?;
         let container = self.record(id)?.container;
         let (ours, theirs) = UnixStream::pair().map_err(io_error("socketpair"))?;
         self.publish_container(&container, "attach", &[]);
@@ -84,19 +83,18 @@ impl Engine {
 
     pub async fn resize(
         self: &Arc<Self>,
-        name: &str,
+        id: Id,
         rows: u16,
         columns: u16,
     ) -> Result<(), EngineError> {
         if rows == 0 || columns == 0 {
             return Ok(());
         }
-        let (id, running) = {
+        let running = {
             let mut state = self.state();
-            let id = state.find(name)?;
             let slot = state.slot_mut(id)?;
             slot.live.terminal_size = (rows, columns);
-            (id, slot.record.is_running())
+            slot.record.is_running()
         };
         if !running {
             return Err(EngineError::conflict(format!("container {id} is not running")));
@@ -105,11 +103,11 @@ impl Engine {
         blocking(move |_| Ok(engine.warden.resize(id, rows, columns)?)).await
     }
 
-    pub async fn exec_create(&self, container: &str, exec: CreateExec) -> Result<Id, EngineError> {
+    pub async fn exec_create(&self, container: Id, exec: CreateExec) -> Result<Id, EngineError> {
         if exec.cmd.is_empty() {
             return Err(EngineError::invalid("No exec command specified"));
         }
-        let target = self.container(container)?;
+        let target = self.record(container)?.container;
         check_exec(&target)?;
         let exec_id = Id::random();
         let command = exec.cmd.join(" ");
@@ -122,20 +120,20 @@ impl Engine {
     /// Starts it; the socket is as for [`Engine::attach`]. `None` when detached.
     pub async fn exec_start(
         self: &Arc<Self>,
-        exec: &str,
+        exec_id: Id,
         detach: bool,
         terminal_size: (u16, u16),
     ) -> Result<Option<UnixStream>, EngineError> {
-        let exec_id = self.find_exec(exec)?;
-        let id = self.execs.with(exec_id, |entry| entry.container).ok_or_else(|| no_exec(exec))?;
+        let missing = || no_exec(&exec_id.to_string());
+        let id = self.execs.with(exec_id, |entry| entry.container).ok_or_else(missing)?;
         let container = self.record(id)?.container;
         check_exec(&container)?;
         let begin = |entry: &mut ExecEntry| {
             if entry.started {
                 return Err(EngineError::conflict(if entry.is_running() {
-                    format!("exec command {exec} is already running")
+                    format!("exec command {exec_id} is already running")
                 } else {
-                    format!("exec command {exec} has already run")
+                    format!("exec command {exec_id} has already run")
                 }));
             }
             entry.started = true;
@@ -144,14 +142,14 @@ impl Engine {
             }
             Ok(entry.create.clone())
         };
-        let create = self.execs.with(exec_id, begin).ok_or_else(|| no_exec(exec))??;
+        let create = self.execs.with(exec_id, begin).ok_or_else(missing)??;
         let action = format!("exec_start: {}", create.cmd.join(" "));
         self.publish_container(&container, &action, &[("execID", exec_id.to_string())]);
         let engine = Arc::clone(self);
         let started =
             blocking(move |_| engine.exec_now(id, exec_id, &container, create, detach)).await;
         if let Err(error) = &started {
-            let code = crate::start::failure_code(&error.message);
+            let code = error.exit_code();
             self.execs.with(exec_id, |entry| entry.end(code));
         }
         started
@@ -237,26 +235,26 @@ impl Engine {
 
     pub async fn exec_resize(
         self: &Arc<Self>,
-        exec: &str,
+        id: Id,
         rows: u16,
         columns: u16,
     ) -> Result<(), EngineError> {
-        let id = self.find_exec(exec)?;
         let resize = |entry: &mut ExecEntry| {
             entry.terminal_size = (rows, columns);
             entry.is_running()
         };
-        let running = self.execs.with(id, resize).ok_or_else(|| no_exec(exec))?;
+        let running = self.execs.with(id, resize).ok_or_else(|| no_exec(&id.to_string()))?;
         if rows == 0 || columns == 0 {
             return Ok(());
         }
         if !running {
-            return Err(EngineError::conflict(format!("exec {exec} is not running")));
+            return Err(EngineError::conflict(format!("exec {id} is not running")));
         }
         let engine = Arc::clone(self);
         blocking(move |_| Ok(engine.warden.resize(id, rows, columns)?)).await
     }
 
+    /// Finds an exec by its id, and says what is known of it.
     pub async fn exec(&self, exec: &str) -> Result<ExecView, EngineError> {
         let id = self.find_exec(exec)?;
         self.execs.await_end(id, self.warden.is_gone()).await;
@@ -366,7 +364,7 @@ fn check_exec(container: &Container) -> Result<(), EngineError> {
             "Container {} is restarting, wait until the container is running",
             container.id
         ))),
-        _ => Err(EngineError::conflict(not_running(container))),
+        _ => Err(EngineError::not_running(container)),
     }
 }
 

@@ -37,11 +37,10 @@ impl Engine {
         let id = blocking(move |may_block| engine.create_step(may_block, step, host)).await?;
         // A build that is given up in the middle leaves nothing either.
         let _removal = RemoveOnDrop { engine: Arc::clone(self), id };
-        let name = id.to_string();
         let streams = Streams { stdout: true, stderr: true, ..Streams::default() };
-        let socket = self.attach(&name, streams).await?;
-        let ended = self.wait(&name, WaitCondition::NextExit)?;
-        let (_, guard) = self.exclusive(&name).await?;
+        let socket = self.attach(id, streams).await?;
+        let ended = self.wait(id, WaitCondition::NextExit)?;
+        let guard = self.exclusive(id).await?;
         let engine = Arc::clone(self);
         blocking(move |may_block| {
             let _guard = guard;
@@ -55,7 +54,7 @@ impl Engine {
             return Ok((code, None));
         }
         // The end is still being taken down: the upper directory is read when nothing writes to it.
-        let (_, guard) = self.exclusive(&name).await?;
+        let guard = self.exclusive(id).await?;
         let engine = Arc::clone(self);
         let layer = blocking(move |_| {
             let _guard = guard;
@@ -148,7 +147,7 @@ impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
         let (engine, id) = (Arc::clone(&self.engine), self.id);
         self.engine.runtime.spawn(async move {
-            if let Err(error) = engine.remove(&id.to_string(), true, true).await
+            if let Err(error) = engine.remove(id, true, true).await
                 && error.class != crate::Class::NotFound
             {
                 tracing::warn!(%error, "remove a build step");

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use bulkhead_runtime::FdIndex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 #[derive(Debug, Default)]
 pub(crate) struct Descriptors(Vec<OwnedFd>);
@@ -17,4 +18,10 @@ impl Descriptors {
     pub(crate) fn into_inner(self) -> Vec<OwnedFd> {
         self.0
     }
+}
+
+/// Whether the process has ended; does not wait (pidfd_open(2): it is readable then).
+pub(crate) fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut watched = [PollFd::new(pidfd, PollFlags::IN)];
+    poll(&mut watched, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }

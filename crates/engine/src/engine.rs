@@ -215,19 +215,13 @@ impl Engine {
     /// Takes the right to change a container; waits for whoever changes it now.
     pub(crate) async fn exclusive(
         &self,
-        name: &str,
-    ) -> Result<(Id, tokio::sync::OwnedMutexGuard<()>), EngineError> {
-        let (id, lock) = {
-            let state = self.state();
-            let id = state.find(name)?;
-            (id, Arc::clone(&state.slot(id)?.operation))
-        };
+        id: Id,
+    ) -> Result<tokio::sync::OwnedMutexGuard<()>, EngineError> {
+        let lock = Arc::clone(&self.state().slot(id)?.operation);
         let guard = lock.lock_owned().await;
         // It may have been removed while this waited.
-        self.state()
-            .slot(id)
-            .map_err(|_| EngineError::not_found(format!("No such container: {name}")))?;
-        Ok((id, guard))
+        self.state().slot(id)?;
+        Ok(guard)
     }
 
     /// Records a change of a container, on disk and then in memory. The caller holds its operation
@@ -256,6 +250,13 @@ impl Engine {
         });
     }
 
+    /// Finds a container by name, id or unambiguous start of an id. Everything that is done to it is
+    /// done by its id: another may have the name by then.
+    pub fn container_id(&self, text: &str) -> Result<Id, EngineError> {
+        self.state().find(text)
+    }
+
+    /// [`Self::container_id`], and what is known of the container.
     pub fn container(&self, name: &str) -> Result<Container, EngineError> {
         let state = self.state();
         Ok(state.slot(state.find(name)?)?.record.container.clone())

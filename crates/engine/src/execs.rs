@@ -6,11 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bulkhead_types::Id;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::watch;
 
 use crate::CreateExec;
+use crate::descriptors::has_ended;
 
 /// How long the exit code of one that has ended can be asked for. Docker forgets them after five to
 /// ten minutes (moby: daemon/exec.go, `execCommandGC`).
@@ -66,11 +66,7 @@ impl ExecEntry {
 
     /// Whether its process has ended and the warden's event is still on its way.
     fn has_ended_unheard(&self) -> bool {
-        let Some(pidfd) = self.pidfd.as_ref().filter(|_| self.is_running()) else {
-            return false;
-        };
-        let mut watched = [PollFd::new(pidfd, PollFlags::IN)];
-        poll(&mut watched, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        self.is_running() && self.pidfd.as_ref().is_some_and(has_ended)
     }
 }
 

@@ -162,7 +162,7 @@ impl Engine {
         self.runtime.spawn(async move {
             tokio::time::sleep(wait).await;
             let Some(engine) = engine.upgrade() else { return };
-            let Ok((id, guard)) = engine.exclusive(&id.to_string()).await else { return };
+            let Ok(guard) = engine.exclusive(id).await else { return };
             let still =
                 engine.state().slot(id).is_ok_and(|slot| slot.live.generation == generation);
             if !still {

@@ -34,10 +34,10 @@ impl Engine {
     /// running one's own or what a start would show.
     pub async fn files(
         self: &Arc<Self>,
-        name: &str,
+        id: Id,
         path: &Path,
     ) -> Result<ContainerFiles, EngineError> {
-        let (id, guard) = self.exclusive(name).await?;
+        let guard = self.exclusive(id).await?;
         let engine = Arc::clone(self);
         let path = Path::new("/").join(path);
         blocking(move |_| {
@@ -119,10 +119,10 @@ impl Engine {
     /// Makes a layer of what the container changed, frozen meanwhile if `pause`. `None`: nothing.
     pub async fn changed_layer(
         self: &Arc<Self>,
-        name: &str,
+        id: Id,
         pause: bool,
     ) -> Result<Option<Layer>, EngineError> {
-        let (id, guard) = self.exclusive(name).await?;
+        let guard = self.exclusive(id).await?;
         let engine = Arc::clone(self);
         blocking(move |_| {
             let _guard = guard;
@@ -145,8 +145,8 @@ impl Engine {
     }
 
     /// What the container changed in its image, sorted by path (`docker diff`).
-    pub async fn changes(self: &Arc<Self>, name: &str) -> Result<Vec<Change>, EngineError> {
-        let (id, guard) = self.exclusive(name).await?;
+    pub async fn changes(self: &Arc<Self>, id: Id) -> Result<Vec<Change>, EngineError> {
+        let guard = self.exclusive(id).await?;
         let engine = Arc::clone(self);
         blocking(move |_| {
             let _guard = guard;

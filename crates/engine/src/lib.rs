@@ -5,7 +5,7 @@
 //! is the one path that both a first start and a recovery take.
 //!
 //! [`Engine`] is in `engine.rs`; what it does is spread over files named by it (`start.rs`,
-//! `control.rs`, `images.rs`, …), and what can be decided without the kernel is in pure ones
+//! `stop.rs`, `images.rs`, …), and what can be decided without the kernel is in pure ones
 //! (`image_defaults.rs`, `mount_requests.rs`, `restart.rs`, `hosts.rs`, …).
 #![forbid(unsafe_code)]
 
@@ -16,7 +16,6 @@ mod build_cache;
 mod build_step;
 mod cgroups;
 mod container;
-mod control;
 mod copy;
 mod create;
 mod data_dir;
@@ -32,6 +31,8 @@ mod hosts;
 mod image_defaults;
 mod image_records;
 mod images;
+mod info;
+mod kill;
 mod limits;
 mod links;
 mod log_changes;
@@ -44,11 +45,13 @@ mod mount_sources;
 mod mounts;
 mod names;
 mod networking;
-mod observe;
 mod options;
+mod pause;
 mod pool;
 mod ports;
 mod recover;
+mod remove;
+mod rename;
 mod restart;
 mod security;
 mod settle;
@@ -57,18 +60,22 @@ mod sizes;
 mod specification;
 mod start;
 mod state;
+mod stats;
+mod stop;
 mod sysctls;
 mod text;
+mod top;
 mod transaction;
 mod ulimits;
 mod volume_mounts;
 mod volumes;
+mod wait;
 mod warden_death;
 
 pub use build_cache::{BuildCache, CacheEntry, CachedStep, PrunedCache};
 pub use container::*;
 pub use engine::Engine;
-pub use error::{Class, EngineError};
+pub use error::{Class, EngineError, Kind};
 pub use files::{Change, ChangeKind, ContainerFiles};
 pub use hosts::{ExtraHost, HostAddress};
 pub use images::ContentHold;

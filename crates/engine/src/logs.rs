@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bulkhead_types::Timestamp;
+use bulkhead_types::{Id, Timestamp};
 use tokio::sync::{mpsc, watch};
 
 use crate::blocking::blocking;
@@ -19,7 +19,7 @@ impl Engine {
     /// Log records in order; with `follow`, until the container has ended. An error is the last.
     pub async fn logs(
         &self,
-        name: &str,
+        id: Id,
         query: LogQuery,
     ) -> Result<mpsc::Receiver<Result<LogLine, EngineError>>, EngineError> {
         if !query.stdout && !query.stderr {
@@ -29,7 +29,7 @@ impl Engine {
         }
         let (path, progress) = {
             let state = self.state();
-            let slot = state.slot(state.find(name)?)?;
+            let slot = state.slot(id)?;
             let path = PathBuf::from(&slot.record.container.log_path);
             (path, slot.progress.subscribe())
         };

@@ -233,15 +233,14 @@ impl Engine {
     pub async fn tear_down(self: &Arc<Self>) -> Result<(), EngineError> {
         self.ending.store(true, Ordering::Release);
         let ids: Vec<Id> = self.state().containers.keys().copied().collect();
-        let stops = ids.iter().map(|id| async move {
-            let id = id.to_string();
-            let stop = self.stop(&id, Some(2), None);
+        let stops = ids.into_iter().map(|id| async move {
+            let stop = self.stop(id, Some(2), None);
             tokio::pin!(stop);
             if let Ok(stopped) = tokio::time::timeout(TIMEOUT, &mut stop).await {
                 return stopped;
             }
             // Somebody else's stop, with a longer patience, is under way: a task's agent has 30 s.
-            self.kill(&id, "KILL").await?;
+            self.kill(id, "KILL").await?;
             // Without a warden nobody tells of the end; removing the cgroup below kills for good.
             tokio::time::timeout(TIMEOUT, stop).await.unwrap_or(Ok(Stopped::Already))
         });
@@ -260,7 +259,7 @@ impl Engine {
         match faults.is_empty() {
             true => Ok(()),
             false => {
-                let all: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
+                let all: Vec<String> = faults.into_iter().map(|fault| fault.to_string()).collect();
                 Err(EngineError::internal(all.join("; ")))
             }
         }

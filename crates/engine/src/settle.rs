@@ -114,7 +114,7 @@ impl Engine {
                 }
                 let Some(engine) = engine.upgrade() else { return };
                 // Removed meanwhile.
-                let Ok((id, guard)) = engine.exclusive(&id.to_string()).await else { return };
+                let Ok(guard) = engine.exclusive(id).await else { return };
                 let settled = blocking(move |may_block| {
                     let _guard = guard;
                     engine.settle(may_block, id)

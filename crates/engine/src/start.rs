@@ -30,8 +30,8 @@ pub(crate) enum Cause {
 }
 
 impl Engine {
-    pub async fn start(self: &Arc<Self>, name: &str) -> Result<Started, EngineError> {
-        let (id, guard) = self.exclusive(name).await?;
+    pub async fn start(self: &Arc<Self>, id: Id) -> Result<Started, EngineError> {
+        let guard = self.exclusive(id).await?;
         let engine = Arc::clone(self);
         blocking(move |may_block| {
             let _guard = guard;
@@ -305,8 +305,8 @@ impl Engine {
         *state = crate::State {
             // As Docker: one that never ran stays created.
             status: if state.finished_at.is_some() { Status::Exited } else { Status::Created },
-            exit_code: failure_code(&error.message),
-            error: error.message.clone(),
+            exit_code: error.exit_code(),
+            error: error.to_string(),
             finished_at: state.finished_at,
             ..crate::State::default()
         };
@@ -359,36 +359,4 @@ struct Up {
     pidfd: Arc<OwnedFd>,
     handover: Option<Arc<bulkhead_warden::Handover>>,
     ports: Vec<Reservation>,
-}
-
-/// The exit code of a container that could not be started (moby: daemon/start.go,
-/// `setExitCodeFromError`).
-pub(crate) fn failure_code(message: &str) -> u8 {
-    let message = message.to_lowercase();
-    let has = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
-    if has(&["executable file not found", "no such file or directory"]) {
-        127
-    } else if has(&["permission denied", "is a directory", "not a directory"]) {
-        126
-    } else {
-        128
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failures_have_dockers_exit_codes() {
-        for (message, code) in [
-            ("exec: \"nope\": executable file not found in $PATH: unknown", 127),
-            ("exec: \"/x\": stat /x: no such file or directory", 127),
-            ("exec: \"/etc/passwd\": permission denied", 126),
-            ("exec: \"/\": is a directory: permission denied", 126),
-            ("the store: full", 128),
-        ] {
-            assert_eq!(failure_code(message), code, "{message}");
-        }
-    }
 }

@@ -56,7 +56,7 @@ impl Engine {
         let ids: Vec<Id> = self.state().containers.keys().copied().collect();
         for id in ids {
             // A start that the old one had begun is waited for.
-            let Ok((id, guard)) = self.exclusive(&id.to_string()).await else { continue };
+            let Ok(guard) = self.exclusive(id).await else { continue };
             let engine = Arc::clone(&self);
             let handed_over = blocking(move |may_block| {
                 let _guard = guard;

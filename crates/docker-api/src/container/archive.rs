@@ -50,7 +50,7 @@ pub(crate) async fn export(
     State(api): State<Api>,
     extract::Path(name): extract::Path<String>,
 ) -> Answer<Response> {
-    let files = api.engine.files(&name, Path::new("/")).await?;
+    let files = api.engine.files(api.engine.container_id(&name)?, Path::new("/")).await?;
     let found = pack::find(files.root.as_fd(), Path::new("/"));
     let found = found.map_err(|error| ApiError::internal(format!("open the root: {error}")))?;
     Ok(archive(files, found)?.into_response())
@@ -86,7 +86,7 @@ pub(crate) async fn put(
         return Err(ApiError::new(StatusCode::FORBIDDEN, message));
     }
     let path = path(&query)?;
-    let files = api.engine.files(&name, &path).await?;
+    let files = api.engine.files(api.engine.container_id(&name)?, &path).await?;
     let (stream, feed) = feed(request.into_body().into_data_stream())?;
     let keep_kinds = query.flag("noOverwriteDirNonDir");
     let unpacked = tokio::task::spawn_blocking(move || {
@@ -121,7 +121,7 @@ fn directory(files: &ContainerFiles, path: &Path, name: &str) -> Result<PathBuf,
 
 async fn find(api: &Api, name: &str, query: &Query) -> Answer<(ContainerFiles, Found)> {
     let path = path(query)?;
-    let files = api.engine.files(name, &path).await?;
+    let files = api.engine.files(api.engine.container_id(name)?, &path).await?;
     let found = pack::find(files.root.as_fd(), &files.path);
     let mut found = found.map_err(|error| missing(&error, &path, name))?;
     if let Some(name) = path.file_name() {

@@ -32,7 +32,7 @@ pub(crate) async fn create(
     }
     // Not running yet, which it says, but it remembers the size for the start: a resize after that
     // may come when the program has asked already.
-    let _ = api.engine.resize(&container.id.to_string(), rows, columns).await;
+    let _ = api.engine.resize(container.id, rows, columns).await;
     let body = json!({ "Id": container.id, "Warnings": warnings });
     Ok((StatusCode::CREATED, axum::Json(body)).into_response())
 }

@@ -42,7 +42,8 @@ pub(crate) async fn create(
     Path(container): Path<String>,
     Json(body): Json<ExecCreate>,
 ) -> Answer {
-    let id = api.engine.exec_create(&container, request(body)?).await?;
+    let container = api.engine.container_id(&container)?;
+    let id = api.engine.exec_create(container, request(body)?).await?;
     Ok((StatusCode::CREATED, axum::Json(json!({ "Id": id }))).into_response())
 }
 
@@ -63,7 +64,7 @@ pub(crate) async fn start(
         true => Some(DetachKeys::parse(&view.create.detach_keys)?),
         false => None,
     };
-    match api.engine.exec_start(&exec, body.detach, size).await {
+    match api.engine.exec_start(view.id, body.detach, size).await {
         Ok(Some(stream)) => hijack.answer(stream, output, detach),
         Ok(None) => Ok(StatusCode::OK.into_response()),
         Err(error) if body.detach => Err(error.into()),
@@ -71,7 +72,7 @@ pub(crate) async fn start(
         // api/server/router/container/exec.go, postContainerExecStart).
         Err(error) => {
             tracing::info!(exec, "not started: {error}");
-            hijack.answer(said(&error.message, terminal)?, output, None)
+            hijack.answer(said(&error.to_string(), terminal)?, output, None)
         }
     }
 }
@@ -97,7 +98,8 @@ pub(crate) async fn resize(
     query: Query,
 ) -> Answer<StatusCode> {
     if let Some((rows, columns)) = lifecycle::size(&query)? {
-        api.engine.exec_resize(&exec, rows, columns).await?;
+        let exec = api.engine.exec(&exec).await?.id;
+        api.engine.exec_resize(exec, rows, columns).await?;
     }
     Ok(StatusCode::OK)
 }

@@ -30,7 +30,7 @@ pub(crate) async fn inspect(
 }
 
 pub(crate) async fn start(State(api): State<Api>, Path(name): Path<String>) -> Answer<StatusCode> {
-    Ok(match api.engine.start(&name).await? {
+    Ok(match api.engine.start(api.engine.container_id(&name)?).await? {
         Started::Now => StatusCode::NO_CONTENT,
         Started::Already => StatusCode::NOT_MODIFIED,
     })
@@ -43,7 +43,7 @@ pub(crate) async fn stop(
 ) -> Answer<StatusCode> {
     let timeout = query.number("t")?;
     let signal = query.value("signal").filter(|signal| !signal.is_empty());
-    Ok(match api.engine.stop(&name, timeout, signal).await? {
+    Ok(match api.engine.stop(api.engine.container_id(&name)?, timeout, signal).await? {
         Stopped::Now => StatusCode::NO_CONTENT,
         Stopped::Already => StatusCode::NOT_MODIFIED,
     })
@@ -54,7 +54,7 @@ pub(crate) async fn restart(
     Path(name): Path<String>,
     query: Query,
 ) -> Answer<StatusCode> {
-    api.engine.restart(&name, query.number("t")?).await?;
+    api.engine.restart(api.engine.container_id(&name)?, query.number("t")?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -64,19 +64,15 @@ pub(crate) async fn kill(
     query: Query,
 ) -> Answer<StatusCode> {
     let signal = query.value("signal").filter(|signal| !signal.is_empty()).unwrap_or("KILL");
-    api.engine.kill(&name, signal).await.map_err(|error| {
-        // Docker says whose verb failed, once.
-        let message = match error.message.strip_prefix("cannot kill container") {
-            Some(_) => error.message,
-            None => format!("cannot kill container: {name}: {}", error.message),
-        };
-        EngineError::new(error.class, message)
-    })?;
+    // Docker says whose verb failed.
+    let failed = |error: EngineError| error.during(format!("cannot kill container: {name}"));
+    let id = api.engine.container_id(&name).map_err(failed)?;
+    api.engine.kill(id, signal).await.map_err(failed)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(crate) async fn pause(State(api): State<Api>, Path(name): Path<String>) -> Answer<StatusCode> {
-    api.engine.pause(&name).await?;
+    api.engine.pause(api.engine.container_id(&name)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -84,7 +80,7 @@ pub(crate) async fn unpause(
     State(api): State<Api>,
     Path(name): Path<String>,
 ) -> Answer<StatusCode> {
-    api.engine.unpause(&name).await?;
+    api.engine.unpause(api.engine.container_id(&name)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -98,7 +94,7 @@ pub(crate) async fn rename(
     if new.is_empty() {
         return Err(ApiError::invalid("Neither old nor new names may be empty"));
     }
-    api.engine.rename(&name, new).await?;
+    api.engine.rename(api.engine.container_id(&name)?, new).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -112,7 +108,9 @@ pub(crate) async fn remove(
             "removing a link is not supported; remove the container",
         ));
     }
-    api.engine.remove(&name, query.flag("force"), query.flag("v")).await?;
+    api.engine
+        .remove(api.engine.container_id(&name)?, query.flag("force"), query.flag("v"))
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -123,7 +121,7 @@ pub(crate) async fn resize(
     query: Query,
 ) -> Answer<StatusCode> {
     if let Some((rows, columns)) = size(&query)? {
-        api.engine.resize(&name, rows, columns).await?;
+        api.engine.resize(api.engine.container_id(&name)?, rows, columns).await?;
     }
     Ok(StatusCode::OK)
 }
@@ -137,7 +135,7 @@ pub(crate) async fn top(
     State(api): State<Api>,
     Path(name): Path<String>,
 ) -> Answer<axum::Json<Value>> {
-    let (titles, processes) = api.engine.top(&name).await?;
+    let (titles, processes) = api.engine.top(api.engine.container_id(&name)?).await?;
     Ok(axum::Json(json!({ "Processes": processes, "Titles": titles })))
 }
 
@@ -145,14 +143,15 @@ pub(crate) async fn changes(
     State(api): State<Api>,
     Path(name): Path<String>,
 ) -> Answer<axum::Json<Value>> {
-    let view = api.engine.changes(&name).await?.into_iter().map(|change| {
-        let kind = match change.kind {
-            ChangeKind::Modified => 0,
-            ChangeKind::Added => 1,
-            ChangeKind::Deleted => 2,
-        };
-        json!({ "Path": change.path.to_string_lossy(), "Kind": kind })
-    });
+    let view =
+        api.engine.changes(api.engine.container_id(&name)?).await?.into_iter().map(|change| {
+            let kind = match change.kind {
+                ChangeKind::Modified => 0,
+                ChangeKind::Added => 1,
+                ChangeKind::Deleted => 2,
+            };
+            json!({ "Path": change.path.to_string_lossy(), "Kind": kind })
+        });
     let view: Vec<Value> = view.collect();
     Ok(axum::Json(if view.is_empty() { Value::Null } else { view.into() }))
 }
@@ -178,7 +177,7 @@ pub(crate) async fn prune(State(api): State<Api>, query: Query) -> Answer<Respon
         let id = container.id.to_string();
         let size = api.engine.container_size(container.id).await.unwrap_or_default();
         // One that was started or removed meanwhile is no reason to stop.
-        match api.engine.remove(&id, false, false).await {
+        match api.engine.remove(container.id, false, false).await {
             Ok(()) => {
                 deleted.push(id);
                 reclaimed += size.written;

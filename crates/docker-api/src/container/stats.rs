@@ -71,7 +71,7 @@ impl Sample {
         if !runs(container) {
             return Ok(Self { at: None, stats: Stats::default() });
         }
-        let stats = api.engine.stats(&container.id.to_string()).await?;
+        let stats = api.engine.stats(container.id).await?;
         Ok(Self { at: Some(Timestamp::now()), stats })
     }
 }

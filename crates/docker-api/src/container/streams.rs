@@ -40,7 +40,7 @@ pub(crate) async fn attach(
     let container = api.engine.container(&name)?;
     let terminal = container.config.tty;
     let stream = if query.flag("stream") {
-        api.engine.attach(&name, streams).await?
+        api.engine.attach(api.engine.container_id(&name)?, streams).await?
     } else {
         past(&api, &name, streams, terminal).await?
     };
@@ -60,7 +60,7 @@ async fn past(
     if streams.logs && (streams.stdout || streams.stderr) {
         let query =
             LogQuery { stdout: streams.stdout, stderr: streams.stderr, ..LogQuery::default() };
-        let mut lines = api.engine.logs(name, query).await?;
+        let mut lines = api.engine.logs(api.engine.container_id(name)?, query).await?;
         theirs.set_nonblocking(true).map_err(fault)?;
         let mut theirs = tokio::net::UnixStream::from_std(theirs).map_err(fault)?;
         let shape = Shape { framed: !terminal, timestamps: false, details: None };
@@ -85,7 +85,7 @@ pub(crate) async fn wait(State(api): State<Api>, Path(name): Path<String>, query
         "removed" => WaitCondition::Removed,
         other => return Err(ApiError::invalid(format!("invalid condition: {other:?}"))),
     };
-    let ended = api.engine.wait(&name, condition)?;
+    let ended = api.engine.wait(api.engine.container_id(&name)?, condition)?;
     let body = futures_util::stream::once(async move {
         let line = match ended.await {
             Ok(code) => json!({ "StatusCode": code }),
@@ -121,7 +121,7 @@ pub(crate) async fn logs(
         timestamps: query.flag("timestamps"),
         details: query.flag("details").then(|| details(&container.config.labels)),
     };
-    let lines = api.engine.logs(&name, wanted).await?;
+    let lines = api.engine.logs(api.engine.container_id(&name)?, wanted).await?;
     let body = ReceiverStream::new(lines).map(move |line| shape.record(line));
     let kind = hijack::content_type(container.config.tty, version);
     Ok(([(CONTENT_TYPE, kind)], Body::from_stream(body)).into_response())

@@ -38,10 +38,10 @@ pub async fn a_program_runs_and_its_output_is_kept(rig: &mut Rig) {
     assert_eq!(actions, ["create", "attach", "start", "die"]);
 
     // Again, with what it wrote still there and the log going on.
-    assert_eq!(rig.engine.start("one").await.unwrap(), Started::Now);
-    rig.engine.wait("one", WaitCondition::NotRunning).unwrap().await.unwrap();
+    assert_eq!(rig.engine.start(rig.id("one")).await.unwrap(), Started::Now);
+    rig.engine.wait(rig.id("one"), WaitCondition::NotRunning).unwrap().await.unwrap();
     assert_eq!(rig.log("one", LogQuery { stderr: false, ..both() }).await, "out\nout\n");
-    rig.engine.remove("one", false, false).await.unwrap();
+    rig.engine.remove(rig.id("one"), false, false).await.unwrap();
     assert_eq!(rig.engine.container("one").unwrap_err().message, "No such container: one");
 
     // Followed while it runs.
@@ -83,52 +83,56 @@ pub async fn a_container_is_isolated(rig: &mut Rig) {
     let status = std::fs::read_to_string(format!("/proc/{}/status", sleeper.state.pid)).unwrap();
     let range = sleeper.id_range.unwrap();
     assert!(status.contains(&format!("Uid:\t{0}\t{0}", range.first)), "{status}");
-    assert_eq!(rig.engine.stats("outside").await.unwrap().networks.len(), 1);
-    assert!(rig.engine.stats("outside").await.unwrap().pids >= 1);
-    let (titles, rows) = rig.engine.top("outside").await.unwrap();
+    assert_eq!(rig.engine.stats(rig.id("outside")).await.unwrap().networks.len(), 1);
+    assert!(rig.engine.stats(rig.id("outside")).await.unwrap().pids >= 1);
+    let (titles, rows) = rig.engine.top(rig.id("outside")).await.unwrap();
     assert_eq!(titles[7], "CMD");
     assert!(rows.iter().any(|row| row[7].starts_with("sh -c trap")), "{rows:?}");
-    rig.engine.namespace("outside", "net").await.unwrap();
+    rig.engine.namespace(rig.id("outside"), "net").await.unwrap();
     rig.done().await;
 }
 
 pub async fn signals_stop_and_kill(rig: &mut Rig) {
     rig.start(Rig::sleeper("aa")).await;
     rig.ready("aa").await;
-    let ended = rig.engine.wait("aa", WaitCondition::NextExit).unwrap();
-    assert_eq!(rig.engine.stop("aa", None, None).await.unwrap(), Stopped::Now);
+    let ended = rig.engine.wait(rig.id("aa"), WaitCondition::NextExit).unwrap();
+    assert_eq!(rig.engine.stop(rig.id("aa"), None, None).await.unwrap(), Stopped::Now);
     assert_eq!(ended.await.unwrap(), 3, "the stop signal was handled");
-    assert_eq!(rig.engine.stop("aa", None, None).await.unwrap(), Stopped::Already);
+    assert_eq!(rig.engine.stop(rig.id("aa"), None, None).await.unwrap(), Stopped::Already);
 
     rig.start(Rig::script("bb", "trap '' TERM; echo ready; sleep 1000 & wait; wait")).await;
     rig.ready("bb").await;
-    rig.engine.stop("bb", Some(0), None).await.unwrap();
+    rig.engine.stop(rig.id("bb"), Some(0), None).await.unwrap();
     assert_eq!(rig.engine.container("bb").unwrap().state.exit_code, 137);
 
-    rig.engine.start("aa").await.unwrap();
-    rig.engine.kill("aa", "9").await.unwrap();
+    rig.engine.start(rig.id("aa")).await.unwrap();
+    rig.engine.kill(rig.id("aa"), "9").await.unwrap();
     assert_eq!(rig.engine.container("aa").unwrap().state.exit_code, 137);
-    let error = rig.engine.kill("aa", "KILL").await.unwrap_err();
+    let error = rig.engine.kill(rig.id("aa"), "KILL").await.unwrap_err();
     assert_eq!(error.class, Class::Conflict);
     assert!(error.message.contains("is not running"), "{error}");
-    assert_eq!(rig.engine.kill("aa", "NOPE").await.unwrap_err().message, "invalid signal: NOPE");
+    assert_eq!(
+        rig.engine.kill(rig.id("aa"), "NOPE").await.unwrap_err().message,
+        "invalid signal: NOPE"
+    );
 
-    rig.engine.restart("aa", Some(0)).await.unwrap();
+    rig.engine.restart(rig.id("aa"), Some(0)).await.unwrap();
     assert_eq!(rig.engine.container("aa").unwrap().state.status, Status::Running);
-    let error = rig.engine.remove("aa", false, false).await.unwrap_err();
+    let error = rig.engine.remove(rig.id("aa"), false, false).await.unwrap_err();
     assert!(error.message.contains("stop the container before removing"), "{error}");
-    rig.engine.rename("aa", "cc").await.unwrap();
+    rig.engine.rename(rig.id("aa"), "cc").await.unwrap();
     assert!(rig.engine.container("aa").is_err());
-    rig.engine.remove("cc", true, false).await.unwrap();
+    rig.engine.remove(rig.id("cc"), true, false).await.unwrap();
     rig.done().await;
 }
 
 pub async fn pause_freezes(rig: &mut Rig) {
     rig.start(Rig::script("pp", "trap 'exit 4' TERM; while true; do echo x; sleep 0.01; done"))
         .await;
-    let mut lines = rig.engine.logs("pp", LogQuery { follow: true, ..both() }).await.unwrap();
+    let mut lines =
+        rig.engine.logs(rig.id("pp"), LogQuery { follow: true, ..both() }).await.unwrap();
     lines.recv().await.unwrap().unwrap();
-    rig.engine.pause("pp").await.unwrap();
+    rig.engine.pause(rig.id("pp")).await.unwrap();
     assert_eq!(rig.engine.container("pp").unwrap().state.status, Status::Paused);
     // What was written before the freeze may still be on its way; then nothing comes.
     let silence = std::time::Duration::from_millis(200);
@@ -136,13 +140,13 @@ pub async fn pause_freezes(rig: &mut Rig) {
     assert!(tokio::time::timeout(silence, drained).await.is_err());
     let quiet = tokio::time::timeout(silence, lines.recv()).await;
     assert!(quiet.is_err(), "a frozen container wrote {quiet:?}");
-    let error = rig.engine.pause("pp").await.unwrap_err();
+    let error = rig.engine.pause(rig.id("pp")).await.unwrap_err();
     assert!(error.message.contains("already paused"), "{error}");
-    assert!(rig.engine.exec_create("pp", exec(&["true"])).await.is_err());
-    rig.engine.unpause("pp").await.unwrap();
+    assert!(rig.engine.exec_create(rig.id("pp"), exec(&["true"])).await.is_err());
+    rig.engine.unpause(rig.id("pp")).await.unwrap();
     lines.recv().await.unwrap().unwrap();
-    rig.engine.pause("pp").await.unwrap();
-    rig.engine.stop("pp", Some(1), None).await.unwrap();
+    rig.engine.pause(rig.id("pp")).await.unwrap();
+    rig.engine.stop(rig.id("pp"), Some(1), None).await.unwrap();
     assert_eq!(rig.engine.container("pp").unwrap().state.status, Status::Exited);
     rig.done().await;
 }
@@ -176,22 +180,22 @@ pub async fn commands_run_inside_a_running_container(rig: &mut Rig) {
     let mut command = exec(&["sh", "-c", "echo $OWN $MORE; id -un; ls -d /proc/1; exit 7"]);
     command.env = vec!["MORE=2".into()];
     command.user = "www".into();
-    let id = rig.engine.exec_create("box", command).await.unwrap().to_string();
-    let socket = rig.engine.exec_start(&id, false, (0, 0)).await.unwrap().unwrap();
+    let id = rig.engine.exec_create(rig.id("box"), command).await.unwrap().to_string();
+    let socket = rig.engine.exec_start(id.parse().unwrap(), false, (0, 0)).await.unwrap().unwrap();
     assert_eq!(read_output(socket, false).await, "1 2\nwww\n/proc/1\n");
     let ended = exec_end(rig, &id).await;
     assert_eq!((ended.exit_code, ended.running), (Some(7), false));
-    assert!(rig.engine.exec_start(&id, false, (0, 0)).await.is_err(), "only once");
+    assert!(rig.engine.exec_start(id.parse().unwrap(), false, (0, 0)).await.is_err(), "only once");
 
-    let missing = rig.engine.exec_create("box", exec(&["nope"])).await.unwrap().to_string();
-    let error = rig.engine.exec_start(&missing, false, (0, 0)).await.unwrap_err();
+    let missing = rig.engine.exec_create(rig.id("box"), exec(&["nope"])).await.unwrap().to_string();
+    let error = rig.engine.exec_start(missing.parse().unwrap(), false, (0, 0)).await.unwrap_err();
     assert!(error.message.contains("executable file not found"), "{error}");
     assert_eq!(rig.engine.exec(&missing).await.unwrap().exit_code, Some(127));
 
     let mut cat = exec(&["cat"]);
     cat.attach_stdin = true;
-    let id = rig.engine.exec_create("box", cat).await.unwrap().to_string();
-    let socket = rig.engine.exec_start(&id, false, (0, 0)).await.unwrap().unwrap();
+    let id = rig.engine.exec_create(rig.id("box"), cat).await.unwrap().to_string();
+    let socket = rig.engine.exec_start(id.parse().unwrap(), false, (0, 0)).await.unwrap().unwrap();
     send(&socket, "through\n");
     socket.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(read_output(socket, false).await, "through\n");
@@ -214,10 +218,10 @@ pub async fn a_terminal_and_stdin(rig: &mut Rig) {
     create.config.stdin_once = true;
     rig.engine.create(create).await.unwrap();
     let streams = Streams { stdin: true, stdout: true, stderr: true, logs: false };
-    let socket = rig.engine.attach("term", streams).await.unwrap();
+    let socket = rig.engine.attach(rig.id("term"), streams).await.unwrap();
     // Before the start it is kept for the start.
-    let _ = rig.engine.resize("term", 31, 97).await;
-    rig.engine.start("term").await.unwrap();
+    let _ = rig.engine.resize(rig.id("term"), 31, 97).await;
+    rig.engine.start(rig.id("term")).await.unwrap();
     send(&socket, "words\n");
     let output = read_output(socket, true).await;
     assert!(output.contains("/dev/pts/0\r\n") || output.contains("/dev/console\r\n"), "{output}");
@@ -253,7 +257,7 @@ pub async fn files_come_from_binds_volumes_and_tmpfs(rig: &mut Rig) {
     assert!(output.contains("size=1024k"), "{output}");
     assert_eq!(std::fs::metadata(made.join("new")).unwrap().uid(), 0, "root inside is root of it");
     // The volume outlives the container and is the same for the next.
-    rig.engine.remove("files", false, true).await.unwrap();
+    rig.engine.remove(rig.id("files"), false, true).await.unwrap();
     let volumes = rig.engine.volumes();
     assert_eq!(volumes.len(), 1, "the anonymous one went with its container");
     let mut again = Rig::script("again", "cat /data/more /data/seed");
@@ -261,7 +265,7 @@ pub async fn files_come_from_binds_volumes_and_tmpfs(rig: &mut Rig) {
     assert_eq!(rig.run(again).await, (0, "more\nfrom the image\n".to_owned()));
     let error = rig.engine.remove_volume("data", false).await.unwrap_err();
     assert!(error.message.contains("volume is in use"), "{error}");
-    rig.engine.remove("again", false, false).await.unwrap();
+    rig.engine.remove(rig.id("again"), false, false).await.unwrap();
     rig.engine.remove_volume("data", false).await.unwrap();
     assert!(!rig.options.data.join("volumes/data").exists());
     rig.done().await;
@@ -333,10 +337,10 @@ pub async fn removed_by_itself(rig: &mut Rig) {
         create.config.volumes = vec!["/v".into()];
         rig.engine.create(create).await.unwrap();
         let streams = Streams { stdout: true, stderr: true, ..Streams::default() };
-        let socket = rig.engine.attach("gone", streams).await.unwrap();
-        let removed = rig.engine.wait("gone", WaitCondition::Removed).unwrap();
+        let socket = rig.engine.attach(rig.id("gone"), streams).await.unwrap();
+        let removed = rig.engine.wait(rig.id("gone"), WaitCondition::Removed).unwrap();
         let started = std::time::Instant::now();
-        rig.engine.start("gone").await.unwrap();
+        rig.engine.start(rig.id("gone")).await.unwrap();
         assert_eq!(read_output(socket, false).await, "sh\n");
         assert_eq!(removed.await.unwrap(), 0);
         eprintln!("run {number}: {:?}", started.elapsed());
@@ -376,7 +380,7 @@ pub async fn limits_hold(rig: &mut Rig) {
     create.host.memory = 64 << 20;
     create.host.pids_limit = Some(7);
     rig.start(create).await;
-    let stats = rig.engine.stats("limited").await.unwrap();
+    let stats = rig.engine.stats(rig.id("limited")).await.unwrap();
     assert_eq!((stats.memory_limit, stats.pids_limit), (64 << 20, 7));
     let mut greedy = Rig::script("greedy", "tail /dev/zero");
     greedy.host.memory = 16 << 20;

@@ -71,13 +71,13 @@ pub async fn every_failure_is_told_and_leaves_nothing(rig: &mut Rig) {
         let mut create = Rig::sleeper("broken");
         create.config.cmd = Some(vec![program.into()]);
         rig.engine.create(create).await.unwrap();
-        let error = rig.engine.start("broken").await.unwrap_err();
+        let error = rig.engine.start(rig.id("broken")).await.unwrap_err();
         assert_eq!(error.class, Class::Invalid, "{error}");
         assert!(error.message.to_lowercase().contains(text), "{error}");
         let state = rig.engine.container("broken").unwrap().state;
         assert_eq!((state.exit_code, state.status), (code, Status::Created));
         assert!(!state.error.is_empty());
-        rig.engine.remove("broken", false, false).await.unwrap();
+        rig.engine.remove(rig.id("broken"), false, false).await.unwrap();
     }
 
     // A port that another program has, and one that another container has.
@@ -94,24 +94,24 @@ pub async fn every_failure_is_told_and_leaves_nothing(rig: &mut Rig) {
         create
     };
     rig.engine.create(publish("taken", port)).await.unwrap();
-    let error = rig.engine.start("taken").await.unwrap_err();
+    let error = rig.engine.start(rig.id("taken")).await.unwrap_err();
     assert!(
         error.message.contains("driver failed programming external connectivity on endpoint taken")
             && error.message.contains("address already in use"),
         "{error}"
     );
     drop(listener);
-    rig.engine.start("taken").await.unwrap();
+    rig.engine.start(rig.id("taken")).await.unwrap();
     rig.engine.create(publish("second", port)).await.unwrap();
-    let error = rig.engine.start("second").await.unwrap_err();
+    let error = rig.engine.start(rig.id("second")).await.unwrap_err();
     let wanted = format!("Bind for 0.0.0.0:{port} failed: port is already allocated");
     assert!(error.message.ends_with(&wanted), "{error}");
     // Given back at once when the first has ended.
-    rig.engine.stop("taken", Some(0), None).await.unwrap();
-    rig.engine.start("second").await.unwrap();
+    rig.engine.stop(rig.id("taken"), Some(0), None).await.unwrap();
+    rig.engine.start(rig.id("second")).await.unwrap();
     let second = rig.engine.container("second").unwrap();
     assert_eq!(second.network.ports[0].host_port, port);
-    rig.engine.remove("web", false, false).await.unwrap();
+    rig.engine.remove(rig.id("web"), false, false).await.unwrap();
     rig.done().await;
 }
 
@@ -139,7 +139,7 @@ pub async fn restarts_follow_the_policy(rig: &mut Rig) {
     })
     .await;
     assert_eq!(rig.engine.container("always").unwrap().restart_count, 1);
-    rig.engine.stop("always", Some(0), None).await.unwrap();
+    rig.engine.stop(rig.id("always"), Some(0), None).await.unwrap();
     assert_eq!(rig.engine.container("always").unwrap().state.status, Status::Exited);
     rig.done().await;
 }

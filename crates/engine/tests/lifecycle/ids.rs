@@ -46,11 +46,11 @@ pub async fn large_ids_are_a_containers_own(rig: &mut Rig) {
     }
 
     // a map cannot be extended while it is in use: the way out is told
-    rig.engine.start("other").await.unwrap();
+    rig.engine.start(rig.id("other")).await.unwrap();
     let mut command = exec(&["id"]);
     command.user = "1000640000".into();
-    let id = rig.engine.exec_create("other", command).await.unwrap().to_string();
-    let error = rig.engine.exec_start(&id, false, (0, 0)).await.unwrap_err();
+    let id = rig.engine.exec_create(rig.id("other"), command).await.unwrap().to_string();
+    let error = rig.engine.exec_start(id.parse().unwrap(), false, (0, 0)).await.unwrap_err();
     assert!(
         error.message.contains("user 1000640000:0 is not among the ids")
             && error.message.contains("--user"),
@@ -58,8 +58,8 @@ pub async fn large_ids_are_a_containers_own(rig: &mut Rig) {
     );
     let mut command = exec(&["id", "-u"]);
     command.user = "262143".into();
-    let id = rig.engine.exec_create("other", command).await.unwrap().to_string();
-    let socket = rig.engine.exec_start(&id, false, (0, 0)).await.unwrap().unwrap();
+    let id = rig.engine.exec_create(rig.id("other"), command).await.unwrap().to_string();
+    let socket = rig.engine.exec_start(id.parse().unwrap(), false, (0, 0)).await.unwrap().unwrap();
     assert_eq!(read_output(socket, false).await, "262143\n");
 
     // an image's own users come with it

@@ -91,7 +91,7 @@ pub async fn only_the_part_that_was_asked_for_is_seen(rig: &mut Rig) {
         let mut create = Rig::script(&name, "true");
         create.host.mounts = vec![volume("parts", "/x", part(subpath))];
         rig.engine.create(create).await.unwrap();
-        let error = rig.engine.start(&name).await.unwrap_err();
+        let error = rig.engine.start(rig.id(&name)).await.unwrap_err();
         assert!(error.message.contains(&format!("cannot access subpath \"{subpath}\"")), "{error}");
     }
 
@@ -115,7 +115,7 @@ pub async fn sources_and_what_lies_below_them(rig: &mut Rig) {
     create.host.binds = vec![format!("{}:/v", like.display()).parse().unwrap()];
     rig.engine.create(create).await.unwrap();
     std::fs::remove_dir(&gone).unwrap();
-    let error = rig.engine.start("both").await.unwrap_err();
+    let error = rig.engine.start(rig.id("both")).await.unwrap_err();
     assert!(error.message.contains("bind source path does not exist"), "{error}");
     assert!(!gone.exists(), "it was not made again");
     let made = rig.path().join("made");
@@ -148,15 +148,15 @@ pub async fn sources_and_what_lies_below_them(rig: &mut Rig) {
     let mut create = Rig::script("private", "true");
     create.host.mounts = vec![bind(&top, "/m", false, slave.clone())];
     rig.engine.create(create).await.unwrap();
-    let error = rig.engine.start("private").await.unwrap_err();
+    let error = rig.engine.start(rig.id("private")).await.unwrap_err();
     assert!(error.message.contains("is not on a shared mount"), "{error}");
     rustix::mount::mount_change(&top, MountPropagationFlags::SHARED).unwrap();
     let script = "echo ready; until [ -e /m/late/file ]; do sleep 0.05; done; cat /m/late/file";
     let mut create = Rig::script("sees", script);
     create.host.mounts = vec![bind(&top, "/m", false, slave)];
     rig.engine.create(create).await.unwrap();
-    let ended = rig.engine.wait("sees", bulkhead_engine::WaitCondition::NextExit).unwrap();
-    rig.engine.start("sees").await.unwrap();
+    let ended = rig.engine.wait(rig.id("sees"), bulkhead_engine::WaitCondition::NextExit).unwrap();
+    rig.engine.start(rig.id("sees")).await.unwrap();
     rig.ready("sees").await;
     tmpfs(&top.join("late"));
     std::fs::write(top.join("late/file"), "late").unwrap();
@@ -199,7 +199,7 @@ pub async fn volumes_of_other_kinds(rig: &mut Rig) {
     let volumes = rig.engine.volumes();
     let found = volumes.iter().find(|volume| volume.name == "bound").unwrap();
     assert_eq!(found.options, bound);
-    rig.engine.remove("uses", false, false).await.unwrap();
+    rig.engine.remove(rig.id("uses"), false, false).await.unwrap();
     rig.engine.remove_volume("bound", false).await.unwrap();
     assert!(host.join("file").exists(), "a volume's device is not the engine's to remove");
     rig.done().await;

@@ -60,9 +60,9 @@ pub async fn links_names_and_published_ports(rig: &mut Rig) {
     let mut holder = Rig::sleeper("holder");
     holder.host.links = vec!["server:app".parse().unwrap()];
     let holder = rig.start(holder).await;
-    rig.engine.stop("server", Some(1), None).await.unwrap();
+    rig.engine.stop(rig.id("server"), Some(1), None).await.unwrap();
     rig.start(Rig::sleeper("squatter")).await;
-    rig.engine.start("server").await.unwrap();
+    rig.engine.start(rig.id("server")).await.unwrap();
     let moved = rig.engine.container("server").unwrap().network.address.unwrap();
     let hosts = rig.options.data.join(format!("containers/{}/hosts", holder.id));
     let hosts = std::fs::read_to_string(hosts).unwrap();
@@ -86,7 +86,7 @@ pub async fn an_address_is_free_when_its_container_has_ended(rig: &mut Rig) {
     let taken = rig.start(Rig::sleeper("has-it")).await;
     let create = Rig::sleeper("too-many");
     rig.engine.create(create).await.unwrap();
-    let error = rig.engine.start("too-many").await.unwrap_err();
+    let error = rig.engine.start(rig.id("too-many")).await.unwrap_err();
     assert!(error.message.starts_with("no available IPv4 addresses"), "{error}");
     assert_eq!(taken.network.address, Some("172.29.0.2".parse().unwrap()));
     rig.done().await;

@@ -30,35 +30,39 @@ pub async fn a_running_container_survives_its_engine(rig: &mut Rig) {
     let mut paused = Rig::sleeper("paused");
     paused.host.restart_policy = RestartPolicy::Always;
     rig.start(paused).await;
-    rig.engine.pause("paused").await.unwrap();
+    rig.engine.pause(rig.id("paused")).await.unwrap();
     // A client's shell in it must not keep the next engine from opening.
     let command = |words: &[&str]| bulkhead_engine::CreateExec {
         cmd: words.iter().map(|word| (*word).to_owned()).collect(),
         ..bulkhead_engine::CreateExec::default()
     };
     let shell = command(&["sh", "-c", "sleep 1000"]);
-    let shell = rig.engine.exec_create("lives", shell).await.unwrap().to_string();
-    rig.engine.exec_start(&shell, true, (0, 0)).await.unwrap();
+    let shell = rig.engine.exec_create(rig.id("lives"), shell).await.unwrap().to_string();
+    rig.engine.exec_start(shell.parse().unwrap(), true, (0, 0)).await.unwrap();
     rig.close().await;
     rig.open().await;
     let after = rig.engine.container("lives").unwrap();
     assert_eq!(after.state, before.state);
     assert_eq!(after.network, before.network);
     assert_eq!(rig.engine.container("paused").unwrap().state.status, Status::Paused);
-    rig.engine.unpause("paused").await.unwrap();
+    rig.engine.unpause(rig.id("paused")).await.unwrap();
     // Its port is still its own, its log goes on, and it can be stopped.
     let port = after.network.ports[0].host_port;
     assert!(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err());
     let query = LogQuery { stdout: true, stderr: true, follow: true, ..LogQuery::default() };
-    let mut lines = rig.engine.logs("lives", query).await.unwrap();
+    let mut lines = rig.engine.logs(rig.id("lives"), query).await.unwrap();
     assert_eq!(lines.recv().await.unwrap().unwrap().text, b"before\n");
-    let (_, rows) = rig.engine.top("lives").await.unwrap();
+    let (_, rows) = rig.engine.top(rig.id("lives")).await.unwrap();
     assert!(rows.iter().any(|row| row[7] == "sleep 1000"), "the shell goes on: {rows:?}");
-    let exec =
-        rig.engine.exec_create("lives", command(&["touch", "/go"])).await.unwrap().to_string();
-    rig.engine.exec_start(&exec, true, (0, 0)).await.unwrap();
+    let exec = rig
+        .engine
+        .exec_create(rig.id("lives"), command(&["touch", "/go"]))
+        .await
+        .unwrap()
+        .to_string();
+    rig.engine.exec_start(exec.parse().unwrap(), true, (0, 0)).await.unwrap();
     assert_eq!(lines.recv().await.unwrap().unwrap().text, b"after\n");
-    rig.engine.stop("lives", None, None).await.unwrap();
+    rig.engine.stop(rig.id("lives"), None, None).await.unwrap();
     assert_eq!(rig.engine.container("lives").unwrap().state.exit_code, 6);
     rig.done().await;
 }
@@ -102,7 +106,7 @@ pub async fn ends_that_nobody_saw_are_recorded(rig: &mut Rig) {
     })
     .await;
     wait_for(|| gone(&again.state.pid)).await;
-    rig.engine.remove("again", true, false).await.unwrap();
+    rig.engine.remove(rig.id("again"), true, false).await.unwrap();
     rig.done().await;
 }
 
@@ -115,11 +119,12 @@ pub async fn a_killed_warden_is_replaced(rig: &mut Rig) {
         attach_stdout: true,
         ..bulkhead_engine::CreateExec::default()
     };
-    let exec = rig.engine.exec_create("lives", exec).await.unwrap().to_string();
-    let output = rig.engine.exec_start(&exec, false, (0, 0)).await.unwrap().unwrap();
+    let exec = rig.engine.exec_create(rig.id("lives"), exec).await.unwrap().to_string();
+    let output =
+        rig.engine.exec_start(exec.parse().unwrap(), false, (0, 0)).await.unwrap().unwrap();
     for time in ["once", "twice"] {
         let streams = Streams { logs: true, stdout: true, stderr: true, stdin: false };
-        let attached = rig.engine.attach("lives", streams).await.unwrap();
+        let attached = rig.engine.attach(rig.id("lives"), streams).await.unwrap();
         let warned = rig.engine.info().warnings;
         end_wardens(&rig.options.run);
         // whoever was attached sees an end; what was logged before came first
@@ -137,7 +142,7 @@ pub async fn a_killed_warden_is_replaced(rig: &mut Rig) {
     // An exec is not handed over: its client must not take the end of the output for a success.
     assert_eq!(read_output(output, false).await, "");
     assert_eq!(rig.engine.exec(&exec).await.unwrap().exit_code, Some(137));
-    rig.engine.stop("lives", None, None).await.unwrap();
+    rig.engine.stop(rig.id("lives"), None, None).await.unwrap();
     let ended = rig.engine.container("lives").unwrap().state;
     assert_eq!((ended.status, ended.exit_code, &*ended.error), (Status::Exited, 6, ""));
     let query = LogQuery { stdout: true, ..LogQuery::default() };
@@ -155,7 +160,7 @@ pub async fn warden_and_engine_die_at_once(rig: &mut Rig) {
     assert!(after.error.contains("warden"), "{}", after.error);
     wait_for(|| !std::fs::exists(format!("/proc/{}/cwd", before.state.pid)).unwrap()).await;
     assert_eq!(rig.run(Rig::script("new", "exit 4")).await.0, 4);
-    rig.engine.start("lost").await.unwrap();
+    rig.engine.start(rig.id("lost")).await.unwrap();
     assert_eq!(rig.engine.container("lost").unwrap().state.error, "");
     rig.done().await;
 }
@@ -240,12 +245,12 @@ pub async fn a_killed_engine_is_repaired(rig: &mut Rig) {
     rig.open().await;
     for container in rig.engine.containers() {
         let name = container.name.to_string();
-        rig.engine.remove(&name, true, true).await.unwrap();
+        rig.engine.remove(rig.id(&name), true, true).await.unwrap();
     }
     // What it made works, on a machine that it has not worn out.
     let (code, output) = rig.run(Rig::script("after", "echo fine")).await;
     assert_eq!((code, output.as_str()), (0, "fine\n"));
-    rig.engine.remove("after", false, false).await.unwrap();
+    rig.engine.remove(rig.id("after"), false, false).await.unwrap();
     rig.done().await;
     let left: Vec<_> = std::fs::read_dir(rig.options.data.join("containers")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
@@ -290,9 +295,12 @@ pub async fn an_engine_killed_at_any_step_is_repaired(rig: &mut Rig) {
             if state.status == Status::Exited {
                 assert!([137, 255].contains(&state.exit_code), "{step}: {state:?}");
                 // Nothing of its last life is in the way of the next.
-                rig.engine.start(&name).await.unwrap_or_else(|error| panic!("{step}: {error}"));
+                rig.engine
+                    .start(rig.id(&name))
+                    .await
+                    .unwrap_or_else(|error| panic!("{step}: {error}"));
             }
-            rig.engine.remove(&name, true, true).await.unwrap();
+            rig.engine.remove(rig.id(&name), true, true).await.unwrap();
         }
         wait_for(|| listed("containers") == 0 && listed("volumes") == 0).await;
         assert!(!data.join("lost+found").exists(), "{step}");
@@ -307,7 +315,7 @@ pub async fn ends_that_the_store_refuses_are_recorded_later(rig: &mut Rig) {
         rig.start(Rig::script("ends", "trap 'exit 44' TERM; echo ready; sleep 1000 & wait")).await;
     rig.ready("ends").await;
     arm("store.commit", Some(Action::Full));
-    rig.engine.kill("ends", "TERM").await.unwrap();
+    rig.engine.kill(rig.id("ends"), "TERM").await.unwrap();
     let ended = |rig: &Rig| rig.engine.container("ends").unwrap().state;
     wait_for(|| ended(rig).status == Status::Exited).await;
     let first = ended(rig);
@@ -328,17 +336,17 @@ pub async fn ends_that_the_store_refuses_are_recorded_later(rig: &mut Rig) {
     rig.ready("kept").await;
     arm("store.commit", Some(Action::Full));
     for name in ["gone", "kept"] {
-        let end = rig.engine.wait(name, WaitCondition::NextExit).unwrap();
-        rig.engine.kill(name, "TERM").await.unwrap();
+        let end = rig.engine.wait(rig.id(name), WaitCondition::NextExit).unwrap();
+        rig.engine.kill(rig.id(name), "TERM").await.unwrap();
         assert_eq!(end.await.unwrap(), if name == "gone" { 55 } else { 3 });
     }
-    let error = rig.engine.start("kept").await.unwrap_err();
+    let error = rig.engine.start(rig.id("kept")).await.unwrap_err();
     assert!(error.message.contains("is full"), "{error}");
     assert_eq!(rig.engine.container("kept").unwrap().state.exit_code, 3);
     arm("store.commit", None);
     wait_for(|| rig.engine.container("gone").is_err()).await;
-    rig.engine.start("kept").await.unwrap();
-    rig.engine.remove("kept", true, false).await.unwrap();
+    rig.engine.start(rig.id("kept")).await.unwrap();
+    rig.engine.remove(rig.id("kept"), true, false).await.unwrap();
     rig.done().await;
 }
 
@@ -348,10 +356,10 @@ pub async fn a_restart_in_the_full_moment_happens_later(rig: &mut Rig) {
     let id = rig.engine.create(create).await.unwrap().id.to_string();
     // A user is told, and may try again.
     arm("start.files", Some(Action::Full));
-    let refused = rig.engine.start(&id).await.unwrap_err();
+    let refused = rig.engine.start(rig.id(&id)).await.unwrap_err();
     assert!(refused.message.contains("No space left on device"), "{refused}");
     arm("start.files", None);
-    rig.engine.start(&id).await.unwrap();
+    rig.engine.start(rig.id(&id)).await.unwrap();
     let restarts = || rig.engine.container("again").unwrap().restart_count;
     for step in ["start.files", "store.commit"] {
         arm(step, Some(Action::Full));
@@ -361,7 +369,7 @@ pub async fn a_restart_in_the_full_moment_happens_later(rig: &mut Rig) {
         wait_for(|| restarts() > before).await;
         assert_eq!(rig.engine.container("again").unwrap().state.error, "");
     }
-    rig.engine.remove("again", true, false).await.unwrap();
+    rig.engine.remove(rig.id("again"), true, false).await.unwrap();
     rig.done().await;
 }
 
@@ -377,9 +385,9 @@ pub async fn what_ended_with_the_engine_starts_with_the_next(rig: &mut Rig) {
         rig.start(create).await;
         rig.ready(name).await;
     }
-    rig.engine.stop("stopped", None, None).await.unwrap();
+    rig.engine.stop(rig.id("stopped"), None, None).await.unwrap();
     rig.engine.tear_down().await.unwrap();
-    let error = rig.engine.start("never").await.unwrap_err();
+    let error = rig.engine.start(rig.id("never")).await.unwrap_err();
     assert!(error.message.contains("the engine is being taken down"), "{error}");
     rig.close().await;
     // Taking down what is down starts nothing, and leaves no warden.
@@ -431,13 +439,13 @@ pub fn engine_to_be_killed(directory: &Path) -> ExitCode {
                     let mut create = Rig::sleeper(&name);
                     create.host.auto_remove = round % 2 == 0;
                     create.config.volumes = vec!["/v".into()];
-                    engine.create(create).await.unwrap();
-                    engine.start(&name).await.unwrap();
-                    let removed = engine.wait(&name, WaitCondition::NextExit).unwrap();
-                    engine.kill(&name, "KILL").await.unwrap();
+                    let id = engine.create(create).await.unwrap().id;
+                    engine.start(id).await.unwrap();
+                    let removed = engine.wait(id, WaitCondition::NextExit).unwrap();
+                    engine.kill(id, "KILL").await.unwrap();
                     removed.await.unwrap();
                     if round % 2 == 1 {
-                        engine.remove(&name, true, true).await.unwrap();
+                        engine.remove(id, true, true).await.unwrap();
                     }
                 }
             }

@@ -11,7 +11,7 @@ use bulkhead_engine::{
     WaitCondition,
 };
 use bulkhead_image::Layer;
-use bulkhead_types::{BuildStep, image};
+use bulkhead_types::{BuildStep, Id, image};
 use rustix::thread::UnshareFlags;
 
 pub type Running = Pin<Box<dyn Future<Output = bool>>>;
@@ -160,15 +160,20 @@ impl Rig {
     /// Waits until a [`Self::sleeper`] handles signals: process 1 ignores what it does not handle.
     pub async fn ready(&self, name: &str) {
         let query = LogQuery { stdout: true, follow: true, ..LogQuery::default() };
-        let mut lines = self.engine.logs(name, query).await.expect("a log");
+        let mut lines = self.engine.logs(self.id(name), query).await.expect("a log");
         let line = lines.recv().await.expect("it says that it is ready");
         assert_eq!(line.expect("a readable log").text, b"ready\n");
+    }
+
+    /// The id of the container with this name or id.
+    pub fn id(&self, text: &str) -> Id {
+        self.engine.container_id(text).expect("a container has this name")
     }
 
     pub async fn start(&self, create: CreateContainer) -> Container {
         let container = self.engine.create(create).await.expect("created");
         let id = container.id.to_string();
-        self.engine.start(&id).await.expect("started");
+        self.engine.start(self.id(&id)).await.expect("started");
         self.engine.container(&id).expect("known")
     }
 
@@ -177,9 +182,9 @@ impl Rig {
         let container = self.engine.create(create).await.expect("created");
         let id = container.id.to_string();
         let streams = Streams { stdout: true, stderr: true, ..Streams::default() };
-        let socket = self.engine.attach(&id, streams).await.expect("attached");
-        let ended = self.engine.wait(&id, WaitCondition::NextExit).expect("waited for");
-        self.engine.start(&id).await.expect("started");
+        let socket = self.engine.attach(self.id(&id), streams).await.expect("attached");
+        let ended = self.engine.wait(self.id(&id), WaitCondition::NextExit).expect("waited for");
+        self.engine.start(self.id(&id)).await.expect("started");
         let output = read_output(socket, container.config.tty).await;
         let code = ended.await.expect("ended");
         (code, output)
@@ -202,7 +207,7 @@ impl Rig {
     }
 
     pub async fn log(&self, name: &str, query: LogQuery) -> String {
-        let mut lines = self.engine.logs(name, query).await.expect("a log");
+        let mut lines = self.engine.logs(self.id(name), query).await.expect("a log");
         let mut text = Vec::new();
         while let Some(line) = lines.recv().await {
             let line = line.expect("a readable log");

@@ -1,0 +1,58 @@
+//! `docker rm`.
+
+use std::sync::Arc;
+
+use bulkhead_types::Id;
+use rustix::process::Signal;
+
+use crate::blocking::blocking;
+use crate::stop::killed;
+use crate::{Engine, EngineError, Status};
+
+impl Engine {
+    pub async fn remove(
+        self: &Arc<Self>,
+        id: Id,
+        force: bool,
+        volumes: bool,
+    ) -> Result<(), EngineError> {
+        let mut guard = self.exclusive(id).await?;
+        let container = self.record(id)?.container;
+        match container.state.status {
+            Status::Running | Status::Paused | Status::Restarting if !force => {
+                let why = match container.state.status {
+                    Status::Paused => "container is paused and must be unpaused first",
+                    Status::Restarting => {
+                        "container is restarting: stop the container before removing or force remove"
+                    }
+                    _ => "container is running: stop the container before removing or force remove",
+                };
+                return Err(EngineError::conflict(format!(
+                    "cannot remove container \"{}\": {why}",
+                    container.name
+                )));
+            }
+            Status::Running | Status::Paused => {
+                self.mark_stopped(id).await?;
+                let (pidfd, mut progress) = self.watch_end(id)?;
+                let ends = progress.borrow_and_update().ends;
+                drop(guard);
+                self.send(id, &pidfd, Signal::KILL)?;
+                killed(&container, progress.wait_for(|it| it.ends > ends || it.removed)).await?;
+                guard = match self.exclusive(id).await {
+                    Ok(guard) => guard,
+                    // `--rm` was faster.
+                    Err(_) => return Ok(()),
+                };
+            }
+            Status::Restarting => self.cancel_restart(id).await?,
+            _ => {}
+        }
+        let engine = Arc::clone(self);
+        blocking(move |may_block| {
+            let _guard = guard;
+            engine.drop_container(may_block, id, volumes, engine.cleaning())
+        })
+        .await
+    }
+}
