@@ -134,9 +134,12 @@ impl Client {
 
     /// Once the warden is gone: connects to the next one, or starts it. It knows of no container
     /// until it is handed them ([`Self::adopt`]).
+    /// Nothing is done while the connection stands, so that several may ask for it at once.
     pub fn reconnect(&self) -> Result<(), WardenError> {
-        let connected = self.starter.connect_or_start()?;
-        *self.shared.write().unwrap_or_else(PoisonError::into_inner) = connected;
+        let mut shared = self.shared.write().unwrap_or_else(PoisonError::into_inner);
+        if shared.waiting().ended {
+            *shared = self.starter.connect_or_start()?;
+        }
         Ok(())
     }
 
@@ -344,7 +347,11 @@ impl Client {
         let packet = Packet::new(&Numbered { number, request }, fds).map_err(|error| {
             WardenError::Protocol(format!("the request cannot be sent: {error}"))
         })?;
-        packet.send(answers.shared.socket.as_fd(), SendFlags::empty()).map_err(gone)?;
+        packet.send(answers.shared.socket.as_fd(), SendFlags::empty()).map_err(|error| {
+            // the thread that reads may not have seen it yet
+            answers.shared.waiting().ended = true;
+            gone(error)
+        })?;
         Ok(answers)
     }
 }

@@ -96,15 +96,15 @@ impl Warden {
         let Some(helper) = process.helper.take() else { return };
         let _ = waitid(WaitId::PidFd(helper.as_fd()), WaitIdOptions::EXITED);
         parent.poller.unwatch(helper);
-        self.finish_unheard(id);
+        self.finish_unwatched(id);
     }
 
     /// Finishes a process that was never cloned, or could not be watched, if it is one.
-    pub(super) fn finish_unheard(&mut self, id: Id) {
+    pub(super) fn finish_unwatched(&mut self, id: Id) {
         self.receive_reports(id);
         let Some(process) = self.processes.get(&id) else { return };
-        let is_heard = process.pidfd.is_some() || process.helper.is_some();
-        if !is_heard && process.ended.is_none() && !matches!(process.phase, Phase::Exited(_)) {
+        let is_watched = process.pidfd.is_some() || process.helper.is_some();
+        if !is_watched && process.ended.is_none() && !matches!(process.phase, Phase::Exited(_)) {
             self.finish(id, Exit { code: 255, at: now() });
         }
     }

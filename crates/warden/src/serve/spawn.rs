@@ -104,9 +104,9 @@ impl Warden {
             Ok(()) => parent.announce_clone(process),
             Err(failure) => process.give_up(failure),
         }
-        // One of which nothing can be heard has ended.
+        // One that cannot be watched was ended.
         if process.pidfd.is_none() && process.helper.is_none() {
-            self.finish_unheard(id);
+            self.finish_unwatched(id);
         }
         Ok(())
     }

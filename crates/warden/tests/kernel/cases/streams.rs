@@ -18,6 +18,7 @@ crate::cases::cases![
     a_slow_client_gets_every_byte,
     a_terminal,
     an_end_does_not_wait_for_clients,
+    clients_that_never_read_cost_their_buffers,
     an_end_does_not_wait_for_what_runs_on,
     past_and_live_output_meet,
     attached_clients_get_frames,
@@ -198,6 +199,41 @@ fn an_end_does_not_wait_for_clients() {
         assert!(!text.is_empty());
         assert!(text == log, "{} bytes instead of {}", text.len(), log.len());
     }
+}
+
+fn clients_that_never_read_cost_their_buffers() {
+    let ship = Ship::launch();
+    let (mut wish, _first) = ship.wish(&["yes"]).attach();
+    let mut others = Vec::new();
+    for _ in 0..99 {
+        let (more, socket) = wish.attach();
+        wish = more;
+        others.push(socket);
+    }
+    let id = wish.id;
+    let created = ship.create(wish).unwrap();
+    let warden = parent(created.pid);
+    let memory = || {
+        let status = fs::read_to_string(format!("/proc/{warden}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let before = memory();
+    ship.client.start(id).unwrap();
+    for _ in 0..100 {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ship.client.attach(id, theirs.into(), false, true, true).unwrap();
+        others.push(ours);
+    }
+    for _ in 0..3 {
+        assert_eq!(ship.sh("echo well"), (0, "well\n".into()));
+    }
+    let grown = memory().saturating_sub(before);
+    assert!(grown < 32 << 10, "{grown} KiB for 200 clients");
+    pidfd_send_signal(&created.pidfd, Signal::KILL).unwrap();
+    assert_eq!(ship.exit(id).code, 137);
+    let grown = memory().saturating_sub(before);
+    assert!(grown < 64 << 10, "{grown} KiB for 200 clients of one that has ended");
 }
 
 fn an_end_does_not_wait_for_what_runs_on() {
