@@ -41,6 +41,8 @@ impl<'a> Browser<'a> {
         let mut driver = daemon
             .inside(Path::new("/usr/bin/chromedriver"))
             .arg("--port=0")
+            // what the browser leaves there goes with the test's own directory
+            .env("TMPDIR", daemon.directory())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -137,7 +137,7 @@ impl Graph {
             }
             for next in self.needs.get(last).into_iter().flatten() {
                 if seen.insert(next.clone()) {
-                    ways.push_back([way.as_slice(), &[next.clone()]].concat());
+                    ways.push_back([way.as_slice(), std::slice::from_ref(next)].concat());
                 }
             }
         }

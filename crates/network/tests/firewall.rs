@@ -1,5 +1,5 @@
 //! What the nftables rules let through and what not, with packets.
-
+#![allow(clippy::disallowed_types, reason = "a test calls other programs as users do")]
 #![allow(clippy::unwrap_used)] // a helper that fails is a test that fails
 
 mod support;

@@ -2,7 +2,7 @@
 //!
 //! Each test has a mount namespace with an empty /run of its own, so that the machine's
 //! /run/netns is not touched.
-
+#![allow(clippy::disallowed_types, reason = "a test calls other programs as users do")]
 #![allow(clippy::unwrap_used)] // a helper that fails is a test that fails
 
 use std::os::fd::AsFd;

@@ -1,5 +1,6 @@
 //! Hooks: programs that are run at points of a container's life, with its state on their standard
 //! input (config.md, "POSIX-platform Hooks").
+#![allow(clippy::disallowed_types, reason = "hooks are programs, by the specification")]
 
 use std::io::Write;
 use std::os::fd::BorrowedFd;

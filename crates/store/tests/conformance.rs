@@ -1,5 +1,6 @@
 //! What every store must do, and what the embedded one must survive.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_types, reason = "a test calls other programs as users do")]
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -100,6 +101,7 @@ const WRITER: &str = "BULKHEAD_TEST_STORE_WRITER";
 
 /// Not a test by itself: the child of the one below, which writes until it is killed.
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the parent says by it where to write")]
 fn writer() {
     let Some(path) = std::env::var_os(WRITER) else { return };
     let store = Embedded::open(path.as_ref()).unwrap();

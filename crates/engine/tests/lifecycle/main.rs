@@ -4,6 +4,7 @@
 //! data directory, cgroup parent and warden; this program starts itself as each of them. At the
 //! end of each nothing may be left.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_types, reason = "a test calls other programs as users do")]
 
 mod containers;
 mod failures;

@@ -1,5 +1,6 @@
 //! Network namespaces that live as long as the test, and code that runs in them.
 #![allow(dead_code)] // each test file uses its part
+#![allow(clippy::disallowed_types, reason = "a test calls other programs as users do")]
 
 use std::fs::File;
 use std::io::{Read, Write};

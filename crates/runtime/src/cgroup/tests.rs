@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_types, reason = "a test calls other programs as users do")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -4,6 +4,7 @@
 //! cgroups of this host, `start measure-v2 RUNS` in a view of it that has cgroup v2 alone. The rows
 //! are taken in turns, with a pause before each: what is slow after a quiet moment is to be seen.
 #![forbid(unsafe_code)]
+#![allow(clippy::disallowed_types, reason = "a test calls other programs as users do")]
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};

@@ -1,5 +1,6 @@
 //! The warden against the real kernel: this program runs itself as the warden.
 #![allow(clippy::unwrap_used)] // a test without the harness, so not known to be one
+#![allow(clippy::disallowed_types, reason = "a test calls other programs as users do")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! The client's side of the protocol, against a peer that plays a script. A real systemd is not on
 //! the other end here: what it makes of the calls is tested where there is one.
+#![allow(clippy::disallowed_types, reason = "a test calls other programs as users do")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -180,6 +181,7 @@ fn a_users_bus_is_found_or_asked_for() {
 
 /// On a host that systemd runs, or with a user's own systemd at `DBUS_SESSION_BUS_ADDRESS`.
 #[test]
+#[allow(clippy::disallowed_methods, reason = "where the user's systemd is")]
 fn a_real_systemd_keeps_the_scope_of_a_process() {
     let session = std::env::var("DBUS_SESSION_BUS_ADDRESS").ok();
     let instance = if let Ok(user) = Instance::user(session.as_deref(), None) {

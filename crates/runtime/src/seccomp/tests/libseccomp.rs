@@ -1,5 +1,6 @@
 //! The same profile by libseccomp and by us: both programs have to answer every call alike, but for
 //! the differences that the module's text lists.
+#![allow(clippy::disallowed_types, reason = "a test calls other programs as users do")]
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
