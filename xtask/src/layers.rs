@@ -13,6 +13,7 @@ use crate::target;
 /// Lowest first; crates of one layer do not know each other, but for those named in [`BESIDE`].
 const LAYERS: &[&[&str]] = &[
     &["sys", "types", "docker-types", "failpoint"],
+    &["archive"],
     &["runtime", "network", "image", "store"],
     &["warden", "oci", "builder", "ecs", "registry"],
     &["engine"],

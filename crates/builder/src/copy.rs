@@ -6,10 +6,12 @@ mod write;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use bulkhead_archive::attributes;
 use bulkhead_types::glob::{Dialect, Glob};
 use bulkhead_types::{Digest, Hasher};
 use rustix::fs::FileType;
@@ -38,7 +40,7 @@ pub(crate) struct Transfer {
     pub(crate) mode: Option<ModeChange>,
     pub(crate) unpack: bool,
     /// Seconds since 1970, for what has no time of its own.
-    pub(crate) now: u64,
+    pub(crate) now: i64,
 }
 
 /// What a transfer came to, ready to be written.
@@ -54,8 +56,9 @@ struct Entry {
     kind: EntryKind,
     mode: u32,
     owner: Owner,
-    mtime: u64,
-    xattrs: Vec<(String, Vec<u8>)>,
+    /// Seconds since 1970.
+    mtime: i64,
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -92,7 +95,7 @@ impl Transfer {
             owner,
             mode: None,
             unpack: false,
-            now: u64::try_from(now).unwrap_or(0),
+            now,
         }
     }
 
@@ -186,7 +189,7 @@ impl Transfer {
             field(target.as_os_str().as_bytes());
             field(format!("{:o} {} {}", entry.mode, entry.owner.uid, entry.owner.gid).as_bytes());
             for (name, value) in &entry.xattrs {
-                field(name.as_bytes());
+                field(name);
                 field(value);
             }
             match &entry.kind {
@@ -367,11 +370,10 @@ impl Transfer {
             }
         };
         let mut entry = self.entry(node, kind);
-        if !self.from_context
-            && let EntryKind::Source(path, _) = &entry.kind
-        {
+        if let EntryKind::Source(path, _) = &entry.kind {
             let file = self.open(path)?;
-            entry.xattrs = write::xattrs(&file)
+            // A layer and a context are stored as any namespace's root sees them.
+            entry.xattrs = attributes(file.as_fd(), None)
                 .while_doing(|| format!("read the attributes of {}", path.display()))?;
         }
         self.insert(collected, target, entry)
@@ -398,7 +400,7 @@ impl Transfer {
                 _ => mode,
             },
             owner: self.owner.unwrap_or(default),
-            mtime: u64::try_from(node.stat.st_mtime).unwrap_or(0),
+            mtime: node.stat.st_mtime,
             xattrs: Vec::new(),
             kind,
         }
@@ -425,19 +427,7 @@ impl Transfer {
             return Ok(false);
         }
         let name = found.path.display();
-        match archive::detect(self.open(&found.path)?).while_doing(|| format!("read {name}"))? {
-            archive::Detected::Tar => Ok(true),
-            archive::Detected::Other => Ok(false),
-            archive::Detected::Unsupported(compression)
-                if archive::is_named_like_a_tar(&found.path) =>
-            {
-                Err(self.refused(&format!(
-                    "{name} is compressed with {compression}, which is not supported yet: \
-                     compress it with gzip or zstd"
-                )))
-            }
-            archive::Detected::Unsupported(_) => Ok(false),
-        }
+        archive::is_archive(self.open(&found.path)?).while_doing(|| format!("read {name}"))
     }
 
     fn excludes(&self, path: &Path) -> bool {

@@ -11,17 +11,17 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
+use bulkhead_archive::{Limits, Owners, Unpack, UnpackError};
 use bulkhead_build_service::{BuildError, BuildService, ContextError, Events, ServiceError};
 use http::StatusCode;
 use serde_json::json;
 
 use crate::Api;
 use crate::auth;
+use crate::bodies::upload;
 use crate::error::{Answer, ApiError};
-use crate::image::transfer::feed;
 use crate::lines;
 use crate::request::Query;
-use crate::unpack::{Owners, Unpack, UnpackError};
 
 use classic::ClassicOutput;
 use fields::BuildQuery;
@@ -49,27 +49,24 @@ async fn build(State(api): State<Api>, query: Query, request: Request) -> Answer
     let body = request.into_body().into_data_stream();
     lines::answer(|lines| async move {
         let builds = BuildService::new(api.engine);
-        let (archive, feed) = feed(body)?;
+        let (archive, fault) = upload(body)?;
         let service = builds.clone();
         let unpacked = tokio::task::spawn_blocking(move || {
             let context = service.context()?;
             let root = context.open()?;
-            let stream = std::os::unix::net::UnixStream::from(archive);
             let unpack = Unpack {
                 root: root.as_fd(),
                 below: Path::new(""),
                 owners: Owners::Engine,
                 keep_kinds: false,
+                limits: Limits::CONTEXT,
             };
-            unpack.run(stream)?;
+            unpack.run(archive)?;
             Ok::<_, ApiError>(context)
         });
         let unpacked = unpacked.await.map_err(|panic| ApiError::internal(panic.to_string()))?;
-        // A context that could not be unpacked explains more than its sender's broken pipe.
+        fault.check("the build context")?;
         let context = unpacked?;
-        feed.await.map_err(|panic| ApiError::internal(panic.to_string()))?.map_err(|error| {
-            ApiError::invalid(format!("the build context could not be received: {error}"))
-        })?;
 
         let mut output = ClassicOutput::new((!quiet).then(|| lines.clone()));
         output.cache_from(&cache_from).await;
@@ -106,7 +103,10 @@ impl From<ContextError> for ApiError {
 
 impl From<UnpackError> for ApiError {
     fn from(error: UnpackError) -> Self {
-        Self::invalid(error.to_string())
+        match error.is_ours() {
+            true => Self::internal(error.to_string()),
+            false => Self::invalid(error.to_string()),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod archive;
 pub(crate) mod create;
 mod exec;
+mod found;
 mod host_config;
 mod lifecycle;
 pub(crate) mod list;

@@ -8,10 +8,12 @@
 #![recursion_limit = "512"]
 
 mod auth;
+mod bodies;
 mod build;
 mod clock;
 mod container;
 mod detach;
+mod drain;
 mod error;
 mod events;
 mod extension;
@@ -21,12 +23,10 @@ mod hijack;
 mod image;
 mod lines;
 mod network;
-mod pack;
 mod request;
 mod server;
 mod swarm;
 mod system;
-mod unpack;
 mod version;
 mod volume;
 
@@ -73,7 +73,10 @@ fn with_versions(routes: Router) -> Router {
         .fallback(async || ApiError::page_not_found())
         .method_not_allowed_fallback(async || ApiError::page_not_found());
     // The path is rewritten before the routes are looked at, so they are a service below.
-    Router::new().fallback_service(routes).layer(axum::middleware::from_fn(version::layer))
+    Router::new()
+        .fallback_service(routes)
+        .layer(axum::middleware::from_fn(version::layer))
+        .layer(axum::middleware::from_fn(drain::layer))
 }
 
 #[cfg(test)]

@@ -29,7 +29,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_owned();
         let bytes = axum::body::to_bytes(request.into_body(), LIMIT).await.map_err(|error| {
-            ApiError::invalid(format!("the request's body cannot be read: {error}"))
+            match std::error::Error::source(&error) {
+                Some(cause) if cause.is::<http_body_util::LengthLimitError>() => ApiError::invalid(
+                    format!("the request's body is larger than {} MiB", LIMIT >> 20),
+                ),
+                _ => ApiError::invalid(format!("the request's body cannot be read: {error}")),
+            }
         })?;
         if bytes.is_empty() {
             return decode(Value::Object(Default::default())).map(Self);

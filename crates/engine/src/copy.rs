@@ -1,101 +1,79 @@
 //! Copies a directory of a container into a volume.
 
-use std::ffi::{CStr, CString};
+use std::ffi::OsStr;
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use bulkhead_archive::{attributes, set_attributes};
+use bulkhead_sys::path::{Visit, Visited, Walk, of_descriptor};
 use bulkhead_types::IdMap;
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid,
 };
 
-/// Copies what is in `source` into `target`, with modes, owners, times, links and extended
-/// attributes; owners are translated from `range` to what the container sees, since the volume is
-/// id-mapped when it is mounted. Device nodes, sockets and pipes are left out.
+/// Copies what is in `source` into `target`, with modes, owners, times, links, file capabilities
+/// and users' attributes; owners are translated from `range` to what the container sees, since the
+/// volume is id-mapped when it is mounted. Device nodes, sockets and pipes are left out.
 pub(crate) fn copy_directory(
     source: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
     range: Option<IdMap>,
-) -> std::io::Result<()> {
-    // A list of what is left to do, not a recursion: an image can nest directories deeper than the
-    // stack of a thread goes.
-    let mut levels =
-        vec![Level::enter(source.try_clone_to_owned()?, target.try_clone_to_owned()?)?];
-    while let Some(level) = levels.last_mut() {
-        let Some(name) = level.names.pop() else {
-            // last, since what is made inside changes the times; the volume's root takes the
-            // directory's own traits too, as Docker's copy-up does
-            let (from, to) = (level.source.as_fd(), level.target.as_fd());
-            copy_traits(from, to, &rustix::fs::fstat(from)?, range)?;
-            levels.pop();
-            continue;
-        };
-        if let Some((from, to)) = copy_entry(level, &name, range)? {
-            levels.push(Level::enter(from, to)?);
-        }
-    }
-    Ok(())
-}
-
-/// A directory on the way.
-struct Level {
-    source: OwnedFd,
-    target: OwnedFd,
-    /// What is left to do in it.
-    names: Vec<CString>,
-}
-
-impl Level {
-    fn enter(source: OwnedFd, target: OwnedFd) -> std::io::Result<Self> {
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&source)? {
-            let name = entry?.file_name().to_owned();
-            if !matches!(name.to_bytes(), b"." | b"..") {
-                names.push(name);
+) -> io::Result<()> {
+    let mut walk = Walk::new(source)?;
+    // The directories on the way, with what they are copies of. The volume's root takes the
+    // directory's own traits too, as Docker's copy-up does.
+    let mut levels = vec![(source.try_clone_to_owned()?, target.try_clone_to_owned()?)];
+    while let Some(visit) = walk.next()? {
+        let (_, holder) = levels.last().expect("the first level is left after the walk");
+        match visit {
+            Visit::Enter(visited) => {
+                let made = make_directory(holder, visited.name())?;
+                levels.push((visited.file, made));
             }
+            Visit::File(visited) => copy_file(&visited, holder, range)?,
+            Visit::Leave => copy_level(levels.pop(), range)?,
         }
-        Ok(Self { source, target, names })
     }
+    copy_level(levels.pop(), range)
 }
 
-/// Copies one entry; a directory is made, and returned to be filled.
-fn copy_entry(
-    level: &Level,
-    name: &CStr,
-    range: Option<IdMap>,
-) -> std::io::Result<Option<(OwnedFd, OwnedFd)>> {
-    let (source, target) = (level.source.as_fd(), level.target.as_fd());
-    let stat = rustix::fs::statat(source, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    let mode = Mode::from_raw_mode(stat.st_mode);
-    let read = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    // One component, no links: nothing that runs meanwhile can lead the walk away.
-    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+/// Last, since what is made inside changes the times.
+fn copy_level(level: Option<(OwnedFd, OwnedFd)>, range: Option<IdMap>) -> io::Result<()> {
+    let Some((source, target)) = level else { return Ok(()) };
+    copy_traits(source.as_fd(), target.as_fd(), &rustix::fs::fstat(&source)?, range)
+}
+
+/// One component, no links: nothing that runs meanwhile can lead the copy away.
+const INSIDE: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+
+fn make_directory(holder: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
+    rustix::fs::mkdirat(holder, name, Mode::RWXU)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(rustix::fs::openat2(holder, name, flags, Mode::empty(), INSIDE)?)
+}
+
+fn copy_file(visited: &Visited, holder: &OwnedFd, range: Option<IdMap>) -> io::Result<()> {
+    let (stat, name) = (&visited.stat, visited.name());
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => {
-            let flags = read | OFlags::DIRECTORY;
-            let from = rustix::fs::openat2(source, name, flags, Mode::empty(), inside)?;
-            rustix::fs::mkdirat(target, name, Mode::RWXU)?;
-            let to = rustix::fs::openat2(target, name, flags, Mode::empty(), inside)?;
-            return Ok(Some((from, to)));
-        }
         FileType::RegularFile => {
-            let from = rustix::fs::openat2(source, name, read, Mode::empty(), inside)?;
+            // Through /proc, because an O_PATH descriptor cannot be read.
+            let mut from = File::open(of_descriptor(visited.file.as_fd()))?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            let to = rustix::fs::openat2(target, name, flags, mode & Mode::RWXU, inside)?;
-            let (mut from, mut to) = (File::from(from), File::from(to));
-            std::io::copy(&mut from, &mut to)?;
-            copy_traits(from.as_fd(), to.as_fd(), &stat, range)?;
+            let mode = Mode::from_raw_mode(stat.st_mode) & Mode::RWXU;
+            let mut to = File::from(rustix::fs::openat2(holder, name, flags, mode, INSIDE)?);
+            io::copy(&mut from, &mut to)?;
+            copy_traits(from.as_fd(), to.as_fd(), stat, range)
         }
         FileType::Symlink => {
-            let link = rustix::fs::readlinkat(source, name, Vec::new())?;
-            rustix::fs::symlinkat(&link, target, name)?;
-            let (user, group) = owner(&stat, range);
+            let link = rustix::fs::readlinkat(&visited.file, "", Vec::new())?;
+            rustix::fs::symlinkat(&link, holder, name)?;
+            let (user, group) = owner(stat, range);
             let flags = AtFlags::SYMLINK_NOFOLLOW;
-            rustix::fs::chownat(target, name, Some(user), Some(group), flags)?;
+            Ok(rustix::fs::chownat(holder, name, Some(user), Some(group), flags)?)
         }
-        _ => {}
+        _ => Ok(()),
     }
-    Ok(None)
 }
 
 fn copy_traits(
@@ -103,37 +81,18 @@ fn copy_traits(
     target: BorrowedFd<'_>,
     stat: &Stat,
     range: Option<IdMap>,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     let (user, group) = owner(stat, range);
     rustix::fs::fchown(target, Some(user), Some(group))?;
-    // After the owner: chown(2) clears set-user-id bits.
+    // After the owner: chown(2) clears set-user-id bits and file capabilities.
     rustix::fs::fchmod(target, Mode::from_raw_mode(stat.st_mode))?;
-    copy_attributes(source, target)?;
+    set_attributes(target, &attributes(source, range)?, None)?;
     let time = |seconds, nanoseconds| Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
     let times = Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec.cast_signed()),
         last_modification: time(stat.st_mtime, stat.st_mtime_nsec.cast_signed()),
     };
     Ok(rustix::fs::futimens(target, &times)?)
-}
-
-/// Copies `user.*` attributes; overlay's own, security labels and file capabilities stay behind.
-fn copy_attributes(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> std::io::Result<()> {
-    let mut names = vec![0_u8; 65_536];
-    let length = match rustix::fs::flistxattr(source, names.as_mut_slice()) {
-        Ok(length) => length,
-        Err(rustix::io::Errno::OPNOTSUPP) => return Ok(()),
-        Err(errno) => return Err(errno.into()),
-    };
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if !name.starts_with(b"user.") || name.starts_with(b"user.overlay.") {
-            continue;
-        }
-        let mut value = vec![0_u8; 65_536];
-        let length = rustix::fs::fgetxattr(source, name, value.as_mut_slice())?;
-        rustix::fs::fsetxattr(target, name, &value[..length], rustix::fs::XattrFlags::empty())?;
-    }
-    Ok(())
 }
 
 fn owner(stat: &Stat, range: Option<IdMap>) -> (Uid, Gid) {
@@ -182,6 +141,9 @@ mod tests {
         std::fs::write(&file, "text").unwrap();
         std::os::unix::fs::chown(&file, Some(700_033), Some(700_034)).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o4750)).unwrap();
+        let value = [&[1, 0, 0, 2, 0, 32, 0, 0][..], &[0; 12]].concat();
+        let given = vec![(b"security.capability".to_vec(), value)];
+        set_attributes(File::open(&file).unwrap().as_fd(), &given, Some(range)).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", source.path().join("sub/link")).unwrap();
         std::fs::set_permissions(source.path(), std::fs::Permissions::from_mode(0o1777)).unwrap();
         let (from, to) = (File::open(source.path()).unwrap(), File::open(target.path()).unwrap());
@@ -191,6 +153,8 @@ mod tests {
         assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (33, 34, 0o4750));
         assert_eq!(meta.mtime_nsec(), std::fs::metadata(&file).unwrap().mtime_nsec());
         assert_eq!(std::fs::read_to_string(&copy).unwrap(), "text");
+        let copied = File::open(&copy).unwrap();
+        assert_eq!(attributes(copied.as_fd(), None).unwrap(), given, "as any root sees it");
         let link = std::fs::read_link(target.path().join("sub/link")).unwrap();
         assert_eq!(link.to_str(), Some("/etc/passwd"));
         assert_eq!(std::fs::metadata(target.path()).unwrap().mode() & 0o7777, 0o1777);

@@ -1,95 +1,103 @@
-//! The files of a container, running or not: for `docker cp`, `docker export` and `docker commit`.
+//! The files of a container, running or not: for `docker cp` and `docker export`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use bulkhead_image::Layer;
+use bulkhead_runtime::{Mount, MountKind};
+use bulkhead_sys::mount::{self, Attributes, Depth};
+use bulkhead_sys::path;
 use bulkhead_types::{Id, IdMap};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{CWD, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatVfsMountFlags, StatxFlags};
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, mount_change, move_mount};
+use rustix::thread::UnshareFlags;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::blocking::blocking;
+use crate::descriptors::Descriptors;
 use crate::error::io_error;
-use crate::{Container, Engine, EngineError, MountPoint, MountType, Status};
+use crate::state::Record;
+use crate::{Engine, EngineError};
 
-/// Where a path of a container is, and whose the files there are.
+/// What a container sees as `/`, and whose the files there are.
 #[derive(Debug)]
 pub struct ContainerFiles {
-    /// What the container sees as `/`, or a volume of its. Resolve names below it with
-    /// `bulkhead_sys::path` only.
+    /// With volumes and what is bound into it. Resolve names below it with `bulkhead_sys::path`
+    /// only.
     pub root: OwnedFd,
-    /// The path below `root`, absolute.
-    pub path: PathBuf,
     /// The host ids that the container sees as 0, 1, 2 …; `None`: those are the files' own.
     pub range: Option<IdMap>,
+    /// The mounts of a container that does not run live as long as this.
+    _mounts: Option<OwnedFd>,
     /// Keeps a container that does not run from being started or removed meanwhile.
     _held: Option<OwnedMutexGuard<()>>,
 }
 
+impl ContainerFiles {
+    /// Refuses, in Docker's words, a directory that nothing can be written to (moby:
+    /// daemon/archive_unix.go, `checkIfPathIsInAVolume`).
+    pub fn check_writable(&self, directory: BorrowedFd<'_>) -> Result<(), EngineError> {
+        let failed = || io_error("look at the directory to copy to");
+        let flags = rustix::fs::fstatvfs(directory).map_err(|e| failed()(e.into()))?.f_flag;
+        if !flags.contains(StatVfsMountFlags::RDONLY) {
+            return Ok(());
+        }
+        let mount_of = |fd: BorrowedFd<'_>| {
+            rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
+                .map(|stat| stat.stx_mnt_id)
+                .map_err(|e| failed()(e.into()))
+        };
+        Err(EngineError::invalid(match mount_of(directory)? == mount_of(self.root.as_fd())? {
+            true => "container rootfs is marked read-only",
+            false => "mounted volume is marked read-only",
+        }))
+    }
+}
+
 impl Engine {
-    /// Opens what holds `path` in a container: a volume or bound directory, or else the root, the
-    /// running one's own or what a start would show.
-    pub async fn files(
-        self: &Arc<Self>,
-        id: Id,
-        path: &Path,
-    ) -> Result<ContainerFiles, EngineError> {
+    /// Opens the root of a container: the running one's own, or what a start would show.
+    pub async fn files(self: &Arc<Self>, id: Id) -> Result<ContainerFiles, EngineError> {
         let guard = self.exclusive(id).await?;
         let engine = Arc::clone(self);
-        let path = Path::new("/").join(path);
         blocking(move |_| {
             let record = engine.record(id)?;
             let range = record.container.id_range;
-            if let Some((root, path)) = engine.mounted(&record.container, &path)? {
-                // Mounts are id-mapped: on disk the owners are those that the container sees.
-                return Ok(ContainerFiles { root, path, range: None, _held: Some(guard) });
-            }
             if record.is_running() {
                 drop(guard);
-                return Ok(ContainerFiles {
-                    root: engine.live_root(id)?,
-                    path,
-                    range,
-                    _held: None,
-                });
+                let root = engine.live_root(id)?;
+                return Ok(ContainerFiles { root, range, _mounts: None, _held: None });
             }
-            let users = match range {
-                Some(range) => Some(engine.warden.user_namespace(range)?),
-                None => None,
-            };
-            let directory = engine.data_dir.make_container(id, range)?;
-            let root = engine.rootfs(&record, &directory, users.as_ref())?;
-            Ok(ContainerFiles { root, path, range, _held: Some(guard) })
+            let (root, mounts) = engine.mounted_root(&record)?;
+            Ok(ContainerFiles { root, range, _mounts: Some(mounts), _held: Some(guard) })
         })
         .await
     }
 
-    /// The volume or bound directory that `path` is in, by its name alone, and the rest of it.
-    fn mounted(
-        &self,
-        container: &Container,
-        path: &Path,
-    ) -> Result<Option<(OwnedFd, PathBuf)>, EngineError> {
-        let inside = |mount: &&MountPoint| path.starts_with(&mount.target);
-        let mounts = container.mounts.iter().filter(inside);
-        let Some(mount) = mounts.max_by_key(|mount| mount.target.len()) else { return Ok(None) };
-        let root = match (mount.kind(), &mount.name) {
-            (MountType::Volume, Some(name)) => self.data_dir.volume(name)?,
-            (MountType::Bind, _) => {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-                match bulkhead_sys::path::open_host(Path::new(&mount.source), flags) {
-                    Ok(root) => root,
-                    // A file: the running container's root shows it, if anything does.
-                    Err(_) => return Ok(None),
-                }
-            }
-            _ => return Ok(None),
+    /// The root of a container that does not run, and the mount namespace that keeps its mounts.
+    fn mounted_root(&self, record: &Record) -> Result<(OwnedFd, OwnedFd), EngineError> {
+        let container = &record.container;
+        let users = match container.id_range {
+            Some(range) => Some(self.warden.user_namespace(range)?),
+            None => None,
         };
-        let rest = path.strip_prefix(&mount.target).unwrap_or(Path::new(""));
-        Ok(Some((root, Path::new("/").join(rest))))
+        let directory = self.data_dir.make_container(container.id, container.id_range)?;
+        let root = self.rootfs(record, &directory, users.as_ref())?;
+        let mut descriptors = Descriptors::default();
+        let users = users.as_ref().map(OwnedFd::as_fd);
+        let mut mounts = self.user_mounts(container, users, &mut descriptors)?;
+        // Stable: what lies on another mount comes after it.
+        mounts.sort_by_key(|mount| mount.target.matches('/').count());
+        let assembly = Assembly {
+            root: root.as_fd(),
+            readonly: container.host.readonly_rootfs,
+            mounts: &mounts,
+            descriptors: &descriptors.into_inner(),
+            owner: container.id_range.map(|range| range.first),
+        };
+        let what = || io_error(format!("mount the files of container {}", container.id.short()));
+        let mounts = assembly.run().map_err(what())?;
+        Ok((root, mounts))
     }
 
     /// The root of the container's first process, through /proc.
@@ -115,142 +123,68 @@ impl Engine {
         rustix::fs::openat(&process, "root", flags, Mode::empty())
             .map_err(|errno| what()(errno.into()))
     }
+}
 
-    /// Makes a layer of what the container changed, frozen meanwhile if `pause`. `None`: nothing.
-    pub async fn changed_layer(
-        self: &Arc<Self>,
-        id: Id,
-        pause: bool,
-    ) -> Result<Option<Layer>, EngineError> {
-        let guard = self.exclusive(id).await?;
-        let engine = Arc::clone(self);
-        blocking(move |_| {
-            let _guard = guard;
-            let container = engine.record(id)?.container;
-            let directory = engine.data_dir.make_container(id, container.id_range)?;
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let upper = rustix::fs::openat(&directory, "upper", flags, Mode::empty())
-                .map_err(|errno| io_error("upper")(errno.into()))?;
-            let freeze = pause && container.state.status == Status::Running;
-            if freeze {
-                engine.cgroup(id)?.freeze()?;
-            }
-            let layer = engine.content.commit_upper(upper.as_fd(), container.id_range);
-            if freeze {
-                engine.cgroup(id)?.thaw()?;
-            }
-            Ok(layer?)
+/// A root and what is mounted in it, put together where nobody else sees it.
+struct Assembly<'a> {
+    root: BorrowedFd<'a>,
+    readonly: bool,
+    mounts: &'a [Mount],
+    descriptors: &'a [OwnedFd],
+    /// The host id that the container sees as 0, whose missing mount points are.
+    owner: Option<u32>,
+}
+
+impl Assembly<'_> {
+    /// Mounts all of it in a new mount namespace, which is returned: the mounts end with it.
+    fn run(&self) -> std::io::Result<OwnedFd> {
+        // A thread of its own, since a namespace is a thread's until it ends.
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().spawn_scoped(scope, || self.mount())?;
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
-        .await
     }
 
-    /// What the container changed in its image, sorted by path (`docker diff`).
-    pub async fn changes(self: &Arc<Self>, id: Id) -> Result<Vec<Change>, EngineError> {
-        let guard = self.exclusive(id).await?;
-        let engine = Arc::clone(self);
-        blocking(move |_| {
-            let _guard = guard;
-            let record = engine.record(id)?;
-            let directory = engine.data_dir.make_container(id, record.container.id_range)?;
-            let layers = record.layers.iter().rev().map(|layer| engine.content.layer(*layer));
-            let layers = layers.collect::<Result<Vec<_>, _>>()?;
-            let upper = bulkhead_sys::path::open(
-                directory.as_fd(),
-                Path::new("upper"),
-                OFlags::PATH | OFlags::DIRECTORY,
-                Mode::empty(),
-            );
-            let upper = upper.map_err(io_error("upper"))?;
-            let mut changes = Vec::new();
-            compare(upper.as_fd(), Path::new("/"), &layers, &mut changes)
-                .map_err(io_error(format!("list the changes of container {}", id.short())))?;
-            Ok(changes)
-        })
-        .await
-    }
-}
-
-/// A path that a container's files differ in from its image's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    pub path: PathBuf,
-    pub kind: ChangeKind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeKind {
-    Modified,
-    Added,
-    Deleted,
-}
-
-/// What the engine puts into every container itself: places to mount on.
-const OWN: [&str; 8] = [
-    "/.dockerenv",
-    "/dev",
-    "/etc/hostname",
-    "/etc/hosts",
-    "/etc/mtab",
-    "/etc/resolv.conf",
-    "/proc",
-    "/sys",
-];
-
-/// Walks the upper directory of an overlay; `layers` are below it, the highest first.
-fn compare(
-    directory: BorrowedFd<'_>,
-    path: &Path,
-    layers: &[OwnedFd],
-    changes: &mut Vec<Change>,
-) -> std::io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::openat(directory, ".", flags, Mode::empty())?;
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(&directory)? {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
+    fn mount(&self) -> std::io::Result<OwnedFd> {
+        bulkhead_sys::unshare(UnshareFlags::NEWNS)?;
+        // The host shall not see what is mounted here.
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        if let Some(owner) = self.owner {
+            bulkhead_sys::process::act_as(owner)?;
         }
+        // Where it is does not matter: it is used by its descriptor. Mounts in it want a place.
+        move_mount(self.root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        for mount in self.mounts {
+            self.mount_one(mount)?;
+        }
+        if self.readonly {
+            mount::set_attributes(self.root, Depth::One, Attributes::RDONLY)?;
+        }
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(CWD, "/proc/thread-self/ns/mnt", flags, Mode::empty())?)
     }
-    names.sort();
-    for name in names {
-        let path = path.join(&name);
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let entry = match rustix::fs::openat(&directory, &name, flags, Mode::empty()) {
-            Err(rustix::io::Errno::NOENT) => continue,
-            other => other?,
+
+    fn mount_one(&self, mount: &Mount) -> std::io::Result<()> {
+        let fd = match mount.kind {
+            MountKind::Detached { fd, .. } | MountKind::Bound { fd, .. } => fd,
+            // A tmpfs is empty until the start, and gone with it.
+            _ => return Ok(()),
         };
-        let stat = rustix::fs::fstat(&entry)?;
-        let kind = match (is_whiteout(&stat), below(&path, layers)) {
-            (true, _) => ChangeKind::Deleted,
-            _ if OWN.iter().any(|own| path == Path::new(own)) => continue,
-            (false, true) => ChangeKind::Modified,
-            (false, false) => ChangeKind::Added,
-        };
-        changes.push(Change { path: path.clone(), kind });
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            let before = changes.len();
-            compare(entry.as_fd(), &path, layers, changes)?;
-            // It is in the upper directory only to hold what the engine put there.
-            if changes.len() == before && path == Path::new("/etc") {
-                changes.pop();
-            }
+        let source = self.descriptors[usize::from(fd.0)].as_fd();
+        // What is bound with mounts that come later would pass these on.
+        mount::set_private(source, Depth::Tree)?;
+        let target = Path::new(&mount.target);
+        let source_type = FileType::from_raw_mode(rustix::fs::fstat(source)?.st_mode);
+        let target = match source_type == FileType::Directory {
+            true => path::create_dir_all(self.root, target, Mode::from_raw_mode(0o755)),
+            false => path::open_or_create_file(self.root, target, Mode::from_raw_mode(0o644)),
+        }?;
+        // One that is bound is read-only already, if it is to be.
+        if mount.readonly && matches!(mount.kind, MountKind::Detached { .. }) {
+            mount::set_attributes(source, Depth::Tree, Attributes::RDONLY)?;
         }
+        let flags =
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        Ok(move_mount(source, "", target, "", flags)?)
     }
-    Ok(())
-}
-
-/// Whether the image has something at `path`.
-fn below(path: &Path, layers: &[OwnedFd]) -> bool {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW;
-    for layer in layers {
-        if let Ok(found) = bulkhead_sys::path::open(layer.as_fd(), path, flags, Mode::empty()) {
-            return rustix::fs::fstat(found).is_ok_and(|stat| !is_whiteout(&stat));
-        }
-    }
-    false
-}
-
-fn is_whiteout(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }

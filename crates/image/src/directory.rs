@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Errno;
@@ -33,11 +33,4 @@ pub(crate) fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
     }
     names.sort_unstable();
     Ok(names)
-}
-
-/// A path that means the open file itself, whatever kind of file: for the calls on attributes,
-/// which refuse an `O_PATH` descriptor. It is followed to the file and not beyond, so not through
-/// a symbolic link that is the file.
-pub(crate) fn path_of(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }

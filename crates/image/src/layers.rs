@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc;
 
+use bulkhead_archive::{CopyError, copy};
 use bulkhead_types::image::{Descriptor, OCI_LAYER_GZIP};
 use bulkhead_types::{Digest, IdMap};
 use rustix::fs::{Mode, OFlags};
@@ -24,7 +25,7 @@ pub struct Layer {
 }
 
 impl Content {
-    /// Unpacks a layer blob (tar, gzip or zstd) into `layers/DIFF_ID` unless it is there; checks
+    /// Unpacks a layer blob (tar, compressed or not) into `layers/DIFF_ID` unless it is there; checks
     /// the diff id.
     ///
     /// `parents` (lowest first) are where a hard link may point, and what directories look like
@@ -124,16 +125,22 @@ impl Content {
         self.store_layer(&mut |sink| upper::archive(upper.as_fd(), range, sink)).map(Some)
     }
 
-    /// Stores a tar stream (plain, gzip, zstd) as a layer.
+    /// Stores a tar stream (plain, gzip, bzip2, xz, zstd) as a layer.
     ///
     /// The blob is compressed anew: what comes by `docker import` and builds is mostly plain.
     pub fn import_layer(&self, tar: &mut dyn Read) -> Result<Layer, ImageError> {
         let mut plain = Plain::new(tar).doing(|| "read the archive".to_owned())?;
         self.store_layer(&mut |sink| {
-            let copied = io::copy(&mut plain, sink);
-            copied.map(drop).map_err(|error| match error.raw_os_error() {
-                Some(_) => ImageError::Io { what: "read the archive".to_owned(), cause: error },
-                None => ImageError::BadLayer(error.to_string()),
+            copy(&mut plain, sink).map(drop).map_err(|error| match error {
+                CopyError::Read(cause) if cause.raw_os_error().is_none() => {
+                    ImageError::BadLayer(cause.to_string())
+                }
+                CopyError::Read(cause) => {
+                    ImageError::Io { what: "read the archive".to_owned(), cause }
+                }
+                CopyError::Write(cause) => {
+                    ImageError::Io { what: "store the compressed layer".to_owned(), cause }
+                }
             })
         })
     }
@@ -165,9 +172,12 @@ impl Content {
                 unpacking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             (unpacked, blob)
         });
-        // The producer's error comes first: it is why the archive ended early.
-        let blob = blob?;
-        let unpacked = unpacked?;
+        let (blob, unpacked) = match (blob, unpacked) {
+            // A full disk stops both, and this one names the file that did not fit.
+            (_, Err(error @ ImageError::Io { .. })) => return Err(error),
+            // The producer's error comes first: it is why the archive ended early.
+            (blob, unpacked) => (blob?, unpacked?),
+        };
         let size = blob.size();
         let digest = blob.commit(None)?;
         let diff_id = unpacked.diff_id;

@@ -15,7 +15,6 @@ mod layers;
 mod lower;
 mod metadata;
 mod overlay;
-mod tar;
 mod unpack;
 mod upper;
 

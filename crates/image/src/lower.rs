@@ -10,8 +10,8 @@ use bulkhead_sys::path as below;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use crate::metadata;
 use crate::unpack::is_whiteout;
-use crate::{directory, metadata};
 
 #[derive(Debug)]
 pub(crate) struct Found {
@@ -68,7 +68,7 @@ pub(crate) fn copy(
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {
             // Through /proc, because an O_PATH descriptor cannot be read.
-            let source = std::fs::File::open(directory::path_of(file))?;
+            let source = std::fs::File::open(bulkhead_sys::path::of_descriptor(file))?;
             let flags =
                 OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let target = rustix::fs::openat(holder, name, flags, Mode::RUSR | Mode::WUSR)?;

@@ -23,8 +23,8 @@ use crate::{directory, metadata};
 /// disk and inside; what is written goes to `upper` with the host ids of the range. `None`: no
 /// user namespace. A kernel without id-mapped overlay layers (before 5.19) is `Unsupported`.
 ///
-/// The merged `/` shows the owner and mode of `upper` itself, so an empty `upper` gets those of
-/// the topmost layer's root first, mapped. `upper` and `work` are on one file system; `work` is
+/// The merged `/` shows the owner and mode of `upper` itself, so an empty `upper` gets the owner of
+/// the topmost layer's root first, mapped, and always mode 755. `upper` and `work` are on one file system; `work` is
 /// an empty directory or one that served the same `upper` before. An opaque root directory, which
 /// overlayfs would not heed, leaves out the layers below it.
 pub fn mount_overlay(
@@ -130,7 +130,7 @@ fn seen_from_parent(upper: &OwnedFd, work: &OwnedFd) -> Option<(OwnedFd, OwnedFd
     let parent = directory::open(upper.as_fd(), "..").ok()?;
     let clone = clone_mapped(parent.as_fd(), None).ok()?;
     let again = |directory: &OwnedFd| {
-        let path = std::fs::read_link(directory::path_of(directory.as_fd())).ok()?;
+        let path = std::fs::read_link(bulkhead_sys::path::of_descriptor(directory.as_fd())).ok()?;
         let found = directory::open(clone.as_fd(), path.file_name()?).ok()?;
         let (is, was) = (rustix::fs::fstat(&found).ok()?, rustix::fs::fstat(directory).ok()?);
         ((is.st_dev, is.st_ino) == (was.st_dev, was.st_ino)).then_some(found)
@@ -175,12 +175,12 @@ fn mount_by_path(parts: Parts) -> io::Result<OwnedFd> {
         let name = format!("{index}");
         rustix::fs::mkdirat(&holder, &name, Mode::RWXU)?;
         move_mount(clone, "", &holder, &name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-        lower.push(directory::path_of(clone.as_fd()));
+        lower.push(bulkhead_sys::path::of_descriptor(clone.as_fd()));
     }
     let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&overlay, "lowerdir", lower.join(":"))?;
-    fsconfig_set_string(&overlay, "upperdir", directory::path_of(upper.as_fd()))?;
-    fsconfig_set_string(&overlay, "workdir", directory::path_of(work.as_fd()))?;
+    fsconfig_set_string(&overlay, "upperdir", bulkhead_sys::path::of_descriptor(upper.as_fd()))?;
+    fsconfig_set_string(&overlay, "workdir", bulkhead_sys::path::of_descriptor(work.as_fd()))?;
     Ok(create(&overlay)?)
 }
 
@@ -195,7 +195,7 @@ struct Place {
 impl Place {
     fn of(directory: OwnedFd) -> io::Result<Self> {
         let stat = rustix::fs::fstat(&directory)?;
-        let path = std::fs::read_link(directory::path_of(directory.as_fd()))?;
+        let path = std::fs::read_link(bulkhead_sys::path::of_descriptor(directory.as_fd()))?;
         Ok(Self { path, device: stat.st_dev, inode: stat.st_ino })
     }
 
@@ -231,7 +231,11 @@ fn clone_mapped(
     Ok(clone)
 }
 
-/// Gives an empty `upper` the owner and mode of `top`, a mapped layer's root.
+/// Gives an empty `upper` the owner of `top`, a mapped layer's root, and mode 755.
+///
+/// An archive made in a private directory has `./` at 700, and users other than root have to get in
+/// all the same: no image decides the mode of `/` with Docker either (moby:
+/// daemon/graphdriver/overlay2/overlay.go, create).
 fn adopt_root(
     top: Option<BorrowedFd<'_>>,
     upper: BorrowedFd<'_>,
@@ -242,21 +246,18 @@ fn adopt_root(
     if !directory::names(upper.as_fd()).doing(what)?.is_empty() {
         return Ok(());
     }
-    let (stat, mode) = match top {
-        Some(top) => {
-            let stat = rustix::fs::fstat(top).doing(what)?;
-            (stat, Mode::from_raw_mode(stat.st_mode))
-        }
+    let stat = match top {
+        Some(top) => rustix::fs::fstat(top).doing(what)?,
         None => {
             // Without a layer it belongs to the container's root; the kernel tells who that is.
             rustix::fs::fchown(&upper, Some(Uid::ROOT), Some(Gid::ROOT)).doing(what)?;
             let mapped = clone_mapped(upper.as_fd(), mapping)?;
-            (rustix::fs::fstat(&mapped).doing(what)?, Mode::from_raw_mode(0o755))
+            rustix::fs::fstat(&mapped).doing(what)?
         }
     };
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     rustix::fs::fchown(&upper, Some(uid), Some(gid)).doing(what)?;
-    rustix::fs::fchmod(&upper, mode).doing(what)
+    rustix::fs::fchmod(&upper, Mode::from_raw_mode(0o755)).doing(what)
 }
 
 fn tmpfs() -> rustix::io::Result<OwnedFd> {

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use bulkhead_archive::{Entry, Kind, Limits, Reader, Time};
 use bulkhead_sys::path as below;
 use bulkhead_types::IdMap;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, XattrFlags, makedev};
@@ -23,10 +24,7 @@ use crate::directory;
 use crate::error::{ImageError, While};
 use crate::lower::{self, Found};
 use crate::metadata::{self, Metadata, OPAQUE};
-use crate::tar::{Entry, Kind, TarReader, Time};
 
-/// Members of one layer; the largest images in use have some 600,000.
-const ENTRY_LIMIT: u64 = 2_000_000;
 /// Bytes of a path, as PATH_MAX without its NUL.
 const PATH_LIMIT: usize = 4095;
 const NAME_LIMIT: usize = 255;
@@ -49,7 +47,7 @@ pub(crate) fn unpack(
     parents: &[OwnedFd],
 ) -> Result<Unpacked, ImageError> {
     let plain = Plain::new(stream).map_err(unreadable)?;
-    let mut archive = TarReader::new(plain);
+    let mut archive = Reader::plain(plain, Limits::LAYER);
     let mut unpacker = Unpacker {
         root,
         parents,
@@ -59,17 +57,12 @@ pub(crate) fn unpack(
         owners: BTreeSet::new(),
     };
     metadata::set_mode(unpacker.root.as_fd(), 0o755).doing(|| "set the mode of /".to_owned())?;
-    let mut count = 0;
     while let Some(entry) = archive.next().map_err(unreadable)? {
-        count += 1;
-        if count > ENTRY_LIMIT {
-            return Err(ImageError::BadLayer(format!("it has more than {ENTRY_LIMIT} members")));
-        }
         unpacker.apply(&entry, &mut archive)?;
     }
     unpacker.finish()?;
     let (size, owners) = (unpacker.size, unpacker.owners);
-    let (diff_id, _) = archive.into_inner().drain().map_err(unreadable)?;
+    let diff_id = archive.into_inner().drain().map_err(unreadable)?;
     Ok(Unpacked { diff_id, size, owners })
 }
 

@@ -7,7 +7,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -16,9 +16,11 @@ use rustix::io::Errno;
 
 mod remove;
 mod usage;
+mod walk;
 
 pub use remove::remove_tree;
 pub use usage::disk_usage;
+pub use walk::{Visit, Visited, Walk};
 
 /// Opens `path` as if `root` were `/`.
 ///
@@ -37,6 +39,13 @@ pub fn open_host(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
     resolve(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+}
+
+/// A path that means the open file itself, whatever kind of file: for the calls that refuse an
+/// `O_PATH` descriptor. It is followed to the file and not beyond, so not through a symbolic link
+/// that is the file.
+pub fn of_descriptor(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 /// Makes the directory `path` below `root` with whatever is missing on the way, and opens it

@@ -245,6 +245,21 @@ pub fn close_all_but(keep: &[u32]) -> Result<(), Errno> {
     close_from(first)
 }
 
+/// Gives this thread alone the effective user and group id `id`, with the capabilities it has: what
+/// it makes belongs to that id.
+///
+/// The real ids stay as they are: what the kernel takes away for the effective ones can be had back.
+pub fn act_as(id: u32) -> std::io::Result<()> {
+    use rustix::process::{Gid, Uid, getgid, getuid};
+    use rustix::thread::{capabilities, set_capabilities, set_thread_res_gid, set_thread_res_uid};
+    let (user, group) = (getuid(), getgid());
+    set_thread_res_gid(group, Gid::from_raw(id), group)?;
+    set_thread_res_uid(user, Uid::from_raw(id), user)?;
+    let mut sets = capabilities(None)?;
+    sets.effective = sets.permitted;
+    Ok(set_capabilities(None, sets)?)
+}
+
 /// Becomes `uid` and `gid` for good, with these supplementary groups; only this thread.
 ///
 /// Where setgroups(2) is denied (user_namespaces(7)), having no groups to set is no error.

@@ -80,6 +80,8 @@ pub struct Index {
 /// The document whose digest is the image id.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ImageConfig {
+    /// This machine's where an old image does not say.
+    #[serde(default = "host_architecture")]
     pub architecture: String,
     /// Linux where it says none, as tools of before there were others wrote it.
     #[serde(default = "linux")]
@@ -100,6 +102,10 @@ pub struct ImageConfig {
 
 fn linux() -> String {
     "linux".to_owned()
+}
+
+fn host_architecture() -> String {
+    Platform::host().architecture
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

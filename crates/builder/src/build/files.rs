@@ -3,6 +3,7 @@ use std::io::{BufReader, BufWriter, PipeWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bulkhead_archive::{Entry, Kind, Writer};
 use bulkhead_image::{Content, ImageError, Layer};
 use bulkhead_types::{Digest, Timestamp};
 
@@ -125,7 +126,7 @@ impl<E: Executor> Build<'_, E> {
                     .transpose()
                     .map_err(CopyError::Refused)?,
                 unpack: add && unpack,
-                now: u64::try_from(seconds).unwrap_or(0),
+                now: seconds,
             };
             let collected = transfer.collect()?;
             let digest = transfer.digest(&collected)?;
@@ -243,15 +244,11 @@ impl<E: Executor> Build<'_, E> {
         let made = blocking(move || {
             Ok(import(&content, move |to| {
                 let failed = |cause| CopyError::Io { what: "write the script".to_owned(), cause };
-                let mut header = tar::Header::new_gnu();
-                header.set_mode(0o755);
-                header.set_uid(0);
-                header.set_gid(0);
-                header.set_mtime(0);
-                header.set_size(script.len() as u64);
-                let mut builder = tar::Builder::new(to);
-                builder.append_data(&mut header, SCRIPT, script.as_bytes()).map_err(failed)?;
-                builder.into_inner().map(drop).map_err(failed)
+                let kind = Kind::File { size: script.len() as u64 };
+                let entry = Entry { mode: 0o755, ..Entry::new(SCRIPT, kind) };
+                let mut archive = Writer::new(to);
+                archive.file(&entry, script.as_bytes()).map_err(failed)?;
+                archive.finish().map(drop).map_err(failed)
             }))
         });
         made.await.map_err(|error| at_line(error, 0))?.map_err(|failed| failed.at(0))

@@ -1,19 +1,22 @@
+//! What was collected, as a layer's archive.
+
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use tar::{Builder, EntryType, Header};
+use bulkhead_archive::{
+    CopyError as Failed, Entry as Member, Kind, Limits, Reader, Time, Writer, copy,
+};
 
-use super::{Collected, CopyError, Entry, EntryKind, ROOT, Transfer, WhileDoing, archive, clean};
+use super::{Collected, CopyError, Entry, EntryKind, ROOT, Transfer, WhileDoing, clean};
 use crate::owner::Owner;
 
 impl Transfer {
     /// Writes the layer's archive. Directories on the way are members too, as they are below, so
     /// that the layer does not change them.
     pub(crate) fn write(&self, collected: &Collected, to: impl Write) -> Result<(), CopyError> {
-        let mut output = Output { transfer: self, builder: Builder::new(to), made: HashSet::new() };
+        let mut output = Output { transfer: self, writer: Writer::new(to), made: HashSet::new() };
         for (target, entry) in &collected.entries {
             output.parents(target, collected)?;
             output.entry(target, entry)?;
@@ -21,35 +24,31 @@ impl Transfer {
         for (source, target) in &collected.archives {
             output.archive(source, target, collected)?;
         }
-        output
-            .builder
-            .into_inner()
-            .and_then(|mut to| to.flush())
-            .while_doing(|| "write the layer".to_owned())
+        output.finish()
     }
 
     /// A layer with one new directory, for WORKDIR.
     pub(crate) fn write_directory(&self, path: &Path, to: impl Write) -> Result<(), CopyError> {
-        let mut output = Output { transfer: self, builder: Builder::new(to), made: HashSet::new() };
+        let mut output = Output { transfer: self, writer: Writer::new(to), made: HashSet::new() };
         let nothing = Collected { entries: Default::default(), archives: Vec::new() };
         // The directory is the last parent of anything in it.
         output.parents(&path.join("x"), &nothing)?;
-        output
-            .builder
-            .into_inner()
-            .and_then(|mut to| to.flush())
-            .while_doing(|| "write the layer".to_owned())
+        output.finish()
     }
 }
 
 struct Output<'a, W: Write> {
     transfer: &'a Transfer,
-    builder: Builder<W>,
+    writer: Writer<W>,
     /// Directories that are in the archive already.
     made: HashSet<PathBuf>,
 }
 
 impl<W: Write> Output<'_, W> {
+    fn finish(self) -> Result<(), CopyError> {
+        self.writer.finish().map(drop).while_doing(|| "write the layer".to_owned())
+    }
+
     fn parents(&mut self, target: &Path, collected: &Collected) -> Result<(), CopyError> {
         let mut ancestors: Vec<_> = target.ancestors().skip(1).collect();
         ancestors.reverse();
@@ -66,7 +65,7 @@ impl<W: Write> Output<'_, W> {
                     kind: EntryKind::Directory,
                     mode: node.stat.st_mode & 0o7777,
                     owner: Owner { uid: node.stat.st_uid, gid: node.stat.st_gid },
-                    mtime: u64::try_from(node.stat.st_mtime).unwrap_or(0),
+                    mtime: node.stat.st_mtime,
                     xattrs: Vec::new(),
                 },
                 _ => Entry {
@@ -83,43 +82,40 @@ impl<W: Write> Output<'_, W> {
     }
 
     fn entry(&mut self, target: &Path, entry: &Entry) -> Result<(), CopyError> {
-        let mut header = header(entry.mode, entry.owner, entry.mtime);
         let what = || format!("write /{} into the layer", target.display());
-        let xattrs: Vec<_> = entry
-            .xattrs
-            .iter()
-            .map(|(name, value)| (format!("SCHILY.xattr.{name}"), &value[..]))
-            .collect();
-        if !xattrs.is_empty() {
-            let records = xattrs.iter().map(|(name, value)| (name.as_str(), *value));
-            self.builder.append_pax_extensions(records).while_doing(what)?;
-        }
-        let written = match &entry.kind {
-            EntryKind::Directory => {
-                self.made.insert(target.to_owned());
-                header.set_entry_type(EntryType::Directory);
-                self.builder.append_data(&mut header, target, io::empty())
-            }
-            EntryKind::Fifo => {
-                header.set_entry_type(EntryType::Fifo);
-                self.builder.append_data(&mut header, target, io::empty())
-            }
-            EntryKind::Link(link) => {
-                header.set_entry_type(EntryType::Symlink);
-                self.builder.append_link(&mut header, target, link)
-            }
+        let kind = match &entry.kind {
+            EntryKind::Directory => Kind::Directory,
+            EntryKind::Fifo => Kind::Fifo,
+            EntryKind::Link(link) => Kind::Symlink { target: link.as_os_str().as_bytes().to_vec() },
+            EntryKind::Inline(content) => Kind::File { size: content.len() as u64 },
+            EntryKind::Source(_, size) => Kind::File { size: *size },
+        };
+        let member = Member {
+            path: member_path(target, &kind),
+            kind,
+            mode: entry.mode,
+            uid: entry.owner.uid,
+            gid: entry.owner.gid,
+            // Seconds, as the classic client sends them: one context gives one layer, whoever
+            // sent it.
+            mtime: Time { seconds: entry.mtime, nanoseconds: 0 },
+            xattrs: entry.xattrs.clone(),
+        };
+        match &entry.kind {
+            EntryKind::Directory => drop(self.made.insert(target.to_owned())),
             EntryKind::Inline(content) => {
-                header.set_size(content.len() as u64);
-                self.builder.append_data(&mut header, target, &content[..])
+                return self.writer.file(&member, content).while_doing(what);
             }
             EntryKind::Source(path, size) => {
-                header.set_size(*size);
-                // A file that got shorter meanwhile must not shift the members after it.
-                let content = self.transfer.open(path)?.chain(io::repeat(0)).take(*size);
-                self.builder.append_data(&mut header, target, content)
+                let content = self.transfer.open(path)?;
+                self.writer.start(&member).while_doing(what)?;
+                // The writer fills a file up that got shorter meanwhile.
+                let copied = io::copy(&mut content.take(*size), &mut self.writer);
+                return copied.map(drop).while_doing(what);
             }
-        };
-        written.while_doing(what)
+            EntryKind::Fifo | EntryKind::Link(_) => {}
+        }
+        self.writer.start(&member).while_doing(what)
     }
 
     /// Moves an archive's members below `target`.
@@ -130,12 +126,11 @@ impl<W: Write> Output<'_, W> {
         collected: &Collected,
     ) -> Result<(), CopyError> {
         let what = || format!("unpack {}", source.display());
-        let plain = archive::open(self.transfer.open(source)?).while_doing(what)?;
-        let mut archive = tar::Archive::new(plain);
+        let file = self.transfer.open(source)?;
+        let mut archive = Reader::open(file, Limits::LAYER).while_doing(what)?;
         self.parents(&target.join("x"), collected)?;
-        for member in archive.entries().while_doing(what)? {
-            let mut member = member.while_doing(what)?;
-            let name = member.path().while_doing(what)?.into_owned();
+        while let Some(mut member) = archive.next().while_doing(what)? {
+            let name = Path::new(std::ffi::OsStr::from_bytes(&member.path)).to_owned();
             let refused = |why: &str| {
                 self.transfer.refused(&format!("{}: {} {why}", source.display(), name.display()))
             };
@@ -147,88 +142,46 @@ impl<W: Write> Output<'_, W> {
             if path.iter().any(|name| name.as_bytes().starts_with(b".wh.")) {
                 return Err(refused("cannot be stored: in a layer, .wh. means a deleted file"));
             }
-            let header = member.header().clone();
-            let kind = header.entry_type();
-            let link = member.link_name().while_doing(what)?.map(|link| link.into_owned());
-            let old = Owner {
-                uid: header.uid().while_doing(what)? as u32,
-                gid: header.gid().while_doing(what)? as u32,
-            };
-            let mode = header.mode().while_doing(what)?;
-            let mode = match &self.transfer.mode {
-                Some(change) => change.apply(mode, kind.is_dir()),
-                None => mode & 0o7777,
-            };
-            let owner = self.transfer.owner.unwrap_or(old);
-            let mtime = header.mtime().while_doing(what)?;
-            let mut fresh = super::write::header(mode, owner, mtime);
-            fresh.set_entry_type(kind);
-            let written = match kind {
-                EntryType::Directory => {
-                    self.parents(&path, collected)?;
-                    self.made.insert(path.clone());
-                    self.builder.append_data(&mut fresh, &path, io::empty())
+            match &mut member.kind {
+                Kind::Symlink { target } if target.is_empty() => {
+                    return Err(refused("is a link to nothing"));
                 }
-                EntryType::Fifo => {
-                    self.parents(&path, collected)?;
-                    self.builder.append_data(&mut fresh, &path, io::empty())
+                Kind::HardLink { target: link } => {
+                    let inside = clean(Path::new(std::ffi::OsStr::from_bytes(link)));
+                    let inside = inside.ok_or_else(|| refused("links out of the archive"))?;
+                    *link = target.join(inside).into_os_string().as_bytes().to_vec();
                 }
-                EntryType::Symlink => {
-                    let link = link.ok_or_else(|| refused("is a link to nothing"))?;
-                    self.parents(&path, collected)?;
-                    self.builder.append_link(&mut fresh, &path, link)
+                Kind::BlockDevice { .. } | Kind::CharDevice { .. } => {
+                    return Err(refused("is a device file"));
                 }
-                EntryType::Link => {
-                    let link = link.and_then(|link| clean(&link));
-                    let link = link.ok_or_else(|| refused("links out of the archive"))?;
-                    self.parents(&path, collected)?;
-                    self.builder.append_link(&mut fresh, &path, target.join(link))
-                }
-                EntryType::Regular | EntryType::Continuous => {
-                    fresh.set_entry_type(EntryType::Regular);
-                    fresh.set_size(member.size());
-                    self.parents(&path, collected)?;
-                    self.builder.append_data(&mut fresh, &path, &mut member)
-                }
-                EntryType::XGlobalHeader => Ok(()),
-                _ => return Err(refused("is a device file or of an unknown kind")),
-            };
-            written.while_doing(what)?;
+                _ => {}
+            }
+            let is_directory = member.kind == Kind::Directory;
+            if let Some(change) = &self.transfer.mode {
+                member.mode = change.apply(member.mode, is_directory);
+            }
+            if let Some(owner) = self.transfer.owner {
+                (member.uid, member.gid) = (owner.uid, owner.gid);
+            }
+            member.path = member_path(&path, &member.kind);
+            self.parents(&path, collected)?;
+            if is_directory {
+                self.made.insert(path);
+            }
+            self.writer.start(&member).while_doing(what)?;
+            copy(&mut archive, &mut self.writer)
+                .map_err(|(Failed::Read(error) | Failed::Write(error))| error)
+                .while_doing(what)?;
         }
         Ok(())
     }
 }
 
-pub(super) fn header(mode: u32, owner: Owner, mtime: u64) -> Header {
-    let mut header = Header::new_gnu();
-    header.set_entry_type(EntryType::Regular);
-    header.set_mode(mode);
-    header.set_uid(u64::from(owner.uid));
-    header.set_gid(u64::from(owner.gid));
-    header.set_mtime(mtime);
-    header.set_size(0);
-    header
-}
-
-/// The attributes that belong to a file's content: file capabilities and what users set.
-pub(super) fn xattrs(file: impl AsFd) -> io::Result<Vec<(String, Vec<u8>)>> {
-    let mut list = vec![0; 64 << 10]; // XATTR_LIST_MAX
-    let length = match rustix::fs::flistxattr(&file, &mut list) {
-        Ok(length) => length,
-        Err(rustix::io::Errno::OPNOTSUPP) => 0,
-        Err(error) => return Err(error.into()),
-    };
-    let mut found = Vec::new();
-    for name in list[..length].split(|byte| *byte == 0) {
-        let Ok(name) = std::str::from_utf8(name) else { continue };
-        if name != "security.capability" && !name.starts_with("user.") {
-            continue;
-        }
-        let mut value = vec![0; 64 << 10]; // XATTR_SIZE_MAX
-        let length = rustix::fs::fgetxattr(&file, name, &mut value)?;
-        value.truncate(length);
-        found.push((name.to_owned(), value));
+/// A directory's name ends with a slash, as tar(1) writes it.
+fn member_path(path: &Path, kind: &Kind) -> Vec<u8> {
+    let mut bytes = path.as_os_str().as_bytes().to_vec();
+    if *kind == Kind::Directory {
+        bytes.push(b'/');
     }
-    found.sort();
-    Ok(found)
+    bytes
 }

@@ -1,9 +1,14 @@
 //! `bulkhead build`: sends the context as a tar stream and shows the steps.
 
 use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use bulkhead_archive::{Entry, Kind, Packer};
+use bulkhead_sys::path::{Visit, Walk};
 use clap::Args;
+use rustix::fs::FileType;
 use serde_json::{Map, Value, json};
 use tokio_util::io::{ReaderStream, SyncIoBridge};
 
@@ -171,13 +176,12 @@ fn contexts(flags: &[String]) -> Result<Value, Failure> {
 /// Writes the context as tar. Owners become 0:0, as the docker CLI sends them; what .dockerignore
 /// leaves out is left to the engine, which has the one implementation of its rules.
 fn send(context: &Path, dockerfile: &Dockerfile, to: impl Write) -> Result<(), Failure> {
-    let mut archive = tar::Builder::new(to);
-    archive.mode(tar::HeaderMode::Complete);
-    archive.follow_symlinks(false);
+    let mut archive = Packer::of_root(to);
+    let file = |name: &str| Entry::new(name, Kind::File { size: 0 });
     if context == Path::new("-") {
         let mut text = Vec::new();
         std::io::Read::read_to_end(&mut std::io::stdin(), &mut text)?;
-        append(&mut archive, "Dockerfile", &text)?;
+        archive.file(&file("Dockerfile"), &text)?;
     } else {
         if !context.is_dir() {
             return Err(Failure::new(format!(
@@ -185,67 +189,38 @@ fn send(context: &Path, dockerfile: &Dockerfile, to: impl Write) -> Result<(), F
                 context.display()
             )));
         }
-        walk(&mut archive, context, Path::new("")).map_err(|(path, cause)| {
-            Failure::new(format!("cannot send {} of the build context: {cause}", path.display()))
+        let mut at = PathBuf::new();
+        pack_context(&mut archive, context, &mut at).map_err(|cause| {
+            Failure::new(format!("cannot send {} of the build context: {cause}", at.display()))
         })?;
     }
-    if let Some(file) = &dockerfile.outside {
-        let text = std::fs::read(file).map_err(|cause| {
-            Failure::new(format!("cannot read the Dockerfile {}: {cause}", file.display()))
+    if let Some(outside) = &dockerfile.outside {
+        let text = std::fs::read(outside).map_err(|cause| {
+            Failure::new(format!("cannot read the Dockerfile {}: {cause}", outside.display()))
         })?;
-        append(&mut archive, &dockerfile.in_context, &text)?;
+        archive.file(&file(&dockerfile.in_context), &text)?;
     }
-    let mut to = archive.into_inner()?;
-    to.flush().map_err(Failure::from)
+    archive.finish()?.flush().map_err(Failure::from)
 }
 
-fn append(archive: &mut tar::Builder<impl Write>, name: &str, text: &[u8]) -> Result<(), Failure> {
-    let mut header = tar::Header::new_gnu();
-    header.set_size(text.len() as u64);
-    header.set_mode(0o644);
-    archive.append_data(&mut header, name, text).map_err(Failure::from)
-}
-
-fn walk(
-    archive: &mut tar::Builder<impl Write>,
-    root: &Path,
-    below: &Path,
-) -> Result<(), (PathBuf, std::io::Error)> {
-    let directory = root.join(below);
-    let at = |path: &Path, cause| (path.to_owned(), cause);
-    let mut entries: Vec<_> = std::fs::read_dir(&directory)
-        .and_then(Iterator::collect)
-        .map_err(|cause| at(below, cause))?;
-    entries.sort_by_key(std::fs::DirEntry::file_name);
-    for entry in entries {
-        let name = below.join(entry.file_name());
-        let path = entry.path();
-        let metadata = entry.metadata().map_err(|cause| at(&name, cause))?;
-        let mut header = tar::Header::new_gnu();
-        header.set_metadata(&metadata);
-        header.set_uid(0);
-        header.set_gid(0);
-        let kind = metadata.file_type();
-        let appended = if kind.is_symlink() {
-            header.set_size(0);
-            std::fs::read_link(&path)
-                .and_then(|target| archive.append_link(&mut header, &name, target))
-        } else if kind.is_dir() {
-            header.set_size(0);
-            archive.append_data(&mut header, &name, std::io::empty())
-        } else if kind.is_file() {
-            std::fs::File::open(&path).and_then(|file| {
-                use std::io::Read;
-                archive.append_data(&mut header, &name, file.take(metadata.len()))
-            })
-        } else {
-            // Sockets and fifos cannot be copied into an image; Docker leaves them out too.
-            Ok(())
-        };
-        appended.map_err(|cause| at(&name, cause))?;
-        if kind.is_dir() {
-            walk(archive, root, &name)?;
+/// Writes the directory's files; `at` is the one that was last looked at.
+fn pack_context(
+    archive: &mut Packer<impl Write>,
+    context: &Path,
+    at: &mut PathBuf,
+) -> std::io::Result<()> {
+    let directory = std::fs::File::open(context)?;
+    let mut walk = Walk::new(directory.as_fd())?;
+    loop {
+        let visit = walk.next();
+        walk.at().clone_into(at);
+        let Some(visit) = visit? else { return Ok(()) };
+        let (Visit::Enter(visited) | Visit::File(visited)) = visit else { continue };
+        // Devices, sockets and fifos cannot be copied into an image; Docker leaves them out too.
+        let kinds = [FileType::RegularFile, FileType::Directory, FileType::Symlink];
+        if kinds.contains(&FileType::from_raw_mode(visited.stat.st_mode)) {
+            let path = visited.path.as_os_str().as_bytes();
+            archive.member(visited.file.as_fd(), &visited.stat, path)?;
         }
     }
-    Ok(())
 }

@@ -4,23 +4,21 @@ use std::io::{self, BufWriter};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use axum::body::Body;
 use axum::extract::{self, Request, State};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bulkhead_archive::{Limits, Owners, Unpack, pack_contents};
 use bulkhead_engine::ContainerFiles;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, StatusCode};
 use rustix::fs::{Mode, OFlags};
-use tokio_util::io::ReaderStream;
 
+use super::found::{self, Found};
 use crate::Api;
+use crate::bodies::{download, upload};
 use crate::error::{Answer, ApiError};
-use crate::image::transfer::feed;
-use crate::pack::{self, Found};
 use crate::request::Query;
-use crate::unpack::{Owners, Unpack};
 
 const STAT: HeaderName = HeaderName::from_static("x-docker-container-path-stat");
 
@@ -42,7 +40,12 @@ pub(crate) async fn get(
 ) -> Answer<Response> {
     let (files, found) = find(&api, &name, &query).await?;
     let stat = encoded(&found);
-    Ok(([(STAT, stat)], archive(files, found)?).into_response())
+    let body = download("an archive of a container's files", move |to| {
+        let packed = found.pack(BufWriter::new(to), files.range);
+        drop(files); // whole, and only now: its mounts and its lock end with it
+        packed
+    })?;
+    Ok(([(STAT, stat)], [TAR], body).into_response())
 }
 
 /// `GET /containers/{id}/export`: all of it.
@@ -50,29 +53,16 @@ pub(crate) async fn export(
     State(api): State<Api>,
     extract::Path(name): extract::Path<String>,
 ) -> Answer<Response> {
-    let files = api.engine.files(api.engine.container_id(&name)?, Path::new("/")).await?;
-    let found = pack::find(files.root.as_fd(), Path::new("/"));
-    let found = found.map_err(|error| ApiError::internal(format!("open the root: {error}")))?;
-    Ok(archive(files, found)?.into_response())
+    let files = api.engine.files(api.engine.container_id(&name)?).await?;
+    let body = download("a container's export", move |to| {
+        let packed = pack_contents(BufWriter::new(to), files.root.as_fd(), files.range);
+        drop(files); // as above
+        packed
+    })?;
+    Ok(([TAR], body).into_response())
 }
 
-/// The archive as it is written by a thread that blocks.
-fn archive(files: ContainerFiles, found: Found) -> Answer<impl IntoResponse> {
-    let (reading, writing) = std::os::unix::net::UnixStream::pair()
-        .and_then(|(reading, writing)| {
-            reading.set_nonblocking(true)?;
-            Ok((tokio::net::UnixStream::from_std(reading)?, writing))
-        })
-        .map_err(|error| ApiError::internal(format!("socketpair: {error}")))?;
-    tokio::task::spawn_blocking(move || {
-        // An archive that ends early is how the client learns of it: the status is long sent.
-        if let Err(error) = found.pack(BufWriter::new(writing), files.range) {
-            tracing::info!("files of a container were not sent to their end: {error}");
-        }
-    });
-    let body = Body::from_stream(ReaderStream::new(reading));
-    Ok(([(CONTENT_TYPE, "application/x-tar")], body))
-}
+const TAR: (HeaderName, &str) = (CONTENT_TYPE, "application/x-tar");
 
 /// `PUT /containers/{id}/archive?path=…`: unpacks the body into a directory.
 pub(crate) async fn put(
@@ -81,37 +71,31 @@ pub(crate) async fn put(
     query: Query,
     request: Request,
 ) -> Answer<StatusCode> {
-    if api.engine.container(&name)?.host.readonly_rootfs {
-        let message = "container rootfs is marked read-only";
-        return Err(ApiError::new(StatusCode::FORBIDDEN, message));
-    }
     let path = path(&query)?;
-    let files = api.engine.files(api.engine.container_id(&name)?, &path).await?;
-    let (stream, feed) = feed(request.into_body().into_data_stream())?;
+    let files = api.engine.files(api.engine.container_id(&name)?).await?;
+    let (stream, fault) = upload(request.into_body().into_data_stream())?;
     let keep_kinds = query.flag("noOverwriteDirNonDir");
     let unpacked = tokio::task::spawn_blocking(move || {
-        let directory = directory(&files, &path, &name)?;
+        check_directory(&files, &path, &name)?;
         let unpack = Unpack {
             root: files.root.as_fd(),
-            below: &directory,
+            below: path.strip_prefix("/").unwrap_or(&path),
             owners: Owners::Archive(files.range),
             keep_kinds,
+            limits: Limits::COPY,
         };
-        let stream = std::os::unix::net::UnixStream::from(stream);
         Ok::<_, ApiError>(unpack.run(stream)?)
     });
-    unpacked.await.map_err(|panic| ApiError::internal(panic.to_string()))??;
-    feed.await.map_err(|panic| ApiError::internal(panic.to_string()))?.map_err(|error| {
-        ApiError::invalid(format!("the archive could not be received: {error}"))
-    })?;
-    Ok(StatusCode::OK)
+    let unpacked = unpacked.await.map_err(|panic| ApiError::internal(panic.to_string()))?;
+    fault.check("the archive")?;
+    unpacked.map(|()| StatusCode::OK)
 }
 
-/// The path, if it is a directory of the container.
-fn directory(files: &ContainerFiles, path: &Path, name: &str) -> Result<PathBuf, ApiError> {
+/// Refuses a path that is no directory of the container, or one that cannot be written to.
+fn check_directory(files: &ContainerFiles, path: &Path, name: &str) -> Result<(), ApiError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
-    match bulkhead_sys::path::open(files.root.as_fd(), &files.path, flags, Mode::empty()) {
-        Ok(_) => Ok(files.path.strip_prefix("/").unwrap_or(&files.path).to_owned()),
+    match bulkhead_sys::path::open(files.root.as_fd(), path, flags, Mode::empty()) {
+        Ok(directory) => Ok(files.check_writable(directory.as_fd())?),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             Err(ApiError::invalid("extraction point is not a directory"))
         }
@@ -121,13 +105,9 @@ fn directory(files: &ContainerFiles, path: &Path, name: &str) -> Result<PathBuf,
 
 async fn find(api: &Api, name: &str, query: &Query) -> Answer<(ContainerFiles, Found)> {
     let path = path(query)?;
-    let files = api.engine.files(api.engine.container_id(name)?, &path).await?;
-    let found = pack::find(files.root.as_fd(), &files.path);
-    let mut found = found.map_err(|error| missing(&error, &path, name))?;
-    if let Some(name) = path.file_name() {
-        // The root of a volume has the name of the place where it is mounted.
-        found.name = name.to_owned();
-    }
+    let files = api.engine.files(api.engine.container_id(name)?).await?;
+    let found = found::find(files.root.as_fd(), &path);
+    let found = found.map_err(|error| missing(&error, &path, name))?;
     Ok((files, found))
 }
 

@@ -1,23 +1,18 @@
 //! Images that come and go: pull, import, push.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use axum::body::BodyDataStream;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use bulkhead_image::Progress;
 use bulkhead_types::{Reference, image};
-use futures_util::TryStreamExt;
 use http::HeaderMap;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
-use tokio::net::UnixStream;
-use tokio_util::io::StreamReader;
 
 use super::{changes, named};
 use crate::Api;
 use crate::auth;
+use crate::bodies::upload;
 use crate::error::{Answer, ApiError};
 use crate::lines::{self, Lines};
 use crate::request::Query;
@@ -121,37 +116,14 @@ async fn import(api: Api, query: Query, request: Request) -> Answer<Response> {
     };
     let body = request.into_body().into_data_stream();
     lines::answer(|lines| async move {
-        let (tar, feed) = feed(body)?;
-        let image = api.engine.import(tar, &references, config, &message).await;
-        // The archive's own fault explains the import's better than "unexpected end of file".
-        let fed = feed.await.map_err(|panic| ApiError::internal(panic.to_string()))?;
-        let image = match (image, fed) {
-            (Ok(image), _) => image,
-            (Err(_), Err(error)) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                return Err(ApiError::invalid(format!("the archive could not be read: {error}")));
-            }
-            (Err(error), _) => return Err(error.into()),
-        };
+        let (tar, fault) = upload(body)?;
+        let image = api.engine.import(tar.into(), &references, config, &message).await;
+        fault.check("the archive")?;
+        let image = image?;
         lines.send(json!({ "status": image.id }));
         Ok(())
     })
     .await
-}
-
-/// A descriptor from which the body can be read by a thread that blocks, and the task that feeds it.
-pub(crate) fn feed(
-    body: BodyDataStream,
-) -> Result<(OwnedFd, tokio::task::JoinHandle<std::io::Result<()>>), ApiError> {
-    let (reading, writing) = std::os::unix::net::UnixStream::pair()
-        .map_err(|error| ApiError::internal(format!("socketpair: {error}")))?;
-    let task = tokio::spawn(async move {
-        writing.set_nonblocking(true)?;
-        let mut writing = UnixStream::from_std(writing)?;
-        let mut body = StreamReader::new(body.map_err(std::io::Error::other));
-        tokio::io::copy(&mut body, &mut writing).await?;
-        writing.shutdown().await
-    });
-    Ok((reading.into(), task))
 }
 
 /// `POST /images/{name}/push`: one tag, or without one every tag of the repository.

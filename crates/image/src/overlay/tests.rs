@@ -115,12 +115,12 @@ fn files_keep_their_owners_inside_a_user_namespace() {
         std::fs::write(root.join("root-owned"), "a").unwrap();
         std::fs::write(root.join("www-owned"), "b").unwrap();
         std::os::unix::fs::chown(root.join("www-owned"), Some(33), Some(33)).unwrap();
-        std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o751)).unwrap();
+        std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o700)).unwrap();
     });
     let namespace = user_namespace();
     let mount = rig.mount(&[&layer], Some(&namespace));
     let root = rustix::fs::fstat(&mount).unwrap();
-    assert_eq!((root.st_uid, root.st_mode & 0o7777), (RANGE.first, 0o751));
+    assert_eq!((root.st_uid, root.st_mode & 0o7777), (RANGE.first, 0o755));
     let inside = as_root_of(&namespace, || {
         let owner = |name: &str| {
             rustix::fs::statat(&mount, name, rustix::fs::AtFlags::empty()).map(|stat| stat.st_uid)
@@ -151,7 +151,7 @@ fn files_keep_their_owners_inside_a_user_namespace() {
     let tree = rig.content_path(&second);
     assert_eq!(std::fs::metadata(tree.join("new")).unwrap().uid(), 0);
     assert_eq!(std::fs::metadata(tree.join("www-owned")).unwrap().uid(), 33);
-    assert_eq!(std::fs::metadata(&tree).unwrap().mode() & 0o7777, 0o751);
+    assert_eq!(std::fs::metadata(&tree).unwrap().mode() & 0o7777, 0o755);
     let whiteout = std::fs::symlink_metadata(tree.join("root-owned")).unwrap();
     assert_eq!((whiteout.mode() & 0o170_000, whiteout.rdev()), (0o020_000, 0));
 }

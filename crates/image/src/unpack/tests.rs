@@ -2,12 +2,12 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use bulkhead_archive::Writer;
 use bulkhead_types::Digest;
 use proptest::prelude::*;
 use rustix::fs::CWD;
 
 use super::*;
-use crate::tar::TarWriter;
 
 /// A member for a table: `kind` and its data, at `path`.
 fn entry(path: &str, kind: Kind) -> Entry {
@@ -40,7 +40,7 @@ fn hard(path: &str, target: &str) -> Entry {
 
 /// Files hold `text`.
 fn archive(entries: &[Entry]) -> Vec<u8> {
-    let mut writer = TarWriter::new(Vec::new());
+    let mut writer = Writer::new(Vec::new());
     for entry in entries {
         writer.start(entry).unwrap();
         if let Kind::File { size: 4 } = entry.kind {
@@ -345,9 +345,9 @@ fn bombs_are_stopped() {
     encoder.write_all(&zeros).unwrap();
     let member = encoder.finish().unwrap();
     let size = 3 << 30;
-    let mut head = TarWriter::new(Vec::new());
+    let mut head = Writer::new(Vec::new());
     head.start(&entry("../bomb", Kind::Directory)).unwrap();
-    let mut header = TarWriter::new(Vec::new());
+    let mut header = Writer::new(Vec::new());
     header.start(&entry("bomb", Kind::Fifo)).unwrap();
     let archive = header.finish().unwrap();
     let mut start = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -219,3 +219,56 @@ fn a_file_is_made_where_a_link_to_nowhere_points_inside() {
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     assert_eq!(make("loop").unwrap_err().raw_os_error(), Some(Errno::LOOP.raw_os_error()));
 }
+
+#[test]
+fn a_walk_shows_everything_in_order_and_follows_no_link() {
+    let tree = tree();
+    let mut walk = Walk::new(tree.root.as_fd()).unwrap();
+    let mut seen = Vec::new();
+    while let Some(visit) = walk.next().unwrap() {
+        seen.push(match visit {
+            Visit::Enter(visited) => {
+                if visited.name() == "sub" {
+                    walk.skip();
+                }
+                format!("> {}", visited.path.display())
+            }
+            Visit::File(visited) => visited.path.display().to_string(),
+            Visit::Leave => "<".to_owned(),
+        });
+    }
+    let want = [
+        "absolute", "dangling", "> dir", "dir/file", "dir/relative", "dir/slash", "> dir/sub", "<",
+        "loop", "magic", "secret",
+    ];
+    assert_eq!(seen, want);
+}
+
+#[test]
+fn a_walk_is_deeper_than_the_stack_and_survives_what_goes() {
+    let top = tempfile::tempdir().unwrap();
+    let mut at = open_host(top.path(), OFlags::PATH | OFlags::DIRECTORY).unwrap();
+    for _ in 0..500 {
+        rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
+        rustix::fs::mkdirat(&at, "gone", Mode::RWXU).unwrap();
+        at = rustix::fs::openat(&at, "d", OFlags::PATH, Mode::empty()).unwrap();
+    }
+    let root = open_host(top.path(), OFlags::PATH | OFlags::DIRECTORY).unwrap();
+    let count = std::thread::scope(|scope| {
+        let small = std::thread::Builder::new().stack_size(160 << 10);
+        let walking = || {
+            let mut walk = Walk::new(root.as_fd()).unwrap();
+            let mut count = 0;
+            while let Some(visit) = walk.next().unwrap() {
+                if let Visit::Enter(visited) = visit {
+                    let holder = visited.path.parent().unwrap().join("gone");
+                    let _ = fs::remove_dir(top.path().join(holder));
+                    count += 1;
+                }
+            }
+            count
+        };
+        small.spawn_scoped(scope, walking).unwrap().join().unwrap()
+    });
+    assert_eq!(count, 500);
+}

@@ -183,6 +183,12 @@ impl Bench {
         view.exact(Path::new(path)).expect(path).map(|node| node.stat)
     }
 
+    pub(super) fn open(&self, image: &StoredImage, path: &str) -> std::fs::File {
+        let view = self.view(&self.config(image).rootfs.diff_ids);
+        let node = view.exact(Path::new(path)).expect(path).expect("it is there");
+        node.open_file().expect("opens").expect("a file")
+    }
+
     /// Mode and owner, as `100644 0:0`.
     pub(super) fn mode(&self, image: &StoredImage, path: &str) -> String {
         let stat = self.stat(image, path).unwrap_or_else(|| panic!("{path} is not there"));

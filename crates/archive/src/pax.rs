@@ -1,21 +1,23 @@
-use super::Time;
+//! PAX extended headers: what a header block cannot say (pax(1), "pax Header Block").
+
+use crate::Time;
 
 /// What one `x` header says about the member after it (pax(1), "pax Header Block").
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Pax {
-    pub(super) path: Option<Vec<u8>>,
-    pub(super) link: Option<Vec<u8>>,
-    pub(super) size: Option<u64>,
-    pub(super) uid: Option<u64>,
-    pub(super) gid: Option<u64>,
-    pub(super) mtime: Option<Time>,
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    pub(super) sparse: bool,
+pub(crate) struct Pax {
+    pub(crate) path: Option<Vec<u8>>,
+    pub(crate) link: Option<Vec<u8>>,
+    pub(crate) size: Option<u64>,
+    pub(crate) uid: Option<u64>,
+    pub(crate) gid: Option<u64>,
+    pub(crate) mtime: Option<Time>,
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) sparse: bool,
 }
 
 impl Pax {
     /// Reads `LENGTH KEY=VALUE\n` records; `None` is a malformed one.
-    pub(super) fn parse(mut bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(mut bytes: &[u8]) -> Option<Self> {
         let mut pax = Self::default();
         while !bytes.is_empty() {
             let space = bytes.iter().position(|byte| *byte == b' ')?;
@@ -53,7 +55,7 @@ impl Pax {
 }
 
 /// Appends one record; its length counts its own digits.
-pub(super) fn write(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+pub(crate) fn write(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3; // space, equals, newline
     let mut length = rest + 1;
     while rest + length.to_string().len() != length {
@@ -109,7 +111,7 @@ fn time(value: &[u8]) -> Option<Time> {
 }
 
 /// The spelling that [`time`] reads.
-pub(super) fn write_time(time: Time) -> String {
+pub(crate) fn write_time(time: Time) -> String {
     let (sign, whole, fraction) = match (time.seconds < 0, time.nanoseconds) {
         (false, fraction) => ("", time.seconds.unsigned_abs(), fraction),
         (true, 0) => ("-", time.seconds.unsigned_abs(), 0),
