@@ -238,8 +238,17 @@ fn a_walk_shows_everything_in_order_and_follows_no_link() {
         });
     }
     let want = [
-        "absolute", "dangling", "> dir", "dir/file", "dir/relative", "dir/slash", "> dir/sub", "<",
-        "loop", "magic", "secret",
+        "absolute",
+        "dangling",
+        "> dir",
+        "dir/file",
+        "dir/relative",
+        "dir/slash",
+        "> dir/sub",
+        "<",
+        "loop",
+        "magic",
+        "secret",
     ];
     assert_eq!(seen, want);
 }
