@@ -163,7 +163,8 @@ impl Query {
     /// A JSON document, or `None` when the parameter is missing or empty.
     pub(crate) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ApiError> {
         match self.text(name) {
-            "" => Ok(None),
+            // Go's clients write null for a list that nobody gave.
+            "" | "null" => Ok(None),
             text => serde_json::from_str(text).map(Some).map_err(|error| {
                 ApiError::invalid(format!(
                     "invalid value for {name}: it is not valid JSON: {error}"
