@@ -16,7 +16,7 @@ use crate::wire::{Fault, HandoverState, Message, Numbered, Packet, Reply, Reques
 
 mod launch;
 
-pub(crate) use launch::READY;
+pub(crate) use launch::{READY, USUAL_DESCRIPTORS};
 
 /// A connection to the warden.
 ///
@@ -123,6 +123,7 @@ impl Client {
         on_event: impl Fn(Event) + Send + Sync + 'static,
         on_gone: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, WardenError> {
+        launch::raise_descriptors();
         let starter = Starter {
             socket: socket.to_owned(),
             program: program.to_owned(),

@@ -10,10 +10,12 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use bulkhead_sys::mount::{Attributes, Depth, set_attributes};
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Waits until no one else is starting a warden at `socket`; the turn ends with the file.
 pub(super) fn turn(socket: &Path) -> io::Result<File> {
@@ -21,6 +23,22 @@ pub(super) fn turn(socket: &Path) -> io::Result<File> {
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
     file.lock()?;
     Ok(file)
+}
+
+/// The soft limit of open descriptors that containers get, for a warden whose starter has raised
+/// its own.
+pub(crate) const USUAL_DESCRIPTORS: &str = "BULKHEAD_USUAL_DESCRIPTORS";
+
+static USUAL: OnceLock<Option<u64>> = OnceLock::new();
+
+/// Raises this process's limit of open descriptors as far as it may: it holds half a dozen for each
+/// container, and one that cannot take what the warden sends it loses the connection.
+pub(super) fn raise_descriptors() {
+    USUAL.get_or_init(|| {
+        let limit = getrlimit(Resource::Nofile);
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+        limit.current
+    });
 }
 
 /// Starts a warden and waits until it listens: it closes its standard output then.
@@ -34,6 +52,7 @@ pub(super) fn launch(socket: &Path, program: &Path) -> io::Result<()> {
         .arg("--socket")
         .arg(socket)
         .current_dir("/")
+        .envs(USUAL.get().copied().flatten().map(|usual| (USUAL_DESCRIPTORS, usual.to_string())))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)

@@ -1,5 +1,6 @@
 //! Docker's json-file log: one object for each line, rotated by size.
 
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -200,7 +201,7 @@ fn encode(line: &[u8], stream: usize, time: &str, into: &mut Vec<u8>) {
                 '\n' => into.extend_from_slice(b"\\n"),
                 '\r' => into.extend_from_slice(b"\\r"),
                 '\0'..='\u{1f}' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                    into.extend_from_slice(format!("\\u{:04x}", u32::from(letter)).as_bytes());
+                    let _ = write!(into, "\\u{:04x}", u32::from(letter));
                 }
                 letter => into.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes()),
             }

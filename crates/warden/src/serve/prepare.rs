@@ -17,6 +17,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 
 use super::Ready;
+use crate::client::USUAL_DESCRIPTORS;
 
 /// Turns a process that has just been started into the warden.
 pub(super) fn prepare(socket: &Path) -> std::io::Result<Ready> {
@@ -74,9 +75,12 @@ pub(super) fn prepare(socket: &Path) -> std::io::Result<Ready> {
     let proc = rustix::fs::open(c"/proc", directory_of_processes, Mode::empty())?;
     let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     // a container takes half a dozen
-    let descriptors = getrlimit(Resource::Nofile);
+    let mut descriptors = getrlimit(Resource::Nofile);
     let most = Rlimit { current: descriptors.maximum, ..descriptors };
     setrlimit(Resource::Nofile, most)?;
+    if let Some(usual) = std::env::var(USUAL_DESCRIPTORS).ok().and_then(|text| text.parse().ok()) {
+        descriptors.current = Some(usual);
+    }
     let lock = OwnedFd::from(lock);
     Ok(Ready { listener, directory, name, _lock: lock, proc, null, host, descriptors })
 }

@@ -15,6 +15,9 @@ use bulkhead_warden::*;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
+/// The limit of open descriptors that the test program is started with.
+pub const USUAL_DESCRIPTORS: u64 = 2000;
+
 pub const RANGE: IdMap = IdMap::new(1_000_000, 65_536);
 
 /// A warden, and the tree that its containers have as their root.

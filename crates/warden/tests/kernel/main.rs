@@ -35,6 +35,10 @@ fn main() -> ExitCode {
         return cases::connect_to_abstract(name);
     }
     let exact = arguments.iter().any(|word| word == "--exact");
+    let nofile = rustix::process::Resource::Nofile;
+    let limit = rustix::process::getrlimit(nofile);
+    let usual = rustix::process::Rlimit { current: Some(fixture::USUAL_DESCRIPTORS), ..limit };
+    rustix::process::setrlimit(nofile, usual).unwrap();
     let listing = arguments.iter().any(|it| it == "--list");
     let filter = arguments.iter().skip(1).find(|it| !it.starts_with('-'));
     let cases: Vec<_> = cases::all()

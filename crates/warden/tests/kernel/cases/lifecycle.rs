@@ -26,6 +26,7 @@ crate::cases::cases![
     bad_requests_are_refused,
     short_containers_leave_no_zombies,
     a_new_warden_goes_on_with_what_runs,
+    many_descriptors_are_for_the_engine_alone,
     a_new_warden_tells_how_it_ended_meanwhile,
 ];
 
@@ -397,6 +398,13 @@ fn a_new_warden_goes_on_with_what_runs() {
         ship.client.forget(id).unwrap();
         assert_eq!(ship.sh("echo well"), (0, "well\n".into()));
     }
+}
+
+fn many_descriptors_are_for_the_engine_alone() {
+    let ship = Ship::launch();
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    assert_eq!(own.current, own.maximum);
+    assert_eq!(ship.sh("ulimit -Sn").1, format!("{USUAL_DESCRIPTORS}\n"));
 }
 
 fn a_new_warden_tells_how_it_ended_meanwhile() {
