@@ -78,11 +78,17 @@ pub(super) fn prepare(socket: &Path) -> std::io::Result<Ready> {
     let mut descriptors = getrlimit(Resource::Nofile);
     let most = Rlimit { current: descriptors.maximum, ..descriptors };
     setrlimit(Resource::Nofile, most)?;
-    if let Some(usual) = std::env::var(USUAL_DESCRIPTORS).ok().and_then(|text| text.parse().ok()) {
+    if let Some(usual) = usual_descriptors() {
         descriptors.current = Some(usual);
     }
     let lock = OwnedFd::from(lock);
     Ok(Ready { listener, directory, name, _lock: lock, proc, null, host, descriptors })
+}
+
+/// The limit that the starter had before it raised its own, which this process has inherited.
+#[expect(clippy::disallowed_methods, reason = "the starter, `client::launch`, has no other way")]
+fn usual_descriptors() -> Option<u64> {
+    std::env::var(USUAL_DESCRIPTORS).ok()?.parse().ok()
 }
 
 /// Tells the starter that connections are accepted, and lets go of its standard streams.
