@@ -21,7 +21,7 @@ pub struct BuildArguments {
     /// The image's name, and a tag: name:tag (repeatable)
     #[arg(short, long)]
     pub tag: Vec<String>,
-    /// The Dockerfile (default: Dockerfile in the context)
+    /// The Dockerfile, or - for standard input (default: Dockerfile in the context)
     #[arg(short, long)]
     pub file: Option<PathBuf>,
     #[arg(long)]
@@ -49,6 +49,8 @@ pub struct BuildArguments {
 }
 
 pub async fn build(client: &Client, arguments: BuildArguments) -> Result<(), Failure> {
+    // Before anything is asked of the engine: it would miss the Dockerfile, and say only that.
+    check_paths(&arguments)?;
     let (mut query, dockerfile) = query(&arguments)?;
     query.push(("dockerfile", dockerfile.in_context.clone()));
     let query: Vec<String> =
@@ -100,6 +102,45 @@ pub async fn build(client: &Client, arguments: BuildArguments) -> Result<(), Fai
     Ok(())
 }
 
+fn check_paths(arguments: &BuildArguments) -> Result<(), Failure> {
+    let context = &arguments.context;
+    if context != Path::new("-") {
+        let shown = context.display();
+        match std::fs::metadata(context) {
+            Ok(metadata) if metadata.is_dir() => {}
+            Ok(_) => {
+                return Err(Failure::new(format!(
+                    "{shown} is not a directory: give the directory with the files of the build"
+                )));
+            }
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Failure::new(format!("there is no directory {shown} to build from")));
+            }
+            Err(cause) => {
+                return Err(Failure::new(format!("cannot build from {shown}: {cause}")));
+            }
+        }
+    }
+    let Some(file) = &arguments.file else { return Ok(()) };
+    if file == Path::new("-") {
+        return match context == Path::new("-") {
+            true => Err(Failure::new(
+                "standard input cannot be both the context and the Dockerfile".to_owned(),
+            )),
+            false => Ok(()),
+        };
+    }
+    match std::fs::metadata(file) {
+        Ok(metadata) if metadata.is_dir() => {
+            Err(Failure::new(format!("{} is a directory, and no Dockerfile", file.display())))
+        }
+        Ok(_) => Ok(()),
+        Err(cause) => {
+            Err(Failure::new(format!("cannot read the Dockerfile {}: {cause}", file.display())))
+        }
+    }
+}
+
 /// Where the Dockerfile is, and what the engine will find it as.
 #[derive(Debug, Clone)]
 struct Dockerfile {
@@ -129,8 +170,9 @@ fn query(arguments: &BuildArguments) -> Result<(Parameters, Dockerfile), Failure
     let dockerfile = match &arguments.file {
         None => Dockerfile { in_context: "Dockerfile".to_owned(), outside: None },
         Some(file) => {
-            let inside = std::path::absolute(file)
-                .ok()
+            let inside = Some(file)
+                .filter(|file| file.as_path() != Path::new("-"))
+                .and_then(|file| std::path::absolute(file).ok())
                 .zip(std::path::absolute(&arguments.context).ok())
                 .and_then(|(file, context)| file.strip_prefix(context).ok().map(Path::to_owned));
             match inside {
@@ -183,19 +225,19 @@ fn send(context: &Path, dockerfile: &Dockerfile, to: impl Write) -> Result<(), F
         std::io::Read::read_to_end(&mut std::io::stdin(), &mut text)?;
         archive.file(&file("Dockerfile"), &text)?;
     } else {
-        if !context.is_dir() {
-            return Err(Failure::new(format!(
-                "the build context {} is not a directory",
-                context.display()
-            )));
-        }
         let mut at = PathBuf::new();
         pack_context(&mut archive, context, &mut at).map_err(|cause| {
             Failure::new(format!("cannot send {} of the build context: {cause}", at.display()))
         })?;
     }
     if let Some(outside) = &dockerfile.outside {
-        let text = std::fs::read(outside).map_err(|cause| {
+        let read = if outside == Path::new("-") {
+            let mut text = Vec::new();
+            std::io::Read::read_to_end(&mut std::io::stdin(), &mut text).map(|_| text)
+        } else {
+            std::fs::read(outside)
+        };
+        let text = read.map_err(|cause| {
             Failure::new(format!("cannot read the Dockerfile {}: {cause}", outside.display()))
         })?;
         archive.file(&file(&dockerfile.in_context), &text)?;
