@@ -16,6 +16,8 @@ mod error;
 mod event;
 mod expand;
 mod flags;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod graph;
 mod ignore;
 mod instruction;

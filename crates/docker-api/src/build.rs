@@ -33,6 +33,11 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/build/cancel", post(cancel))
 }
 
+#[cfg(any(fuzzing, test))]
+pub(crate) fn check_query(query: &Query) -> Result<(), ApiError> {
+    BuildQuery::try_from(query).map(drop)
+}
+
 async fn build(State(api): State<Api>, query: Query, request: Request) -> Answer<Response> {
     let BuildQuery { mut build, quiet, cache_from } = BuildQuery::try_from(&query)?;
     for name in &cache_from {

@@ -19,6 +19,8 @@ mod events;
 mod extension;
 mod fields;
 mod filters;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod hijack;
 mod image;
 mod lines;
