@@ -76,6 +76,7 @@ impl BuildService {
         context: ContextDirectory,
         events: &Events,
     ) -> Result<StoredImage, ServiceError> {
+        self.engine.check_steps(&build.host).map_err(ServiceError::Engine)?;
         let network = Some(build.host.network_mode.to_string());
         let request = BuildRequest {
             context: context.open()?,

@@ -21,6 +21,14 @@ use crate::{
 };
 
 impl Engine {
+    /// Checks what holds for all steps of a build before the first of them, so that a wrong limit
+    /// is refused also where every step is cached.
+    pub fn check_steps(&self, host: &HostConfig) -> Result<(), EngineError> {
+        let mut host = host.clone();
+        crate::create::check(&ContainerConfig::default(), &mut host)?;
+        Shares::resolve(&self.state(), &host).map(drop)
+    }
+
     /// Runs one throw-away container over the step's layers and commits its changes.
     ///
     /// `host` has what holds for all steps of a build: limits, hosts, the network. What the program
@@ -88,8 +96,7 @@ impl Engine {
             log_driver: LogDriver::None,
             ..host
         };
-        let config = ContainerConfig {
-            hostname: "buildkitsandbox".to_owned(),
+        let mut config = ContainerConfig {
             user: step.user,
             env: step.environment,
             working_dir: step.working_directory,
@@ -104,6 +111,12 @@ impl Engine {
         let (mode, id_range) = {
             let state = self.state();
             let shares = Shares::resolve(&state, &host)?;
+            config.hostname = match &shares.network {
+                Share::Container(other) => {
+                    state.slot(*other)?.record.container.config.hostname.clone()
+                }
+                _ => "buildkitsandbox".to_owned(),
+            };
             let users = self.users(&shares, &state, &host)?;
             let id_range = self.lease_ids(&state, users, &ids)?;
             let mode = match &shares.network {

@@ -61,12 +61,16 @@ fn host_config(query: &Query) -> Result<HostConfig, ApiError> {
             ApiError::invalid(format!("invalid value for {name}: {value} is negative"))
         })
     };
+    // A client may send a parameter without a value.
+    let some = |name: &str| -> Vec<String> {
+        query.all(name).iter().filter(|value| !value.is_empty()).cloned().collect()
+    };
     let ulimits: Vec<bulkhead_docker_types::Ulimit> = query.json("ulimits")?.unwrap_or_default();
-    let hosts = query.all("extrahosts").iter();
+    let hosts = some("extrahosts");
     Ok(HostConfig {
         network_mode: query.text("networkmode").parse()?,
-        extra_hosts: hosts.map(|host| host.parse()).collect::<Result<_, _>>()?,
-        security_opt: SecurityOptions::parse(query.all("securityopt").to_vec())?,
+        extra_hosts: hosts.iter().map(|host| host.parse()).collect::<Result<_, _>>()?,
+        security_opt: SecurityOptions::parse(some("securityopt"))?,
         memory: bytes("memory")?,
         memory_swap: query.number("memswap")?.unwrap_or(0),
         cpu_shares: bytes("cpushares")?,
@@ -162,7 +166,7 @@ mod tests {
     #[test]
     fn what_clients_send_untouched_is_no_wish() {
         read(
-            "version=&remote=&squash=0&squash=False&isolation=&cgroupparent=&session=&outputs=null&\
+            "version=&remote=&squash=0&squash=False&isolation=&cgroupparent=&session=&outputs=null&extrahosts=&securityopt=&\
              cachefrom=null&ulimits=null&shmsize=0&memory=0&buildid=x&forcerm=1&platform=&q=False",
         )
         .expect("nothing is asked for");

@@ -26,7 +26,8 @@ pub(crate) async fn commit(
         repository => vec![named(repository, query.text("tag"))?],
     };
     let own = config_of(&container.config);
-    let config = match given {
+    // Of nothing and of an empty configuration the same comes.
+    let config = match given.filter(|given| *given != Config::default()) {
         None => {
             let mut config = own;
             changes::apply(&mut config, query.all("changes"))?;
