@@ -14,13 +14,28 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::io_error;
-use crate::settle::Kind;
 use crate::{Class, EngineError};
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Mounts of what lies below need no way through the directories above it.
 const PRIVATE: Mode = Mode::RWXU;
+
+/// What a directory belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Container,
+    Volume,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::Volume => "volume",
+        }
+    }
+}
 
 /// Where what no record knows is moved to, below the data directory.
 const LOST: &str = "lost+found";
@@ -80,20 +95,33 @@ impl DataDir {
 
     /// Whether files below the data directory can be shown with the owners of a user namespace.
     pub(crate) fn supports_idmapped_layers(&self, users: &OwnedFd) -> Result<bool, EngineError> {
+        match self.probe_idmapped_layers(users) {
+            // The engine must start all the same, so that something can be removed. The stricter
+            // answer: where it is wrong, containers do not start.
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                tracing::warn!("the file system of {} is full", self.data.display());
+                Ok(true)
+            }
+            answer => answer.map_err(io_error(self.data.join("probe").display())),
+        }
+    }
+
+    fn probe_idmapped_layers(&self, users: &OwnedFd) -> std::io::Result<bool> {
         let path = self.data.join("probe");
-        let failed = |cause| io_error(path.display())(cause);
+        bulkhead_failpoint::hit("probe")?;
         // an engine that died here has left it
         match std::fs::remove_dir_all(&path) {
-            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                return Err(failed(cause));
-            }
-            _ => std::fs::create_dir(&path).map_err(failed)?,
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(cause),
+            _ => std::fs::create_dir(&path)?,
         }
-        let scratch = rustix::fs::open(&path, DIRECTORY, Mode::empty())
-            .map_err(|errno| failed(errno.into()))?;
-        let can = bulkhead_image::can_map_owners(scratch.as_fd(), users.as_fd())?;
-        std::fs::remove_dir_all(&path).map_err(failed)?;
-        Ok(can)
+        let scratch = rustix::fs::open(&path, DIRECTORY, Mode::empty())?;
+        let can = bulkhead_image::can_map_owners(scratch.as_fd(), users.as_fd());
+        let can = can.map_err(|error| match error {
+            bulkhead_image::ImageError::Io { cause, .. } => cause,
+            other => std::io::Error::other(other),
+        });
+        std::fs::remove_dir_all(&path)?;
+        can
     }
 
     /// Makes a container's directory with the upper and work directory of its overlay; what is
@@ -106,6 +134,7 @@ impl DataDir {
         let what = || format!("make the directory of container {}", id.short());
         let make = || -> std::io::Result<OwnedFd> {
             let name = id.to_string();
+            bulkhead_failpoint::hit("directory.make")?;
             make_directory(&self.containers, &name, 0o700, None)?;
             let own = rustix::fs::openat(&self.containers, &name, DIRECTORY, Mode::empty())?;
             // The upper directory is the root's own entry: it shows as the container's root user.
@@ -176,6 +205,10 @@ impl DataDir {
             rustix::fs::open(self.data.join(LOST), DIRECTORY, Mode::empty())
         };
         open().map_err(|errno| io_error(self.data.join(LOST).display())(errno.into()))
+    }
+
+    pub(crate) fn drop_empty_lost_and_found(&self) {
+        let _ = rustix::fs::rmdir(self.data.join(LOST));
     }
 
     /// Says that something was moved aside, as long as it is there.
@@ -275,7 +308,20 @@ fn holder_ends(lock: &File) -> bool {
     let mut text = [0; 16];
     let length = lock.read_at(&mut text, 0).unwrap_or(0);
     let pid = std::str::from_utf8(&text[..length]).ok().and_then(|text| text.trim().parse().ok());
-    let Some(pid) = pid.and_then(Pid::from_raw) else { return false };
+    pid.is_some_and(ends)
+}
+
+/// Waits a second for the end of the process with this number, as text.
+pub(crate) fn process_ends(pid: &str) -> bool {
+    pid.trim().parse().is_ok_and(ends)
+}
+
+fn ends(pid: i32) -> bool {
+    // Itself, in another place.
+    if u32::try_from(pid) == Ok(std::process::id()) {
+        return false;
+    }
+    let Some(pid) = Pid::from_raw(pid) else { return false };
     match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => {
             let second = Timespec { tv_sec: 1, tv_nsec: 0 };

@@ -16,6 +16,7 @@ use crate::data_dir::DataDir;
 use crate::deferred_teardown::Retired;
 use crate::error::io_error;
 use crate::events::Events;
+use crate::exclusive::Exclusive;
 use crate::execs::Execs;
 use crate::image_records::Images;
 use crate::log_changes::LogWatch;
@@ -55,6 +56,7 @@ pub struct Engine {
     /// After the store: fields are dropped in this order, and whoever gets the directory's lock finds
     /// the store free.
     pub(crate) data_dir: DataDir,
+    _exclusive: Exclusive,
     pub(crate) content: Arc<Content>,
     pub(crate) registry: RegistryClient,
     pub(crate) warden: Client,
@@ -129,10 +131,10 @@ impl Engine {
         sender: mpsc::UnboundedSender<News>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, EngineError> {
+        let exclusive = Exclusive::take(&options.run, &options.data)?;
         let data_dir = DataDir::open(&options.data)?;
         let store = Embedded::open(&options.data.join("engine.redb"))?;
         let content = Arc::new(Content::open(&options.data.join("content"))?);
-        std::fs::create_dir_all(&options.run).map_err(io_error(options.run.display()))?;
         let hierarchies = Hierarchies::detect()?;
         let host = Host::open()?;
         let network = DefaultNetwork::choose(&store, &host, &options)?;
@@ -169,6 +171,7 @@ impl Engine {
             hostname,
             id,
             data_dir,
+            _exclusive: exclusive,
             store,
             content,
             registry,

@@ -8,8 +8,9 @@ use bulkhead_types::{Id, Timestamp};
 use bulkhead_warden::Exit;
 
 use crate::blocking::{Blocking, blocking};
+use crate::data_dir::Kind;
 use crate::restart::{Ended, decide};
-use crate::settle::{Kind, WardenRecord, intend};
+use crate::settle::{WardenRecord, intend};
 use crate::start::Cause;
 use crate::state::Record;
 use crate::transaction::Transaction;
@@ -73,6 +74,7 @@ impl Engine {
         // Before anybody hears of the end: whoever does may want the ports at once.
         let mut faults = self.unpublish(&before);
         let mut netns = None;
+        bulkhead_failpoint::pass("exit.unpublished");
         if let Ok(slot) = self.state().slot_mut(id) {
             slot.live.ports = Vec::new();
             slot.live.handover = None;

@@ -25,6 +25,7 @@ mod descriptors;
 mod engine;
 mod error;
 mod events;
+mod exclusive;
 mod execs;
 mod exit;
 mod files;

@@ -12,6 +12,7 @@ use crate::address_pool::Exhausted;
 use crate::blocking::Blocking;
 use crate::data_dir::write_file;
 use crate::deferred_teardown::PendingUnplug;
+use crate::error::io_error;
 use crate::hosts::{HostLine, hosts_file, resolv_conf};
 use crate::ports::{Reservation, reserve, wanted};
 use crate::{
@@ -161,6 +162,8 @@ impl Engine {
                 self.host.plug(netns, &self.network.bridge, &endpoint)?;
                 let ports = published(container);
                 if !ports.is_empty() {
+                    bulkhead_failpoint::hit("network.publish")
+                        .map_err(io_error("network.publish"))?;
                     self.host.publish(&ports)?;
                 }
                 Ok(())

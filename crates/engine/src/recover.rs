@@ -1,6 +1,7 @@
 //! Opening an engine: what is found is made to match what is recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,10 +10,11 @@ use bulkhead_types::{Id, Timestamp};
 use bulkhead_warden::{Exit, Known, State as Found, WardenError};
 
 use crate::blocking::{Blocking, blocking};
+use crate::data_dir::Kind;
 use crate::networking::{endpoint, published};
 use crate::ports::reserve;
 use crate::restart::starts_with_engine;
-use crate::settle::{Kind, WardenRecord, intent};
+use crate::settle::{WardenRecord, intent};
 use crate::state::{Record, Slot};
 use crate::{Engine, EngineError, Status, Stopped};
 
@@ -84,6 +86,10 @@ impl Engine {
             }
         }
         self.forget_finished_removals(may_block);
+        if self.store.history_is_lost() {
+            self.set_content_aside(may_block)?;
+            self.store.confirm();
+        }
         self.sweep(may_block)?;
         Ok(restart)
     }
@@ -193,6 +199,23 @@ impl Engine {
         for fault in faults {
             tracing::warn!(error = %fault, "remove what a crash left");
         }
+    }
+
+    /// With a store that may have known more images than it does, what it does not know is kept.
+    fn set_content_aside(&self, may_block: &Blocking) -> Result<(), EngineError> {
+        let keep = self.needed_content(may_block);
+        let aside = self.data_dir.lost_and_found()?;
+        let count = self.content.set_aside(&|digest| keep.contains(&digest), aside.as_fd())?;
+        if count == 0 {
+            // Kept if anything else was moved there.
+            self.data_dir.drop_empty_lost_and_found();
+        } else {
+            tracing::warn!(
+                "{count} blobs and layers are in no record of a store that is new or was put back: \
+                 moved to lost+found"
+            );
+        }
+        Ok(())
     }
 
     /// Removes the directories that were to go when an engine died. One that has neither a record nor

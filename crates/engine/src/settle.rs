@@ -16,6 +16,7 @@ use bulkhead_store::{Store, Write, put};
 use bulkhead_types::{Id, Timestamp};
 
 use crate::blocking::{Blocking, blocking};
+use crate::data_dir::Kind;
 use crate::state::Record;
 use crate::transaction::Transaction;
 use crate::{Engine, EngineError, Status};
@@ -26,22 +27,6 @@ pub(crate) enum WardenRecord {
     Forget,
     /// Ours is not on disk yet.
     Keep,
-}
-
-/// What a directory belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Container,
-    Volume,
-}
-
-impl Kind {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Container => "container",
-            Self::Volume => "volume",
-        }
-    }
 }
 
 const INTENTS: &str = "removing/";

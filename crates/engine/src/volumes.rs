@@ -7,8 +7,9 @@ use bulkhead_store::{Store, load_all};
 use bulkhead_types::{Id, Name, Timestamp};
 
 use crate::blocking::blocking;
+use crate::data_dir::Kind;
 use crate::mount_requests::invalid_volume_name;
-use crate::settle::{Kind, intend, intent};
+use crate::settle::{intend, intent};
 use crate::transaction::Transaction;
 use crate::{DriverOptions, Engine, EngineError, NetworkView, Volume, pool};
 

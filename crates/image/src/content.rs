@@ -139,6 +139,36 @@ impl Content {
         Ok(freed)
     }
 
+    /// Moves everything that `keep` does not name into `aside`, under the names `content-blob-HEX`,
+    /// `content-layer-HEX` and `content-image-HEX`: for when it is not known whether somebody needs it.
+    /// Returns how many things went. Under the same conditions as [`Self::sweep`].
+    pub fn set_aside(
+        &self,
+        keep: &dyn Fn(Digest) -> bool,
+        aside: BorrowedFd<'_>,
+    ) -> Result<usize, ImageError> {
+        let what = || "move content aside".to_owned();
+        let mut count = 0;
+        for (kind, place) in
+            [("image", &self.images), ("layer", &self.layers), ("blob", &self.blobs)]
+        {
+            for name in directory::names(place.as_fd()).doing(what)? {
+                let Ok(hex) = name.to_str() else { continue };
+                let Ok(digest) = format!("sha256:{hex}").parse::<Digest>() else { continue };
+                if keep(digest) {
+                    continue;
+                }
+                let to = format!("content-{kind}-{hex}");
+                match rustix::fs::renameat_with(place, hex, aside, &to, RenameFlags::NOREPLACE) {
+                    // Named by its digest, so what lies there is the same.
+                    Ok(()) | Err(Errno::EXIST) => count += 1,
+                    Err(errno) => return Err(errno).doing(what),
+                }
+            }
+        }
+        Ok(count)
+    }
+
     /// Says which manifest the image `id` came with.
     pub(crate) fn link_image(&self, id: Digest, manifest: Digest) -> Result<(), ImageError> {
         let what = || format!("store the image {id}");
@@ -204,6 +234,10 @@ impl Scratch {
     }
 }
 
+fn errno(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}
+
 #[derive(Debug)]
 pub(crate) struct ScratchName {
     scratch: Arc<Scratch>,
@@ -214,8 +248,12 @@ impl ScratchName {
     /// Moves what has the name to its place. `false`: somebody was faster with the same content.
     pub(crate) fn commit(&self, to: BorrowedFd<'_>, name: &str) -> rustix::io::Result<bool> {
         let from = &self.scratch.directory;
+        bulkhead_failpoint::hit("content.rename").map_err(errno)?;
         match rustix::fs::renameat_with(from, &self.text, to, name, RenameFlags::NOREPLACE) {
-            Ok(()) => rustix::fs::fsync(to).map(|()| true),
+            Ok(()) => {
+                bulkhead_failpoint::pass("content.renamed");
+                rustix::fs::fsync(to).map(|()| true)
+            }
             Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
             Err(error) => Err(error),
         }

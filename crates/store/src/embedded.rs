@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -6,6 +7,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::broadcast;
 
 use crate::disk::{Disk, Room};
+use crate::witness::Witness;
 use crate::{Change, Compare, Entry, Revision, Store, StoreError, Write};
 
 /// key → (revision that wrote it, value)
@@ -13,6 +15,8 @@ const ENTRIES: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("e
 /// `revision` → the last one
 const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters");
 const REVISION: &str = "revision";
+/// Drawn when the store is made.
+const IDENTITY: &str = "identity";
 
 /// Transactions that a slow watcher may be behind before its channel ends.
 const WATCH_BACKLOG: usize = 1024;
@@ -34,6 +38,7 @@ pub struct Embedded {
     mirror: RwLock<Mirror>,
     watchers: Mutex<Vec<Watcher>>,
     revision: tokio::sync::watch::Sender<Revision>,
+    witness: Witness,
 }
 
 #[derive(Debug)]
@@ -66,6 +71,9 @@ impl Embedded {
             tracing::warn!(store = %path.display(), %error, "no room is reserved for removals");
         }
         let mirror = Mirror::read(&database).map_err(|cause| failed(path, cause))?;
+        let (identity, is_new) = identity(&database).map_err(|cause| failed(path, cause))?;
+        let is_older = is_new && mirror.revision > 0;
+        let witness = Witness::open(path, identity, mirror.revision, is_older);
         let (revision, _) = tokio::sync::watch::channel(mirror.revision);
         Ok(Self {
             path: path.to_owned(),
@@ -73,7 +81,21 @@ impl Embedded {
             mirror: RwLock::new(mirror),
             watchers: Mutex::default(),
             revision,
+            witness,
         })
+    }
+
+    /// Whether this store may not know all that it has known: it is new, or was lost, emptied or put
+    /// back to an earlier moment. So until [`Self::confirm`], over restarts too.
+    pub fn history_is_lost(&self) -> bool {
+        self.witness.is_lost()
+    }
+
+    /// What the store does not know was taken care of: from now on it knows everything.
+    pub fn confirm(&self) {
+        let opened = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        self.witness.confirm(self.mirror.read().unwrap_or_else(PoisonError::into_inner).revision);
+        drop(opened);
     }
 
     /// The last transaction; changes with each, so that who failed learns when the store works again.
@@ -187,6 +209,7 @@ impl Store for Embedded {
             }
         }
         bulkhead_failpoint::pass("store.committed");
+        self.witness.write(revision);
         self.mirror.write().unwrap_or_else(PoisonError::into_inner).apply(revision, &changes);
         self.tell_watchers(&changes);
         self.revision.send_replace(revision);
@@ -289,6 +312,25 @@ fn database(path: &Path, disk: Disk) -> Result<Database, StoreError> {
             error => error,
         },
     })
+}
+
+/// The store's identity, drawn if it has none, and whether it was.
+fn identity(database: &Database) -> Result<(u64, bool), redb::Error> {
+    let known = match database.begin_read()?.open_table(COUNTERS) {
+        Ok(counters) => counters.get(IDENTITY)?.map(|identity| identity.value()),
+        Err(redb::TableError::TableDoesNotExist(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(identity) = known {
+        return Ok((identity, false));
+    }
+    // Each has keys of its own from the kernel's random numbers.
+    let identity = RandomState::new().hash_one(IDENTITY);
+    let transaction = database.begin_write()?;
+    transaction.open_table(COUNTERS)?.insert(IDENTITY, identity)?;
+    transaction.open_table(ENTRIES)?;
+    transaction.commit()?;
+    Ok((identity, true))
 }
 
 fn revision_of(database: &Database) -> Result<Revision, redb::Error> {

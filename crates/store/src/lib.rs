@@ -8,6 +8,7 @@ mod disk;
 mod embedded;
 mod record;
 mod store;
+mod witness;
 
 pub use embedded::Embedded;
 pub use record::{load, load_all, put};

@@ -86,6 +86,44 @@ fn records_and_revisions_survive_a_reopening() {
 }
 
 #[test]
+fn a_store_that_was_lost_or_put_back_says_so_until_that_is_confirmed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let lost = || Embedded::open(&path).unwrap().history_is_lost();
+    let write = |key: &str| {
+        let store = Embedded::open(&path).unwrap();
+        store.confirm();
+        store.commit(&[], &[put(key, &1)]).unwrap();
+    };
+    assert!(lost(), "a new store knows nothing of what may lie there");
+    write("a");
+    assert!(!lost());
+    let early = std::fs::read(&path).unwrap();
+    write("b");
+    assert!(!lost());
+    // Put back by one transaction, and it stays so over restarts and transactions.
+    std::fs::write(&path, &early).unwrap();
+    assert!(lost());
+    Embedded::open(&path).unwrap().commit(&[], &[put("c", &1), put("d", &1)]).unwrap();
+    Embedded::open(&path).unwrap().commit(&[], &[put("e", &1)]).unwrap();
+    assert!(lost());
+    write("f");
+    assert!(!lost());
+    for damage in [Vec::new(), vec![0; 8]] {
+        // Emptied, or another store altogether.
+        match damage.is_empty() {
+            true => std::fs::write(&path, damage).unwrap(),
+            false => std::fs::remove_file(&path).unwrap(),
+        }
+        assert!(lost());
+        write("g");
+        assert!(!lost());
+    }
+    std::fs::remove_file(directory.path().join("store.witness")).unwrap();
+    assert!(lost());
+}
+
+#[test]
 fn a_second_opener_is_told_that_the_store_is_in_use() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");

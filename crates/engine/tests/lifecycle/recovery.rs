@@ -260,12 +260,14 @@ pub async fn a_killed_engine_is_repaired(rig: &mut Rig) {
 const STEPS: &[&str] = &[
     "store.commit",
     "store.committed",
+    "directory.make",
     "start.files",
     "start.mounted",
     "start.cgroup",
     "start.created",
     "start.plugged",
     "start.started",
+    "exit.unpublished",
     "exit.recorded",
     "exit.forget",
     "container.removal-recorded",
@@ -323,7 +325,10 @@ pub async fn ends_that_the_store_refuses_are_recorded_later(rig: &mut Rig) {
     // The next engine learns it from the warden.
     rig.close().await;
     arm("store.commit", None);
+    // On a full disk too, or nobody could make room.
+    arm("probe", Some(Action::Full));
     rig.open().await;
+    arm("probe", None);
     assert_eq!((ended(rig).exit_code, ended(rig).finished_at), (44, first.finished_at));
     assert_eq!(ended(rig).started_at, before.state.started_at);
 
@@ -412,6 +417,14 @@ pub async fn volumes_outlive_a_lost_store(rig: &mut Rig) {
     rig.open().await;
     let aside = rig.path().join("data/lost+found/volume-kept/_data/file");
     assert_eq!(std::fs::read_to_string(&aside).unwrap(), "text");
+    // The image's too.
+    let names: Vec<String> = std::fs::read_dir(rig.path().join("data/lost+found"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    for kind in ["content-layer-", "content-blob-", "content-image-"] {
+        assert!(names.iter().any(|name| name.starts_with(kind)), "{names:?}");
+    }
     // One of the same name is another one.
     rig.engine.create_volume(Some("kept"), Default::default(), Default::default()).await.unwrap();
     assert!(!file.exists());
