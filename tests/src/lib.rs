@@ -343,7 +343,12 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let (data, run_directory) = (self.data(), self.run_directory());
         let mut command = self.inside(&program());
-        command.args(["down", "--purge"]).arg("--data").arg(data).arg("--run").arg(run_directory);
+        command
+            .args(["down", "--purge", "--yes"])
+            .arg("--data")
+            .arg(data)
+            .arg("--run")
+            .arg(run_directory);
         let down = run(&mut command).and_then(Said::ok);
         let deleted =
             run(Command::new("ip").args(["netns", "delete", &self.netns])).and_then(Said::ok);

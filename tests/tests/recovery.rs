@@ -84,12 +84,12 @@ fn what_was_half_done_is_cleared_away() -> Result<()> {
         daemon.docker(&["run", "--rm", "-p", "8090:80", "box", "true"])?.ok()?;
     }
 
-    // `down --purge` where no engine runs: a container is ended, and nothing stays.
+    // `down --purge --yes` where no engine runs: a container is ended, and nothing stays.
     daemon
         .docker(&["run", "-d", "-p", "8090:80", "-v", "kept:/kept", "box", "sleep", "1000"])?
         .ok()?;
     daemon.crash()?;
-    daemon.shell("$BULKHEAD down --purge --data $DATA --run $RUN_DIRECTORY")?.ok()?;
+    daemon.shell("$BULKHEAD down --purge --yes --data $DATA --run $RUN_DIRECTORY")?.ok()?;
     let after = daemon.traces(0)?;
     ensure!(
         after.mounts.is_empty() && after.links.is_empty() && after.cgroups.is_empty(),

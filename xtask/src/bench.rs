@@ -35,7 +35,7 @@ pub fn run(arguments: &[&str]) -> Result<()> {
         .run(&format!("{inside} bulkhead up --detach {flags}"))
         .and_then(|_| measure(&shell, &inside, &bin, &ours, runs));
     shell.run(&format!(
-        "{inside} bulkhead down --purge --data {0}/data --run {0}/run",
+        "{inside} bulkhead down --purge --yes --data {0}/data --run {0}/run",
         place.display()
     ))?;
     shell.run(&format!("ip netns delete {netns}"))?;

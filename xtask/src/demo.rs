@@ -82,7 +82,7 @@ pub fn down() -> Result<()> {
 pub fn take_down(stage: &Stage, bin: &Path) -> Result<()> {
     let shell = Shell::default().with_path(bin);
     shell.run(&format!(
-        "{} down --purge --data {} --run {}",
+        "{} down --purge --yes --data {} --run {}",
         stage.bulkhead(),
         stage.data.display(),
         stage.run.display()

@@ -62,10 +62,15 @@ pub enum Command {
     /// Start engine, control plane, agent, registry and console on this machine
     Up(UpArguments),
     /// Stop every container and remove what Bulkhead has set up on this machine
+    ///
+    /// Containers with a restart policy run again after the next `up`.
     Down {
-        /// Remove images, volumes, the registry and the cluster's records too
+        /// Remove images, volumes, the registry and the cluster's records too; asks first
         #[arg(long)]
         purge: bool,
+        /// Do not ask
+        #[arg(short, long, requires = "purge")]
+        yes: bool,
         #[arg(long, default_value = "/var/lib/bulkhead")]
         data: PathBuf,
         #[arg(long, default_value = "/run/bulkhead")]

@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod containers;
+pub mod down;
 pub mod images;
 pub mod netns;
 pub mod ns;
@@ -22,7 +23,14 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     let client = Client::to(host?);
     match command {
         Command::Up(_) => unreachable!("main starts `up` itself, with a runtime of its own"),
-        Command::Down { purge, data, run } => system::down(&client, purge, &data, &run).await,
+        Command::Down { purge, yes, data, run } => {
+            let purge = match (purge, yes) {
+                (false, _) => down::Purge::No,
+                (true, false) => down::Purge::Ask,
+                (true, true) => down::Purge::Yes,
+            };
+            down::down(&client, purge, &data, &run).await
+        }
         Command::Credentials { data, format } => crate::credentials::show(&data, &format),
         Command::Run(arguments) => run::run(&client, *arguments).await,
         Command::Create(arguments) => run::create(&client, *arguments).await,

@@ -12,6 +12,7 @@ mod credentials;
 mod failure;
 mod host;
 mod listener;
+mod log_file;
 mod table;
 mod template;
 mod terminal;

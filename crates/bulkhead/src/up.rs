@@ -5,7 +5,6 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use tokio::sync::watch;
 use crate::credentials::Credentials;
 use crate::failure::Failure;
 use crate::listener;
+use crate::log_file::LogFile;
 
 #[derive(Debug, Clone, Args)]
 pub struct UpArguments {
@@ -87,23 +87,30 @@ pub fn run(arguments: UpArguments) -> Result<(), Failure> {
     }
     let filter = tracing_subscriber::EnvFilter::try_from_env("BULKHEAD_LOG")
         .unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter);
+    if arguments.in_background {
+        let path = log_path(&arguments.run);
+        let log = LogFile::of_process(path.clone());
+        let log = log.map_err(|cause| unwritable(&path, &cause))?;
+        subscriber.with_ansi(false).with_writer(Arc::new(log)).init();
+    } else {
+        subscriber
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init();
+    }
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(arguments))
 }
 
 /// Starts this command again in a session of its own, and waits for the line that says it is ready.
 fn detach(arguments: &UpArguments) -> Result<(), Failure> {
+    let is_new = !arguments.run.exists();
     std::fs::create_dir_all(&arguments.run).map_err(|cause| {
         Failure::new(format!("cannot make {}: {cause}", arguments.run.display()))
     })?;
-    let path = arguments.run.join("bulkhead.log");
-    let log = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
-    let log =
-        log.map_err(|cause| Failure::new(format!("cannot write {}: {cause}", path.display())))?;
+    let path = log_path(&arguments.run);
+    let log = crate::log_file::open(&path).map_err(|cause| unwritable(&path, &cause))?;
+    let begin = log.metadata()?.len();
     let rest =
         std::env::args_os().skip(1).filter(|argument| argument != "-d" && argument != "--detach");
     let program = std::env::current_exe()?;
@@ -123,13 +130,31 @@ fn detach(arguments: &UpArguments) -> Result<(), Failure> {
         }
     }
     let status = child.wait()?;
-    let said = std::fs::read_to_string(&path).unwrap_or_default();
+    let mut said = std::fs::read(&path).unwrap_or_default();
+    // What earlier ones have said is no reason of this one's.
+    said.drain(..said.len().min(usize::try_from(begin).unwrap_or(usize::MAX)));
+    let said = String::from_utf8_lossy(&said);
     let last = said.lines().rfind(|line| line.starts_with("bulkhead: ")).unwrap_or_default();
     let reason = match last.strip_prefix("bulkhead: ") {
-        Some(reason) => reason.to_owned(),
+        Some(reason) => {
+            // Said in full here, and nothing else was made: then nothing of it stays.
+            let only_log = said.lines().count() == 1 && begin == 0;
+            if is_new && only_log && std::fs::remove_file(&path).is_ok() {
+                let _ = std::fs::remove_dir(&arguments.run);
+            }
+            reason.to_owned()
+        }
         None => format!("it did not start ({status}); see {}", path.display()),
     };
     Err(Failure::new(reason))
+}
+
+fn log_path(run: &Path) -> PathBuf {
+    run.join("bulkhead.log")
+}
+
+fn unwritable(path: &Path, cause: &std::io::Error) -> Failure {
+    Failure::new(format!("cannot write {}: {cause}", path.display()))
 }
 
 /// What the process in the background says when every socket listens.
@@ -137,7 +162,12 @@ const READY: &str = "bulkhead is up";
 
 async fn serve(arguments: UpArguments) -> Result<(), Failure> {
     let (stop, stopped) = watch::channel(false);
-    let engine = open_engine(&arguments).await?;
+    // Before anything is made: what cannot listen leaves nothing.
+    let registry = listen(arguments.registry, "--registry").await?;
+    let api = listen(arguments.api, "--api").await?;
+    let console = listen(arguments.console, "--console").await?;
+    let engine = Engine::open(engine_options(&arguments)?).await;
+    let engine = engine.map_err(|cause| Failure::new(cause.to_string()))?;
     let credentials = Credentials::open(&arguments.data)?;
 
     let socket = arguments.run.join("docker.sock");
@@ -146,7 +176,6 @@ async fn serve(arguments: UpArguments) -> Result<(), Failure> {
     let docker_routes = bulkhead_docker_api::router(engine.clone(), stop.clone());
     let docker = tokio::spawn(bulkhead_docker_api::serve(docker, docker_routes, stopped.clone()));
 
-    let registry = listen(arguments.registry, "--registry").await?;
     let registry_address = registry.local_addr()?;
     let users: Arc<dyn bulkhead_registry::Users> = Arc::new(credentials.clone());
     let storage = arguments.data.join("registry");
@@ -157,11 +186,9 @@ async fn serve(arguments: UpArguments) -> Result<(), Failure> {
 
     let store = Arc::new(open_store(&arguments.data)?);
     let control = Arc::new(bulkhead_ecs::Control::new(store, bulkhead_ecs::Options::default()));
-    let api = listen(arguments.api, "--api").await?;
     let api_address = api.local_addr()?;
     let keys: Arc<dyn bulkhead_aws_api::AccessKeys> = Arc::new(credentials.clone());
     spawn_http(api, bulkhead_aws_api::router(control.clone(), keys), stopped.clone());
-    let console = listen(arguments.console, "--console").await?;
     let console_address = console.local_addr()?;
     let users: Arc<dyn bulkhead_console::Users> = Arc::new(credentials.clone());
     spawn_http(console, bulkhead_console::router(control.clone(), users), stopped.clone());
@@ -195,13 +222,8 @@ async fn serve(arguments: UpArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn open_engine(arguments: &UpArguments) -> Result<Arc<Engine>, Failure> {
-    for directory in [&arguments.data, &arguments.run] {
-        std::fs::create_dir_all(directory).map_err(|cause| {
-            Failure::new(format!("cannot make {}: {cause}", directory.display()))
-        })?;
-    }
-    let options = bulkhead_engine::Options {
+fn engine_options(arguments: &UpArguments) -> Result<bulkhead_engine::Options, Failure> {
+    Ok(bulkhead_engine::Options {
         data: arguments.data.clone(),
         run: arguments.run.clone(),
         program: std::env::current_exe()?,
@@ -214,8 +236,7 @@ async fn open_engine(arguments: &UpArguments) -> Result<Arc<Engine>, Failure> {
             insecure_registries: arguments.insecure_registry.clone(),
             registry_mirrors: arguments.registry_mirror.clone(),
         },
-    };
-    Engine::open(options).await.map_err(|cause| Failure::new(cause.to_string()))
+    })
 }
 
 /// The first host id of containers' user namespaces: above what distributions give to users
@@ -291,8 +312,9 @@ async fn wait_for_end(mut stopped: watch::Receiver<bool>) -> Result<(), Failure>
     Ok(())
 }
 
-/// Tears down what an engine that is not running any more has left (`bulkhead down`).
-pub async fn clean_up(data: &Path, run: &Path) -> Result<(), Failure> {
+/// Tears down what an engine that is not running any more has left (`bulkhead down`). Returns how many
+/// containers ran still.
+pub async fn clean_up(data: &Path, run: &Path) -> Result<u64, Failure> {
     use clap::Parser;
 
     #[derive(Parser)]
@@ -309,8 +331,11 @@ pub async fn clean_up(data: &Path, run: &Path) -> Result<(), Failure> {
         cgroup_parent: String::new(),
         ..defaults
     };
-    let engine = open_engine(&arguments).await?;
-    engine.tear_down().await.map_err(|cause| Failure::new(cause.to_string()))
+    let engine = Engine::open_to_tear_down(engine_options(&arguments)?).await;
+    let engine = engine.map_err(|cause| Failure::new(cause.to_string()))?;
+    let info = engine.info();
+    engine.tear_down().await.map_err(|cause| Failure::new(cause.to_string()))?;
+    Ok((info.running + info.paused) as u64)
 }
 
 /// A process that serves a socket, to be waited for.

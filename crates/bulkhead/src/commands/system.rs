@@ -1,7 +1,5 @@
 //! Commands about the engine and about anything by name.
 
-use std::path::Path;
-
 use hyper::Method;
 use serde_json::Value;
 
@@ -187,40 +185,6 @@ pub async fn version(client: &Client, format: Option<&str>) -> Result<(), Failur
         [("Version", "Version"), ("API version", "ApiVersion"), ("Kernel", "KernelVersion")]
     {
         println!(" {title}: {}", text(&server[field]));
-    }
-    Ok(())
-}
-
-/// Ends what runs; then, with `purge`, removes what is stored.
-pub async fn down(client: &Client, purge: bool, data: &Path, run: &Path) -> Result<(), Failure> {
-    crate::host::require_root("down")?;
-    let client = if run == Path::new("/run/bulkhead") {
-        client.clone()
-    } else {
-        Client::new(&run.join("docker.sock"))
-    };
-    let server = client.socket().and_then(crate::up::Server::find);
-    match client.post("/bulkhead/down", None).await {
-        Ok(_) => server.map_or(Ok(()), |server| server.wait())?,
-        // Nothing answers: whatever an engine that died has left is found and removed from here.
-        Err(failure) if failure.status.is_none() && data.join("engine.redb").exists() => {
-            crate::up::clean_up(data, run).await?
-        }
-        Err(failure) if failure.status.is_none() => {}
-        Err(failure) => return Err(failure),
-    }
-    if purge {
-        for directory in [data, run] {
-            match std::fs::remove_dir_all(directory) {
-                Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Failure::new(format!(
-                        "cannot remove {}: {cause}",
-                        directory.display()
-                    )));
-                }
-                _ => {}
-            }
-        }
     }
     Ok(())
 }
