@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod chaos;
 mod circles;
 mod clients;
 mod demo;
@@ -25,7 +26,9 @@ usage: cargo xtask COMMAND
   demo --down     remove every trace of it
   check           what a change needs first, without root: format, lints, layers, the crates' own tests
   try [FLAG …]    the Rust tests that `cargo test FLAG …` would run, each in a process of its own
-  test [PART …]   everything that is tested: format lint unit small isolation clients walkthrough vm
+  test [PART …]   everything that is tested: format lint unit small isolation clients walkthrough chaos vm
+  test chaos [--rounds N] [--seed N]
+                  kill the engine at every failpoint under load, fill its disk, and compare
   bench run       `run --rm` of a no-op: bulkhead, and the docker CLI against Bulkhead and Docker
   bench oci [--rounds N] [--format json] [--bulkhead FILE]
                   a no-op by `bulkhead oci`, crun and runc: run, exec, create, memory, system calls
@@ -41,6 +44,9 @@ fn main() -> ExitCode {
         ["demo", "--down"] => demo::down(),
         ["try", flags @ ..] => test::rust::try_some(flags),
         ["check"] => test::check(),
+        ["test", "chaos", flags @ ..] => chaos::run(flags),
+        // in the namespaces of the one above
+        ["chaos-inside", rest @ ..] => chaos::inside(rest),
         ["test", parts @ ..] => test::run(parts),
         // between the runner and each test
         ["one-test", rest @ ..] => match test::process::one_test(rest) {

@@ -26,7 +26,7 @@ const PACKAGES: &[(&str, &str)] = &[
 
 /// The parts by name, in the order of their run.
 const PARTS: &[&str] =
-    &["format", "lint", "unit", "small", "isolation", "clients", "walkthrough", "vm"];
+    &["format", "lint", "unit", "small", "isolation", "clients", "walkthrough", "chaos", "vm"];
 
 /// These parts; none means all.
 pub fn run(parts: &[&str]) -> Result<()> {
@@ -66,6 +66,7 @@ fn part_with_program(tally: &mut Tally, part: &str, bin: &Path) -> Result<()> {
         "isolation" => crate::isolation::test(tally, bin)?,
         "clients" => crate::clients::test(tally, bin),
         "walkthrough" => crate::walkthrough::test(tally, bin),
+        "chaos" => tally.check("chaos: nothing is lost or left", || crate::chaos::test(bin)),
         "vm" => crate::vm::test(tally, bin),
         unknown => bail!("the part {unknown} is listed, and nothing runs it"),
     }

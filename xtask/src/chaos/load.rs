@@ -1,0 +1,165 @@
+//! What clients do meanwhile, and what they were told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Result, bail, ensure};
+
+use super::stage::Stage;
+
+/// What a client knows of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// The answer never came: it may be there or not.
+    Unknown,
+    Created,
+    /// It was started, and ends by itself with this code.
+    Started(u8),
+    /// It has ended with this code.
+    Ended(u8),
+    Removed,
+}
+
+#[derive(Debug, Default)]
+pub struct Model {
+    containers: Mutex<BTreeMap<String, Told>>,
+    /// Those that may have run on a full disk, where their own writes fail.
+    cramped: Mutex<BTreeSet<String>>,
+    full: AtomicBool,
+}
+
+/// Lines that each container writes before it ends.
+pub const LINES: usize = 20;
+/// Containers that run all the time, and restart by their policy.
+pub const STEADY: &str = "steady";
+pub const AGAIN: &str = "again";
+
+impl Model {
+    pub fn containers(&self) -> MutexGuard<'_, BTreeMap<String, Told>> {
+        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be called before the disk is filled: whoever is not known to have ended is marked.
+    pub fn fills(&self) {
+        self.full.store(true, Ordering::SeqCst);
+        let containers = self.containers().clone();
+        let mut cramped = self.cramped.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = |told: &Told| matches!(told, Told::Ended(_) | Told::Removed);
+        cramped
+            .extend(containers.into_iter().filter(|(_, told)| !ended(told)).map(|(name, _)| name));
+    }
+
+    pub fn is_free(&self) {
+        self.full.store(false, Ordering::SeqCst);
+    }
+
+    pub fn was_cramped(&self, name: &str) -> bool {
+        self.cramped.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
+    }
+
+    fn set(&self, name: &str, told: Told) {
+        self.containers().insert(name.to_owned(), told);
+    }
+}
+
+pub fn start_steady(stage: &Stage, model: &Model) -> Result<()> {
+    let script = "echo begin; while true; do sleep 1000; done";
+    stage.bulkhead(&["run", "-d", "--name", STEADY, "-p", "8080:80", "box", "sh", "-c", script])?;
+    let policy = "--restart=always";
+    stage.bulkhead(&[
+        "run",
+        "-d",
+        "--name",
+        AGAIN,
+        policy,
+        "box",
+        "sh",
+        "-c",
+        "sleep 1; exit 3",
+    ])?;
+    ensure!(model.containers().is_empty(), "the load has not begun");
+    Ok(())
+}
+
+/// Creates, starts, waits for, executes in and removes containers until it is told to stop or the
+/// engine is gone.
+pub fn worker(stage: &Stage, model: &Model, prefix: &str, stop: &AtomicBool) {
+    for turn in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let name = format!("{prefix}t{turn}");
+        let code = u8::try_from(turn % 120 + 1).unwrap_or(1);
+        if one(stage, model, &name, code, turn).is_err() && stage.bulkhead(&["version"]).is_err() {
+            return;
+        }
+    }
+}
+
+fn one(stage: &Stage, model: &Model, name: &str, code: u8, turn: usize) -> Result<()> {
+    let volume = format!("{name}:/v");
+    let script = format!(
+        "echo {name} >/v/file; i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); done; exit {code}"
+    );
+    model.set(name, Told::Unknown);
+    if model.full.load(Ordering::SeqCst) {
+        model.cramped.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+    }
+    let mut create = vec!["create", "--name", name, "-v", &volume];
+    if turn % 3 == 0 {
+        create.extend(["-p", "0:80"]);
+    }
+    create.extend(["box", "sh", "-c", &script]);
+    stage.bulkhead(&create)?;
+    model.set(name, Told::Created);
+    match stage.bulkhead(&["start", name]) {
+        Ok(_) => model.set(name, Told::Started(code)),
+        Err(error) => {
+            model.set(name, Told::Unknown);
+            return Err(error);
+        }
+    }
+    if turn % 4 == 1 {
+        stage.bulkhead(&["exec", STEADY, "true"])?;
+    }
+    let waited = stage.bulkhead(&["wait", name])?;
+    if waited.trim() != code.to_string() {
+        // Left as started with its code: the comparison tells it as lost.
+        bail!("{name}: wait said {waited}, not {code}");
+    }
+    model.set(name, Told::Ended(code));
+    if turn % 2 == 0 {
+        remove(stage, model, name)?;
+    }
+    Ok(())
+}
+
+fn remove(stage: &Stage, model: &Model, name: &str) -> Result<()> {
+    let before = model.containers().get(name).copied();
+    model.set(name, Told::Unknown);
+    match stage.bulkhead(&["rm", "-f", name]) {
+        Ok(_) => model.set(name, Told::Removed),
+        Err(error) => {
+            // Refused: it is what it was. No answer: nobody knows.
+            if let (Some(before), true) = (before, stage.bulkhead(&["version"]).is_ok()) {
+                model.set(name, before);
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Removes some containers that have ended: on a full disk this must work.
+pub fn remove_some(stage: &Stage, model: &Model) -> Result<()> {
+    let ended: Vec<String> = {
+        let containers = model.containers();
+        let started = containers.iter().filter(|(_, told)| matches!(told, Told::Ended(_)));
+        started.take(3).map(|(name, _)| name.clone()).collect()
+    };
+    for name in ended {
+        remove(stage, model, &name)?;
+    }
+    Ok(())
+}
