@@ -13,7 +13,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(mut reader) = Reader::open(bytes, LIMITS) else { return };
     let mut writer = Writer::new(Vec::new());
     let mut members: Vec<(Entry, Vec<u8>)> = Vec::new();
-    while let Ok(Some(entry)) = reader.next() {
+    while let Ok(Some(entry)) = reader.next_entry() {
         assert!(!entry.path.contains(&0) && entry.mode <= 0o7777);
         let mut content = Vec::new();
         if reader.read_to_end(&mut content).is_err() {
@@ -34,11 +34,11 @@ fuzz_target!(|bytes: &[u8]| {
     let written = writer.finish().expect("memory");
     let mut again = Reader::plain(&written[..], LIMITS);
     for (entry, content) in members {
-        let read = again.next().expect("what was written can be read");
+        let read = again.next_entry().expect("what was written can be read");
         assert_eq!(read, Some(entry));
         let mut bytes = Vec::new();
         again.read_to_end(&mut bytes).expect("what was written can be read");
         assert_eq!(bytes, content);
     }
-    assert_eq!(again.next().expect("an end"), None);
+    assert_eq!(again.next_entry().expect("an end"), None);
 });

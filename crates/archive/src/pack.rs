@@ -74,7 +74,7 @@ impl<W: Write> Packer<W> {
     ) -> io::Result<()> {
         let own = mount_of(directory)?;
         let mut walk = Walk::new(directory)?;
-        while let Some(visit) = walk.next()? {
+        while let Some(visit) = walk.visit()? {
             let is_directory = matches!(visit, Visit::Enter(_));
             let (Visit::Enter(visited) | Visit::File(visited)) = visit else { continue };
             let file = visited.file.as_fd();
@@ -195,7 +195,7 @@ mod tests {
 
     fn members(bytes: &[u8]) -> Vec<Entry> {
         let mut reader = Reader::plain(bytes, Limits::COPY);
-        std::iter::from_fn(|| reader.next().expect("an own archive")).collect()
+        std::iter::from_fn(|| reader.next_entry().expect("an own archive")).collect()
     }
 
     fn names(members: &[Entry]) -> Vec<String> {

@@ -56,7 +56,7 @@ impl<R: Read> Reader<R> {
     /// client sends such contexts (moby#27393). An end inside a member is an error.
     ///
     /// An error with an operating system's code is the stream's; any other is the archive's fault.
-    pub fn next(&mut self) -> io::Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
         self.skip_rest()?;
         self.count += 1;
         self.limits.check_members(self.count)?;
@@ -291,7 +291,7 @@ mod tests {
     fn members(bytes: &[u8]) -> io::Result<usize> {
         let mut reader = Reader::open(bytes, Limits::CONTEXT)?;
         let mut count = 0;
-        while reader.next()?.is_some() {
+        while reader.next_entry()?.is_some() {
             count += 1;
         }
         reader.finish().map(|()| count)
@@ -353,7 +353,7 @@ mod tests {
     impl<R: Read> Reader<R> {
         fn count_members(mut self) -> io::Result<usize> {
             let mut count = 0;
-            while self.next()?.is_some() {
+            while self.next_entry()?.is_some() {
                 count += 1;
             }
             Ok(count)
@@ -384,7 +384,7 @@ mod tests {
             let bytes = builder.into_inner().expect("memory");
 
             let mut reader = Reader::plain(&bytes[..], Limits::CONTEXT);
-            let file = reader.next().expect("well-formed").expect("a file");
+            let file = reader.next_entry().expect("well-formed").expect("a file");
             prop_assert_eq!(&file.path[..], name.as_bytes());
             prop_assert_eq!(&file.kind, &Kind::File { size: size as u64 });
             prop_assert_eq!((u64::from(file.uid), file.gid, file.mode), (uid, 3, 0o4755));
@@ -392,9 +392,9 @@ mod tests {
             let mut content = Vec::new();
             reader.read_to_end(&mut content).expect("content");
             prop_assert_eq!(content, vec![9; size]);
-            let link = reader.next().expect("well-formed").expect("a link");
+            let link = reader.next_entry().expect("well-formed").expect("a link");
             prop_assert_eq!(link.kind, Kind::Symlink { target: target.into_bytes() });
-            prop_assert_eq!(reader.next().expect("an end"), None);
+            prop_assert_eq!(reader.next_entry().expect("an end"), None);
         }
 
         #[test]

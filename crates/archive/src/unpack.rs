@@ -84,7 +84,7 @@ impl Unpack<'_> {
         let mut archive = Reader::open(stream, self.limits).map_err(UnpackError::Damaged)?;
         // Set when nothing is made in them any more.
         let mut times = Vec::new();
-        while let Some(entry) = archive.next().map_err(UnpackError::Damaged)? {
+        while let Some(entry) = archive.next_entry().map_err(UnpackError::Damaged)? {
             let name = Path::new(OsStr::from_bytes(&entry.path));
             let path = self.below.join(name.strip_prefix("/").unwrap_or(name));
             let failed = |cause| UnpackError::Entry { path: path.display().to_string(), cause };

@@ -214,7 +214,7 @@ mod tests {
             let bytes = writer.finish().expect("a vector takes everything");
             let mut reader = Reader::plain(&bytes[..], Limits::LAYER);
             for entry in &entries {
-                let read = reader.next().expect("an own archive is well-formed").expect("an entry");
+                let read = reader.next_entry().expect("an own archive is well-formed").expect("an entry");
                 prop_assert_eq!(&read, entry);
                 if let Kind::File { size } = entry.kind {
                     let mut content = Vec::new();
@@ -222,7 +222,7 @@ mod tests {
                     prop_assert_eq!(content, vec![7; size as usize]);
                 }
             }
-            prop_assert_eq!(reader.next().expect("an end"), None);
+            prop_assert_eq!(reader.next_entry().expect("an end"), None);
         }
 
         /// The `tar` crate as an oracle.
@@ -293,7 +293,7 @@ mod tests {
                 bytes[start..start + BLOCK].copy_from_slice(&header.0);
             }
             let mut reader = Reader::plain(&bytes[..], Limits::LAYER);
-            while let Ok(Some(_)) = reader.next() {}
+            while let Ok(Some(_)) = reader.next_entry() {}
         }
     }
 }

@@ -98,7 +98,7 @@ fn compare(upper: BorrowedFd<'_>, layers: &[OwnedFd]) -> std::io::Result<Vec<Cha
     // How many changes there were when each directory on the way was entered.
     let mut entered = Vec::new();
     let mut walk = Walk::new(upper)?;
-    while let Some(visit) = walk.next()? {
+    while let Some(visit) = walk.visit()? {
         let (visited, is_directory) = match visit {
             Visit::Enter(visited) => (visited, true),
             Visit::File(visited) => (visited, false),

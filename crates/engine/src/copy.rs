@@ -24,7 +24,7 @@ pub(crate) fn copy_directory(
     // The directories on the way, with what they are copies of. The volume's root takes the
     // directory's own traits too, as Docker's copy-up does.
     let mut levels = vec![(source.try_clone_to_owned()?, target.try_clone_to_owned()?)];
-    while let Some(visit) = walk.next()? {
+    while let Some(visit) = walk.visit()? {
         let (_, holder) = levels.last().expect("the first level is left after the walk");
         match visit {
             Visit::Enter(visited) => {

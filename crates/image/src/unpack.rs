@@ -57,7 +57,7 @@ pub(crate) fn unpack(
         owners: BTreeSet::new(),
     };
     metadata::set_mode(unpacker.root.as_fd(), 0o755).doing(|| "set the mode of /".to_owned())?;
-    while let Some(entry) = archive.next().map_err(unreadable)? {
+    while let Some(entry) = archive.next_entry().map_err(unreadable)? {
         unpacker.apply(&entry, &mut archive)?;
     }
     unpacker.finish()?;

@@ -30,7 +30,7 @@ pub(crate) fn archive(
     mark_opaque(&mut archive, upper, Path::new("")).doing(what)?;
     let mut walk = Walk::new(upper).doing(what)?;
     loop {
-        let visit = walk.next();
+        let visit = walk.visit();
         match visit.doing(|| format!("read {} of the container", walk.at().display()))? {
             None => break,
             Some(Visit::Leave) => {}

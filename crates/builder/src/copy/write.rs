@@ -129,7 +129,7 @@ impl<W: Write> Output<'_, W> {
         let file = self.transfer.open(source)?;
         let mut archive = Reader::open(file, Limits::LAYER).while_doing(what)?;
         self.parents(&target.join("x"), collected)?;
-        while let Some(mut member) = archive.next().while_doing(what)? {
+        while let Some(mut member) = archive.next_entry().while_doing(what)? {
             let name = Path::new(std::ffi::OsStr::from_bytes(&member.path)).to_owned();
             let refused = |why: &str| {
                 self.transfer.refused(&format!("{}: {} {why}", source.display(), name.display()))

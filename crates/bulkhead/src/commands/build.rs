@@ -254,7 +254,7 @@ fn pack_context(
     let directory = std::fs::File::open(context)?;
     let mut walk = Walk::new(directory.as_fd())?;
     loop {
-        let visit = walk.next();
+        let visit = walk.visit();
         walk.at().clone_into(at);
         let Some(visit) = visit? else { return Ok(()) };
         let (Visit::Enter(visited) | Visit::File(visited)) = visit else { continue };

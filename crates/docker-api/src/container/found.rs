@@ -124,7 +124,7 @@ mod tests {
         let mut bytes = Vec::new();
         found.pack(&mut bytes, None).expect("an archive");
         let mut reader = Reader::plain(&bytes[..], Limits::COPY);
-        std::iter::from_fn(|| reader.next().expect("an own archive"))
+        std::iter::from_fn(|| reader.next_entry().expect("an own archive"))
             .map(|entry| String::from_utf8(entry.path).expect("text"))
             .collect()
     }

@@ -225,7 +225,7 @@ fn a_walk_shows_everything_in_order_and_follows_no_link() {
     let tree = tree();
     let mut walk = Walk::new(tree.root.as_fd()).unwrap();
     let mut seen = Vec::new();
-    while let Some(visit) = walk.next().unwrap() {
+    while let Some(visit) = walk.visit().unwrap() {
         seen.push(match visit {
             Visit::Enter(visited) => {
                 if visited.name() == "sub" {
@@ -268,7 +268,7 @@ fn a_walk_is_deeper_than_the_stack_and_survives_what_goes() {
         let walking = || {
             let mut walk = Walk::new(root.as_fd()).unwrap();
             let mut count = 0;
-            while let Some(visit) = walk.next().unwrap() {
+            while let Some(visit) = walk.visit().unwrap() {
                 if let Visit::Enter(visited) = visit {
                     let holder = visited.path.parent().unwrap().join("gone");
                     let _ = fs::remove_dir(top.path().join(holder));

@@ -20,7 +20,7 @@ pub struct Walk {
     at: PathBuf,
 }
 
-/// What [`Walk::next`] comes to.
+/// What [`Walk::visit`] comes to.
 #[derive(Debug)]
 pub enum Visit {
     /// A directory; what is in it follows, then its [`Visit::Leave`].
@@ -64,7 +64,7 @@ impl Walk {
     }
 
     /// The next thing; `None` once everything was shown. After an error the walk is over.
-    pub fn next(&mut self) -> io::Result<Option<Visit>> {
+    pub fn visit(&mut self) -> io::Result<Option<Visit>> {
         let next = self.step();
         if next.is_err() {
             self.levels.clear();

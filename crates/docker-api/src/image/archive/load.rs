@@ -113,7 +113,7 @@ impl Members {
     fn read(content: Arc<Content>, stream: impl Read) -> Result<Self, LoadError> {
         let mut members = Self { content, files: BTreeMap::new(), links: BTreeMap::new() };
         let mut archive = Reader::open(stream, Limits::IMAGES).map_err(LoadError::Damaged)?;
-        while let Some(entry) = archive.next().map_err(LoadError::Damaged)? {
+        while let Some(entry) = archive.next_entry().map_err(LoadError::Damaged)? {
             let path = plain(path(&entry.path));
             match &entry.kind {
                 Kind::File { .. } => {

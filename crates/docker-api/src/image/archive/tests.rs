@@ -67,7 +67,7 @@ fn what_is_saved_can_be_loaded() {
     // Without Docker's own list it is an OCI layout like any other.
     let mut layout = Writer::new(Vec::new());
     let mut reader = Reader::plain(&archive[..], Limits::IMAGES);
-    while let Some(entry) = reader.next().expect("an own archive") {
+    while let Some(entry) = reader.next_entry().expect("an own archive") {
         let mut content = Vec::new();
         reader.read_to_end(&mut content).expect("content");
         if entry.path != b"manifest.json" {
