@@ -9,6 +9,7 @@ mod lifecycle;
 pub(crate) mod list;
 mod stats;
 mod streams;
+mod update;
 mod view;
 
 use axum::Router;
@@ -40,7 +41,7 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/containers/{id}/stats", get(stats::stats))
         .route("/containers/{id}/archive", get(archive::get).head(archive::stat).put(archive::put))
         .route("/containers/{id}/changes", get(lifecycle::changes))
-        .route("/containers/{id}/update", post(lifecycle::update))
+        .route("/containers/{id}/update", post(update::update))
         .route("/containers/{id}/export", get(archive::export))
         .route("/containers/{id}/exec", post(exec::create))
         .route("/exec/{id}/start", post(exec::start))

@@ -319,7 +319,7 @@ mod tests {
         }
         for (body, status, named) in [
             (host("Annotations", json!({"a": "b"})), 501, "HostConfig.Annotations"),
-            (host("MemorySwappiness", json!(10)), 501, "HostConfig.MemorySwappiness"),
+            (host("OomKillDisable", json!(true)), 501, "HostConfig.OomKillDisable"),
             (host("Memry", json!(10)), 400, "HostConfig.Memry"),
             (json!({"Bogus": true}), 400, "Bogus"),
             (

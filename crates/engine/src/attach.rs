@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use bulkhead_runtime::{ProcessSpec, User, capabilities};
+use bulkhead_runtime::{ProcessSpec, User};
 use bulkhead_types::Id;
 use bulkhead_warden::{Attachment, Exec, Exit, PastOutput};
 use tokio::io::AsyncWriteExt;
@@ -14,6 +14,7 @@ use crate::descriptors::Descriptors;
 use crate::error::io_error;
 use crate::execs::ExecEntry;
 use crate::log_reader::{BATCH, PastRecords};
+use crate::security::Privilege;
 use crate::specification::{cgroup_descriptors, rlimits};
 use crate::{
     Container, CreateExec, Engine, EngineError, ExecView, LogLine, LogQuery, Status, Stream,
@@ -186,7 +187,8 @@ impl Engine {
             image_defaults::replace(&mut environment, &["TERM=xterm".to_owned()]);
         }
         image_defaults::replace(&mut environment, &create.env);
-        let privileged = create.privileged || host.privileged;
+        let privilege = if create.privileged { Privilege::Full } else { Privilege::Usual };
+        let (capabilities, seccomp) = security.confinement(container, privilege)?;
         let terminal_size =
             self.execs.with(exec_id, |entry| entry.terminal_size).unwrap_or_default();
         let or =
@@ -204,14 +206,9 @@ impl Engine {
                 },
                 terminal: create.tty,
                 terminal_size,
-                capabilities: capabilities::resolve(&host.cap_add, &host.cap_drop, privileged)
-                    .map_err(|error| EngineError::invalid(error.to_string()))?,
+                capabilities,
                 no_new_privileges: security.no_new_privileges,
-                seccomp: if privileged {
-                    bulkhead_runtime::Seccomp::Unconfined
-                } else {
-                    security.seccomp.clone()
-                },
+                seccomp,
                 rlimits: rlimits(host),
                 oom_score_adj: None,
                 init: false,

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use bulkhead_network::Protocol;
+pub use bulkhead_runtime::cgroup::BlockIoCount;
 use bulkhead_types::{Digest, Id, IdMap, Name, Port, Reference, Timestamp, image};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -53,6 +54,8 @@ pub struct ContainerConfig {
     pub stop_timeout: Option<i64>,
     pub healthcheck: Option<image::Healthcheck>,
     pub network_disabled: bool,
+    /// Of the link to the default bridge; `None` goes with the address.
+    pub mac_address: Option<[u8; 6]>,
 }
 
 /// Docker's `HostConfig`, the part that Bulkhead acts on.
@@ -115,8 +118,45 @@ pub struct HostConfig {
     /// `None`: Bulkhead's 4,096; 0 or less: unlimited.
     pub pids_limit: Option<i64>,
     pub cgroup_parent: String,
+    /// 0 to 100.
+    pub memory_swappiness: Option<u64>,
+    pub block_io: BlockIo,
+    /// `c 42:* rmw`
+    pub device_cgroup_rules: Vec<String>,
     /// Rows and columns of the terminal from which it was asked for; inspect repeats them.
     pub console_size: (u16, u16),
+}
+
+/// Docker's limits of block devices, which are named by the paths of their nodes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BlockIo {
+    /// 10 to 1000; 0 leaves it.
+    pub weight: u16,
+    pub weight_devices: Vec<(String, u16)>,
+    /// Bytes a second.
+    pub read_bps: Vec<(String, u64)>,
+    pub write_bps: Vec<(String, u64)>,
+    /// Operations a second.
+    pub read_iops: Vec<(String, u64)>,
+    pub write_iops: Vec<(String, u64)>,
+}
+
+/// What `docker update` changes; `None` leaves it.
+#[derive(Debug, Clone, Default)]
+pub struct Update {
+    pub memory: Option<u64>,
+    pub memory_reservation: Option<u64>,
+    pub memory_swap: Option<i64>,
+    pub cpu_shares: Option<u64>,
+    pub nano_cpus: Option<u64>,
+    pub cpu_period: Option<u64>,
+    pub cpu_quota: Option<i64>,
+    pub cpuset_cpus: Option<String>,
+    pub cpuset_mems: Option<String>,
+    pub pids_limit: Option<i64>,
+    pub blkio_weight: Option<u16>,
+    pub restart_policy: Option<RestartPolicy>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -294,6 +334,8 @@ pub struct Stats {
     pub online_cpus: u32,
     pub pids: u64,
     pub pids_limit: u64,
+    /// Bytes and operations by block device; `None` where nothing counts them.
+    pub block_io: Option<Vec<BlockIoCount>>,
     /// interface → (received bytes, packets, sent bytes, packets)
     pub networks: BTreeMap<String, (u64, u64, u64, u64)>,
 }

@@ -457,8 +457,13 @@ pub(crate) fn check(
     limits::check(host)?;
     hosts::check(config, host)?;
     sysctls::check(host)?;
-    capabilities::resolve(&host.cap_add, &host.cap_drop, host.privileged)
-        .map_err(|error| EngineError::invalid(error.to_string()))?;
+    capabilities::resolve(
+        bulkhead_runtime::Capabilities::NONE,
+        &host.cap_add,
+        &host.cap_drop,
+        host.privileged,
+    )
+    .map_err(|error| EngineError::invalid(error.to_string()))?;
     if let Some(signal) = &config.stop_signal {
         signals::parse(signal)?;
     }

@@ -55,6 +55,10 @@ impl Engine {
             .cgroup(id)
             .and_then(|cgroup| Ok(cgroup.oom_kill_count()?))
             .is_ok_and(|count| count > 0);
+        // one that was over before the watch heard of it
+        if oom_killed && self.state().slot(id).is_ok_and(|slot| !slot.live.oom_told) {
+            self.publish_container(&before, "oom", &[]);
+        }
         let last_wait = self.state().slot(id).map_or(Duration::ZERO, |slot| slot.live.last_wait);
         let wait = decide(
             before.host.restart_policy,

@@ -104,9 +104,12 @@ pub(crate) fn hosts_file(lines: &[HostLine], own: Option<(Ipv4Addr, &str, &str)>
         let _ = writeln!(text, "{}\t{}", line.address, line.names.join(" "));
     }
     if let Some((address, hostname, domain)) = own {
-        let _ = match domain {
-            "" => writeln!(text, "{address}\t{hostname}"),
-            _ => writeln!(text, "{address}\t{hostname}.{domain} {hostname}"),
+        // the name in full, then its first label, which is all that most programs ask for
+        let full =
+            if domain.is_empty() { hostname.to_owned() } else { format!("{hostname}.{domain}") };
+        let _ = match full.split_once('.') {
+            Some((short, _)) => writeln!(text, "{address}\t{full} {short}"),
+            None => writeln!(text, "{address}\t{full}"),
         };
     }
     text
@@ -185,6 +188,11 @@ mod tests {
         ] {
             assert!(text.lines().any(|have| have == line), "{line} is missing in\n{text}");
         }
+        let own = |hostname, domain| {
+            hosts_file(&[], Some((Ipv4Addr::new(172, 17, 0, 2), hostname, domain)))
+        };
+        assert!(own("web.ex.com", "").ends_with("172.17.0.2\tweb.ex.com web\n"));
+        assert!(own("web", "").ends_with("172.17.0.2\tweb\n"));
         for wrong in ["db", "db:", "db:x", ":1.1.1.1", "a b:1.1.1.1"] {
             assert!(wrong.parse::<ExtraHost>().is_err(), "{wrong}");
         }

@@ -1,6 +1,6 @@
 //! What a container inherits from its image.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bulkhead_types::{Port, image};
 
@@ -64,12 +64,10 @@ pub(crate) fn arguments(config: &ContainerConfig) -> Result<Vec<String>, EngineE
 /// The image's variables that the user did not set come after the user's; a bare `NAME` of the
 /// user's takes the variable away.
 fn merge_environment(environment: &mut Vec<String>, image: &[String]) {
-    for variable in image {
-        let name = variable_name(variable);
-        if !environment.iter().any(|own| variable_name(own) == name) {
-            environment.push(variable.clone());
-        }
-    }
+    let own: HashSet<&str> = environment.iter().map(|own| variable_name(own)).collect();
+    let missing = image.iter().filter(|variable| !own.contains(variable_name(variable)));
+    let missing: Vec<String> = missing.cloned().collect();
+    environment.extend(missing);
 }
 
 pub(crate) fn variable_name(variable: &str) -> &str {
@@ -89,16 +87,28 @@ pub(crate) fn environment(config: &ContainerConfig, links: Vec<String>) -> Vec<S
 
 /// Sets each of `variables` in `environment`, in place where it is there already.
 pub(crate) fn replace(environment: &mut Vec<String>, variables: &[String]) {
+    // By name, for there may be 100,000 of them: a search for each would take a minute.
+    let mut all: Vec<Option<String>> = std::mem::take(environment).into_iter().map(Some).collect();
+    let mut places: HashMap<String, usize> = HashMap::with_capacity(all.len() + variables.len());
+    for (place, own) in all.iter().flatten().enumerate() {
+        places.entry(variable_name(own).to_owned()).or_insert(place);
+    }
     for variable in variables {
         let name = variable_name(variable);
-        let place = environment.iter().position(|own| variable_name(own) == name);
-        match (place, variable.contains('=')) {
-            (Some(place), true) => environment[place].clone_from(variable),
-            (None, true) => environment.push(variable.clone()),
-            (Some(place), false) => drop(environment.remove(place)),
+        match (places.get(name), variable.contains('=')) {
+            (Some(place), true) => all[*place] = Some(variable.clone()),
+            (None, true) => {
+                places.insert(name.to_owned(), all.len());
+                all.push(Some(variable.clone()));
+            }
+            (Some(place), false) => {
+                all[*place] = None;
+                places.remove(name);
+            }
             (None, false) => {}
         }
     }
+    environment.extend(all.into_iter().flatten());
 }
 
 #[cfg(test)]

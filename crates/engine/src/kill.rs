@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_types::Id;
-use rustix::process::Signal;
 
+use crate::signals::Signal;
 use crate::{Engine, EngineError, Status, signals};
 
 impl Engine {

@@ -20,8 +20,8 @@ use crate::descriptors::Descriptors;
 use crate::error::io_error;
 use crate::volume_mounts::{Root, open_subpath};
 use crate::{
-    BindOptions, Container, DeviceRequest, Engine, EngineError, Fill, MissingSource, MountOptions,
-    MountPoint, MountType, MountsBelow, Propagation, copy,
+    BindOptions, Container, Engine, EngineError, Fill, MissingSource, MountOptions, MountPoint,
+    MountType, MountsBelow, Propagation, copy, device_nodes,
 };
 
 /// Whether what is bound from the host is seen with its mounts below.
@@ -212,10 +212,13 @@ impl Engine {
             devices.push(Device { path: default.path.to_owned(), fd: descriptors.add(fd) });
         }
         let mut rules = Vec::new();
+        let mut nodes = Vec::new();
         for request in &container.host.devices {
-            let (fd, rule) = open_device(request)?;
-            rules.push(rule);
-            devices.push(Device { path: request.container.clone(), fd: descriptors.add(fd) });
+            nodes.extend(device_nodes::wanted(request)?);
+        }
+        rules.extend(nodes.iter().map(|node| node.rule));
+        for (node, fd) in device_nodes::provide(nodes, container.id_range)? {
+            devices.push(Device { path: node.target, fd: descriptors.add(fd) });
         }
         if container.host.privileged {
             for name in host_devices() {
@@ -308,28 +311,6 @@ fn open_bind(point: &MountPoint, missing: MissingSource) -> Result<OwnedFd, Engi
     }
 }
 
-fn open_device(request: &DeviceRequest) -> Result<(OwnedFd, DeviceRule), EngineError> {
-    let gathering = format!(
-        "error gathering device information while adding custom device \"{}\"",
-        request.host
-    );
-    let fd = path::open_host(Path::new(&request.host), OFlags::PATH)
-        .map_err(|error| EngineError::invalid(format!("{gathering}: {error}")))?;
-    let stat = rustix::fs::fstat(&fd)
-        .map_err(|errno| EngineError::invalid(format!("{gathering}: {errno}")))?;
-    let kind = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::CharacterDevice => 'c',
-        FileType::BlockDevice => 'b',
-        _ => return Err(EngineError::invalid(format!("{gathering}: not a device node"))),
-    };
-    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-    let permissions = if request.permissions.is_empty() { "rwm" } else { &request.permissions };
-    let rule = format!("{kind} {major}:{minor} {permissions}")
-        .parse()
-        .map_err(|_| EngineError::invalid(format!("invalid device mode: {permissions}")))?;
-    Ok((fd, rule))
-}
-
 /// The nodes right below `/dev` that a privileged container gets. Terminals are left out: a
 /// container has its own, and there are more of them than descriptors fit into a message.
 fn host_devices() -> Vec<String> {
@@ -386,6 +367,7 @@ pub(crate) fn file_mount(
     owner: bulkhead_types::Id,
     name: &str,
     users: Option<BorrowedFd<'_>>,
+    readonly: bool,
     descriptors: &mut Descriptors,
 ) -> Result<Mount, EngineError> {
     let directory = data_dir.container(owner)?;
@@ -397,7 +379,7 @@ pub(crate) fn file_mount(
     Ok(Mount {
         target: format!("/etc/{name}"),
         kind: MountKind::Detached { fd: descriptors.add(clone), is_directory: false },
-        readonly: false,
+        readonly,
         nosuid: true,
         nodev: true,
         noexec: true,

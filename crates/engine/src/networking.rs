@@ -108,7 +108,7 @@ impl Engine {
         place.gateway = Some(bridge.gateway);
         place.address = Some(address);
         place.prefix = bridge.prefix;
-        place.mac = Some(pool::mac(address));
+        place.mac = Some(container.config.mac_address.unwrap_or_else(|| pool::mac(address)));
         match reserve(&wanted(container), &ours) {
             Ok(ports) => {
                 place.ports = ports.iter().map(|port| port.binding).collect();

@@ -114,7 +114,7 @@ impl Engine {
 
     /// Takes a container that runs: its pidfd, its ports, its status.
     fn adopt(
-        &self,
+        self: &Arc<Self>,
         may_block: &Blocking,
         id: Id,
         pid: u32,
@@ -126,6 +126,14 @@ impl Engine {
         let status = if frozen { Status::Paused } else { Status::Running };
         if record.container.state.status != status {
             self.change(may_block, id, |record| record.set_status(status))?;
+        }
+        let oom = self.watch_oom(id);
+        let kills = self.cgroup(id).and_then(|it| Ok(it.oom_kill_count()?)).unwrap_or(0);
+        if kills > 0 && !record.container.state.oom_killed {
+            // nobody was there to tell it
+            let container =
+                self.change(may_block, id, |record| record.container.state.oom_killed = true)?;
+            self.publish_container(&container, "oom", &[]);
         }
         let ports = match reserve(&record.container.network.ports, &[]) {
             Ok(ports) => ports,
@@ -144,6 +152,8 @@ impl Engine {
         slot.live.pidfd = Some(pidfd);
         slot.live.handover = handover;
         slot.live.ports = ports;
+        slot.live.oom = oom;
+        slot.live.oom_told = kills > 0;
         slot.progress.send_modify(|progress| progress.running = true);
         Ok(())
     }

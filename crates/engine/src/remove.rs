@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bulkhead_types::Id;
-use rustix::process::Signal;
 
 use crate::blocking::blocking;
+use crate::signals::Signal;
 use crate::stop::killed;
 use crate::{Engine, EngineError, Status};
 

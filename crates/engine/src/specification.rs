@@ -4,8 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bulkhead_runtime::cgroup::{Cgroup, DeviceRule};
 use bulkhead_runtime::{
-    ContainerSpec, FdIndex, Mount, MountKind, Namespaces, ProcessSpec, Source, User, capabilities,
-    defaults,
+    ContainerSpec, FdIndex, Mount, MountKind, Namespaces, ProcessSpec, Source, User, defaults,
 };
 use bulkhead_types::Id;
 use bulkhead_warden::{Attachment, CreateContainer, Log};
@@ -15,6 +14,7 @@ use crate::create::{Share, Shares};
 use crate::descriptors::Descriptors;
 use crate::error::io_error;
 use crate::mount_sources::{Below, clone_mount, file_mount};
+use crate::security::Privilege;
 use crate::state::Record;
 use crate::{Container, Engine, EngineError, HostConfig, LogDriver, NetworkMode, image_defaults};
 
@@ -61,7 +61,16 @@ impl Engine {
         for name in ["resolv.conf", "hostname", "hosts"] {
             if !wanted.iter().any(|mount| mount.target == format!("/etc/{name}")) {
                 let owner = if name == "hostname" { container.id } else { owner };
-                own.push(file_mount(&self.data_dir, owner, name, borrowed, &mut descriptors)?);
+                // as Docker: `--read-only` goes for them too
+                let readonly = host.readonly_rootfs;
+                own.push(file_mount(
+                    &self.data_dir,
+                    owner,
+                    name,
+                    borrowed,
+                    readonly,
+                    &mut descriptors,
+                )?);
             }
         }
         own.extend(wanted);
@@ -87,6 +96,7 @@ impl Engine {
         let container = &record.container;
         let (config, host) = (&container.config, &container.host);
         let security = &host.security_opt;
+        let (capabilities, seccomp) = security.confinement(container, Privilege::Usual)?;
         let unmasked = host.privileged || security.unmasked;
         let rootfs = descriptors.add(rootfs);
         let namespaces = self.namespaces_of(container, shares, &mut descriptors)?;
@@ -134,17 +144,12 @@ impl Engine {
                 user: User { name: config.user.clone(), additional_groups: host.group_add.clone() },
                 terminal: config.tty,
                 terminal_size,
-                capabilities: capabilities::resolve(&host.cap_add, &host.cap_drop, host.privileged)
-                    .map_err(|error| EngineError::invalid(error.to_string()))?,
+                capabilities,
                 no_new_privileges: security.no_new_privileges,
-                seccomp: if host.privileged {
-                    bulkhead_runtime::Seccomp::Unconfined
-                } else {
-                    security.seccomp.clone()
-                },
+                seccomp,
                 rlimits: rlimits(host),
                 oom_score_adj: (host.oom_score_adj != 0)
-                    .then(|| i16::try_from(host.oom_score_adj.clamp(-1000, 1000)).unwrap_or(0)),
+                    .then(|| i16::try_from(host.oom_score_adj).unwrap_or(0)),
                 init: host.init.unwrap_or(false),
                 landlock: security.landlock.clone(),
             },

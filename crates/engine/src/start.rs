@@ -20,7 +20,7 @@ use crate::restart::wait_after_failure;
 use crate::settle::WardenRecord;
 use crate::specification::Clients;
 use crate::state::{Live, Record};
-use crate::{Class, Container, Engine, EngineError, Started, Status, links};
+use crate::{Class, Container, Engine, EngineError, Started, Status, links, marks};
 
 /// Who starts a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,7 @@ impl Engine {
             Ok(up) => {
                 record.container.state.pid = up.pid;
                 let container = record.container.clone();
+                let oom = self.watch_oom(id);
                 {
                     let mut state = self.state();
                     let slot = state.slot_mut(id)?;
@@ -92,6 +93,8 @@ impl Engine {
                     slot.live.pidfd = Some(up.pidfd);
                     slot.live.handover = up.handover;
                     slot.live.ports = up.ports;
+                    slot.live.oom = oom;
+                    slot.live.oom_told = false;
                     slot.live.netns = Some(up.netns);
                     if cause == Cause::User {
                         slot.live.last_wait = std::time::Duration::ZERO;
@@ -197,6 +200,10 @@ impl Engine {
             self.write_files(container, &directory)?;
             bulkhead_failpoint::hit("start.files").map_err(io_error("start.files"))?;
             let rootfs = self.rootfs(record, &directory, users.as_ref())?;
+            // a layer of a build is to hold what its step made, and nothing else
+            if !record.throw_away {
+                marks::put(rootfs.as_fd(), container.id_range);
+            }
             bulkhead_failpoint::hit("start.mounted").map_err(io_error("start.mounted"))?;
             self.parts(container, shares, rootfs, users.as_ref())?
         };
@@ -285,6 +292,7 @@ impl Engine {
             slot.live.ports = Vec::new();
             slot.live.pidfd = None;
             slot.live.handover = None;
+            slot.live.oom = None;
         }
         self.unplug(container, netns);
         errors

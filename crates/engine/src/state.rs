@@ -9,6 +9,7 @@ use bulkhead_types::{Digest, Id, Name};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::oom::OomTask;
 use crate::ports::Reservation;
 use crate::{Container, EngineError, PortBinding, Status, Streams};
 
@@ -82,6 +83,9 @@ pub(crate) struct Live {
     pub ports: Vec<Reservation>,
     /// Its network namespace, so that the links can outlast it for a moment.
     pub netns: Option<Arc<OwnedFd>>,
+    /// Hears of kills for want of memory, and whether one was told.
+    pub oom: Option<OomTask>,
+    pub oom_told: bool,
     /// Clients that attached before the start.
     pub waiting: Vec<(UnixStream, Streams)>,
     /// What a client asked for before there was a terminal.

@@ -31,6 +31,7 @@ impl Engine {
                 online_cpus: u32::try_from(processors()).unwrap_or(u32::MAX),
                 pids: usage.pids,
                 pids_limit: usage.pids_limit.unwrap_or(0),
+                block_io: usage.block_io,
                 networks: network_counters(container.state.pid, pidfd.as_deref()),
             })
         })

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bulkhead_store::put;
 use bulkhead_types::Id;
-use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::watch;
 
 use crate::blocking::blocking;
+use crate::signals::Signal;
 use crate::start::Cause;
 use crate::state::{Progress, Record};
 use crate::{Container, Engine, EngineError, RestartPolicy, Status, Stopped, signals};
@@ -101,7 +101,7 @@ impl Engine {
     /// Signals the container's first process; one that has just ended is no error. SIGKILL also
     /// thaws: a frozen process would not die of it on cgroup v1.
     pub(crate) fn send(&self, id: Id, pidfd: &OwnedFd, signal: Signal) -> Result<(), EngineError> {
-        match pidfd_send_signal(pidfd, signal) {
+        match signal.send(pidfd) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(errno) => return Err(EngineError::internal(format!("send a signal: {errno}"))),
         }

@@ -19,8 +19,9 @@ pub enum CapabilityError {
 /// Names are in any case, with or without `CAP_`; `ALL` stands for every one. Adding wins over the
 /// defaults, dropping wins over `--cap-add ALL`, and what is both added and dropped by name is
 /// added. `--privileged` gives all of them, whatever else is asked, once the names are known to be
-/// names.
+/// names. `default` is what they start from.
 pub fn resolve(
+    default: Capabilities,
     add: &[String],
     drop: &[String],
     privileged: bool,
@@ -33,7 +34,7 @@ pub fn resolve(
     Ok(match (add.all, drop.all) {
         (true, _) => Capabilities::ALL.without(drop.named),
         (false, true) => add.named,
-        (false, false) => Capabilities::DEFAULT.without(drop.named).with(add.named),
+        (false, false) => default.without(drop.named).with(add.named),
     })
 }
 
@@ -50,8 +51,8 @@ impl Capabilities {
     /// Every capability that this program knows; a kernel may have fewer (see [`Self::available`]).
     pub const ALL: Self = Self((1 << NAMES.len()) - 1);
 
-    /// What a container gets unless told otherwise: Docker's 14 without `NET_RAW`, `MKNOD` and
-    /// `AUDIT_WRITE`.
+    /// What a container gets unless told otherwise, wherever its namespaces are from: Docker's 14
+    /// without `NET_RAW`, `MKNOD` and `AUDIT_WRITE`.
     pub const DEFAULT: Self = Self(
         1 << CHOWN
             | 1 << DAC_OVERRIDE
@@ -65,6 +66,10 @@ impl Capabilities {
             | 1 << SYS_CHROOT
             | 1 << SETFCAP,
     );
+
+    /// What a container gets that has user and network namespaces of its own and a filter without
+    /// packet sockets: `NET_RAW` is good for ping there, and for nothing that the bridge lets through.
+    pub const OWN_NETWORK: Self = Self(Self::DEFAULT.0 | 1 << NET_RAW);
 
     /// Reads this process's own bounding set, beyond which no container can be given anything.
     ///
@@ -300,9 +305,19 @@ mod tests {
             (&["ALL"], &["ALL"], false, all),
             (&["CHOWN"], &["ALL"], true, all),
         ] {
-            let got = resolve(&strings(add), &strings(drop), privileged);
+            let got = resolve(Capabilities::DEFAULT, &strings(add), &strings(drop), privileged);
             assert_eq!(got, Ok(Capabilities(want)), "+{add:?} -{drop:?} {privileged}");
         }
+    }
+
+    #[test]
+    fn net_raw_of_an_own_network_can_be_dropped() {
+        let of = |add: &[&str], drop: &[&str]| {
+            resolve(Capabilities::OWN_NETWORK, &strings(add), &strings(drop), false).unwrap()
+        };
+        assert!(of(&[], &[]).has(NET_RAW));
+        assert!(!of(&[], &["NET_RAW"]).has(NET_RAW));
+        assert_eq!(of(&[], &["ALL"]), Capabilities::NONE);
     }
 
     #[test]
@@ -315,7 +330,8 @@ mod tests {
         ] {
             let list = |name: &str| if name.is_empty() { vec![] } else { vec![name.to_owned()] };
             for privileged in [false, true] {
-                let error = resolve(&list(add), &list(drop), privileged).unwrap_err();
+                let none = Capabilities::NONE;
+                let error = resolve(none, &list(add), &list(drop), privileged).unwrap_err();
                 assert_eq!(error.to_string(), want);
             }
         }

@@ -24,6 +24,7 @@ mod join;
 mod limits;
 mod members;
 mod oci_stats;
+mod oom;
 mod path;
 mod resources;
 mod stats;
@@ -38,8 +39,9 @@ pub use error::CgroupError;
 pub use hierarchy::{Hierarchies, Layout, Mode as HostMode, V1Mount};
 pub use join::Join;
 pub use limits::Limits;
+pub use oom::OomWatch;
 pub use path::oci_path;
-pub use stats::Stats;
+pub use stats::{BlockIoCount, Stats};
 
 use file::Directory;
 use hierarchy::{Hierarchy, Version};

@@ -124,7 +124,8 @@ pub fn compile(
 ) -> Result<Option<Compiled>, SeccompError> {
     match seccomp {
         Seccomp::Unconfined => Ok(None),
-        Seccomp::Default => Ok(Some(default_filter(capabilities))),
+        Seccomp::Default => Ok(Some(default_filter(capabilities, 0))),
+        Seccomp::WithoutPackets => Ok(Some(default_filter(capabilities, docker::PACKETS_CLOSED))),
         Seccomp::Profile(text) => {
             let kernel = rustix::system::uname();
             let release = json::release(&kernel.release().to_string_lossy());
@@ -165,10 +166,10 @@ fn assemble(profile: &profile::Profile) -> Result<Compiled, SeccompError> {
 include!(concat!(env!("OUT_DIR"), "/docker.rs"));
 
 /// Finds the program that the build made, else makes one, once in the life of the process.
-fn default_filter(capabilities: Capabilities) -> Compiled {
+fn default_filter(capabilities: Capabilities, variant: u32) -> Compiled {
     static COMPILED: LazyLock<Mutex<HashMap<u32, Compiled>>> = LazyLock::new(Mutex::default);
-    let relevant =
-        docker::relevant(|name| capabilities::parse(name).is_some_and(|bit| capabilities.has(bit)));
+    let has = |name: &str| capabilities::parse(name).is_some_and(|bit| capabilities.has(bit));
+    let relevant = docker::relevant(has) | variant;
     // a map of finished filters is whole whatever a panicking thread did
     let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
     let filter = compiled.entry(relevant).or_insert_with(|| {

@@ -161,4 +161,7 @@ pub enum Seccomp {
     Unconfined,
     /// A profile in Docker's JSON format.
     Profile(String),
+    /// Docker's default profile without packet sockets: a process may have `NET_RAW` for ping's sake
+    /// and cannot read or write frames.
+    WithoutPackets,
 }

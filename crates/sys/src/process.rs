@@ -9,8 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::{check, check_value};
 
 mod borrowed;
+mod title;
 
 pub use borrowed::clone3_borrowing;
+pub use title::{remember_title_area, set_title};
 
 pub use libc::{
     CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER,

@@ -10,21 +10,23 @@ const ROOT: &[Mode] = &[Mode::Default, Mode::Host];
 /// CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE,
 /// SYS_CHROOT, SETFCAP.
 const GRANTED: &str = "00000000800405fb";
+/// The same with NET_RAW, which reaches no other network from a user namespace of one's own.
+const GRANTED_OF_OWN: &str = "00000000800425fb";
 const NONE: &str = "0000000000000000";
 
 pub const CASES: &[Case] = &[
     facts("B1", |facts, mode| {
-        let held = if mode == Mode::User { NONE } else { GRANTED };
-        sets(facts, held)
+        let granted = granted(mode.flags());
+        sets(facts, if mode == Mode::User { NONE } else { granted }, granted)
     }),
     scene(
         "B2",
         ROOT,
         |rig, flags| {
             let facts = rig.probe(&[flags, &["--user", "1000"]].concat(), &["status"])?;
-            Ok(sets(&facts, NONE))
+            Ok(sets(&facts, NONE, granted(flags)))
         },
-        Control::Other("root", |rig| Ok(sets(&rig.probe(&[], &["status"])?, NONE))),
+        Control::Other("root", |rig| Ok(sets(&rig.probe(&[], &["status"])?, NONE, granted(&[])))),
     ),
     scene("B3", ROOT, |rig, flags| set_user_id(rig, &[flags, NNP].concat()), {
         Control::Other("without no-new-privileges, as in Docker", |rig| set_user_id(rig, &[]))
@@ -85,13 +87,17 @@ pub const CASES: &[Case] = &[
 
 const NNP: &[&str] = &["--security-opt", "no-new-privileges"];
 
-fn sets(facts: &Facts, held: &str) -> Outcome {
+fn granted(flags: &[&str]) -> &'static str {
+    if flags.contains(&"--userns=host") { GRANTED } else { GRANTED_OF_OWN }
+}
+
+fn sets(facts: &Facts, held: &str, granted: &str) -> Outcome {
     for (set, wanted) in [
         ("CapEff", held),
         ("CapPrm", held),
         ("CapInh", NONE),
         ("CapAmb", NONE),
-        ("CapBnd", GRANTED),
+        ("CapBnd", granted),
     ] {
         let found = facts.of(&format!("status {set}"));
         if found != wanted {

@@ -23,6 +23,8 @@ pub const CASES: &[Case] = &[
         all([
             each(facts, &["socket vsock"], &["EPERM"]),
             each(facts, &["socket alg"], &["EPERM", "EAFNOSUPPORT"]),
+            // NET_RAW alone does not open it
+            each(facts, &["socket packet"], &["EPERM"]),
         ])
     }),
     facts("C4", |facts, _| {

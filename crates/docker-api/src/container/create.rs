@@ -48,6 +48,15 @@ fn request(body: ContainerCreate, name: &str) -> Result<(CreateContainer, Vec<St
         })?),
     };
     let (mut host, warnings) = host_config::parse(body.host_config)?;
+    let mut mac_address = match body.mac_address.as_str() {
+        "" => None,
+        text => Some(read_mac_address(text)?),
+    };
+    for endpoint in body.networking_config.endpoints_config.values().flatten() {
+        if !endpoint.mac_address.is_empty() {
+            mac_address = Some(read_mac_address(&endpoint.mac_address)?);
+        }
+    }
     for link in links(body.networking_config)? {
         let link = link.parse()?;
         if !host.links.contains(&link) {
@@ -77,6 +86,7 @@ fn request(body: ContainerCreate, name: &str) -> Result<(CreateContainer, Vec<St
         stop_timeout: body.stop_timeout,
         healthcheck: healthcheck(body.healthcheck)?,
         network_disabled: body.network_disabled,
+        mac_address,
     };
     Ok((CreateContainer { name, image: body.image, config, host }, warnings))
 }
@@ -96,6 +106,16 @@ fn healthcheck(asked: Option<Healthcheck>) -> Result<Option<image::Healthcheck>,
     }
 }
 
+/// Reads `02:42:ac:11:00:02`; one for a single station, as every link has.
+fn read_mac_address(text: &str) -> Result<[u8; 6], ApiError> {
+    let octet = |part: &str| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok()).flatten();
+    let octets: Option<Vec<u8>> = text.split([':', '-']).map(octet).collect();
+    octets
+        .and_then(|octets| <[u8; 6]>::try_from(octets).ok())
+        .filter(|octets| octets[0] & 1 == 0 && *octets != [0; 6])
+        .ok_or_else(|| ApiError::invalid(format!("{text} is not a valid mac address")))
+}
+
 fn is_none(test: &[String]) -> bool {
     matches!(test, [word] if word == "NONE")
 }
@@ -109,10 +129,10 @@ fn links(config: NetworkingConfig) -> Result<Vec<String>, ApiError> {
         let asked = !ipam.ipv4_address.is_empty()
             || !ipam.ipv6_address.is_empty()
             || !ipam.link_local_ips.is_empty();
-        if asked || !endpoint.mac_address.is_empty() {
+        if asked {
             return Err(ApiError::invalid(format!(
-                "network {network}: user specified IP and MAC addresses are supported on user \
-                 defined networks only"
+                "network {network}: user specified IP address is supported on user defined networks \
+                 only"
             )));
         }
         if !endpoint.aliases.is_empty() {

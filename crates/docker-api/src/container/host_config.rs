@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use bulkhead_docker_types as wire;
 use bulkhead_engine::{
-    BindOptions, Container, DeviceRequest, DriverOptions, Fill, HostConfig, LogDriver, LogOptions,
-    MissingSource, MountOptions, MountRequest, MountsBelow, PortBinding, RestartPolicy,
+    BindOptions, BlockIo, Container, DeviceRequest, DriverOptions, Fill, HostConfig, LogDriver,
+    LogOptions, MissingSource, MountOptions, MountRequest, MountsBelow, PortBinding, RestartPolicy,
     SecurityOptions, TmpfsOptions, Ulimit, UsernsMode, VolumeOptions,
 };
 use bulkhead_types::Port;
@@ -80,9 +80,38 @@ pub(crate) fn parse(wire: wire::HostConfig) -> Result<(HostConfig, Vec<String>),
         // The CLI sends 0 for what its user did not say; -1 is how that user says "unlimited".
         pids_limit: wire.pids_limit.filter(|limit| *limit != 0),
         cgroup_parent: cgroup_parent(wire.cgroup_parent)?,
+        // -1 is how clients say nothing
+        memory_swappiness: match wire.memory_swappiness {
+            None | Some(-1) => None,
+            Some(percent) => Some(positive("MemorySwappiness", percent)?),
+        },
+        block_io: BlockIo {
+            weight: wire.blkio_weight,
+            weight_devices: wire
+                .blkio_weight_device
+                .into_iter()
+                .map(|device| (device.path, device.weight))
+                .collect(),
+            read_bps: rates(wire.blkio_device_read_bps),
+            write_bps: rates(wire.blkio_device_write_bps),
+            read_iops: rates(wire.blkio_device_read_iops),
+            write_iops: rates(wire.blkio_device_write_iops),
+        },
+        device_cgroup_rules: wire.device_cgroup_rules,
         console_size: wire.console_size,
     };
     Ok((host, warnings))
+}
+
+fn rates(list: Vec<wire::ThrottleDevice>) -> Vec<(String, u64)> {
+    list.into_iter().map(|device| (device.path, device.rate)).collect()
+}
+
+/// The same for inspect.
+fn throttles(list: &[(String, u64)]) -> Vec<wire::ThrottleDevice> {
+    list.iter()
+        .map(|(path, rate)| wire::ThrottleDevice { path: path.clone(), rate: *rate })
+        .collect()
 }
 
 /// Members of which only some words mean something here.
@@ -357,6 +386,19 @@ fn of_engine(container: &Container) -> wire::HostConfig {
                 hard: limit.hard(),
             })
             .collect(),
+        memory_swappiness: host.memory_swappiness.and_then(|percent| i64::try_from(percent).ok()),
+        device_cgroup_rules: host.device_cgroup_rules.clone(),
+        blkio_weight: host.block_io.weight,
+        blkio_weight_device: host
+            .block_io
+            .weight_devices
+            .iter()
+            .map(|(path, weight)| wire::WeightDevice { path: path.clone(), weight: *weight })
+            .collect(),
+        blkio_device_read_bps: throttles(&host.block_io.read_bps),
+        blkio_device_write_bps: throttles(&host.block_io.write_bps),
+        blkio_device_read_iops: throttles(&host.block_io.read_iops),
+        blkio_device_write_iops: throttles(&host.block_io.write_iops),
         oom_score_adj: host.oom_score_adj,
         shm_size: if host.shm_size == 0 { 64 << 20 } else { signed(host.shm_size) },
         log_config: wire::LogConfig {

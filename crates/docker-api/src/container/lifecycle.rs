@@ -156,13 +156,6 @@ pub(crate) async fn changes(
     Ok(axum::Json(if view.is_empty() { Value::Null } else { view.into() }))
 }
 
-/// `POST /containers/{id}/update`
-pub(crate) async fn update() -> ApiError {
-    ApiError::unsupported(
-        "Bulkhead cannot change a container's limits yet; make it anew with others",
-    )
-}
-
 /// `POST /containers/prune`: removes every container that does not run.
 pub(crate) async fn prune(State(api): State<Api>, query: Query) -> Answer<Response> {
     let filters = Filters::from_query(&query, &["until", "label", "label!"])?;

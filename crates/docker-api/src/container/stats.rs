@@ -4,7 +4,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
-use bulkhead_engine::{Container, Stats, Status};
+use bulkhead_engine::{BlockIoCount, Container, Stats, Status};
 use bulkhead_types::Timestamp;
 use serde_json::{Value, json};
 
@@ -87,7 +87,8 @@ fn view(container: &Container, before: Option<&Sample>, now: &Sample) -> Value {
         "preread": clock::rfc3339(before.and_then(|sample| sample.at)),
         "pids_stats": { "current": stats.pids, "limit": stats.pids_limit },
         "blkio_stats": {
-            "io_service_bytes_recursive": null, "io_serviced_recursive": null,
+            "io_service_bytes_recursive": block_io(stats, |count| (count.read_bytes, count.write_bytes)),
+            "io_serviced_recursive": block_io(stats, |count| (count.reads, count.writes)),
             "io_queue_recursive": null, "io_service_time_recursive": null,
             "io_wait_time_recursive": null, "io_merged_recursive": null,
             "io_time_recursive": null, "sectors_recursive": null,
@@ -114,6 +115,18 @@ fn view(container: &Container, before: Option<&Sample>, now: &Sample) -> Value {
         view["networks"] = Value::Object(networks.collect());
     }
     view
+}
+
+/// As Docker shows it; null where nothing counts.
+fn block_io(stats: &Stats, values: impl Fn(&BlockIoCount) -> (u64, u64)) -> Value {
+    let Some(counts) = &stats.block_io else { return Value::Null };
+    let entries = counts.iter().flat_map(|count| {
+        let (read, write) = values(count);
+        [("read", read), ("write", write)].map(|(kind, value)| {
+            json!({ "major": count.major, "minor": count.minor, "op": kind, "value": value })
+        })
+    });
+    entries.collect()
 }
 
 fn cpu(stats: &Stats) -> Value {

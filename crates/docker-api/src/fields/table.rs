@@ -365,11 +365,11 @@ const NO_HEALTH_CHECKS: Decision = Refused(
 );
 const REPORTED: Decision = Ignored("it is what inspect reports of an endpoint, copied by clients");
 const NO_REALTIME: Decision = Refused("real-time scheduling is not limited here; leave it out");
-const NO_DEVICE_RULES: Decision = Refused("name the devices with Devices");
+const NO_DEVICE_RULES: Decision = Refused("a container keeps its devices; make it anew");
 const NO_DEVICE_REQUESTS: Decision =
     Refused("there are no device drivers; name the devices with Devices");
-const NO_BLKIO: Decision = Refused("block devices are not limited; leave it out");
-const NO_SWAPPINESS: Decision = Refused("set vm.swappiness of the host");
+const NO_BLKIO: Decision = Refused("limits of block devices stay; make the container anew");
+const NO_SWAPPINESS: Decision = Refused("it stays; make the container anew");
 const OF_A_RUN: Decision = Ignored("an image has no such thing");
 
 const ATTACH: Fields = &[
@@ -401,7 +401,7 @@ const CONTAINER_CREATE: Fields = &[
     ("Hostname", Done),
     ("Image", Done),
     ("Labels", Done),
-    ("MacAddress", Refused("Bulkhead chooses the addresses on its bridge; leave it out")),
+    ("MacAddress", Done),
     ("NetworkDisabled", Done),
     ("OnBuild", Ignored("triggers are of images; a container has none")),
     ("OpenStdin", Done),
@@ -418,12 +418,12 @@ const CONTAINER_CREATE: Fields = &[
     ("HostConfig.Annotations", Refused("there is no other runtime to read them; use Labels")),
     ("HostConfig.AutoRemove", Done),
     ("HostConfig.Binds", Done),
-    ("HostConfig.BlkioDeviceReadBps", NO_BLKIO),
-    ("HostConfig.BlkioDeviceReadIOps", NO_BLKIO),
-    ("HostConfig.BlkioDeviceWriteBps", NO_BLKIO),
-    ("HostConfig.BlkioDeviceWriteIOps", NO_BLKIO),
-    ("HostConfig.BlkioWeight", NO_BLKIO),
-    ("HostConfig.BlkioWeightDevice", NO_BLKIO),
+    ("HostConfig.BlkioDeviceReadBps", Done),
+    ("HostConfig.BlkioDeviceReadIOps", Done),
+    ("HostConfig.BlkioDeviceWriteBps", Done),
+    ("HostConfig.BlkioDeviceWriteIOps", Done),
+    ("HostConfig.BlkioWeight", Done),
+    ("HostConfig.BlkioWeightDevice", Done),
     ("HostConfig.CapAdd", Done),
     ("HostConfig.CapDrop", Done),
     ("HostConfig.Capabilities", Refused("say it with CapAdd and CapDrop")),
@@ -441,7 +441,7 @@ const CONTAINER_CREATE: Fields = &[
     ("HostConfig.CpuShares", Done),
     ("HostConfig.CpusetCpus", Done),
     ("HostConfig.CpusetMems", Done),
-    ("HostConfig.DeviceCgroupRules", NO_DEVICE_RULES),
+    ("HostConfig.DeviceCgroupRules", Done),
     ("HostConfig.DeviceRequests", NO_DEVICE_REQUESTS),
     ("HostConfig.Devices", Done),
     ("HostConfig.Devices.CgroupPermissions", Done),
@@ -467,7 +467,7 @@ const CONTAINER_CREATE: Fields = &[
     ("HostConfig.Memory", Done),
     ("HostConfig.MemoryReservation", Done),
     ("HostConfig.MemorySwap", Done),
-    ("HostConfig.MemorySwappiness", NO_SWAPPINESS),
+    ("HostConfig.MemorySwappiness", Done),
     ("HostConfig.Mounts", Done),
     ("HostConfig.Mounts.BindOptions", Done),
     ("HostConfig.Mounts.BindOptions.CreateMountpoint", From(42)),
@@ -553,7 +553,7 @@ const CONTAINER_UPDATE: Fields = &[
     ("BlkioDeviceReadIOps", NO_BLKIO),
     ("BlkioDeviceWriteBps", NO_BLKIO),
     ("BlkioDeviceWriteIOps", NO_BLKIO),
-    ("BlkioWeight", NO_BLKIO),
+    ("BlkioWeight", Done),
     ("BlkioWeightDevice", NO_BLKIO),
     ("CgroupParent", Refused("a container stays in its group; make it anew")),
     ("CpuCount", WINDOWS),

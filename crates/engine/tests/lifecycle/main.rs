@@ -10,6 +10,7 @@ mod containers;
 mod failures;
 mod ids;
 mod images;
+mod kernel;
 mod mounts;
 mod networks;
 mod recovery;
@@ -60,6 +61,14 @@ fn main() -> ExitCode {
         containers::privileges_are_what_was_asked_for,
         containers::many_at_once,
         ids::large_ids_are_a_containers_own,
+        kernel::ping_needs_no_privilege,
+        kernel::devices_have_the_owners_of_the_host,
+        kernel::mounts_and_files_are_as_dockers,
+        kernel::real_time_signals_stop_and_kill,
+        kernel::an_environment_of_many_lines,
+        kernel::a_kill_for_want_of_memory_is_told_at_once,
+        kernel::limits_are_changed_while_it_runs,
+        kernel::paths_and_addresses_are_those_of_the_request,
         failures::every_failure_is_told_and_leaves_nothing,
         failures::restarts_follow_the_policy,
         images::one_whose_content_is_missing_is_listed,

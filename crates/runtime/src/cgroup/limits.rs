@@ -1,10 +1,10 @@
 //! Resource limits as Docker has them, and the same in the terms of config.json.
 
-use bulkhead_types::oci::{Cpu, Memory, Pids, Resources};
+use bulkhead_types::oci::{BlockIo, Cpu, Memory, Pids, Resources};
 use serde::{Deserialize, Serialize};
 
 use super::device::Devices;
-use super::hierarchy::Hierarchies;
+use super::hierarchy::{Hierarchies, Mode as HostMode};
 
 /// What a cgroup may use; `None` leaves a value as it is (in a new cgroup: unlimited).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,10 @@ pub struct Limits {
     pub memory_swap: Option<i64>,
     /// Bytes that are left to the cgroup when the host runs short.
     pub memory_reservation: Option<u64>,
+    /// 0 to 100: how readily pages are swapped. Cgroup v2 has no such file.
+    pub memory_swappiness: Option<u64>,
+    /// Weights and rates of block devices.
+    pub block_io: Option<BlockIo>,
     /// Weight against siblings, 2 to 262144, 1024 by default.
     pub cpu_shares: Option<u64>,
     /// Billionths of a processor; wins over quota and period.
@@ -54,6 +58,10 @@ impl Limits {
         if discard(self.memory_reservation.is_some(), "memory", "memory soft limit capabilities") {
             self.memory_reservation = None;
         }
+        let io = if hierarchies.has("io") { "io" } else { "blkio" };
+        if discard(self.block_io.is_some(), io, "Block I/O limits") {
+            self.block_io = None;
+        }
         if discard(self.cpu_shares.is_some(), "cpu", "CPU shares") {
             self.cpu_shares = None;
         }
@@ -68,6 +76,12 @@ impl Limits {
         if discard(self.pids.is_some(), "pids", "pids limit capabilities") {
             self.pids = None;
         }
+        if self.memory_swappiness.is_some() && hierarchies.mode() == HostMode::V2 {
+            let text = "Your kernel does not support memory swappiness capabilities or the cgroup is \
+                        not mounted. Memory swappiness discarded.";
+            warnings.push(text.to_owned());
+            self.memory_swappiness = None;
+        }
         (self, warnings)
     }
 
@@ -80,6 +94,7 @@ impl Limits {
                 limit: signed(self.memory),
                 reservation: signed(self.memory_reservation),
                 swap: self.memory_swap,
+                swappiness: self.memory_swappiness,
                 ..Memory::default()
             }),
             cpu: Some(Cpu {
@@ -91,6 +106,7 @@ impl Limits {
                 mems: self.cpuset_mems.clone().unwrap_or_default(),
                 ..Cpu::default()
             }),
+            block_io: self.block_io.clone(),
             pids: self.pids.map(|pids| Pids { limit: Some(if pids > 0 { pids } else { -1 }) }),
             ..Resources::default()
         }

@@ -1,5 +1,7 @@
 //! What a cgroup uses, for `docker stats` and for the scheduler.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::file::{self, Directory};
@@ -7,7 +9,7 @@ use super::hierarchy::Version;
 use super::{Cgroup, CgroupError};
 
 /// Usage at one moment; 0 or `None` where the host has no controller that counts it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// Bytes, page cache included.
     pub memory_usage: u64,
@@ -21,6 +23,19 @@ pub struct Stats {
     pub cpu_system: u64,
     pub pids: u64,
     pub pids_limit: Option<u64>,
+    /// By block device; `None` where nothing counts them.
+    pub block_io: Option<Vec<BlockIoCount>>,
+}
+
+/// What has been read and written of one block device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockIoCount {
+    pub major: u64,
+    pub minor: u64,
+    pub read_bytes: u64,
+    pub write_bytes: u64,
+    pub reads: u64,
+    pub writes: u64,
 }
 
 impl Cgroup {
@@ -48,6 +63,15 @@ impl Cgroup {
             stats.pids = file::read_number(&group.directory, "pids.current")?.unwrap_or_default();
             stats.pids_limit = file::read_number(&group.directory, "pids.max")?;
         }
+        if let Some(group) = self.with_controller("blkio") {
+            let bytes = file::read(&group.directory, "blkio.throttle.io_service_bytes_recursive");
+            let count = file::read(&group.directory, "blkio.throttle.io_serviced_recursive");
+            if let (Ok(bytes), Ok(count)) = (bytes, count) {
+                stats.block_io = Some(block_io_v1(&bytes, &count));
+            }
+        } else if let Some(group) = self.with_controller("io") {
+            stats.block_io = Some(block_io_v2(&file::read(&group.directory, "io.stat")?));
+        }
         Ok(stats)
     }
 
@@ -62,6 +86,65 @@ impl Cgroup {
     }
 }
 
+/// `8:0 Read 4096`, a line for each device and kind (Linux: admin-guide/cgroup-v1/blkio-controller).
+fn block_io_v1(bytes: &str, operations: &str) -> Vec<BlockIoCount> {
+    let mut counts = BTreeMap::<(u64, u64), BlockIoCount>::new();
+    let mut read =
+        |text: &str, place: for<'a> fn(&'a mut BlockIoCount, &str) -> Option<&'a mut u64>| {
+            for line in text.lines() {
+                let mut words = line.split(' ');
+                let (Some(device), Some(kind), Some(value)) =
+                    (words.next(), words.next(), words.next())
+                else {
+                    continue; // the total
+                };
+                let Some((major, minor)) = numbers(device) else { continue };
+                let empty = BlockIoCount { major, minor, ..BlockIoCount::default() };
+                let count = counts.entry((major, minor)).or_insert(empty);
+                if let (Some(place), Ok(value)) = (place(count, kind), value.parse()) {
+                    *place = value;
+                }
+            }
+        };
+    read(bytes, |count, kind| match kind {
+        "Read" => Some(&mut count.read_bytes),
+        "Write" => Some(&mut count.write_bytes),
+        _ => None,
+    });
+    read(operations, |count, kind| match kind {
+        "Read" => Some(&mut count.reads),
+        "Write" => Some(&mut count.writes),
+        _ => None,
+    });
+    counts.into_values().collect()
+}
+
+/// `8:0 rbytes=1 wbytes=2 rios=3 wios=4 …` (Linux: admin-guide/cgroup-v2.rst, "io.stat").
+fn block_io_v2(text: &str) -> Vec<BlockIoCount> {
+    let device = |line: &str| {
+        let (device, values) = line.split_once(' ')?;
+        let (major, minor) = numbers(device)?;
+        let value = |key: &str| {
+            let value = values.split(' ').find_map(|it| it.strip_prefix(key)?.strip_prefix('='));
+            value.and_then(|value| value.parse().ok()).unwrap_or(0)
+        };
+        Some(BlockIoCount {
+            major,
+            minor,
+            read_bytes: value("rbytes"),
+            write_bytes: value("wbytes"),
+            reads: value("rios"),
+            writes: value("wios"),
+        })
+    };
+    text.lines().filter_map(device).collect()
+}
+
+fn numbers(device: &str) -> Option<(u64, u64)> {
+    let (major, minor) = device.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
 fn memory(directory: &Directory, version: Version, stats: &mut Stats) -> Result<(), CgroupError> {
     // what v1 shows for "unlimited": the largest number of whole pages in an i64
     const UNLIMITED: u64 = i64::MAX as u64 / 65_536 * 65_536;
@@ -74,4 +157,30 @@ fn memory(directory: &Directory, version: Version, stats: &mut Stats) -> Result<
     let details = file::read(directory, "memory.stat")?;
     stats.memory_inactive_file = file::field(&details, inactive_file).unwrap_or_default();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_devices_were_used_for_is_read_of_both_versions() {
+        let bytes =
+            "8:0 Read 4096\n8:0 Write 512\n8:0 Sync 1\n8:0 Total 4608\n7:1 Read 9\nTotal 4617\n";
+        let count = "8:0 Read 2\n8:0 Write 1\nTotal 3\n";
+        let disk = BlockIoCount {
+            major: 8,
+            minor: 0,
+            read_bytes: 4096,
+            write_bytes: 512,
+            reads: 2,
+            writes: 1,
+        };
+        let loop_ = BlockIoCount { major: 7, minor: 1, read_bytes: 9, ..BlockIoCount::default() };
+        assert_eq!(block_io_v1(bytes, count), [loop_, disk]);
+        let text = "8:0 rbytes=4096 wbytes=512 rios=2 wios=1 dbytes=0 dios=0\n7:1 \n";
+        let unused = BlockIoCount { major: 7, minor: 1, ..BlockIoCount::default() };
+        assert_eq!(block_io_v2(text), [disk, unused]);
+        assert_eq!(block_io_v2(""), []);
+    }
 }

@@ -1,6 +1,9 @@
 //! Docker's default profile (moby/profiles: seccomp/default_linux.go, July 2026), as a table of our
 //! own: what is listed is allowed, the rest is EPERM.
 //!
+//! For containers that keep NET_RAW for ping alone ([`PACKETS_CLOSED`]) there is a variant of it that
+//! has no packet sockets, which read and write whole frames and are a larger part of the kernel.
+//!
 //! Two differences. 32-bit x86 `socketcall(SYS_SOCKET)` is ENOSYS: its arguments lie in memory that
 //! a filter cannot see, so it is a way around the rule against AF_VSOCK and AF_ALG; the direct
 //! call, there since Linux 4.3, remains. And the family is compared as the `int` it is.
@@ -11,7 +14,7 @@ use super::profile::{Action, Comparison, Condition, ENOSYS, EPERM, Profile, Rule
 use super::table::{Architecture, Call};
 
 /// The profile on a machine with these architectures, the native one first, of a process with these
-/// capabilities (see [`relevant`]).
+/// capabilities (see [`relevant`]), with or without [`PACKETS_CLOSED`].
 pub(super) fn profile(machine: &[Architecture], capabilities: u32) -> Profile {
     let has = |name: &str| relevant(|known| known == name) & capabilities != 0;
     let mut rules = vec![allow(ALWAYS, Vec::new())];
@@ -32,9 +35,15 @@ pub(super) fn profile(machine: &[Architecture], capabilities: u32) -> Profile {
         // glibc falls back to clone on ENOSYS and on nothing else (nodejs/node#48444)
         rules.push(Rule { action: Action::Errno(ENOSYS), ..allow("clone3", Vec::new()) });
     }
-    for families in
-        [Comparison::Less(AF_ALG), Comparison::Equal(AF_ALG + 1), Comparison::Greater(AF_VSOCK)]
-    {
+    let few = if capabilities & PACKETS_CLOSED == 0 {
+        rules.push(allow("socket", first(Comparison::Less(AF_ALG))));
+        &[][..]
+    } else {
+        socket_without_packets(&mut rules);
+        &[Comparison::Less(AF_INET)][..]
+    };
+    let others = [Comparison::Equal(AF_ALG + 1), Comparison::Greater(AF_VSOCK)];
+    for families in few.iter().copied().chain(others) {
         rules.push(allow("socket", first(families)));
     }
     for persona in PERSONALITIES {
@@ -47,6 +56,25 @@ pub(super) fn profile(machine: &[Architecture], capabilities: u32) -> Profile {
         close_socketcall: true,
     }
 }
+
+/// Allows the families between AF_INET and AF_ALG but AF_PACKET, and AF_INET but for SOCK_PACKET,
+/// which the kernel takes for AF_PACKET (linux: net/socket.c, `__sock_create`).
+fn socket_without_packets(rules: &mut Vec<Rule>) {
+    let condition = |argument, comparison| Condition { argument, comparison };
+    for (above, below) in [(AF_INET, AF_PACKET), (AF_PACKET, AF_ALG)] {
+        let between = [Comparison::Greater(above), Comparison::Less(below)];
+        rules.push(allow("socket", between.map(|families| condition(0, families)).into()));
+    }
+    // The low four bits are the type, the rest flags: every type differs from SOCK_PACKET in a bit.
+    for bit in [1, 2, 4, 8] {
+        let differs = Comparison::MaskedEqual { mask: bit, value: !SOCK_PACKET & bit };
+        let family = condition(0, Comparison::Equal(AF_INET));
+        rules.push(allow("socket", vec![family, condition(1, differs)]));
+    }
+}
+
+/// Beside the bits of [`relevant`]: no packet sockets, whatever the capabilities are.
+pub(super) const PACKETS_CLOSED: u32 = 1 << 31;
 
 /// The capabilities that make a difference to [`profile`], as a bit for each line of
 /// [`WITH_CAPABILITY`]. Names are without `CAP_`.
@@ -64,6 +92,9 @@ fn first(comparison: Comparison) -> Vec<Condition> {
     vec![Condition { argument: 0, comparison }]
 }
 
+const AF_INET: u64 = 2;
+const AF_PACKET: u64 = 17;
+const SOCK_PACKET: u64 = 10;
 const AF_ALG: u64 = 38;
 const AF_VSOCK: u64 = 40;
 

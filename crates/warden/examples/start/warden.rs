@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead_runtime::cgroup::{Cgroup, Hierarchies, Limits};
 use bulkhead_runtime::{
-    ContainerSpec, Device, FdIndex, Namespaces, ProcessSpec, Seccomp, User, capabilities, defaults,
+    Capabilities, ContainerSpec, Device, FdIndex, Namespaces, ProcessSpec, Seccomp, User, defaults,
 };
 use bulkhead_types::Id;
 use rustix::fs::{Mode, OFlags};
@@ -129,9 +129,9 @@ fn specification() -> Result<ContainerSpec> {
             user: User { name: String::new(), additional_groups: vec![] },
             terminal: false,
             terminal_size: (0, 0),
-            capabilities: capabilities::resolve(&[], &[], false)?,
+            capabilities: Capabilities::OWN_NETWORK,
             no_new_privileges: false,
-            seccomp: Seccomp::Default,
+            seccomp: Seccomp::WithoutPackets,
             rlimits: defaults::rlimits(),
             oom_score_adj: None,
             init: false,

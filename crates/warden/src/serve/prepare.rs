@@ -38,6 +38,8 @@ pub(super) fn prepare(socket: &Path) -> std::io::Result<Ready> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::process::umask(Mode::from_raw_mode(0o077));
     rustix::thread::set_name(c"bulkhead-warden")?;
+    // for the init of containers, which is a copy of this process
+    process::remember_title_area(&std::fs::read_to_string("/proc/self/stat").unwrap_or_default());
 
     let socket = std::path::absolute(socket)?;
     let invalid = || std::io::Error::from(Errno::INVAL);

@@ -6,7 +6,7 @@
 use bulkhead_runtime::plan::Host;
 use bulkhead_runtime::{
     Capabilities, ContainerSpec, Device, FdIndex, Namespaces, Plan, ProcessSpec, Seccomp, User,
-    capabilities, defaults,
+    defaults,
 };
 use bulkhead_types::IdMap;
 
@@ -52,9 +52,9 @@ fn container(host: &Host) -> ContainerSpec {
             user: User { name: String::new(), additional_groups: Vec::new() },
             terminal: false,
             terminal_size: (0, 0),
-            capabilities: capabilities::resolve(&[], &[], false).unwrap_or(Capabilities(0)),
+            capabilities: Capabilities::OWN_NETWORK,
             no_new_privileges: false,
-            seccomp: Seccomp::Default,
+            seccomp: Seccomp::WithoutPackets,
             rlimits: defaults::rlimits(),
             oom_score_adj: None,
             init: false,

@@ -243,7 +243,7 @@ pub fn process(arguments: &[&str]) -> ProcessSpec {
         user: User { name: String::new(), additional_groups: vec![] },
         terminal: false,
         terminal_size: (0, 0),
-        capabilities: capabilities::resolve(&[], &[], false).unwrap(),
+        capabilities: Capabilities::DEFAULT,
         no_new_privileges: false,
         seccomp: Seccomp::Unconfined,
         rlimits: vec![],

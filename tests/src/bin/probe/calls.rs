@@ -76,7 +76,7 @@ pub fn tell() {
         let found = testing::socketcall32(VSOCK).map_or_else(|| "absent".to_owned(), outcome);
         say("socketcall vsock", found);
     }
-    for (name, family) in [("socket vsock", 40), ("socket alg", 38)] {
+    for (name, family) in [("socket vsock", 40), ("socket alg", 38), ("socket packet", 17)] {
         say(name, outcome(testing::socket(family)));
     }
     // the name that it has already

@@ -46,7 +46,11 @@ pub(super) fn mount_steps(
             &[("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))],
             Refused::Fail,
         ),
-        MountKind::Tmpfs { options } => tmpfs(options, attributes),
+        MountKind::Tmpfs { options } => {
+            // POSIX shared memory; df(1) and monitoring know it by this name
+            let source = if mount.target == "/dev/shm" { "shm" } else { "tmpfs" };
+            tmpfs(source, options, attributes)
+        }
         MountKind::Detached { fd, is_directory } => {
             let directory = *is_directory;
             steps.push(Step::Attach { mount: *fd, target, directory, attributes });
@@ -67,7 +71,7 @@ pub(super) fn mount_steps(
 }
 
 /// Cuts options in mount(8)'s words into those of the file system and those of the mount.
-fn tmpfs(options: &[String], attributes: Attributes) -> NewMount {
+fn tmpfs(source: &str, options: &[String], attributes: Attributes) -> NewMount {
     let mut attributes = attributes.0;
     let mut kept = Vec::new();
     for option in options {
@@ -90,7 +94,7 @@ fn tmpfs(options: &[String], attributes: Attributes) -> NewMount {
     let attributes = Attributes(attributes);
     NewMount {
         kind: "tmpfs".to_owned(),
-        source: "tmpfs".to_owned(),
+        source: source.to_owned(),
         options: kept,
         attributes,
         propagation: Vec::new(),

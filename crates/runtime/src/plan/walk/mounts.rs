@@ -69,16 +69,14 @@ impl Walk<'_> {
         // (CVE-2019-19921).
         let strict = matches!(mount.kind.as_str(), "proc" | "sysfs");
         let path = target;
+        let hides = mount.hides_mode() && self.if_existing(path)?.is_some();
         let target = self.directory(path, strict)?;
         if mount.kind != "proc" {
             refuse_over_proc(path, target.as_fd(), None, &mut self.detail)?;
         }
-        // as under runc: what a tmpfs hides tells its mode, where no option does
-        let mode = if mount.hides_mode() {
-            Some(rustix::fs::fstat(&target)?.st_mode & 0o7777)
-        } else {
-            None
-        };
+        // As under runc: what a tmpfs hides tells its mode, where no option does. What was made for it
+        // tells nothing, and the kernel's own mode is 1777.
+        let mode = if hides { Some(rustix::fs::fstat(&target)?.st_mode & 0o7777) } else { None };
         let made = match make(mount, mode) {
             Err(Errno::PERM) => match &mount.refused {
                 Refused::Fail => return Err(Errno::PERM),

@@ -68,6 +68,34 @@ fn the_default_profile_is_dockers() {
 }
 
 #[test]
+fn packets_are_closed_by_every_name_that_the_kernel_has_for_them() {
+    let own = Capabilities::OWN_NETWORK;
+    let filters = [Seccomp::WithoutPackets, Seccomp::Default];
+    let [closed, open] = filters.map(|seccomp| compile(&seccomp, own).unwrap().unwrap());
+    let (inet, inet6, packet, cloexec) = (2, 10, 17, 0o2_000_000);
+    for architecture in [Architecture::X86_64, Architecture::X86, Architecture::X32] {
+        for family in 0..64 {
+            for kind in 0..16 {
+                for (high, flags) in [(0, 0), (0, cloexec), (1 << 32, 1 << 32 | cloexec)] {
+                    let arguments = [high | family, flags | kind, 0, 0, 0, 0];
+                    let made = made(architecture, "socket", arguments);
+                    let is_packet = family == packet || (family == inet && kind == 10);
+                    let want =
+                        if is_packet || [38, 40].contains(&family) { EPERM_VALUE } else { ALLOW };
+                    let got = answer(&closed.instructions, made);
+                    assert_eq!(got, want, "{architecture:?} {family} {kind} {flags:#x}");
+                    let got = answer(&open.instructions, made);
+                    let want = if [38, 40].contains(&family) { EPERM_VALUE } else { ALLOW };
+                    assert_eq!(got, want, "{architecture:?} {family} {kind} {flags:#x}");
+                }
+            }
+        }
+        let raw = made(architecture, "socket", [inet6, 3, 58, 0, 0, 0]);
+        assert_eq!(answer(&closed.instructions, raw), ALLOW, "ping of IPv6");
+    }
+}
+
+#[test]
 fn a_lookup_takes_few_steps() {
     let filter = compile(&Seccomp::Default, Capabilities::DEFAULT).unwrap().unwrap();
     for (number, call) in Architecture::X86_64.calls() {
@@ -90,6 +118,13 @@ fn the_usual_sets_of_capabilities_are_compiled_by_the_build() {
         let compiled = assemble(&docker::profile(NATIVE, relevant)).unwrap();
         assert_eq!(&compiled.instructions[..], *program);
         assert_eq!(compile(&Seccomp::Default, set).unwrap(), Some(compiled));
+    }
+    for set in [Capabilities::OWN_NETWORK, Capabilities::NONE] {
+        let relevant = docker::relevant(|name| set.has(capabilities::parse(name).unwrap()));
+        let closed = relevant | docker::PACKETS_CLOSED;
+        let (_, program) = PRECOMPILED.iter().find(|(it, _)| *it == closed).unwrap();
+        let compiled = compile(&Seccomp::WithoutPackets, set).unwrap().unwrap();
+        assert_eq!(&compiled.instructions[..], *program);
     }
 }
 

@@ -107,7 +107,8 @@ fn tcp_is_limited_to_ports() {
         let wish = ship.wish(&["sh", "-c", script]).change(|spec| {
             spec.process.landlock = policy.map(parse);
             let admin = ["NET_ADMIN".to_owned()];
-            spec.process.capabilities = capabilities::resolve(&admin, &[], false).unwrap();
+            spec.process.capabilities =
+                capabilities::resolve(Capabilities::DEFAULT, &admin, &[], false).unwrap();
         });
         ship.run(wish).1
     };

@@ -1,0 +1,44 @@
+//! What a container has in its root besides its image: the two files by which programs find out that
+//! they are in one, and what is mounted there.
+
+use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use bulkhead_sys::path;
+use bulkhead_types::IdMap;
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+
+/// Makes `/.dockerenv`, and `/etc/mtab` where the image has none (moby: daemon/initlayer), as the
+/// container's root. What cannot be made is gone without: no program needs them to run.
+pub(crate) fn put(root: BorrowedFd<'_>, ids: Option<IdMap>) {
+    let owner = ids.map_or(0, |ids| ids.first);
+    let made = mark(root, owner).and_then(|()| link(root, owner));
+    if let Err(error) = made {
+        tracing::debug!(%error, "make /.dockerenv and /etc/mtab");
+    }
+}
+
+fn mark(root: BorrowedFd<'_>, owner: u32) -> std::io::Result<()> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    match rustix::fs::openat(root, ".dockerenv", flags, Mode::from_raw_mode(0o755)) {
+        Ok(_) => give(root, OsStr::new(".dockerenv"), owner),
+        Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn link(root: BorrowedFd<'_>, owner: u32) -> std::io::Result<()> {
+    let (parent, name) = path::open_parent(root, Path::new("/etc/mtab"), true)?;
+    match rustix::fs::symlinkat("/proc/mounts", &parent, &name) {
+        Ok(()) => give(std::os::fd::AsFd::as_fd(&parent), &name, owner),
+        Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn give(directory: BorrowedFd<'_>, name: &OsStr, owner: u32) -> std::io::Result<()> {
+    let (user, group) = (Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
+    Ok(rustix::fs::chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?)
+}
