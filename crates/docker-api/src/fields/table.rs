@@ -427,8 +427,11 @@ const CONTAINER_CREATE: Fields = &[
     ("HostConfig.CapAdd", Done),
     ("HostConfig.CapDrop", Done),
     ("HostConfig.Capabilities", Refused("say it with CapAdd and CapDrop")),
-    ("HostConfig.Cgroup", Refused("say it with CgroupParent")),
-    ("HostConfig.CgroupParent", Done),
+    ("HostConfig.Cgroup", Refused("all containers are in one group; leave it out")),
+    (
+        "HostConfig.CgroupParent",
+        Refused("all containers are in one group; name it with bulkhead up --cgroup-parent"),
+    ),
     ("HostConfig.CgroupnsMode", Done),
     ("HostConfig.ConsoleSize", Done),
     ("HostConfig.ContainerIDFile", Ignored("the client writes that file")),
