@@ -107,7 +107,7 @@ fn one(stage: &Stage, model: &Model, name: &str, code: u8, turn: usize) -> Resul
         model.cramped.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
     }
     let mut create = vec!["create", "--name", name, "-v", &volume];
-    if turn % 3 == 0 {
+    if turn.is_multiple_of(3) {
         create.extend(["-p", "0:80"]);
     }
     create.extend(["box", "sh", "-c", &script]);
@@ -129,7 +129,7 @@ fn one(stage: &Stage, model: &Model, name: &str, code: u8, turn: usize) -> Resul
         bail!("{name}: wait said {waited}, not {code}");
     }
     model.set(name, Told::Ended(code));
-    if turn % 2 == 0 {
+    if turn.is_multiple_of(2) {
         remove(stage, model, name)?;
     }
     Ok(())
