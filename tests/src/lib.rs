@@ -70,6 +70,14 @@ pub struct Traces {
     pub firewall: Vec<String>,
 }
 
+fn kill(pid: rustix::process::Pid) -> Result<()> {
+    let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+    rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL)?;
+    let mut polled = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut polled, None)?;
+    Ok(())
+}
+
 impl Daemon {
     pub fn start() -> Result<Self> {
         Self::start_with_cgroups(None)
@@ -121,12 +129,16 @@ impl Daemon {
     /// `kill -9` of the engine; returns when it is gone. The warden and its containers stay.
     pub fn crash(&self) -> Result<()> {
         let pid = std::fs::read_to_string(self.run_directory().join("bulkhead.pid"))?;
-        let pid = rustix::process::Pid::from_raw(pid.trim().parse()?).context("a pid")?;
-        let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
-        rustix::process::pidfd_send_signal(&handle, rustix::process::Signal::KILL)?;
-        let mut polled = [rustix::event::PollFd::new(&handle, rustix::event::PollFlags::IN)];
-        rustix::event::poll(&mut polled, None)?;
-        Ok(())
+        kill(rustix::process::Pid::from_raw(pid.trim().parse()?).context("a pid")?)
+    }
+
+    /// `kill -9` of the warden; returns when it is gone. The engine and the containers stay.
+    pub fn crash_warden(&self) -> Result<()> {
+        use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket, sockopt};
+        let client = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None)?;
+        connect(&client, &SocketAddrUnix::new(self.run_directory().join("warden.sock"))?)?;
+        // who has listened
+        kill(sockopt::socket_peercred(&client)?.pid)
     }
 
     pub fn data(&self) -> PathBuf {

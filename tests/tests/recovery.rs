@@ -1,4 +1,4 @@
-//! `kill -9` of the engine: nothing that was done is lost, nothing half done is left.
+//! `kill -9` of the engine or the warden: nothing that was done is lost, nothing half done is left.
 
 use anyhow::{Result, ensure};
 use bulkhead_tests::Daemon;
@@ -44,6 +44,41 @@ fn containers_outlive_the_engine() -> Result<()> {
         daemon.shell(line)?.ok()?,
         "running\nbefore\nwhile\nexec\npage\nexited 7\n7\nafter\nport is already allocated\n\
          writes\n137\nnew"
+    );
+    Ok(())
+}
+
+#[test]
+fn containers_outlive_the_warden() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    let line = "set -e; mkdir $HERE/shared; mkfifo $HERE/shared/go $HERE/shared/front
+        $DOCKER run -d --name writes -p 8080:80 -v $HERE/shared:/shared box sh -c '
+            mkdir /www; echo page >/www/index.html; httpd -p 80 -h /www
+            echo before; read line </shared/go; echo after; trap \"echo last; exit 6\" TERM
+            echo ready >/shared/go; while :; do sleep 1000 & wait; done' >/dev/null
+        first_line $DOCKER logs -f writes
+        { $DOCKER run --name front -v $HERE/shared:/shared box sh -c '
+            echo front; read line </shared/front; exit 11' || echo $? >$HERE/front; } >/dev/null 2>&1 &
+        until $DOCKER logs front 2>/dev/null | grep front; do :; done
+        { $DOCKER exec writes sleep 2000 || echo $? >$HERE/exec; } >/dev/null 2>&1 &
+        until $DOCKER top writes | grep -q 'sleep 2000'; do :; done";
+    assert_eq!(daemon.shell(line)?.ok()?, "before\nfront");
+    daemon.crash_warden()?;
+    let line = "set -e
+        until $DOCKER info 2>&1 | grep -o 'took over 2 containers'; do :; done
+        $DOCKER ps --format '{{.Names}}' | sort
+        until [ -s $HERE/exec ]; do :; done; cat $HERE/exec
+        curl -sS --noproxy '*' --max-time 20 http://127.0.0.1:8080/
+        $DOCKER exec writes echo exec; $DOCKER run --rm box echo new
+        echo go >$HERE/shared/go; head -n1 $HERE/shared/go; $DOCKER stop writes
+        $DOCKER inspect --format '{{.State.ExitCode}}' writes; $DOCKER logs writes
+        echo go >$HERE/shared/front; until [ -s $HERE/front ]; do :; done; cat $HERE/front
+        $DOCKER rm writes front >/dev/null";
+    assert_eq!(
+        daemon.shell(line)?.ok()?,
+        "took over 2 containers\nfront\nwrites\n137\npage\nexec\nnew\nready\nwrites\n6\n\
+         before\nafter\nlast\n11"
     );
     Ok(())
 }
