@@ -46,13 +46,12 @@ pub fn set_title(words: &[&[u8]]) {
     // go on through the environment (linux: fs/proc/base.c, `get_mm_cmdline`).
     let (separator, most) = if length <= room { (0, room) } else { (b' ', room_of_all - 1) };
     let joined = words.iter().flat_map(|word| word.iter().copied().chain([separator]));
-    let mut place = area.arguments;
-    for byte in joined.take(most).chain(std::iter::repeat(0)).take(room_of_all) {
+    let bytes = joined.take(most).chain(std::iter::repeat(0));
+    for (place, byte) in (area.arguments..area.end).zip(bytes) {
         // SAFETY: the kernel has mapped these addresses for the strings of execve(2), writable and as
         // long as the process lives, and `AREA` holds its own word for where they begin and end. No
         // reference to them exists: this child reads neither its arguments nor its environment.
         unsafe { std::ptr::with_exposed_provenance_mut::<u8>(place).write_volatile(byte) };
-        place += 1;
     }
 }
 
