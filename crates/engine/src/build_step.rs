@@ -17,7 +17,7 @@ use crate::start::Cause;
 use crate::state::{Record, Slot};
 use crate::{
     Container, ContainerConfig, Engine, EngineError, HostConfig, LogDriver, NetworkMode,
-    NetworkPlace, Streams, WaitCondition,
+    NetworkStack, Networking, Streams, WaitCondition,
 };
 
 impl Engine {
@@ -108,7 +108,7 @@ impl Engine {
         let ids = self.wanted_ids(&config.user, &[], std::iter::empty(), &step.layers)?;
         let _creating =
             self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (mode, id_range) = {
+        let (stack, id_range) = {
             let state = self.state();
             let shares = Shares::resolve(&state, &host)?;
             config.hostname = match &shares.network {
@@ -119,13 +119,13 @@ impl Engine {
             };
             let users = self.users(&shares, &state, &host)?;
             let id_range = self.lease_ids(&state, users, &ids)?;
-            let mode = match &shares.network {
-                Share::Private if host.network_mode == NetworkMode::None => "none".to_owned(),
-                Share::Private => "bridge".to_owned(),
-                Share::Host => "host".to_owned(),
-                Share::Container(other) => format!("container:{other}"),
+            let stack = match shares.network {
+                Share::Private if host.network_mode == NetworkMode::None => NetworkStack::None,
+                Share::Private => NetworkStack::Bridge,
+                Share::Host => NetworkStack::Host,
+                Share::Container(other) => NetworkStack::Container(other),
             };
-            (mode, id_range)
+            (stack, id_range)
         };
         let container = Container {
             id,
@@ -139,7 +139,7 @@ impl Engine {
             id_range,
             state: crate::State::default(),
             restart_count: 0,
-            network: NetworkPlace { mode, ..NetworkPlace::default() },
+            network: Networking::detached(stack),
             mounts: Vec::new(),
             log_path: String::new(),
         };

@@ -6,6 +6,7 @@ pub use bulkhead_runtime::cgroup::BlockIoCount;
 use bulkhead_types::{Digest, Id, IdMap, Name, Port, Reference, Timestamp, image};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::attachment::Networking;
 use crate::hosts::ExtraHost;
 use crate::links::Link;
 use crate::log_options::{LogDriver, LogOptions};
@@ -204,7 +205,7 @@ pub struct Container {
     pub id_range: Option<IdMap>,
     pub state: State,
     pub restart_count: u32,
-    pub network: NetworkPlace,
+    pub network: Networking,
     pub mounts: Vec<MountPoint>,
     pub log_path: String,
 }
@@ -253,22 +254,6 @@ pub enum Status {
     Removing,
     Exited,
     Dead,
-}
-
-/// Where the container stands in the network; empty strings and `None` while it does not run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkPlace {
-    /// `bridge`, `host`, `none`, `container:ID`
-    pub mode: String,
-    pub network_id: Option<Id>,
-    pub endpoint_id: Option<Id>,
-    pub gateway: Option<Ipv4Addr>,
-    pub address: Option<Ipv4Addr>,
-    pub prefix: u8,
-    pub mac: Option<[u8; 6]>,
-    /// With the host ports that were really taken.
-    pub ports: Vec<PortBinding>,
-    pub sandbox_key: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -463,7 +448,7 @@ pub(crate) mod tests {
             id_range: None,
             state: State::default(),
             restart_count: 0,
-            network: NetworkPlace::default(),
+            network: Networking::default(),
             mounts: Vec::new(),
             log_path: String::new(),
         }

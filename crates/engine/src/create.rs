@@ -16,8 +16,8 @@ use crate::state::{Record, Slot, State};
 use crate::transaction::Transaction;
 use crate::{
     CgroupnsMode, Class, Container, CreateContainer, Engine, EngineError, IpcMode, LogDriver,
-    MissingSource, MountOptions, MountPoint, MountRequest, MountType, NetworkMode, NetworkPlace,
-    PidMode, RestartPolicy, Status, UsernsMode, UtsMode, hosts, image_defaults, limits,
+    MissingSource, MountOptions, MountPoint, MountRequest, MountType, NetworkMode, NetworkStack,
+    Networking, PidMode, RestartPolicy, Status, UsernsMode, UtsMode, hosts, image_defaults, limits,
     mount_requests, names, signals, sysctls,
 };
 
@@ -115,18 +115,16 @@ impl Engine {
                 id_range,
                 state: crate::State::default(),
                 restart_count: 0,
-                network: NetworkPlace {
-                    mode: match &shares.network {
-                        Share::Private if host.network_mode == NetworkMode::None => {
-                            "none".to_owned()
-                        }
-                        Share::Private if config.network_disabled => "none".to_owned(),
-                        Share::Private => "bridge".to_owned(),
-                        Share::Host => "host".to_owned(),
-                        Share::Container(other) => format!("container:{other}"),
-                    },
-                    ..NetworkPlace::default()
-                },
+                network: Networking::detached(match shares.network {
+                    Share::Private
+                        if host.network_mode == NetworkMode::None || config.network_disabled =>
+                    {
+                        NetworkStack::None
+                    }
+                    Share::Private => NetworkStack::Bridge,
+                    Share::Host => NetworkStack::Host,
+                    Share::Container(other) => NetworkStack::Container(other),
+                }),
                 mounts: Vec::new(),
                 log_path: match host.log_driver {
                     LogDriver::None => String::new(),

@@ -14,7 +14,7 @@ use crate::settle::{WardenRecord, intend};
 use crate::start::Cause;
 use crate::state::Record;
 use crate::transaction::Transaction;
-use crate::{Container, Engine, EngineError, NetworkPlace, Status};
+use crate::{Container, Engine, EngineError, Networking, Status};
 
 /// Held while a container that is gone for users is still being cleaned up.
 #[derive(Debug)]
@@ -89,8 +89,7 @@ impl Engine {
         self.unplug(&before, netns);
         let ended = |record: &mut Record| {
             let container = &mut record.container;
-            container.network =
-                NetworkPlace { mode: container.network.mode.clone(), ..NetworkPlace::default() };
+            container.network = Networking::detached(container.network.stack);
             container.state = crate::State {
                 status: if wait.is_some() { Status::Restarting } else { Status::Exited },
                 exit_code: exit.code,

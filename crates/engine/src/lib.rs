@@ -11,6 +11,7 @@
 
 mod address_pool;
 mod attach;
+mod attachment;
 mod blocking;
 mod build_cache;
 mod build_step;
@@ -78,6 +79,7 @@ mod volumes;
 mod wait;
 mod warden_death;
 
+pub use attachment::{Addresses, Attachment, NetworkStack, Networking};
 pub use build_cache::{BuildCache, CacheEntry, CachedStep, PrunedCache};
 pub use changes::{Change, ChangeKind};
 pub use container::*;

@@ -16,7 +16,8 @@ use crate::error::io_error;
 use crate::hosts::{HostLine, hosts_file, resolv_conf};
 use crate::ports::{Reservation, reserve, wanted};
 use crate::{
-    Class, Container, Engine, EngineError, Link, NetworkPlace, Options, PortBinding, links, pool,
+    Addresses, Attachment, Class, Container, Engine, EngineError, Link, NetworkStack, Networking,
+    Options, PortBinding, links, pool,
 };
 
 /// The network that containers are on unless told otherwise, as it was chosen the first time.
@@ -93,26 +94,28 @@ impl Engine {
         &self,
         may_block: &Blocking,
         container: &Container,
-    ) -> Result<(NetworkPlace, Vec<Reservation>), EngineError> {
-        let mut place =
-            NetworkPlace { mode: container.network.mode.clone(), ..NetworkPlace::default() };
-        if place.mode != "bridge" {
-            return Ok((place, Vec::new()));
+    ) -> Result<(Networking, Vec<Reservation>), EngineError> {
+        let mut networking = Networking::detached(container.network.stack);
+        if networking.stack != NetworkStack::Bridge {
+            return Ok((networking, Vec::new()));
         }
         let bridge = &self.network.bridge;
         let endpoint = Id::random();
         let address = self.lease_address(may_block, endpoint)?;
         let ours = self.state().published();
-        place.network_id = Some(self.network.id);
-        place.endpoint_id = Some(endpoint);
-        place.gateway = Some(bridge.gateway);
-        place.address = Some(address);
-        place.prefix = bridge.prefix;
-        place.mac = Some(container.config.mac_address.unwrap_or_else(|| pool::mac(address)));
+        networking.attachments.push(Attachment {
+            network: self.network.id,
+            endpoint,
+            interface: "eth0".to_owned(),
+            mac: container.config.mac_address.unwrap_or_else(|| pool::mac(address)),
+            ipv4: Some(Addresses { address, prefix: bridge.prefix, gateway: Some(bridge.gateway) }),
+            ipv6: None,
+            aliases: Vec::new(),
+        });
         match reserve(&wanted(container), &ours) {
             Ok(ports) => {
-                place.ports = ports.iter().map(|port| port.binding).collect();
-                Ok((place, ports))
+                networking.ports = ports.iter().map(|port| port.binding).collect();
+                Ok((networking, ports))
             }
             Err(error) => {
                 self.addresses.release(address, endpoint);
@@ -155,11 +158,11 @@ impl Engine {
         container: &Container,
         netns: BorrowedFd<'_>,
     ) -> Result<(), EngineError> {
-        match container.network.mode.as_str() {
-            "bridge" => {
-                let endpoint = endpoint(container)
-                    .ok_or_else(|| EngineError::internal("the container has no address"))?;
-                self.host.plug(netns, &self.network.bridge, &endpoint)?;
+        match container.network.stack {
+            NetworkStack::Bridge => {
+                for endpoint in endpoints(container) {
+                    self.host.plug(netns, &self.network.bridge, &endpoint)?;
+                }
                 let ports = published(container);
                 if !ports.is_empty() {
                     bulkhead_failpoint::hit("network.publish")
@@ -168,18 +171,20 @@ impl Engine {
                 }
                 Ok(())
             }
-            "none" => Ok(self.host.loopback_up(netns)?),
-            _ => Ok(()),
+            NetworkStack::None => Ok(self.host.loopback_up(netns)?),
+            NetworkStack::Host | NetworkStack::Container(_) => Ok(()),
         }
     }
 
     /// Has taken down what [`Self::plug`] and [`Self::lease`] made.
     pub(crate) fn unplug(self: &Arc<Self>, container: &Container, netns: Option<Arc<OwnedFd>>) {
-        let place = &container.network;
-        if let (Some(endpoint), Some(address)) = (place.endpoint_id, place.address)
-            && self.addresses.retire(address, endpoint)
-        {
-            self.retire(PendingUnplug { name: host_link(endpoint), address, endpoint, netns });
+        for attachment in &container.network.attachments {
+            let (endpoint, Some(ipv4)) = (attachment.endpoint, attachment.ipv4) else { continue };
+            if self.addresses.retire(ipv4.address, endpoint) {
+                let (name, address) = (host_link(endpoint), ipv4.address);
+                let netns = netns.clone();
+                self.retire(PendingUnplug { name, address, endpoint, netns });
+            }
         }
     }
 
@@ -198,13 +203,13 @@ impl Engine {
         directory: &OwnedFd,
     ) -> Result<(), EngineError> {
         write_file(directory, "hostname", &format!("{}\n", container.config.hostname))?;
-        if container.network.mode.starts_with("container:") {
+        if matches!(container.network.stack, NetworkStack::Container(_)) {
             return Ok(());
         }
         write_file(directory, "hosts", &self.hosts_text(container)?)?;
-        let host_file = match container.network.mode.as_str() {
+        let host_file = match container.network.stack {
             // The host's servers are reached from the host's network, its loopback ones too.
-            "host" if container.host.dns.is_empty() => {
+            NetworkStack::Host if container.host.dns.is_empty() => {
                 let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
                 return write_file(directory, "resolv.conf", &text);
             }
@@ -216,14 +221,14 @@ impl Engine {
     fn hosts_text(&self, container: &Container) -> Result<String, EngineError> {
         let mut lines = Vec::new();
         for (alias, target) in self.linked(container)? {
-            if let Some(address) = target.network.address {
+            if let Some(address) = target.network.address() {
                 lines.push(links::host_line(&alias, &target, address));
             }
         }
         for extra in &container.host.extra_hosts {
             lines.push(extra.line(self.network.bridge.gateway));
         }
-        if container.network.mode == "host" {
+        if container.network.stack == NetworkStack::Host {
             let mut text = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
             if !text.ends_with('\n') {
                 text.push('\n');
@@ -236,7 +241,7 @@ impl Engine {
         let config = &container.config;
         let own = container
             .network
-            .address
+            .address()
             .map(|address| (address, config.hostname.as_str(), config.domainname.as_str()));
         Ok(hosts_file(&lines, own))
     }
@@ -289,17 +294,20 @@ impl Engine {
     }
 }
 
-pub(crate) fn endpoint(container: &Container) -> Option<Endpoint> {
-    Some(Endpoint {
-        host_link: host_link(container.network.endpoint_id?),
-        interface: "eth0".to_owned(),
-        address: container.network.address?,
-        mac: container.network.mac?,
-    })
+pub(crate) fn endpoints(container: &Container) -> Vec<Endpoint> {
+    let endpoint = |attachment: &Attachment| {
+        Some(Endpoint {
+            host_link: host_link(attachment.endpoint),
+            interface: attachment.interface.clone(),
+            address: attachment.ipv4?.address,
+            mac: attachment.mac,
+        })
+    };
+    container.network.attachments.iter().filter_map(endpoint).collect()
 }
 
 pub(crate) fn published(container: &Container) -> Vec<PublishedPort> {
-    let Some(address) = container.network.address else { return Vec::new() };
+    let Some(address) = container.network.address() else { return Vec::new() };
     let publish = |binding: &PortBinding| PublishedPort {
         protocol: binding.protocol,
         host_address: binding.host_address,

@@ -11,7 +11,7 @@ use bulkhead_warden::{Exit, Known, State as Found, WardenError};
 
 use crate::blocking::{Blocking, blocking};
 use crate::data_dir::Kind;
-use crate::networking::{endpoint, published};
+use crate::networking::{endpoints, published};
 use crate::ports::reserve;
 use crate::restart::starts_with_engine;
 use crate::settle::{WardenRecord, intent};
@@ -103,9 +103,10 @@ impl Engine {
         for (_, record) in records {
             let container = &record.container;
             state.names.insert(container.name.clone(), container.id);
-            let place = &container.network;
-            if let (Some(address), Some(endpoint)) = (place.address, place.endpoint_id) {
-                self.addresses.recover(address, endpoint);
+            for attachment in &container.network.attachments {
+                if let Some(ipv4) = attachment.ipv4 {
+                    self.addresses.recover(ipv4.address, attachment.endpoint);
+                }
             }
             state.containers.insert(container.id, Slot::new(record));
         }
@@ -165,7 +166,7 @@ impl Engine {
             let live = state.containers.values().filter(|slot| slot.live.pidfd.is_some());
             live.map(|slot| slot.record.container.clone()).collect()
         };
-        let endpoints = running.iter().filter_map(endpoint).collect();
+        let endpoints = running.iter().flat_map(endpoints).collect();
         let ports: Vec<_> = running.iter().flat_map(published).collect();
         self.host.reconcile(&[(self.network.bridge.clone(), endpoints)], &ports)?;
         Ok(())

@@ -102,7 +102,7 @@ impl Engine {
                     slot.progress.send_modify(|progress| progress.running = true);
                 }
                 self.publish_container(&container, "start", &[]);
-                if container.network.address.is_some() {
+                if !container.network.attachments.is_empty() {
                     self.refresh_links(id);
                 }
                 Ok(Started::Now)
@@ -150,7 +150,7 @@ impl Engine {
         let container = &record.container;
         let mut links = Vec::new();
         for (alias, target) in &linked {
-            if let Some(address) = target.network.address {
+            if let Some(address) = target.network.address() {
                 links.extend(links::environment(container.name.as_str(), alias, target, address));
             }
         }
@@ -305,10 +305,7 @@ impl Engine {
         error: &EngineError,
     ) {
         let id = record.container.id;
-        record.container.network = crate::NetworkPlace {
-            mode: record.container.network.mode.clone(),
-            ..crate::NetworkPlace::default()
-        };
+        record.container.network = crate::Networking::detached(record.container.network.stack);
         let state = &mut record.container.state;
         *state = crate::State {
             // As Docker: one that never ran stays created.

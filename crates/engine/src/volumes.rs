@@ -32,12 +32,13 @@ impl Engine {
         bridge.internal = own.internal;
         for slot in state.containers.values() {
             let container = &slot.record.container;
-            let place = &container.network;
-            if let (Some(endpoint), Some(mac), Some(address)) =
-                (place.endpoint_id, place.mac, place.address)
-            {
-                let entry = (container.name.to_string(), endpoint, mac, address);
-                bridge.containers.insert(container.id, entry);
+            let own = container.network.attachments.iter();
+            for attachment in own.filter(|attachment| attachment.network == self.network.id) {
+                if let Some(ipv4) = attachment.ipv4 {
+                    let name = container.name.to_string();
+                    let entry = (name, attachment.endpoint, attachment.mac, ipv4.address);
+                    bridge.containers.insert(container.id, entry);
+                }
             }
         }
         // Ids of networks that are no bridge mean nothing but must stay the same.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use bulkhead_engine::{
-    Container, ContainerConfig, MountOptions, MountPoint, MountType, NetworkPlace, Status,
+    Attachment, Container, ContainerConfig, MountOptions, MountPoint, MountType, NetworkStack,
+    Status,
 };
-use bulkhead_types::Port;
+use bulkhead_types::{Id, Port};
 use serde_json::{Value, json};
 
 use super::host_config;
@@ -141,18 +142,16 @@ pub(crate) fn mounts(mounts: &[MountPoint]) -> Value {
 }
 
 fn network_settings(container: &Container) -> Value {
-    let place = &container.network;
-    let endpoint = endpoint(place);
+    let endpoint = endpoint(container.network.primary());
     // A path to the network namespace, which nsenter and the like can open.
-    let own = container.state.pid != 0 && place.mode != "host" && place.sandbox_key.is_empty();
-    let sandbox = if own {
-        format!("/proc/{}/ns/net", container.state.pid)
-    } else {
-        place.sandbox_key.clone()
+    let sandbox = match container.state.pid {
+        0 => String::new(),
+        _ if container.network.stack == NetworkStack::Host => String::new(),
+        pid => format!("/proc/{pid}/ns/net"),
     };
     json!({
         "Bridge": "",
-        "SandboxID": place.endpoint_id.map(|id| id.to_string()).unwrap_or_default(),
+        "SandboxID": endpoint["EndpointID"],
         "SandboxKey": sandbox,
         "Ports": ports(container),
         "HairpinMode": false,
@@ -174,32 +173,31 @@ fn network_settings(container: &Container) -> Value {
 
 /// Network name → endpoint; empty for a container that shares another's network.
 pub(crate) fn networks(container: &Container) -> Value {
-    let mode = match container.network.mode.as_str() {
-        "" | "default" => "bridge",
-        mode => mode,
-    };
-    if mode.starts_with("container:") {
-        return json!({});
+    match container.network.stack {
+        NetworkStack::Container(_) => json!({}),
+        stack => json!({ stack.to_string(): endpoint(container.network.primary()) }),
     }
-    json!({ mode: endpoint(&container.network) })
 }
 
-fn endpoint(place: &NetworkPlace) -> Value {
+/// One that does not run has no endpoint yet.
+fn endpoint(attachment: Option<&Attachment>) -> Value {
+    let ipv4 = attachment.and_then(|attachment| attachment.ipv4);
     let address = |address: Option<std::net::Ipv4Addr>| {
         address.map(|address| address.to_string()).unwrap_or_default()
     };
+    let id = |id: Option<Id>| id.map(|id| id.to_string()).unwrap_or_default();
     json!({
         "IPAMConfig": null,
         "Links": null,
         "Aliases": null,
-        "MacAddress": place.mac.map(mac).unwrap_or_default(),
+        "MacAddress": attachment.map(|attachment| mac(attachment.mac)).unwrap_or_default(),
         "DriverOpts": null,
         "GwPriority": 0,
-        "NetworkID": place.network_id.map(|id| id.to_string()).unwrap_or_default(),
-        "EndpointID": place.endpoint_id.map(|id| id.to_string()).unwrap_or_default(),
-        "Gateway": address(place.gateway),
-        "IPAddress": address(place.address),
-        "IPPrefixLen": if place.address.is_some() { place.prefix } else { 0 },
+        "NetworkID": id(attachment.map(|attachment| attachment.network)),
+        "EndpointID": id(attachment.map(|attachment| attachment.endpoint)),
+        "Gateway": address(ipv4.and_then(|ipv4| ipv4.gateway)),
+        "IPAddress": address(ipv4.map(|ipv4| ipv4.address)),
+        "IPPrefixLen": ipv4.map_or(0, |ipv4| ipv4.prefix),
         "IPv6Gateway": "",
         "GlobalIPv6Address": "",
         "GlobalIPv6PrefixLen": 0,
@@ -215,13 +213,13 @@ pub(crate) fn mac(bytes: [u8; 6]) -> String {
 /// The published ports of a running container, null for those that are only exposed; empty for
 /// one that does not run.
 fn ports(container: &Container) -> Value {
-    let place = &container.network;
-    if place.sandbox_key.is_empty() && place.address.is_none() {
+    let networking = &container.network;
+    if networking.attachments.is_empty() {
         return json!({});
     }
     let exposed = container.config.exposed_ports.iter();
     let mut ports: BTreeMap<Port, Value> = exposed.map(|port| (*port, Value::Null)).collect();
-    for binding in &place.ports {
+    for binding in &networking.ports {
         let list = ports.entry(binding.port()).or_default();
         if list.is_null() {
             *list = json!([]);
@@ -240,9 +238,9 @@ fn ports(container: &Container) -> Value {
 pub(crate) mod tests {
     use std::net::Ipv4Addr;
 
-    use bulkhead_engine::{HostConfig, PortBinding, State};
+    use bulkhead_engine::{Addresses, HostConfig, Networking, PortBinding, State};
     use bulkhead_network::Protocol;
-    use bulkhead_types::{Digest, Id};
+    use bulkhead_types::Digest;
 
     use super::*;
 
@@ -276,12 +274,20 @@ pub(crate) mod tests {
             id_range: None,
             state: State { status: Status::Running, pid: 7, ..Default::default() },
             restart_count: 0,
-            network: NetworkPlace {
-                mode: "bridge".to_owned(),
-                address: Some(Ipv4Addr::new(172, 17, 0, 2)),
-                gateway: Some(Ipv4Addr::new(172, 17, 0, 1)),
-                prefix: 16,
-                mac: Some([2, 0x42, 0xac, 17, 0, 2]),
+            network: Networking {
+                attachments: vec![Attachment {
+                    network: id,
+                    endpoint: id,
+                    interface: "eth0".to_owned(),
+                    mac: [2, 0x42, 0xac, 17, 0, 2],
+                    ipv4: Some(Addresses {
+                        address: Ipv4Addr::new(172, 17, 0, 2),
+                        prefix: 16,
+                        gateway: Some(Ipv4Addr::new(172, 17, 0, 1)),
+                    }),
+                    ipv6: None,
+                    aliases: vec![],
+                }],
                 ports: vec![binding],
                 ..Default::default()
             },
@@ -322,7 +328,7 @@ pub(crate) mod tests {
     #[test]
     fn a_container_that_does_not_run_has_no_ports() {
         let mut container = example();
-        container.network = NetworkPlace { mode: "bridge".to_owned(), ..Default::default() };
+        container.network = Networking::detached(NetworkStack::Bridge);
         assert_eq!(inspect(&container, "")["NetworkSettings"]["Ports"], json!({}));
     }
 }

@@ -312,7 +312,7 @@ pub async fn namespaces_are_shared_on_request(rig: &mut Rig) {
     assert_eq!(lines[..2], [of_target("net"), of_target("pid")]);
     assert_ne!(lines[2], of_target("ipc"));
     assert_eq!(lines[4], of_target("user"));
-    assert!(output.contains(&target.network.address.unwrap().to_string()), "{output}");
+    assert!(output.contains(&target.network.address().unwrap().to_string()), "{output}");
 
     // One that joins a container that has itself joined another is in the first one's network.
     let mut middle = Rig::sleeper("middle");
@@ -325,7 +325,7 @@ pub async fn namespaces_are_shared_on_request(rig: &mut Rig) {
     let (code, output) = rig.run(last).await;
     assert_eq!(code, 0, "{output}");
     assert!(output.starts_with(&of_target("net")), "{output}");
-    assert!(output.contains(&target.network.address.unwrap().to_string()), "{output}");
+    assert!(output.contains(&target.network.address().unwrap().to_string()), "{output}");
 
     rig.done().await;
 }

@@ -20,8 +20,11 @@ pub async fn links_names_and_published_ports(rig: &mut Rig) {
         host_port: 0,
     }];
     let server = rig.start(server).await;
-    let address = server.network.address.unwrap();
-    assert_eq!(server.network.gateway, Some("172.29.0.1".parse().unwrap()));
+    let address = server.network.address().unwrap();
+    assert_eq!(
+        server.network.primary().unwrap().ipv4.unwrap().gateway,
+        Some("172.29.0.1".parse().unwrap())
+    );
     let port = server.network.ports[0].host_port;
     assert_ne!(port, 0);
     let view = &rig.engine.networks()[0];
@@ -63,7 +66,7 @@ pub async fn links_names_and_published_ports(rig: &mut Rig) {
     rig.engine.stop(rig.id("server"), Some(1), None).await.unwrap();
     rig.start(Rig::sleeper("squatter")).await;
     rig.engine.start(rig.id("server")).await.unwrap();
-    let moved = rig.engine.container("server").unwrap().network.address.unwrap();
+    let moved = rig.engine.container("server").unwrap().network.address().unwrap();
     let hosts = rig.options.data.join(format!("containers/{}/hosts", holder.id));
     let hosts = std::fs::read_to_string(hosts).unwrap();
     assert!(hosts.contains(&format!("{moved}\tapp")), "{hosts}");
@@ -88,6 +91,6 @@ pub async fn an_address_is_free_when_its_container_has_ended(rig: &mut Rig) {
     rig.engine.create(create).await.unwrap();
     let error = rig.engine.start(rig.id("too-many")).await.unwrap_err();
     assert!(error.message.starts_with("no available IPv4 addresses"), "{error}");
-    assert_eq!(taken.network.address, Some("172.29.0.2".parse().unwrap()));
+    assert_eq!(taken.network.address(), Some("172.29.0.2".parse().unwrap()));
     rig.done().await;
 }

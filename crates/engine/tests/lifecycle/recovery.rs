@@ -91,7 +91,7 @@ pub async fn ends_that_nobody_saw_are_recorded(rig: &mut Rig) {
     rig.open().await;
     let plain = rig.engine.container("plain").unwrap();
     assert_eq!((plain.state.status, plain.state.exit_code), (Status::Exited, 42));
-    assert!(plain.network.address.is_none());
+    assert!(plain.network.address().is_none());
     wait_for(|| rig.engine.container("again").unwrap().state.status == Status::Running).await;
     assert!(rig.engine.container("removed").is_err());
 

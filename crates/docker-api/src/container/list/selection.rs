@@ -113,8 +113,12 @@ impl Selection {
             && (self.names.any(&format!("/{}", container.name))
                 || self.names.any(container.name.as_str()))
             && filters.any("network", |network| {
-                container.network.mode == network
-                    || container.network.network_id.is_some_and(|id| id.to_string() == network)
+                container.network.stack.to_string() == network
+                    || container
+                        .network
+                        .attachments
+                        .iter()
+                        .any(|attachment| attachment.network.to_string() == network)
             })
             && filters.any("volume", |volume| {
                 container
