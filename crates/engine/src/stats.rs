@@ -79,6 +79,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_types, reason = "a process of the test's own, which ends")]
     fn a_number_is_not_believed_when_its_process_has_ended() {
         let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
         let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
