@@ -203,10 +203,6 @@ mod tests {
             (HostConfig { oom_score_adj: 1001, ..HostConfig::default() }, "[-1000, 1000]"),
             (HostConfig { memory_swappiness: Some(101), ..HostConfig::default() }, "0-100"),
             (
-                HostConfig { cgroup_parent: "../../x".into(), ..HostConfig::default() },
-                "CgroupParent",
-            ),
-            (
                 HostConfig { nano_cpus: u64::MAX, ..HostConfig::default() },
                 "range of CPUs is from 0.01",
             ),
