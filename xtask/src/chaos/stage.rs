@@ -163,8 +163,15 @@ impl Stage {
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
-    /// After everything: the mounts go with the namespace.
+    /// After everything: the mounts go with the namespace, and so do the processes; the cgroups, which
+    /// are the host's, only where the run was broken off.
     pub fn remove(&self) -> Result<()> {
+        for cgroup in run("find", &["/sys/fs/cgroup", "-depth", "-type", "d"])?.lines() {
+            if cgroup.contains(&format!("/{}", self.cgroup)) {
+                // One whose processes live still goes with the next run of this name.
+                let _ = std::fs::remove_dir(cgroup);
+            }
+        }
         for name in ["data", "run", "."] {
             let path = self.directory.join(name);
             let _ = rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH);
