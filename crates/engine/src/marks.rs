@@ -20,6 +20,18 @@ pub(crate) fn put(root: BorrowedFd<'_>, ids: Option<IdMap>) {
     }
 }
 
+/// Bytes of what [`put`] has made below `upper`, which nobody wrote.
+pub(crate) fn size(upper: BorrowedFd<'_>) -> u64 {
+    let made = path::open_parent(upper, Path::new("/etc/mtab"), false)
+        .and_then(|(parent, name)| Ok(rustix::fs::readlinkat(&parent, &name, Vec::new())?));
+    match made {
+        Ok(target) if target.as_bytes() == MTAB.as_bytes() => MTAB.len() as u64,
+        _ => 0,
+    }
+}
+
+const MTAB: &str = "/proc/mounts";
+
 fn mark(root: BorrowedFd<'_>, owner: u32) -> std::io::Result<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     match rustix::fs::openat(root, ".dockerenv", flags, Mode::from_raw_mode(0o755)) {
@@ -31,7 +43,7 @@ fn mark(root: BorrowedFd<'_>, owner: u32) -> std::io::Result<()> {
 
 fn link(root: BorrowedFd<'_>, owner: u32) -> std::io::Result<()> {
     let (parent, name) = path::open_parent(root, Path::new("/etc/mtab"), true)?;
-    match rustix::fs::symlinkat("/proc/mounts", &parent, &name) {
+    match rustix::fs::symlinkat(MTAB, &parent, &name) {
         Ok(()) => give(std::os::fd::AsFd::as_fd(&parent), &name, owner),
         Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno.into()),

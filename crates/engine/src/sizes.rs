@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::blocking::blocking;
 use crate::error::io_error;
-use crate::{Engine, EngineError};
+use crate::{Engine, EngineError, marks};
 
 /// Bytes of a container's files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,8 +34,11 @@ impl Engine {
                 Ok(directory) => {
                     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
                     match rustix::fs::openat(&directory, "upper", flags, Mode::empty()) {
-                        Ok(upper) => disk_usage(upper.as_fd())
-                            .map_err(io_error(format!("measure container {}", id.short())))?,
+                        Ok(upper) => {
+                            let all = disk_usage(upper.as_fd())
+                                .map_err(io_error(format!("measure container {}", id.short())))?;
+                            all.saturating_sub(marks::size(upper.as_fd()))
+                        }
                         Err(_) => 0,
                     }
                 }

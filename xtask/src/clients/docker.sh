@@ -67,7 +67,7 @@ mkdir /tmp/bound; echo bound > /tmp/bound/file
 same "docker: -v, read-only" "bound 1" sh -c "$run -v /tmp/bound:/b:ro busybox sh -c 'cat /b/file; touch /b/x 2>/dev/null; echo \$?' | tr '\n' ' ' | sed 's/ \$//'"
 same "docker: -v, written" "written" sh -c "$run -v /tmp/bound:/b busybox sh -c 'echo written > /b/file'; cat /tmp/bound/file"
 same "docker: a volume" "kept" sh -c "$run -v data:/data busybox sh -c 'echo kept > /data/x'; $run -v data:/data busybox cat /data/x; docker volume rm data >/dev/null"
-same "docker: --tmpfs" "size=1024k" sh -c "$run --tmpfs /t:size=1m busybox grep ' /t ' /proc/mounts | grep -o 'size=[^,]*'"
+same "docker: --tmpfs" "size=1024k" sh -c "$run --tmpfs /t:size=1m busybox grep ' /t ' /proc/mounts | grep -o 'size=[^, ]*'"
 same "docker: --shm-size" "size=2048k" sh -c "$run --shm-size 2m busybox grep ' /dev/shm ' /proc/mounts | grep -o 'size=[^, ]*'"
 same "docker: --device" "1 7" sh -c "$run --device /dev/full:/dev/x:r busybox stat -c '%t %T' /dev/x"
 same "docker: --device-cgroup-rule" "denied opened" sh -c "for rule in '' '--device-cgroup-rule=c 240:*_rmw'; do set -- \"\$(echo \"\$rule\" | tr _ ' ')\"; [ -n \"\$1\" ] || shift; $run \"\$@\" busybox sh -c 'mknod /tmp/d c 240 0; cat /tmp/d 2>&1 >/dev/null | grep -q permitted && echo denied || echo opened'; done | tr '\n' ' ' | sed 's/ \$//'"

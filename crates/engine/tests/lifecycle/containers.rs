@@ -93,36 +93,36 @@ pub async fn a_container_is_isolated(rig: &mut Rig) {
 }
 
 pub async fn signals_stop_and_kill(rig: &mut Rig) {
-    rig.start(Rig::sleeper("aa")).await;
-    rig.ready("aa").await;
-    let ended = rig.engine.wait(rig.id("aa"), WaitCondition::NextExit).unwrap();
-    assert_eq!(rig.engine.stop(rig.id("aa"), None, None).await.unwrap(), Stopped::Now);
+    rig.start(Rig::sleeper("signalled")).await;
+    rig.ready("signalled").await;
+    let ended = rig.engine.wait(rig.id("signalled"), WaitCondition::NextExit).unwrap();
+    assert_eq!(rig.engine.stop(rig.id("signalled"), None, None).await.unwrap(), Stopped::Now);
     assert_eq!(ended.await.unwrap(), 3, "the stop signal was handled");
-    assert_eq!(rig.engine.stop(rig.id("aa"), None, None).await.unwrap(), Stopped::Already);
+    assert_eq!(rig.engine.stop(rig.id("signalled"), None, None).await.unwrap(), Stopped::Already);
 
-    rig.start(Rig::script("bb", "trap '' TERM; echo ready; sleep 1000 & wait; wait")).await;
-    rig.ready("bb").await;
-    rig.engine.stop(rig.id("bb"), Some(0), None).await.unwrap();
-    assert_eq!(rig.engine.container("bb").unwrap().state.exit_code, 137);
+    rig.start(Rig::script("stubborn", "trap '' TERM; echo ready; sleep 1000 & wait; wait")).await;
+    rig.ready("stubborn").await;
+    rig.engine.stop(rig.id("stubborn"), Some(0), None).await.unwrap();
+    assert_eq!(rig.engine.container("stubborn").unwrap().state.exit_code, 137);
 
-    rig.engine.start(rig.id("aa")).await.unwrap();
-    rig.engine.kill(rig.id("aa"), "9").await.unwrap();
-    assert_eq!(rig.engine.container("aa").unwrap().state.exit_code, 137);
-    let error = rig.engine.kill(rig.id("aa"), "KILL").await.unwrap_err();
+    rig.engine.start(rig.id("signalled")).await.unwrap();
+    rig.engine.kill(rig.id("signalled"), "9").await.unwrap();
+    assert_eq!(rig.engine.container("signalled").unwrap().state.exit_code, 137);
+    let error = rig.engine.kill(rig.id("signalled"), "KILL").await.unwrap_err();
     assert_eq!(error.class, Class::Conflict);
     assert!(error.message.contains("is not running"), "{error}");
     assert_eq!(
-        rig.engine.kill(rig.id("aa"), "NOPE").await.unwrap_err().message,
+        rig.engine.kill(rig.id("signalled"), "NOPE").await.unwrap_err().message,
         "invalid signal: NOPE"
     );
 
-    rig.engine.restart(rig.id("aa"), Some(0)).await.unwrap();
-    assert_eq!(rig.engine.container("aa").unwrap().state.status, Status::Running);
-    let error = rig.engine.remove(rig.id("aa"), false, false).await.unwrap_err();
+    rig.engine.restart(rig.id("signalled"), Some(0)).await.unwrap();
+    assert_eq!(rig.engine.container("signalled").unwrap().state.status, Status::Running);
+    let error = rig.engine.remove(rig.id("signalled"), false, false).await.unwrap_err();
     assert!(error.message.contains("stop the container before removing"), "{error}");
-    rig.engine.rename(rig.id("aa"), "cc").await.unwrap();
-    assert!(rig.engine.container("aa").is_err());
-    rig.engine.remove(rig.id("cc"), true, false).await.unwrap();
+    rig.engine.rename(rig.id("signalled"), "renamed").await.unwrap();
+    assert!(rig.engine.container("signalled").is_err());
+    rig.engine.remove(rig.id("renamed"), true, false).await.unwrap();
     rig.done().await;
 }
 
