@@ -241,3 +241,21 @@ fn every_line_of_a_step_arrives() -> Result<()> {
     assert_eq!(daemon.shell(line)?.ok()?, "300000");
     Ok(())
 }
+
+/// An image of one program has neither /etc nor /dev, and the container's root makes them.
+#[test]
+fn an_image_of_one_program_runs() -> Result<()> {
+    let daemon = daemon()?;
+    dockerfile(&daemon, "FROM scratch\nCOPY busybox /busybox\n")?;
+    let line = "set -e
+        cp $(command -v busybox) $HERE/context/busybox
+        $DOCKER build -q -t bare $HERE/context >/dev/null
+        $DOCKER run --rm --hostname one bare /busybox sh -c \
+            '/busybox cat /etc/hostname; /busybox readlink /etc/mtab; /busybox touch /etc/made; echo $PATH'
+        $DOCKER run --name bare bare /busybox true
+        $DOCKER inspect -s --format '{{.SizeRw}}' bare";
+    let said = daemon.shell(line)?.ok()?;
+    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    assert_eq!(said.lines().collect::<Vec<_>>(), ["one", "/proc/mounts", path, "0"]);
+    Ok(())
+}

@@ -69,7 +69,7 @@ impl Operation {
             match find(self.query, name) {
                 Some(Decision::Only(word, _)) if word.eq_ignore_ascii_case(value) => {}
                 Some(decision) => decide(decision, version, &format!("parameter {name}"))?,
-                None if self.whole.is_some() => {}
+                None if self.whole.is_some() || self.only_reads() => {}
                 None => return Err(unknown("parameter", name)),
             }
             if name == "filters"
@@ -79,6 +79,12 @@ impl Operation {
             }
         }
         Ok(())
+    }
+
+    /// What clients of all ages add to what they read (docker-py: `trunc_cmd`, `only_ids`) changes
+    /// nothing, and Docker does not look at it either.
+    fn only_reads(&self) -> bool {
+        self.name.starts_with("GET ") || self.name.starts_with("HEAD ")
     }
 
     fn check_filters(
@@ -358,6 +364,8 @@ mod tests {
         assert!(check("squash", "1").expect_err("refused").message.contains("squash"));
         assert!(check("isolation", "default").is_ok() && check("isolation", "hyperv").is_err());
         assert!(check("bogus", "1").expect_err("unknown").message.contains("bogus"));
+        let list = Operation::of(&Method::GET, "/containers/json").unwrap();
+        assert!(list.check_query(MAXIMUM, [("trunc_cmd", "1")].into_iter()).is_ok());
         let prune = Operation::of(&Method::POST, "/volumes/prune").unwrap();
         let check = |value: &str| prune.check_query(MAXIMUM, [("filters", value)].into_iter());
         assert!(check(r#"{"label":["a"]}"#).is_ok());

@@ -29,9 +29,9 @@ impl FromStr for LogDriver {
         match text {
             "" | "json-file" | "local" => Ok(Self::JsonFile),
             "none" => Ok(Self::None),
+            // clients look for this sentence, to its end
             other => Err(EngineError::invalid(format!(
-                "logger: no log driver named '{other}' is registered; there are json-file, local \
-                 (written as json-file) and none"
+                "logger: no log driver named '{other}' is registered"
             ))),
         }
     }

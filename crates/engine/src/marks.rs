@@ -42,7 +42,16 @@ fn mark(root: BorrowedFd<'_>, owner: u32) -> std::io::Result<()> {
 }
 
 fn link(root: BorrowedFd<'_>, owner: u32) -> std::io::Result<()> {
-    let (parent, name) = path::open_parent(root, Path::new("/etc/mtab"), true)?;
+    let open = || path::open_parent(root, Path::new("/etc/mtab"), false);
+    let (parent, name) = match open() {
+        // An image of one program has no /etc, and the container's root makes more in it.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            rustix::fs::mkdirat(root, "etc", Mode::from_raw_mode(0o755))?;
+            give(root, OsStr::new("etc"), owner)?;
+            open()?
+        }
+        opened => opened?,
+    };
     match rustix::fs::symlinkat(MTAB, &parent, &name) {
         Ok(()) => give(std::os::fd::AsFd::as_fd(&parent), &name, owner),
         Err(Errno::EXIST) => Ok(()),
