@@ -103,7 +103,9 @@ impl Engine {
             }
         };
         let code = exit.code.to_string();
-        if wait.is_none() && before.host.auto_remove && !record.throw_away {
+        let restarting = self.state().slot(id).is_ok_and(|slot| slot.live.restarting);
+        let goes = before.host.auto_remove && !record.throw_away && !restarting;
+        if wait.is_none() && goes {
             self.publish_container(&before, "die", &[("exitCode", code)]);
             self.finish(id, exit.code, false);
             if let Err(error) = self.drop_container(may_block, id, true, cleaning) {

@@ -14,6 +14,44 @@ use crate::start::Cause;
 use crate::state::{Progress, Record};
 use crate::{Container, Engine, EngineError, RestartPolicy, Status, Stopped, signals};
 
+/// As long as it lives, a container that goes with its end (`--rm`) stays when it ends (moby:
+/// daemon/restart.go turns AutoRemove off for this time).
+#[derive(Debug)]
+struct Restarting {
+    engine: Arc<Engine>,
+    id: Id,
+}
+
+impl Restarting {
+    fn begin(engine: &Arc<Engine>, id: Id) -> Result<Self, EngineError> {
+        engine.state().slot_mut(id)?.live.restarting = true;
+        Ok(Self { engine: Arc::clone(engine), id })
+    }
+}
+
+impl Drop for Restarting {
+    /// One that was stopped and does not run again, as its client has gone or it does not start,
+    /// goes now.
+    fn drop(&mut self) {
+        let goes = match self.engine.state().slot_mut(self.id) {
+            Ok(slot) => {
+                slot.live.restarting = false;
+                let container = &slot.record.container;
+                container.host.auto_remove && container.state.status == Status::Exited
+            }
+            Err(_) => false,
+        };
+        if goes {
+            let (engine, id) = (Arc::clone(&self.engine), self.id);
+            self.engine.runtime.spawn(async move {
+                if let Err(error) = engine.remove(id, false, true).await {
+                    tracing::warn!(container = %id.short(), %error, "remove after a restart");
+                }
+            });
+        }
+    }
+}
+
 /// Seconds between the stop signal and SIGKILL.
 const STOP_TIMEOUT: i64 = 10;
 
@@ -74,6 +112,7 @@ impl Engine {
         id: Id,
         timeout: Option<i64>,
     ) -> Result<(), EngineError> {
+        let restarting = Restarting::begin(self, id)?;
         self.stop(id, timeout, None).await?;
         let guard = self.exclusive(id).await?;
         let engine = Arc::clone(self);
@@ -82,6 +121,7 @@ impl Engine {
             engine.start_now(may_block, id, Cause::User)
         })
         .await?;
+        drop(restarting);
         self.publish_container(&self.record(id)?.container, "restart", &[]);
         Ok(())
     }

@@ -203,6 +203,24 @@ pub async fn commands_run_inside_a_running_container(rig: &mut Rig) {
 }
 
 /// Waits for what another thread of the engine is about to do.
+pub async fn one_that_goes_with_its_end_is_restarted(rig: &mut Rig) {
+    let mut create = Rig::sleeper("goes");
+    create.host.auto_remove = true;
+    rig.start(create).await;
+    rig.ready("goes").await;
+    let id = rig.id("goes");
+    let first = rig.engine.container("goes").unwrap().state.pid;
+    rig.engine.restart(id, Some(0)).await.unwrap();
+    let again = rig.engine.container("goes").unwrap();
+    assert_eq!((again.id, again.state.status), (id, Status::Running));
+    assert_ne!(again.state.pid, first);
+    let removed = rig.engine.wait(id, WaitCondition::Removed).unwrap();
+    rig.engine.stop(id, Some(0), None).await.unwrap();
+    removed.await.unwrap();
+    assert!(rig.engine.container("goes").is_err());
+    rig.done().await;
+}
+
 pub async fn wait_for(condition: impl Fn() -> bool) {
     let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while !condition() {

@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         containers::files_come_from_binds_volumes_and_tmpfs,
         containers::namespaces_are_shared_on_request,
         containers::removed_by_itself,
+        containers::one_that_goes_with_its_end_is_restarted,
         containers::build_steps_become_layers,
         containers::limits_hold,
         containers::privileges_are_what_was_asked_for,
