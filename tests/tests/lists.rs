@@ -80,3 +80,39 @@ fn sizes_are_measured() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn events_tell_what_clients_do() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    let line = "set -e
+        start=$(date +%s)
+        mkdir -p $HERE/context; echo 'FROM box' >$HERE/context/Dockerfile; echo x >$HERE/file
+        $DOCKER run -d --name sees -v seen:/seen box sleep 1000 >/dev/null
+        $DOCKER cp $HERE/file sees:/tmp/; $DOCKER cp sees:/tmp/file $HERE/back
+        $DOCKER export sees >/dev/null
+        $DOCKER commit sees kept:1 >/dev/null
+        $DOCKER build -q -t built:1 $HERE/context >/dev/null
+        $DOCKER save box | $DOCKER load >/dev/null
+        $DOCKER rm -f sees >/dev/null
+        $DOCKER events --since $start --until $(($(date +%s) + 1)) --format '{{.Type}} {{.Action}} {{.Actor.Attributes.name}}'";
+    let said = daemon.shell(line)?.ok()?;
+    for event in [
+        "volume mount <no value>",
+        "container extract-to-dir sees",
+        "container archive-path sees",
+        "container export sees",
+        "container commit sees",
+        "image tag kept:1",
+        "image tag built:1",
+        "container kill sees",
+        "volume unmount <no value>",
+        "container destroy sees",
+    ] {
+        ensure!(said.lines().any(|line| line == event), "{event:?} is not in\n{said}");
+    }
+    for action in ["image save sha256:", "image load sha256:"] {
+        ensure!(said.lines().any(|line| line.starts_with(action)), "{action:?} is not in\n{said}");
+    }
+    Ok(())
+}

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bulkhead_builder::{BuildError, BuildRequest, Events};
-use bulkhead_engine::{Engine, EngineError, HostConfig, PrunedCache};
+use bulkhead_engine::{Engine, EngineError, HostConfig, ImageAction, PrunedCache};
 use bulkhead_image::{Credentials, StoredImage};
 use bulkhead_types::{Digest, Reference};
 
@@ -102,8 +102,13 @@ impl BuildService {
         let built = bulkhead_builder::build(request, content, &cache, &executor, events).await?;
         // Removing the context is work for a thread that may block.
         tokio::task::spawn_blocking(move || drop(context));
+        let names: Vec<String> = build.references.iter().map(Reference::familiar).collect();
         let named = self.engine.add_image(built.clone(), build.references).await;
-        named.map(|_| built).map_err(ServiceError::Engine)
+        named.map_err(ServiceError::Engine)?;
+        for name in names {
+            self.engine.image_event(built.id, ImageAction::Tag, &name);
+        }
+        Ok(built)
     }
 
     /// Removes steps from the build cache, and the layers that nothing else stands on.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use bulkhead_types::Timestamp;
+use bulkhead_types::{Digest, Id, Timestamp};
 use tokio::sync::broadcast;
 
 use crate::{Container, Engine, Event};
@@ -43,7 +43,72 @@ impl Events {
     }
 }
 
+/// What a client does with a container that changes nothing of its state.
+#[derive(Debug, Clone)]
+pub enum ContainerAction {
+    /// `docker cp` out of it.
+    ArchivePath(String),
+    Commit {
+        comment: String,
+        image: Digest,
+        /// Empty when the image has no name.
+        reference: String,
+    },
+    Export,
+    /// `docker cp` into it.
+    ExtractToDir(String),
+}
+
+/// What a client does with an image that changes nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageAction {
+    Load,
+    Save,
+    Tag,
+}
+
 impl Engine {
+    /// Publishes what the engine itself does not see.
+    pub fn container_event(&self, id: Id, action: ContainerAction) {
+        // One that has been removed meanwhile needs no event more.
+        let Ok(record) = self.record(id) else { return };
+        let (name, more) = match action {
+            ContainerAction::ArchivePath(path) => ("archive-path", vec![("path", path)]),
+            ContainerAction::Commit { comment, image, reference } => {
+                let image = ("imageID", image.to_string());
+                ("commit", vec![("comment", comment), image, ("imageRef", reference)])
+            }
+            ContainerAction::Export => ("export", vec![]),
+            ContainerAction::ExtractToDir(path) => ("extract-to-dir", vec![("path", path)]),
+        };
+        self.publish_container(&record.container, name, &more);
+    }
+
+    pub fn image_event(&self, id: Digest, action: ImageAction, name: &str) {
+        let action = match action {
+            ImageAction::Load => "load",
+            ImageAction::Save => "save",
+            ImageAction::Tag => "tag",
+        };
+        self.publish("image", action, id, [("name".to_owned(), name.to_owned())]);
+    }
+
+    /// `mount` or `unmount` of each volume of a container (moby: volume/mounts, `LogVolumeEvent`).
+    pub(crate) fn publish_volumes(&self, container: &Container, action: &str) {
+        for mount in &container.mounts {
+            let Some(name) = &mount.name else { continue };
+            let mut attributes = vec![
+                ("driver".to_owned(), "local".to_owned()),
+                ("container".to_owned(), container.id.to_string()),
+            ];
+            if action == "mount" {
+                attributes.push(("destination".to_owned(), mount.target.clone()));
+                attributes.push(("read/write".to_owned(), (!mount.readonly).to_string()));
+            }
+            self.publish("volume", action, name, attributes);
+        }
+    }
+
     /// Everything that happens from now on, after what the ring of the last 256 still has since
     /// `since`.
     pub fn events(&self, since: Option<Timestamp>) -> (Vec<Event>, broadcast::Receiver<Event>) {

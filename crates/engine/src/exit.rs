@@ -123,6 +123,7 @@ impl Engine {
             self.finish(id, exit.code, wait.is_some());
             faults.extend(self.take_down(&before, None, WardenRecord::Forget));
         }
+        self.publish_volumes(&before, "unmount");
         for fault in faults {
             tracing::warn!(container = %before.name, error = %fault, "take down an ended container");
         }

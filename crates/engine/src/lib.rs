@@ -85,6 +85,7 @@ pub use changes::{Change, ChangeKind};
 pub use container::*;
 pub use engine::Engine;
 pub use error::{Class, EngineError, Kind};
+pub use events::{ContainerAction, ImageAction};
 pub use files::ContainerFiles;
 pub use hosts::{ExtraHost, HostAddress};
 pub use images::ContentHold;

@@ -37,6 +37,8 @@ impl Engine {
                 let (pidfd, mut progress) = self.watch_end(id)?;
                 let ends = progress.borrow_and_update().ends;
                 drop(guard);
+                let number = Signal::KILL.as_raw().to_string();
+                self.publish_container(&container, "kill", &[("signal", number)]);
                 self.send(id, &pidfd, Signal::KILL)?;
                 killed(&container, progress.wait_for(|it| it.ends > ends || it.removed)).await?;
                 guard = match self.exclusive(id).await {

@@ -101,6 +101,7 @@ impl Engine {
                     }
                     slot.progress.send_modify(|progress| progress.running = true);
                 }
+                self.publish_volumes(&container, "mount");
                 self.publish_container(&container, "start", &[]);
                 if !container.network.attachments.is_empty() {
                     self.refresh_links(id);

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bulkhead_archive::{Limits, Owners, Unpack, pack_contents};
-use bulkhead_engine::ContainerFiles;
+use bulkhead_engine::{ContainerAction, ContainerFiles};
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, StatusCode};
 use rustix::fs::{Mode, OFlags};
@@ -40,6 +40,8 @@ pub(crate) async fn get(
 ) -> Answer<Response> {
     let (files, found) = find(&api, &name, &query).await?;
     let stat = encoded(&found);
+    let asked = ContainerAction::ArchivePath(query.text("path").to_owned());
+    api.engine.container_event(api.engine.container_id(&name)?, asked);
     let body = download("an archive of a container's files", move |to| {
         let packed = found.pack(BufWriter::new(to), files.range);
         drop(files); // whole, and only now: its mounts and its lock end with it
@@ -53,7 +55,9 @@ pub(crate) async fn export(
     State(api): State<Api>,
     extract::Path(name): extract::Path<String>,
 ) -> Answer<Response> {
-    let files = api.engine.files(api.engine.container_id(&name)?).await?;
+    let id = api.engine.container_id(&name)?;
+    let files = api.engine.files(id).await?;
+    api.engine.container_event(id, ContainerAction::Export);
     let body = download("a container's export", move |to| {
         let packed = pack_contents(BufWriter::new(to), files.root.as_fd(), files.range);
         drop(files); // as above
@@ -72,7 +76,8 @@ pub(crate) async fn put(
     request: Request,
 ) -> Answer<StatusCode> {
     let path = path(&query)?;
-    let files = api.engine.files(api.engine.container_id(&name)?).await?;
+    let id = api.engine.container_id(&name)?;
+    let files = api.engine.files(id).await?;
     let (stream, fault) = upload(request.into_body().into_data_stream())?;
     let keep_kinds = query.flag("noOverwriteDirNonDir");
     let unpacked = tokio::task::spawn_blocking(move || {
@@ -88,7 +93,10 @@ pub(crate) async fn put(
     });
     let unpacked = unpacked.await.map_err(|panic| ApiError::internal(panic.to_string()))?;
     fault.check("the archive")?;
-    unpacked.map(|()| StatusCode::OK)
+    unpacked?;
+    let into = ContainerAction::ExtractToDir(query.text("path").to_owned());
+    api.engine.container_event(id, into);
+    Ok(StatusCode::OK)
 }
 
 /// Refuses a path that is no directory of the container, or one that cannot be written to.

@@ -2,9 +2,9 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use bulkhead_engine::{Container, ContainerConfig, EngineError};
-use bulkhead_types::Timestamp;
+use bulkhead_engine::{Container, ContainerAction, ContainerConfig, EngineError, ImageAction};
 use bulkhead_types::image::{Config, Empty, Healthcheck, History, Platform};
+use bulkhead_types::{Reference, Timestamp};
 use http::StatusCode;
 use serde_json::json;
 
@@ -69,7 +69,17 @@ pub(crate) async fn commit(
         content.write_image(&image, &layers)
     });
     let image = image.await.map_err(|panic| ApiError::internal(panic.to_string()))?;
+    let reference = references.first().map(Reference::familiar);
     let image = api.engine.add_image(image.map_err(EngineError::from)?, references).await?;
+    let committed = ContainerAction::Commit {
+        comment: query.text("comment").to_owned(),
+        image: image.id,
+        reference: reference.clone().unwrap_or_default(),
+    };
+    api.engine.container_event(api.engine.container_id(name)?, committed);
+    if let Some(reference) = reference {
+        api.engine.image_event(image.id, ImageAction::Tag, &reference);
+    }
     Ok((StatusCode::CREATED, axum::Json(json!({ "Id": image.id }))).into_response())
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::response::Response;
 use bulkhead_archive::{Compression, CopyError, Kind, Limits, Reader, copy};
+use bulkhead_engine::ImageAction;
 use bulkhead_image::{Content, ImageError, StoredImage};
 use bulkhead_types::image::{
     Descriptor, ImageConfig, Index, Manifest, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP,
@@ -42,6 +43,7 @@ pub(crate) async fn load(api: Api, request: Request) -> Answer<Response> {
                 let text = format!("Loaded image ID: {}\n", image.id);
                 lines.send(json!({ "stream": text }));
             }
+            api.engine.image_event(image.id, ImageAction::Load, &image.id.to_string());
             for name in &loaded.names {
                 let text = format!("Loaded image: {}\n", name.familiar());
                 lines.send(json!({ "stream": text }));

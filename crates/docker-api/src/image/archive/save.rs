@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 
 use axum::response::{IntoResponse, Response};
 use bulkhead_archive::{Entry, Kind, Writer};
-use bulkhead_engine::Image;
+use bulkhead_engine::{Image, ImageAction};
 use bulkhead_image::{Content, ImageError};
 use bulkhead_types::image::{Descriptor, Index, OCI_INDEX, OCI_MANIFEST};
 use bulkhead_types::{Digest, Reference};
@@ -32,6 +32,9 @@ pub(crate) fn save(api: Api, names: &[String]) -> Answer<Response> {
     }
     if images.is_empty() {
         return Err(ApiError::invalid("no image was named"));
+    }
+    for (image, _) in &images {
+        api.engine.image_event(image.id, ImageAction::Save, &image.id.to_string());
     }
     let content = api.engine.content();
     let body = download("an archive of images", move |to| {
