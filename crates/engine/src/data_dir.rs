@@ -248,6 +248,16 @@ impl DataDir {
         self.data.join("volumes").join(name).join("_data")
     }
 
+    /// Opens the directory of a volume that is there; one that is not is never made by a look.
+    pub(crate) fn existing_volume(&self, name: &str) -> Result<OwnedFd, EngineError> {
+        let open = || -> std::io::Result<OwnedFd> {
+            let flags = DIRECTORY | OFlags::NOFOLLOW;
+            let own = rustix::fs::openat(&self.volumes, name, flags, Mode::empty())?;
+            Ok(rustix::fs::openat(&own, "_data", flags, Mode::empty())?)
+        };
+        open().map_err(io_error(format!("volume {name}")))
+    }
+
     /// Makes a volume's directory, or opens the one that is there.
     pub(crate) fn volume(&self, name: &str) -> Result<OwnedFd, EngineError> {
         let make = || -> std::io::Result<OwnedFd> {
@@ -363,7 +373,10 @@ mod tests {
             std::fs::create_dir_all(data.join(name)).unwrap();
         }
         let data_dir = DataDir::open(&data).unwrap();
+        assert!(data_dir.existing_volume("v").is_err());
+        assert!(!data.join("volumes/v").exists(), "a look has made nothing");
         data_dir.volume("v").unwrap();
+        data_dir.existing_volume("v").unwrap();
         let id = Id::random().to_string();
         data_dir.make_container(id.parse().unwrap(), None).unwrap();
         for path in ["", "volumes", "containers", "volumes/v", &format!("containers/{id}")] {

@@ -103,10 +103,11 @@ impl Engine {
             }
         };
         let code = exit.code.to_string();
-        let restarting = self.state().slot(id).is_ok_and(|slot| slot.live.restarting);
+        let restarting = self.state().slot(id).is_ok_and(|slot| slot.live.restarting > 0);
         let goes = before.host.auto_remove && !record.throw_away && !restarting;
         if wait.is_none() && goes {
             self.publish_container(&before, "die", &[("exitCode", code)]);
+            self.publish_volumes(&before, "unmount");
             self.finish(id, exit.code, false);
             if let Err(error) = self.drop_container(may_block, id, true, cleaning) {
                 tracing::error!(container = %before.name, %error, "record a removal");
@@ -115,15 +116,16 @@ impl Engine {
         } else if let Err(error) = self.change(may_block, id, ended) {
             tracing::error!(container = %before.name, %error, "record the end");
             self.publish_container(&before, "die", &[("exitCode", code)]);
+            self.publish_volumes(&before, "unmount");
             self.finish(id, exit.code, wait.is_some());
             faults.extend(self.end_unrecorded(id, &before, ended));
         } else {
             bulkhead_failpoint::pass("exit.recorded");
             self.publish_container(&before, "die", &[("exitCode", code)]);
+            self.publish_volumes(&before, "unmount");
             self.finish(id, exit.code, wait.is_some());
             faults.extend(self.take_down(&before, None, WardenRecord::Forget));
         }
-        self.publish_volumes(&before, "unmount");
         for fault in faults {
             tracing::warn!(container = %before.name, error = %fault, "take down an ended container");
         }

@@ -55,7 +55,8 @@ impl Engine {
         let engine = Arc::clone(self);
         let name = name.to_owned();
         blocking(move |_| {
-            let directory = engine.data_dir.volume(&name)?;
+            // Not made anew: it may have been removed since its name was listed.
+            let directory = engine.data_dir.existing_volume(&name)?;
             disk_usage(directory.as_fd()).map_err(io_error(format!("measure volume {name}")))
         })
         .await

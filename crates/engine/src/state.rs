@@ -94,8 +94,8 @@ pub(crate) struct Live {
     pub last_wait: std::time::Duration,
     /// Its end is not on disk yet, and the warden keeps it; see `settle.rs`.
     pub unrecorded: bool,
-    /// `docker restart` ends it, to start it again.
-    pub restarting: bool,
+    /// How many `docker restart` end it just now, to start it again.
+    pub restarting: u32,
     /// Counts starts and stops by users, so that a restart that was planned before is dropped.
     pub generation: u64,
 }

@@ -24,7 +24,7 @@ struct Restarting {
 
 impl Restarting {
     fn begin(engine: &Arc<Engine>, id: Id) -> Result<Self, EngineError> {
-        engine.state().slot_mut(id)?.live.restarting = true;
+        engine.state().slot_mut(id)?.live.restarting += 1;
         Ok(Self { engine: Arc::clone(engine), id })
     }
 }
@@ -35,9 +35,12 @@ impl Drop for Restarting {
     fn drop(&mut self) {
         let goes = match self.engine.state().slot_mut(self.id) {
             Ok(slot) => {
-                slot.live.restarting = false;
+                // A start that failed has begun the count anew.
+                slot.live.restarting = slot.live.restarting.saturating_sub(1);
                 let container = &slot.record.container;
-                container.host.auto_remove && container.state.status == Status::Exited
+                slot.live.restarting == 0
+                    && container.host.auto_remove
+                    && container.state.status == Status::Exited
             }
             Err(_) => false,
         };
