@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use crate::wire::{Fault, Reply};
 
 mod attached;
+mod backlog;
 mod clock;
 mod compartments;
 mod connections;
@@ -61,6 +62,8 @@ pub fn serve(socket: &Path) -> std::io::Result<()> {
     // While nobody waits yet: the filter that nearly every container has is compiled once.
     let _ = seccomp::compile(&Seccomp::WithoutPackets, Capabilities::OWN_NETWORK);
     warden.run()?;
+    // the last chance of what a full disk has kept out of the logs
+    warden.lingering.flush_logs(i64::MAX);
     let ready = &warden.ready;
     let _ = rustix::fs::unlinkat(&ready.directory, &ready.name, rustix::fs::AtFlags::empty());
     Ok(())

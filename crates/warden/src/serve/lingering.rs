@@ -3,16 +3,22 @@
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 
+use bulkhead_types::Id;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::attached::{Attached, Reached};
+use super::log::LogFile;
 use super::poller::{Poller, Source, Watched};
 
-/// By the tokens of their descriptors.
 #[derive(Default)]
-pub(super) struct Lingering(HashMap<u64, Remnant>);
+pub(super) struct Lingering {
+    /// By the tokens of their descriptors.
+    watched: HashMap<u64, Remnant>,
+    /// Of containers that have ended, where the disk has not taken all of it.
+    logs: HashMap<Id, LogFile>,
+}
 
 enum Remnant {
     /// A client that has not taken the last of the output. How long it takes is its own affair:
@@ -31,7 +37,7 @@ impl Lingering {
         for mut client in clients {
             if client.is_behind() || client.is_held() {
                 client.leave_process(poller);
-                self.0.insert(client.token(), Remnant::Attached(client));
+                self.watched.insert(client.token(), Remnant::Attached(client));
             } else {
                 client.close(poller);
             }
@@ -41,17 +47,43 @@ impl Lingering {
     pub fn add_output(&mut self, poller: &mut Poller, mut output: Watched) {
         poller.reassign(&output, Source::Lingering);
         poller.want(&mut output, EventFlags::IN);
-        self.0.insert(output.token, Remnant::Output(output));
+        self.watched.insert(output.token, Remnant::Output(output));
     }
 
     pub fn add_helper(&mut self, poller: &mut Poller, helper: Watched) {
         poller.reassign(&helper, Source::Lingering);
-        self.0.insert(helper.token, Remnant::Helper(helper));
+        self.watched.insert(helper.token, Remnant::Helper(helper));
+    }
+
+    pub fn add_log(&mut self, id: Id, log: Option<LogFile>) {
+        if let Some(log) = log {
+            self.logs.insert(id, log);
+        }
+    }
+
+    /// For the next life of the same container.
+    pub fn take_log(&mut self, id: Id) -> Option<LogFile> {
+        self.logs.remove(&id)
+    }
+
+    /// When [`Self::flush_logs`] is to be called, nanoseconds of the monotonic clock.
+    pub fn log_retry(&self) -> Option<i64> {
+        self.logs.values().filter_map(LogFile::retry_at).min()
+    }
+
+    /// Writes what the disk takes now.
+    pub fn flush_logs(&mut self, now: i64) {
+        self.logs.retain(|_, log| {
+            if log.retry_at().is_some_and(|at| at <= now) {
+                log.flush();
+            }
+            log.is_behind() && !log.is_removed()
+        });
     }
 
     /// See [`Attached::release`].
     pub fn release(&mut self, poller: &mut Poller, token: u64) {
-        if let Some(Remnant::Attached(client)) = self.0.get_mut(&token) {
+        if let Some(Remnant::Attached(client)) = self.watched.get_mut(&token) {
             let _ = client.release();
             client.adjust(poller, false);
             self.serve(poller, token, EventFlags::empty());
@@ -59,7 +91,7 @@ impl Lingering {
     }
 
     pub fn serve(&mut self, poller: &mut Poller, token: u64, flags: EventFlags) {
-        let Some(remnant) = self.0.get_mut(&token) else { return };
+        let Some(remnant) = self.watched.get_mut(&token) else { return };
         let over = match remnant {
             Remnant::Attached(client) => {
                 let gone = client.flush() == Reached::Gone;
@@ -78,7 +110,7 @@ impl Lingering {
         if !over {
             return;
         }
-        match self.0.remove(&token) {
+        match self.watched.remove(&token) {
             Some(Remnant::Attached(client)) => client.close(poller),
             Some(Remnant::Output(watched) | Remnant::Helper(watched)) => poller.unwatch(watched),
             None => {}

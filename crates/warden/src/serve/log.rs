@@ -1,4 +1,7 @@
 //! Docker's json-file log: one object for each line, rotated by size.
+//!
+//! A record is in the file as a whole or not at all: where a write stops in the middle (a full disk),
+//! its part is taken back. What cannot be written waits in the [`Backlog`].
 
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
@@ -6,6 +9,8 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::backlog::Backlog;
+use super::clock::monotonic;
 use crate::wire::LogHandover;
 
 /// The log of one container.
@@ -18,7 +23,20 @@ pub(super) struct LogFile {
     max_files: u32,
     /// The last, unfinished line of each stream.
     partial: [Vec<u8>; 2],
+    /// What comes before that and could not be written.
+    backlog: Backlog,
+    /// The file ends within a record that nobody will finish.
+    torn: bool,
+    /// When writing is tried again, nanoseconds of the monotonic clock.
+    retry: Option<i64>,
 }
+
+/// How long after a failure writing is tried again, in nanoseconds.
+const PAUSE: i64 = 500_000_000;
+
+/// Stands behind a record that was never finished.
+const TORN: &[u8] =
+    b"[output is missing here: the log was being written when the machine or the warden stopped]\n";
 
 /// What a log has at a moment.
 #[derive(Debug, Default)]
@@ -54,18 +72,36 @@ impl LogFile {
             max_size,
             max_files,
             partial: Default::default(),
+            backlog: Backlog::default(),
+            torn: false,
+            retry: None,
         };
         log.reopen()?;
+        if log.ends_torn() {
+            log.torn = true;
+            log.backlog.push(1, &jiff::Timestamp::now().to_string(), TORN);
+            log.flush();
+        }
         Ok(log)
+    }
+
+    /// Takes over what another one of the same container has not written yet.
+    pub fn inherit(&mut self, other: Self) {
+        self.backlog = other.backlog;
+        self.torn |= other.torn;
+        self.flush();
     }
 
     /// What is on disk now.
     pub fn snapshot(&self) -> Result<LogSnapshot, Errno> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = |name: &str| rustix::fs::openat(&self.directory, name, flags, Mode::empty());
-        let newest = open(&self.name)?;
-        let size = rustix::fs::fstat(&newest)?.st_size as u64;
-        let mut files = vec![newest];
+        let mut files = match open(&self.name) {
+            Ok(newest) => vec![newest],
+            // rotated away, and the next one could not be made yet
+            Err(Errno::NOENT) => Vec::new(),
+            Err(error) => return Err(error),
+        };
         for number in 1..MAX_SNAPSHOT {
             match open(&format!("{}.{number}", self.name)) {
                 Ok(file) => files.push(file),
@@ -73,13 +109,35 @@ impl LogFile {
                 Err(error) => return Err(error),
             }
         }
+        let size = match files.first() {
+            Some(newest) => rustix::fs::fstat(newest)?.st_size as u64,
+            None => 0,
+        };
         files.reverse();
         Ok(LogSnapshot { files, size })
     }
 
-    /// The beginning of a line that is not logged yet.
-    pub fn unfinished(&self, stream: usize) -> &[u8] {
-        &self.partial[stream]
+    /// What is not in the log yet: what waits for the disk, and the beginning of a line.
+    pub fn unwritten(&self, stream: usize) -> Vec<u8> {
+        let mut text = self.backlog.of(stream);
+        text.extend_from_slice(&self.partial[stream]);
+        text
+    }
+
+    /// Whether something waits for the disk.
+    pub fn is_behind(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// When [`Self::flush`] is to be called, nanoseconds of the monotonic clock.
+    pub fn retry_at(&self) -> Option<i64> {
+        self.retry
+    }
+
+    /// Nobody will read it: its container was removed.
+    pub fn is_removed(&self) -> bool {
+        let is_gone = |fd: &OwnedFd| rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_nlink == 0);
+        is_gone(&self.directory) || self.file.as_ref().is_some_and(is_gone)
     }
 
     /// What another warden needs of this, and the directory.
@@ -91,39 +149,60 @@ impl LogFile {
 
     /// Logs what was read from a stream: 0 standard output, 1 standard error.
     pub fn take(&mut self, stream: usize, bytes: &[u8]) {
-        let time = jiff::Timestamp::now().to_string();
-        let mut lines = Vec::with_capacity(bytes.len() + 128);
-        let mut partial = std::mem::take(&mut self.partial[stream]);
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let newline = rest.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
-            let room = LONGEST - partial.len();
-            let piece = newline.unwrap_or(rest.len()).min(room);
-            partial.extend_from_slice(&rest[..piece]);
-            rest = &rest[piece..];
-            if partial.ends_with(b"\n") || partial.len() == LONGEST {
-                encode(&partial, stream, &time, &mut lines);
-                partial.clear();
-            }
-        }
-        self.partial[stream] = partial;
-        self.write(&lines);
+        let mut text = std::mem::take(&mut self.partial[stream]);
+        text.extend_from_slice(bytes);
+        let (lines, rest) = cut(&text);
+        self.write(stream, &lines);
+        self.partial[stream] = rest.to_owned();
     }
 
     /// Logs lines that never got their end.
     pub fn end(&mut self) {
-        let time = jiff::Timestamp::now().to_string();
-        let mut lines = Vec::new();
         for stream in 0..2 {
-            if !self.partial[stream].is_empty() {
-                encode(&std::mem::take(&mut self.partial[stream]), stream, &time, &mut lines);
+            let partial = std::mem::take(&mut self.partial[stream]);
+            if !partial.is_empty() {
+                self.write(stream, &[&partial]);
             }
         }
-        self.write(&lines);
+        self.flush();
     }
 
-    /// A log that cannot be written (a full disk) loses lines; the container goes on.
-    fn write(&mut self, mut bytes: &[u8]) {
+    fn write(&mut self, stream: usize, lines: &[&[u8]]) {
+        if lines.is_empty() {
+            return;
+        }
+        let time = jiff::Timestamp::now().to_string();
+        self.flush();
+        let mut written = 0;
+        if !self.is_behind() {
+            let mut records = Vec::with_capacity(lines.iter().map(|line| line.len() + 128).sum());
+            lines.iter().for_each(|line| encode(line, stream, &time, &mut records));
+            written = self.append(&records);
+        }
+        for line in &lines[written..] {
+            self.backlog.push(stream, &time, line);
+        }
+    }
+
+    /// Writes what waits for the disk, as far as this takes it.
+    pub fn flush(&mut self) {
+        while let Some(entry) = self.backlog.first() {
+            let mut record = Vec::new();
+            encode(&entry.text(), entry.stream, &entry.time, &mut record);
+            if self.append(&record) == 0 {
+                return;
+            }
+            self.backlog.pop();
+        }
+        if self.retry.take().is_some() {
+            eprintln!("the log {} is written again", self.name);
+        }
+    }
+
+    /// Appends records; returns how many of them are in the file, which is all unless it cannot be
+    /// written.
+    fn append(&mut self, mut bytes: &[u8]) -> usize {
+        let mut count = 0;
         while !bytes.is_empty() {
             if self.max_size != 0 && self.size >= self.max_size {
                 // when it fails, the old file grows on
@@ -135,18 +214,49 @@ impl LogFile {
                 most => (most.saturating_sub(self.size)).clamp(1, bytes.len() as u64) as usize,
             };
             let end = bytes[room - 1..].iter().position(|byte| *byte == b'\n');
-            let (mut now, later) = bytes.split_at(end.map_or(bytes.len(), |at| room + at));
-            bytes = later;
-            let Some(file) = &self.file else { return };
-            self.size += now.len() as u64;
-            while !now.is_empty() {
-                match rustix::io::write(file, now) {
-                    Ok(count) => now = &now[count..],
-                    Err(Errno::INTR) => {}
-                    Err(_) => return,
+            let (now, later) = bytes.split_at(end.map_or(bytes.len(), |at| room + at));
+            let (whole, failure) = self.append_to_file(now);
+            self.size += whole as u64;
+            count += now[..whole].iter().filter(|byte| **byte == b'\n').count();
+            if let Some(errno) = failure {
+                if self.retry.is_none() {
+                    eprintln!("the log {} cannot be written: {errno}", self.name);
                 }
+                self.retry = Some(monotonic() + PAUSE);
+                return count;
             }
+            bytes = later;
         }
+        count
+    }
+
+    /// Writes as many whole records as the file takes: their length, and why not all.
+    fn append_to_file(&mut self, bytes: &[u8]) -> (usize, Option<Errno>) {
+        if self.file.is_none()
+            && let Err(errno) = self.reopen()
+        {
+            return (0, Some(errno));
+        }
+        let Some(file) = &self.file else { return (0, Some(Errno::BADF)) };
+        if self.torn {
+            if let (_, Some(errno)) = write_all(file, b"\n") {
+                return (0, Some(errno));
+            }
+            self.torn = false;
+        }
+        let (written, failure) = write_all(file, bytes);
+        let newline = bytes[..written].iter().rposition(|byte| *byte == b'\n');
+        let whole = newline.map_or(0, |at| at + 1);
+        if whole < written {
+            // By the file's own length: others may have emptied it (`truncate -s 0`). The same bytes
+            // come there later, so whoever has read them is not misled.
+            let cut = rustix::fs::fstat(file).and_then(|stat| {
+                let end = (stat.st_size as u64).saturating_sub((written - whole) as u64);
+                rustix::fs::ftruncate(file, end)
+            });
+            self.torn = cut.is_err();
+        }
+        (whole, failure)
     }
 
     /// `name.1` becomes `name.2`, `name` becomes `name.1`; the oldest is overwritten.
@@ -154,6 +264,7 @@ impl LogFile {
         let directory = &self.directory;
         if self.max_files < 2 {
             rustix::fs::unlinkat(directory, &self.name, AtFlags::empty())?;
+            self.file = None;
             return self.reopen();
         }
         let numbered = |number: u32| match number {
@@ -166,6 +277,10 @@ impl LogFile {
             let flags = AtFlags::SYMLINK_NOFOLLOW;
             rustix::fs::statat(directory, numbered(number), flags).is_ok()
         };
+        if !exists(0) {
+            // The last rotation came so far, and the disk was full: another would lose a file more.
+            return self.reopen();
+        }
         let last = (1..self.max_files).find(|number| !exists(*number));
         for number in (1..=last.unwrap_or(self.max_files - 1)).rev() {
             let moved =
@@ -180,13 +295,49 @@ impl LogFile {
 
     fn reopen(&mut self) -> Result<(), Errno> {
         let flags =
-            OFlags::CREATE | OFlags::APPEND | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            OFlags::CREATE | OFlags::APPEND | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o640);
         let file = rustix::fs::openat(&self.directory, &self.name, flags, mode)?;
         self.size = rustix::fs::fstat(&file)?.st_size as u64;
         self.file = Some(file);
         Ok(())
     }
+
+    fn ends_torn(&self) -> bool {
+        let Some(file) = self.file.as_ref().filter(|_| self.size > 0) else { return false };
+        let mut last = [0];
+        rustix::io::pread(file, &mut last, self.size - 1) == Ok(1) && last != *b"\n"
+    }
+}
+
+/// The lines of a text, long ones in pieces, and the rest that has no end yet.
+fn cut(mut text: &[u8]) -> (Vec<&[u8]>, &[u8]) {
+    let mut lines = Vec::new();
+    loop {
+        let most = text.len().min(LONGEST);
+        let newline = text[..most].iter().position(|byte| *byte == b'\n');
+        let end = match newline {
+            Some(at) => at + 1,
+            None if most == LONGEST => LONGEST,
+            None => return (lines, text),
+        };
+        lines.push(&text[..end]);
+        text = &text[end..];
+    }
+}
+
+/// Writes as much as can be: how much that is, and why not more.
+fn write_all(file: &OwnedFd, bytes: &[u8]) -> (usize, Option<Errno>) {
+    let mut written = 0;
+    while written < bytes.len() {
+        match rustix::io::write(file, &bytes[written..]) {
+            Ok(0) => return (written, Some(Errno::NOSPC)),
+            Ok(count) => written += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => return (written, Some(errno)),
+        }
+    }
+    (written, None)
 }
 
 /// Writes `{"log":"…","stream":"stdout","time":"…"}`, with the escapes of Go's encoding/json, which

@@ -156,9 +156,10 @@ impl Warden {
     /// The process has no output any more: clients get what is kept for them.
     pub(super) fn close_streams(&mut self, id: Id) {
         let Some(process) = self.processes.get_mut(&id) else { return };
-        let (attached, outputs) = process.io.close(&mut self.poller);
-        self.lingering.add_clients(&mut self.poller, attached);
-        for output in outputs {
+        let remains = process.io.close(&mut self.poller);
+        self.lingering.add_clients(&mut self.poller, remains.attached);
+        self.lingering.add_log(id, remains.log);
+        for output in remains.outputs {
             if process.is_container() || process.io.terminal {
                 self.poller.unwatch(output);
             } else {
@@ -185,7 +186,9 @@ impl Warden {
     /// How long to wait for events at most.
     pub(super) fn next_deadline(&self) -> Option<Timespec> {
         let ends = self.processes.values().filter_map(|process| process.deadline);
-        let next = ends.chain(self.compartments.deadline()).min()?;
+        let logs = self.processes.values().filter_map(|process| process.io.log_retry());
+        let logs = logs.chain(self.lingering.log_retry());
+        let next = ends.chain(logs).chain(self.compartments.deadline()).min()?;
         let left = (next - monotonic()).max(0);
         Some(Timespec { tv_sec: left / 1_000_000_000, tv_nsec: left % 1_000_000_000 })
     }
@@ -200,5 +203,14 @@ impl Warden {
         for id in late {
             self.finish_if_drained(id);
         }
+        let now = monotonic();
+        for process in self.processes.values_mut() {
+            if process.io.log_retry().is_some_and(|at| at <= now)
+                && let Some(log) = &mut process.io.log
+            {
+                log.flush();
+            }
+        }
+        self.lingering.flush_logs(now);
     }
 }

@@ -85,11 +85,15 @@ impl Warden {
         };
         let log = match log {
             Log::None => None,
-            Log::JsonFile { directory, name, max_size, max_files } => Some(
-                copy(directory)
+            Log::JsonFile { directory, name, max_size, max_files } => {
+                let mut log = copy(directory)
                     .and_then(|directory| LogFile::open(directory, &name, max_size, max_files))
-                    .map_err(|errno| failed("open the log", errno))?,
-            ),
+                    .map_err(|errno| failed("open the log", errno))?;
+                if let Some(last) = self.lingering.take_log(id) {
+                    log.inherit(last);
+                }
+                Some(log)
+            }
         };
         let sources = [
             spec.namespaces.user,

@@ -276,9 +276,9 @@ impl Io {
         client.hold();
         for stream in 0..2 {
             // the beginning of a line is logged with its end, and so is not in the log yet
-            let unfinished = self.log.as_ref().map_or(&[][..], |log| log.unfinished(stream));
-            if client.wants(stream) && !unfinished.is_empty() {
-                client.give(&head(self.terminal, stream, unfinished.len()), unfinished);
+            let unwritten = self.log.as_ref().map_or_else(Vec::new, |log| log.unwritten(stream));
+            if client.wants(stream) && !unwritten.is_empty() {
+                client.give(&head(self.terminal, stream, unwritten.len()), &unwritten);
             }
         }
         let token = client.token();
@@ -346,8 +346,7 @@ impl Io {
             (_, outputs) => io.connect_pipes(poller, id, Pipes { input, outputs }),
         };
         if let Err(errno) = connected {
-            let (_, outputs) = io.close(poller);
-            outputs.into_iter().for_each(|output| poller.unwatch(output));
+            io.close(poller).outputs.into_iter().for_each(|output| poller.unwatch(output));
             return Err(errno);
         }
         Ok(io)
@@ -444,16 +443,31 @@ impl Io {
         self.terminal && self.outputs[0].is_some()
     }
 
-    /// Nothing is read for the process any more: the rest of a line is logged. Returns who was
-    /// attached, and the outputs that are open still.
-    pub fn close(&mut self, poller: &mut Poller) -> (Vec<Attached>, Vec<Watched>) {
-        if let Some(mut log) = self.log.take() {
+    /// When the log is to be tried again, nanoseconds of the monotonic clock.
+    pub fn log_retry(&self) -> Option<i64> {
+        self.log.as_ref().and_then(LogFile::retry_at)
+    }
+
+    /// Nothing is read for the process any more: the rest of a line is logged.
+    pub fn close(&mut self, poller: &mut Poller) -> Remains {
+        let mut log = self.log.take();
+        if let Some(log) = &mut log {
             log.end();
         }
         if let Some(input) = self.input.take() {
             poller.unwatch(input);
         }
         let outputs = self.outputs.iter_mut().filter_map(Option::take).collect();
-        (std::mem::take(&mut self.attached), outputs)
+        let attached = std::mem::take(&mut self.attached);
+        Remains { attached, outputs, log: log.filter(LogFile::is_behind) }
     }
+}
+
+/// What is there still when nothing is read any more.
+pub(super) struct Remains {
+    pub attached: Vec<Attached>,
+    /// Those that are open, since others write to them.
+    pub outputs: Vec<Watched>,
+    /// Where the disk has not taken all of it.
+    pub log: Option<LogFile>,
 }

@@ -3,10 +3,18 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
+use bulkhead_runtime::defaults;
 use bulkhead_types::Id;
 use bulkhead_warden::State;
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
+    fsopen,
+};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::exec::exec;
@@ -15,6 +23,8 @@ use crate::fixture::*;
 crate::cases::cases![
     a_client_that_goes_lets_the_program_go_on,
     a_client_that_stands_still_stops_its_own_program_alone,
+    a_full_disk_tears_no_record_and_what_is_missing_is_told,
+    a_torn_record_is_ended,
     a_slow_client_gets_every_byte,
     a_terminal,
     an_end_does_not_wait_for_clients,
@@ -307,6 +317,137 @@ fn past_and_live_output_meet() {
         assert!(of(1, &all).contains("a3000 b3000"));
         ship.client.forget(id).unwrap();
     }
+}
+
+/// A file system in memory that is in no namespace: the log's directory, small enough to be full.
+struct SmallDisk(OwnedFd);
+
+impl SmallDisk {
+    fn new() -> Self {
+        let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+        fsconfig_set_string(&context, "size", "256k").unwrap();
+        fsconfig_create(&context).unwrap();
+        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+        let mount = fsmount(&context, flags, MountAttrFlags::empty()).unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Self(rustix::fs::openat(mount, ".", flags, Mode::empty()).unwrap())
+    }
+
+    fn is_log_of(&self, wish: &mut Wish) {
+        wish.fds[1 + defaults::DEVICES.len()] = self.0.try_clone().unwrap();
+    }
+
+    fn open(&self, name: &str) -> fs::File {
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR).unwrap().into()
+    }
+
+    /// Takes all but so many bytes.
+    fn fill(&self, left: u64) {
+        let file = self.open("ballast");
+        let free = rustix::fs::fstatvfs(&self.0).unwrap();
+        let size = free.f_bfree * free.f_frsize - left;
+        rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size).unwrap();
+    }
+
+    fn free(&self) {
+        rustix::fs::unlinkat(&self.0, "ballast", AtFlags::empty()).unwrap();
+    }
+
+    fn log(&self, id: Id) -> String {
+        let mut text = String::new();
+        self.open(&Ship::log_name(id)).read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+fn a_full_disk_tears_no_record_and_what_is_missing_is_told() {
+    let ship = Ship::launch();
+    let disk = SmallDisk::new();
+    // 100 records of 80 bytes and more after each line that comes
+    let script = "n=0; while read line; do i=0
+        while [ $i -lt 100 ]; do n=$((n+1)); i=$((i+1)); echo line $n; done; done
+        dd if=/dev/zero bs=1024 count=200 2>/dev/null | busybox tr '\\0' x; echo; echo end >&2";
+    let mut wish = ship.wish(&["sh", "-c", script]);
+    disk.is_log_of(&mut wish);
+    wish.stdin_open = true;
+    wish.stdin_once = true;
+    let (id, (wish, mut socket)) = (wish.id, wish.attach());
+    ship.create(wish).unwrap();
+    ship.client.start(id).unwrap();
+    let lines = |count: usize| (1..=count).map(|it| format!("line {it}\n")).collect::<String>();
+    let mut seen = String::new();
+    let mut go_on = |socket: &mut UnixStream, count: usize| {
+        socket.write_all(b"\n").unwrap();
+        while seen != lines(count) {
+            let mut head = [0; 8];
+            socket.read_exact(&mut head).unwrap();
+            let mut bytes = vec![0; u32::from_be_bytes(head[4..].try_into().unwrap()) as usize];
+            socket.read_exact(&mut bytes).unwrap();
+            seen.push_str(std::str::from_utf8(&bytes).unwrap());
+        }
+    };
+    // One page is left. The program does not wait for the disk.
+    disk.fill(4096);
+    go_on(&mut socket, 100);
+    let text = disk.log(id);
+    assert!(text.ends_with("}\n"), "a torn record: {text:?}");
+    let kept = logged(&text);
+    assert!(kept.len() > 100 && lines(100).starts_with(&kept) && kept != lines(100), "{kept}");
+    // Whoever comes now gets all the same.
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let past = ship.client.attach_after_log(id, theirs.into(), [false, true, true]).unwrap();
+    ship.client.release(&past).unwrap();
+    let late = std::thread::spawn(|| payload(ours, false));
+    // There is room again before all of it would be too much.
+    disk.free();
+    go_on(&mut socket, 200);
+    assert_eq!(logged(&disk.log(id)), lines(200));
+    // More than is kept.
+    disk.fill(4096);
+    socket.shutdown(Shutdown::Write).unwrap();
+    let rest = std::thread::spawn(|| payload(socket, false));
+    assert_eq!(ship.exit(id).code, 0);
+    assert!(rest.join().unwrap().ends_with("x\nend\n"));
+    let late = late.join().unwrap();
+    assert_eq!(late.len(), lines(200).len() - kept.len() + (200 << 10) + "\nend\n".len());
+    let text = disk.log(id);
+    assert!(text.ends_with("}\n"), "a torn record: {text:?}");
+    // The container has ended, and its log is finished all the same, in the order of its output.
+    disk.free();
+    let end = Instant::now() + TIMEOUT;
+    while !disk.log(id).contains("\"end") {
+        assert!(Instant::now() < end, "{}", disk.log(id).len());
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    let text = logged(&disk.log(id));
+    let text = text.strip_prefix(&lines(200)).unwrap();
+    let (before, gap) = text.split_once('[').unwrap();
+    let (missing, after) = gap.split_once(" bytes of output are missing here").unwrap();
+    let after = after.strip_prefix(": the log could not be written]\n").unwrap();
+    let after = after.strip_suffix("end\n").unwrap();
+    assert!((before.to_owned() + after).trim_end().bytes().all(|byte| byte == b'x'));
+    assert!(before.len() >= 48 << 10);
+    assert_eq!(before.len() + missing.parse::<usize>().unwrap() + after.len(), (200 << 10) + 1);
+    ship.client.forget(id).unwrap();
+}
+
+fn a_torn_record_is_ended() {
+    let ship = Ship::launch();
+    let wish = ship.wish(&["echo", "after"]);
+    let id = wish.id;
+    let path = ship.directory.path().join("logs").join(Ship::log_name(id));
+    fs::write(&path, "{\"log\":\"befo").unwrap();
+    ship.create(wish).unwrap();
+    ship.client.start(id).unwrap();
+    assert_eq!(ship.exit(id).code, 0);
+    let text = fs::read_to_string(path).unwrap();
+    let (torn, rest) = text.split_once('\n').unwrap();
+    assert_eq!(torn, "{\"log\":\"befo");
+    let records = records(rest);
+    assert!(records[0].1.starts_with("[output is missing here: "), "{records:?}");
+    assert_eq!(records[1..], [(1, "after\n".to_owned())]);
+    ship.client.forget(id).unwrap();
 }
 
 fn of(stream: u8, records: &[(u8, String)]) -> String {
