@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 
 use crate::engine::Engine;
-use crate::supervisor::Tasks;
+use crate::tasks::Tasks;
 
 /// Follows events for as long as the agent lives.
 pub(crate) async fn follow(engine: Engine, tasks: Arc<Tasks>) {

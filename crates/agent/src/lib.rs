@@ -18,6 +18,7 @@ mod plan;
 mod reports;
 mod state;
 mod supervisor;
+mod tasks;
 
 pub use options::{Options, RegistryLogin};
 pub use state::StateError;

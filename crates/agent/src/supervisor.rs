@@ -1,20 +1,19 @@
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+//! The agent as a whole: reaches engine and control plane, and follows both for as long as it lives.
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_aws_api::acs::{PayloadMessage, PayloadTask};
 use serde_json::{Value, json};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::actor::Actor;
 use crate::api::{Api, ApiError};
 use crate::connection::{Connection, Ended};
 use crate::engine::Engine;
 use crate::options::Options;
-use crate::reports::{self, Report};
-use crate::state::{SavedTask, StateError, StateFile};
-use crate::{events, instance};
+use crate::state::{StateError, StateFile};
+use crate::tasks::Tasks;
+use crate::{events, instance, reports};
 
 /// Runs the agent until `stop` turns true. Containers are left running.
 ///
@@ -40,14 +39,8 @@ async fn work(options: Arc<Options>, state: Arc<StateFile>) -> Result<(), StateE
     let engine = reach_engine(&options).await;
     let api = Api::new(&options.endpoint, &options.region, options.credentials.clone());
     let (reports, queue) = mpsc::unbounded_channel();
-    let tasks = Arc::new(Tasks {
-        engine: engine.clone(),
-        options: Arc::clone(&options),
-        state: Arc::clone(&state),
-        reports,
-        wakers: Mutex::default(),
-        actors: Mutex::default(),
-    });
+    let tasks = Tasks::new(engine.clone(), Arc::clone(&options), Arc::clone(&state), reports);
+    let tasks = Arc::new(tasks);
     let mut helpers = JoinSet::new();
     helpers.spawn(reports::send_all(api.clone(), Arc::clone(&state), queue));
     for arn in state.read(|state| state.tasks.keys().cloned().collect::<Vec<_>>()) {
@@ -143,94 +136,6 @@ async fn reach_engine(options: &Options) -> Engine {
         tracing::info!(%error, socket = %options.docker_socket.display(), "waiting for the engine");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// The tasks of this machine, each with an actor.
-pub(crate) struct Tasks {
-    engine: Engine,
-    options: Arc<Options>,
-    state: Arc<StateFile>,
-    reports: mpsc::UnboundedSender<Report>,
-    wakers: Mutex<HashMap<String, Arc<Notify>>>,
-    /// Aborted when the agent ends; the containers are not.
-    actors: Mutex<JoinSet<()>>,
-}
-
-impl Tasks {
-    /// Has looked at what concerns one task, if it is ours.
-    pub(crate) fn wake(&self, arn: &str) {
-        let wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(wake) = wakers.get(arn) {
-            wake.notify_one();
-        }
-    }
-
-    pub(crate) fn wake_all(&self) {
-        for wake in self.wakers.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            wake.notify_one();
-        }
-    }
-
-    /// Puts orders on disk and in motion.
-    fn accept(&self, message: PayloadMessage) -> Result<(), StateError> {
-        for payload in message.tasks {
-            self.accept_task(payload)?;
-        }
-        Ok(())
-    }
-
-    fn accept_task(&self, payload: PayloadTask) -> Result<(), StateError> {
-        let arn = payload.arn.clone();
-        tracing::info!(task = arn, desired = payload.desired_status, "an order");
-        let saved = self.state.read(|state| state.tasks.get(&arn).cloned());
-        match saved {
-            None => {
-                self.state.change(|state| {
-                    state.tasks.insert(arn.clone(), SavedTask { payload, ..SavedTask::default() })
-                })?;
-                self.start(&arn);
-            }
-            // the control plane asks again for what has ended: it missed the last report
-            Some(saved) if saved.finished_at.is_some() => {
-                if let Some(request) = saved.last_report {
-                    let _ = self.reports.send(Report { task: arn, request, last: true });
-                }
-            }
-            // a stop is never taken back
-            Some(saved)
-                if saved.payload.desired_status != "STOPPED"
-                    && payload.desired_status == "STOPPED" =>
-            {
-                self.state.change(|state| {
-                    if let Some(task) = state.tasks.get_mut(&arn) {
-                        task.payload.desired_status = "STOPPED".into();
-                    }
-                })?;
-                self.wake(&arn);
-            }
-            Some(_) => {}
-        }
-        Ok(())
-    }
-
-    fn start(&self, arn: &str) {
-        let wake = Arc::new(Notify::new());
-        self.wakers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(arn.to_owned(), Arc::clone(&wake));
-        let actor = Actor {
-            arn: arn.to_owned(),
-            engine: self.engine.clone(),
-            options: Arc::clone(&self.options),
-            state: Arc::clone(&self.state),
-            reports: self.reports.clone(),
-            wake,
-        };
-        let mut actors = self.actors.lock().unwrap_or_else(PoisonError::into_inner);
-        while actors.try_join_next().is_some() {}
-        actors.spawn(actor.run());
     }
 }
 

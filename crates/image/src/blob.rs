@@ -7,8 +7,8 @@ use bulkhead_types::{Digest, Hasher};
 use rustix::fs::OFlags;
 
 use crate::ImageError;
-use crate::content::{FILE_MODE, Scratch, ScratchName};
 use crate::error::While;
+use crate::scratch::{FILE_MODE, Scratch, ScratchName};
 
 /// A blob that is being written; dropped before [`BlobWriter::commit`], it leaves nothing.
 #[derive(Debug)]

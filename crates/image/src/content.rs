@@ -1,10 +1,9 @@
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bulkhead_types::Digest;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
@@ -12,6 +11,7 @@ use rustix::io::Errno;
 
 use crate::blob::BlobWriter;
 use crate::error::While;
+use crate::scratch::{FILE_MODE, Scratch};
 use crate::{ImageError, directory};
 
 /// The largest manifest or configuration that is read into memory, in bytes.
@@ -43,10 +43,7 @@ impl Content {
             blobs: directory::make(blobs.as_fd(), "sha256").doing(what)?,
             layers: directory::make(root.as_fd(), "layers").doing(what)?,
             images: directory::make(root.as_fd(), "images").doing(what)?,
-            scratch: Arc::new(Scratch {
-                directory: directory::make(root.as_fd(), "tmp").doing(what)?,
-                live: Mutex::default(),
-            }),
+            scratch: Arc::new(Scratch::new(directory::make(root.as_fd(), "tmp").doing(what)?)),
         })
     }
 
@@ -202,70 +199,9 @@ impl Content {
     }
 }
 
-pub(crate) const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
-
 fn unlink(directory: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
     match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
         Err(Errno::NOENT) => Ok(()),
         other => other,
-    }
-}
-
-/// The directory of unfinished things, and which of them this process still works on.
-#[derive(Debug)]
-pub(crate) struct Scratch {
-    pub(crate) directory: OwnedFd,
-    live: Mutex<HashSet<String>>,
-}
-
-impl Scratch {
-    /// A new name; what has it is removed when the name is dropped.
-    pub(crate) fn name(self: &Arc<Self>) -> ScratchName {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).expect("the kernel has random bytes after boot");
-        let text = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone());
-        ScratchName { scratch: Arc::clone(self), text }
-    }
-
-    fn is_live(&self, name: &OsStr) -> bool {
-        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        name.to_str().is_some_and(|name| live.contains(name))
-    }
-}
-
-fn errno(error: std::io::Error) -> Errno {
-    Errno::from_io_error(&error).unwrap_or(Errno::IO)
-}
-
-#[derive(Debug)]
-pub(crate) struct ScratchName {
-    scratch: Arc<Scratch>,
-    pub(crate) text: String,
-}
-
-impl ScratchName {
-    /// Moves what has the name to its place. `false`: somebody was faster with the same content.
-    pub(crate) fn commit(&self, to: BorrowedFd<'_>, name: &str) -> rustix::io::Result<bool> {
-        let from = &self.scratch.directory;
-        bulkhead_failpoint::hit("content.rename").map_err(errno)?;
-        match rustix::fs::renameat_with(from, &self.text, to, name, RenameFlags::NOREPLACE) {
-            Ok(()) => {
-                bulkhead_failpoint::pass("content.renamed");
-                rustix::fs::fsync(to).map(|()| true)
-            }
-            Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl Drop for ScratchName {
-    fn drop(&mut self) {
-        let name = OsStr::new(&self.text);
-        if let Err(error) = bulkhead_sys::path::remove_tree(self.scratch.directory.as_fd(), name) {
-            tracing::warn!("remove {} from tmp: {error}", self.text);
-        }
-        self.scratch.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.text);
     }
 }

@@ -12,8 +12,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::compression::Plain;
-use crate::content::{Content, FILE_MODE, ScratchName};
+use crate::content::Content;
 use crate::error::{ImageError, While};
+use crate::scratch::{FILE_MODE, ScratchName};
 use crate::unpack::{self, Unpacked};
 use crate::{directory, upper};
 

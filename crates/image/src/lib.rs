@@ -15,6 +15,7 @@ mod layers;
 mod lower;
 mod metadata;
 mod overlay;
+mod scratch;
 mod unpack;
 mod upper;
 

@@ -10,8 +10,7 @@ use bulkhead_sys::path as below;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::metadata;
-use crate::unpack::is_whiteout;
+use crate::metadata::{self, is_whiteout};
 
 #[derive(Debug)]
 pub(crate) struct Found {

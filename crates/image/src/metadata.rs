@@ -99,3 +99,8 @@ fn both(time: Time) -> Timestamps {
     let moment = Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
     Timestamps { last_access: moment, last_modification: moment }
 }
+
+/// Whether a file stands for a deletion: overlayfs's character device 0:0.
+pub(crate) fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}

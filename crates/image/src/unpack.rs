@@ -23,7 +23,7 @@ use crate::compression::Plain;
 use crate::directory;
 use crate::error::{ImageError, While};
 use crate::lower::{self, Found};
-use crate::metadata::{self, Metadata, OPAQUE};
+use crate::metadata::{self, Metadata, OPAQUE, is_whiteout};
 
 /// Bytes of a path, as PATH_MAX without its NUL.
 const PATH_LIMIT: usize = 4095;
@@ -427,10 +427,6 @@ fn stat(holder: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Stat>> {
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-pub(crate) fn is_whiteout(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
 fn is_absent(error: &io::Error) -> bool {

@@ -10,8 +10,7 @@ use bulkhead_sys::path::{Visit, Visited, Walk};
 use bulkhead_types::IdMap;
 
 use crate::error::{ImageError, While};
-use crate::metadata;
-use crate::unpack::is_whiteout;
+use crate::metadata::{self, is_whiteout};
 
 /// Writes everything below `upper`, in the order of names, so that equal trees give equal bytes.
 ///

@@ -2,6 +2,7 @@
 //!
 //! A change is one batch, and a batch is one transaction: packets see all of it or nothing.
 
+mod attributes;
 mod codec;
 pub(crate) mod conntrack;
 mod expression;

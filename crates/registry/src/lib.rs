@@ -8,6 +8,8 @@ mod answer;
 mod blobs;
 mod lists;
 mod manifests;
+mod referrers;
+mod request;
 mod route;
 mod serve;
 mod store;

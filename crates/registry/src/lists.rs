@@ -1,14 +1,13 @@
+//! Lists in pages: repositories, and tags of one.
+
 use axum::response::Response;
-use bulkhead_types::Digest;
-use bulkhead_types::image::OCI_INDEX;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LINK};
+use http::header::LINK;
 use serde_json::json;
 
 use crate::Registry;
 use crate::answer::{Answer, Refusal, header, json};
-use crate::manifests::{INDEX, referrer};
+use crate::request::find;
 use crate::route::Name;
-use crate::serve::find;
 use crate::store::Kind;
 
 type Query = Vec<(String, String)>;
@@ -32,30 +31,6 @@ pub(crate) fn tags(registry: &Registry, name: &Name, query: Query) -> Answer {
     let (page, next) = page(tags, &query)?;
     let mut response = json(&json!({ "name": name.as_str(), "tags": page }));
     add_link(&mut response, &format!("/v2/{}/tags/list", name.as_str()), next);
-    Ok(response)
-}
-
-/// `GET /v2/NAME/referrers/DIGEST`: manifests whose subject is that digest, which need not exist.
-pub(crate) fn referrers(registry: &Registry, name: &Name, digest: Digest, query: Query) -> Answer {
-    let wanted = find(&query, "artifactType");
-    let prefix = format!("{}-", digest.hex());
-    let mut found = Vec::new();
-    for link in registry.store.list(name, Kind::Referrers)?.unwrap_or_default() {
-        let Some(hex) = link.strip_prefix(&prefix) else { continue };
-        let Ok(digest) = format!("sha256:{hex}").parse::<Digest>() else { continue };
-        let Some(kind) = registry.store.read(name, Kind::Manifests, hex)? else { continue };
-        let bytes = registry.store.content.read(digest)?;
-        found.extend(referrer(&bytes, digest, &kind).filter(|descriptor| {
-            wanted.is_none_or(|wanted| descriptor["artifactType"].as_str() == Some(wanted))
-        }));
-    }
-    let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found });
-    let mut response = json(&index);
-    response.headers_mut().insert(CONTENT_TYPE, INDEX);
-    if wanted.is_some() {
-        let applied = HeaderName::from_static("oci-filters-applied");
-        response.headers_mut().insert(applied, HeaderValue::from_static("artifactType"));
-    }
     Ok(response)
 }
 

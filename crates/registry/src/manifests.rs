@@ -6,13 +6,13 @@ use axum::response::Response;
 use bulkhead_types::Digest;
 use bulkhead_types::image::{DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION};
+use http::header::{CONTENT_TYPE, ETAG, HeaderName, LOCATION};
 use http_body_util::{BodyExt, Limited};
 
 use crate::Registry;
 use crate::answer::{Answer, CONTENT_DIGEST, Refusal, empty, header};
+use crate::request::{blocking, query};
 use crate::route::{Name, Version, tag};
-use crate::serve::{blocking, query};
 use crate::store::{Kind, Store};
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -187,30 +187,3 @@ impl Outline {
         Ok(())
     }
 }
-
-/// The descriptor by which a manifest shows up among the referrers of its subject.
-pub(crate) fn referrer(
-    bytes: &[u8],
-    digest: Digest,
-    media_type: &str,
-) -> Option<serde_json::Value> {
-    let manifest: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-    let text =
-        |value: &serde_json::Value| value.as_str().filter(|s| !s.is_empty()).map(str::to_owned);
-    let kind = text(&manifest["artifactType"]).or_else(|| text(&manifest["config"]["mediaType"]));
-    let mut descriptor = serde_json::json!({
-        "mediaType": media_type,
-        "digest": digest,
-        "size": bytes.len(),
-    });
-    if let Some(kind) = kind {
-        descriptor["artifactType"] = kind.into();
-    }
-    if manifest["annotations"].is_object() {
-        descriptor["annotations"] = manifest["annotations"].clone();
-    }
-    Some(descriptor)
-}
-
-/// For answers whose body is an index made here.
-pub(crate) const INDEX: HeaderValue = HeaderValue::from_static(OCI_INDEX);

@@ -7,8 +7,9 @@ use http::header::{AUTHORIZATION, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::answer::{Answer, Refusal, empty};
+use crate::request::query;
 use crate::route::{Astray, Route, route};
-use crate::{Registry, blobs, lists, manifests, uploads};
+use crate::{Registry, blobs, lists, manifests, referrers, uploads};
 
 /// Answers one request.
 pub(crate) async fn serve(State(registry): State<Arc<Registry>>, request: Request) -> Response {
@@ -38,7 +39,7 @@ async fn dispatch(registry: Arc<Registry>, request: Request) -> Answer {
         (Route::Catalog, Method::GET) => lists::catalog(&registry, query(&request)),
         (Route::Tags { name }, Method::GET) => lists::tags(&registry, &name, query(&request)),
         (Route::Referrers { name, digest }, Method::GET) => {
-            lists::referrers(&registry, &name, digest, query(&request))
+            referrers::list(&registry, &name, digest, &query(&request))
         }
         (Route::Manifest { name, version }, Method::GET | Method::HEAD) => {
             manifests::read(&registry, &name, &version)
@@ -92,25 +93,4 @@ fn basic(value: &HeaderValue) -> Option<(String, String)> {
     let text = String::from_utf8(decoded).ok()?;
     let (user, password) = text.split_once(':')?;
     Some((user.to_owned(), password.to_owned()))
-}
-
-/// The query's parameters, decoded.
-pub(crate) fn query(request: &Request) -> Vec<(String, String)> {
-    axum::extract::Query::<Vec<(String, String)>>::try_from_uri(request.uri())
-        .map(|query| query.0)
-        .unwrap_or_default()
-}
-
-pub(crate) fn find<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
-}
-
-/// Runs what waits for the disk where it holds nobody up.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(std::io::Error::other(error).into()),
-    }
 }

@@ -18,8 +18,8 @@ use http::{HeaderMap, StatusCode};
 
 use crate::Registry;
 use crate::answer::{Answer, CONTENT_DIGEST, Refusal, empty, header};
+use crate::request::{blocking, find, query};
 use crate::route::Name;
-use crate::serve::{blocking, find, query};
 use crate::store::random_name;
 
 /// An upload that nobody has touched for this long is forgotten.

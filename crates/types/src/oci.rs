@@ -6,13 +6,16 @@
 
 mod config;
 mod features;
+mod id_mapping;
 mod linux;
+mod null;
 mod resources;
 mod seccomp;
 mod state;
 
 pub use config::*;
 pub use features::*;
+pub use id_mapping::*;
 pub use linux::*;
 pub use resources::*;
 pub use seccomp::*;

@@ -1,40 +1,10 @@
-//! nfnetlink messages: attributes, batches, tables, chains, sets and their elements.
+//! nfnetlink messages: batches, tables, chains, sets and their elements.
 //!
 //! Names and numbers are those of the kernel's include/uapi/linux/netfilter/nf_tables.h. All
 //! integers are big-endian.
 
+use super::attributes::{Attributes, each};
 use super::expression::Rule;
-
-/// Netlink attributes, one after the other, each padded to 4 bytes.
-#[derive(Debug, Default)]
-pub(crate) struct Attributes(Vec<u8>);
-
-impl Attributes {
-    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) -> &mut Self {
-        let length = u16::try_from(4 + value.len()).expect("an attribute of ours is below 64 KiB");
-        self.0.extend_from_slice(&length.to_ne_bytes());
-        self.0.extend_from_slice(&kind.to_ne_bytes());
-        self.0.extend_from_slice(value);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
-        self
-    }
-
-    pub(crate) fn number(&mut self, kind: u16, value: u32) -> &mut Self {
-        self.bytes(kind, &value.to_be_bytes())
-    }
-
-    pub(crate) fn text(&mut self, kind: u16, value: &str) -> &mut Self {
-        let mut terminated = value.as_bytes().to_vec();
-        terminated.push(0);
-        self.bytes(kind, &terminated)
-    }
-
-    pub(crate) fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
-        let mut inner = Self::default();
-        fill(&mut inner);
-        self.bytes(kind | NESTED, &inner.0)
-    }
-}
 
 /// The family of a table: `inet` sees IPv4 and IPv6, `bridge` sees frames between ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,7 +229,7 @@ impl Batch {
     ) -> &mut Self {
         let mut attributes = Attributes::default();
         fill(&mut attributes);
-        self.messages.push((kind, family, flags, attributes.0));
+        self.messages.push((kind, family, flags, attributes.into_bytes()));
         self
     }
 
@@ -303,7 +273,7 @@ pub(super) fn request(
 ) -> Vec<u8> {
     let mut datagram = Vec::new();
     let flags = REQUEST | if dump { DUMP } else { ACKNOWLEDGE };
-    header(&mut datagram, kind, flags, sequence, family, [0, 0], &attributes.0);
+    header(&mut datagram, kind, flags, sequence, family, [0, 0], attributes.as_bytes());
     datagram
 }
 
@@ -362,21 +332,6 @@ fn header(
     datagram.extend_from_slice(attributes);
 }
 
-/// The attributes in `bytes`, without their flags; stops at the first that is malformed.
-pub(super) fn each(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes([*rest.first()?, *rest.get(1)?]));
-        let kind = u16::from_ne_bytes([*rest.get(2)?, *rest.get(3)?]);
-        let value = rest.get(4..length)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind & !(NESTED | NETWORK_ORDER), value))
-    })
-}
-
-pub(super) const NESTED: u16 = 1 << 15;
-const NETWORK_ORDER: u16 = 1 << 14;
-
 // netlink flags
 const REQUEST: u16 = 0x1;
 const ACKNOWLEDGE: u16 = 0x4;
@@ -434,16 +389,5 @@ mod tests {
             \x28\0\x03\x80\x24\0\x01\x80\x10\0\x01\x80\x0c\0\x01\0\x06\0\0\0\0\x50\0\0\
             \x10\0\x02\x80\x0c\0\x01\0\x0a\0\0\x02\x1f\x90\0\0";
         assert_eq!(&message[20..], attributes);
-    }
-
-    #[test]
-    fn malformed_attributes_end_the_list() {
-        for bytes in [&b""[..], b"\x03", b"\x03\0\x01\0", b"\xff\0\x01\0abc", b"\0\0\0\0\0\0\0\0"] {
-            assert_eq!(each(bytes).count(), 0, "{bytes:?}");
-        }
-        assert_eq!(
-            each(b"\x05\0\x01\x80x\0\0\0\x04\0\x02\0").collect::<Vec<_>>(),
-            [(1, &b"x"[..]), (2, &b""[..])]
-        );
     }
 }

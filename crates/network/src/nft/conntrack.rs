@@ -7,7 +7,7 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use super::Nfnetlink;
-use super::codec::{self, Attributes};
+use super::attributes::{self, Attributes};
 
 /// One tracked connection, as far as it is needed to delete it.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub(crate) fn forget(socket: &mut Nfnetlink, address: Ipv4Addr) -> io::Result<()
     for direction in [REPLY, ORIGINAL] {
         for connection in tracked(socket, direction, address)? {
             let mut attributes = Attributes::default();
-            attributes.bytes(ORIGINAL | codec::NESTED, &connection.original);
+            attributes.bytes(ORIGINAL | attributes::NESTED, &connection.original);
             for (kind, value) in [(ID, connection.id), (ZONE, connection.zone)] {
                 if let Some(value) = value {
                     attributes.bytes(kind, &value);
@@ -67,7 +67,7 @@ fn tracked(
 
 fn decode(body: &[u8]) -> Connection {
     let mut connection = Connection::default();
-    for (kind, value) in codec::each(body.get(4..).unwrap_or_default()) {
+    for (kind, value) in attributes::each(body.get(4..).unwrap_or_default()) {
         match kind {
             ORIGINAL => connection.original = value.to_vec(),
             ID => connection.id = Some(value.to_vec()),

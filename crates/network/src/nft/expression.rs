@@ -1,6 +1,6 @@
 //! Rules: a list of expressions over 16 registers of 4 bytes.
 
-use super::codec::Attributes;
+use super::attributes::Attributes;
 
 /// One rule, built expression by expression; a comparison that does not hold ends it.
 #[derive(Debug, Default)]

@@ -5,7 +5,8 @@ use std::io;
 use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 use rustix::net::sockopt::set_socket_send_buffer_size_force;
 
-use super::codec::{self, Attributes, Batch, Element, Family};
+use super::attributes::Attributes;
+use super::codec::{self, Batch, Element, Family};
 
 /// A nfnetlink socket of the namespace in which it was opened.
 #[derive(Debug)]

@@ -2,10 +2,10 @@
 //! pays for its way down, the others make one directory and open it.
 
 use bulkhead_types::oci::{DeviceAccessRule, Resources};
-use rustix::fs::{AtFlags, Gid, Mode as FileMode, Uid, chownat, mkdirat, unlinkat};
+use rustix::fs::{AtFlags, Gid, Uid, chownat, unlinkat};
 use rustix::io::Errno;
 
-use super::file::{self, Directory};
+use super::file::{self, Directory, mkdir, open};
 use super::hierarchy::{Hierarchies, Hierarchy, Mode, Version};
 use super::inherit::{enable_controllers, inherit_cpuset, inherit_on_the_way, make_parents};
 use super::path::below;
@@ -361,15 +361,6 @@ fn refuse_used(hierarchies: &Hierarchies, path: &str) -> Result<(), CgroupError>
         0 => Ok(()),
         count => Err(CgroupError::NotEmpty(count)),
     }
-}
-
-pub(super) fn mkdir(root: &Directory, relative: &str) -> Result<(), Errno> {
-    mkdirat(&root.fd, relative, FileMode::from_raw_mode(0o755))
-}
-
-pub(super) fn open(root: &Directory, relative: &str) -> Result<Directory, CgroupError> {
-    root.open(relative)
-        .map_err(|errno| CgroupError::Open { file: root.file(relative), cause: errno.into() })
 }
 
 /// Whether this process is root of the host.

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::io::Errno;
 
 use super::CgroupError;
@@ -27,6 +27,15 @@ impl Directory {
     pub fn file(&self, name: &str) -> String {
         format!("{}/{name}", self.path)
     }
+}
+
+pub(super) fn mkdir(root: &Directory, relative: &str) -> Result<(), Errno> {
+    mkdirat(&root.fd, relative, Mode::from_raw_mode(0o755))
+}
+
+pub(super) fn open(root: &Directory, relative: &str) -> Result<Directory, CgroupError> {
+    root.open(relative)
+        .map_err(|errno| CgroupError::Open { file: root.file(relative), cause: errno.into() })
 }
 
 pub(super) fn write(directory: &Directory, name: &str, value: &str) -> Result<(), CgroupError> {

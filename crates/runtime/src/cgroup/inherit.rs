@@ -4,8 +4,7 @@
 use bulkhead_types::oci::Resources;
 use rustix::io::Errno;
 
-use super::create::{mkdir, open};
-use super::file::{self, Directory};
+use super::file::{self, Directory, mkdir, open};
 use super::hierarchy::Hierarchy;
 use super::resources::needs_on_v2;
 use super::{CgroupError, words};

@@ -3,7 +3,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::Linux;
+use super::null::null_is_default;
+use super::{IdMapping, Linux};
 
 /// `config.json` of a bundle (config.md).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -54,17 +55,6 @@ pub struct Mount {
     pub uid_mappings: Vec<IdMapping>,
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub gid_mappings: Vec<IdMapping>,
-}
-
-/// `size` ids from `host_id` on the outside are those from `container_id` on inside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct IdMapping {
-    #[serde(rename = "containerID")]
-    pub container_id: u32,
-    #[serde(rename = "hostID")]
-    pub host_id: u32,
-    pub size: u32,
 }
 
 /// The container's first process, or one that `exec` adds (config.md, "Process").
@@ -212,13 +202,4 @@ pub struct Hook {
     /// Seconds until the hook is killed and counts as failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,
-}
-
-/// Programs in Go write an absent list as `null`.
-pub(super) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::null_is_default;
+use super::null::null_is_default;
 use super::{IdMapping, Resources, Seccomp};
 
 /// What only Linux has (config-linux.md).

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::null_is_default;
+use super::null::null_is_default;
 
 /// What a container's cgroup may use (config-linux.md, "Control groups"); what is absent stays as
 /// it is. Values are those of the v1 controllers; v2 translates them.

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::config::null_is_default;
+use super::null::null_is_default;
 
 /// A filter of system calls (config-linux.md, "Seccomp"); names are those of libseccomp.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
