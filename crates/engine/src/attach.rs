@@ -29,8 +29,8 @@ impl Engine {
         id: Id,
         streams: Streams,
     ) -> Result<UnixStream, EngineError> {
-        let guard = self.exclusive(id).await?;
-        let container = self.record(id)?.container;
+        let guard = self.containers.exclusive(id).await?;
+        let container = self.containers.record(id)?.container;
         let (ours, theirs) = UnixStream::pair().map_err(io_error("socketpair"))?;
         self.publish_container(&container, "attach", &[]);
         match container.state.status {
@@ -76,7 +76,7 @@ impl Engine {
             _ => {
                 let stdin = streams.stdin && container.config.open_stdin;
                 let streams = Streams { stdin, ..streams };
-                self.state().slot_mut(id)?.live.waiting.push((theirs, streams));
+                self.containers.lock().entry_mut(id)?.runtime.waiting.push((theirs, streams));
             }
         }
         Ok(ours)
@@ -92,10 +92,10 @@ impl Engine {
             return Ok(());
         }
         let running = {
-            let mut state = self.state();
-            let slot = state.slot_mut(id)?;
-            slot.live.terminal_size = (rows, columns);
-            slot.record.is_running()
+            let mut state = self.containers.lock();
+            let entry = state.entry_mut(id)?;
+            entry.runtime.terminal_size = (rows, columns);
+            entry.record.is_running()
         };
         if !running {
             return Err(EngineError::conflict(format!("container {id} is not running")));
@@ -108,7 +108,7 @@ impl Engine {
         if exec.cmd.is_empty() {
             return Err(EngineError::invalid("No exec command specified"));
         }
-        let target = self.record(container)?.container;
+        let target = self.containers.record(container)?.container;
         check_exec(&target)?;
         let exec_id = Id::random();
         let command = exec.cmd.join(" ");
@@ -127,7 +127,7 @@ impl Engine {
     ) -> Result<Option<UnixStream>, EngineError> {
         let missing = || no_exec(&exec_id.to_string());
         let id = self.execs.with(exec_id, |entry| entry.container).ok_or_else(missing)?;
-        let container = self.record(id)?.container;
+        let container = self.containers.record(id)?.container;
         check_exec(&container)?;
         let begin = |entry: &mut ExecEntry| {
             if entry.started {
@@ -165,7 +165,7 @@ impl Engine {
         detach: bool,
     ) -> Result<Option<UnixStream>, EngineError> {
         let mut descriptors = Descriptors::default();
-        let cgroup = self.cgroup(container_id)?;
+        let cgroup = self.cgroups.of(container_id)?;
         let (cgroup_v1_procs, cgroup_v2) = cgroup_descriptors(&cgroup, &mut descriptors)?;
         let mut attachments = Vec::new();
         let ours = if detach {
@@ -279,7 +279,7 @@ impl Engine {
             runtime.spawn_blocking(move || self.warden.forget(id));
             return;
         };
-        let container = self.record(container).ok().map(|record| record.container);
+        let container = self.containers.record(container).ok().map(|record| record.container);
         if let Some(container) = container {
             let more = [("execID", id.to_string()), ("exitCode", exit.code.to_string())];
             self.publish_container(&container, "exec_die", &more);

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulkhead_image::Content;
-use bulkhead_store::Store;
 use bulkhead_types::image::Descriptor;
 use bulkhead_types::{Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::blocking::{Blocking, blocking};
+use crate::records::Records;
 use crate::transaction::Transaction;
 use crate::{Engine, EngineError};
 
@@ -78,7 +78,7 @@ impl BuildCache {
             let record = Step { step, size, last_used: None, uses: 0 };
             let mut transaction = Transaction::default();
             engine.steps.put(&mut transaction, key, record);
-            transaction.commit(&engine.store, may_block)
+            transaction.commit(&engine.records, may_block)
         })
         .await
     }
@@ -134,7 +134,7 @@ impl Engine {
         for entry in &entries {
             self.steps.delete(&mut transaction, entry.key);
         }
-        transaction.commit(&self.store, may_block)?;
+        transaction.commit(&self.records, may_block)?;
         let needed = self.needed_content(may_block);
         let mut freed = BTreeMap::new();
         for entry in &entries {
@@ -196,8 +196,8 @@ struct Known {
 impl Steps {
     const PREFIX: &str = "step/";
 
-    pub(crate) fn recover(&self, store: &dyn Store) -> Result<(), EngineError> {
-        let entries = store.range(Self::PREFIX)?;
+    pub(crate) fn recover(&self, records: &Records) -> Result<(), EngineError> {
+        let entries = records.store().range(Self::PREFIX)?;
         let mut known = self.known();
         for entry in entries {
             let key = entry.key.trim_start_matches(Self::PREFIX).parse();
@@ -270,14 +270,14 @@ impl Steps {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_store::{Embedded, Write};
+    use bulkhead_store::Write;
 
     use super::*;
 
     #[test]
     fn steps_of_an_earlier_version_are_still_known() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Embedded::open(&directory.path().join("store")).unwrap();
+        let records = Records::open(&directory.path().join("store")).unwrap();
         let (blob, layer) = (Digest::of(b"blob"), Digest::of(b"layer"));
         let old = [
             format!(
@@ -288,10 +288,13 @@ mod tests {
         ];
         let keys = [b"1", b"2", b"3"].map(|text| Digest::of(text));
         for (key, text) in keys.iter().zip(old) {
-            store.commit(&[], &[Write::Put(format!("step/{key}"), text.into_bytes())]).unwrap();
+            records
+                .store()
+                .commit(&[], &[Write::Put(format!("step/{key}"), text.into_bytes())])
+                .unwrap();
         }
         let steps = Steps::default();
-        steps.recover(&store).unwrap();
+        steps.recover(&records).unwrap();
         let step = steps.use_step(keys[0]).unwrap();
         assert_eq!(step.layer.unwrap().1, layer);
         assert_eq!(step.created, "2025-01-01T00:00:00Z");

@@ -6,15 +6,15 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use bulkhead_image::Layer;
-use bulkhead_store::put;
 use bulkhead_types::{BuildStep, Digest, Id, StepNetwork, Timestamp};
 use rustix::fs::{Mode, OFlags};
 
 use crate::blocking::{Blocking, blocking};
+use crate::containers::{Entry, Record};
 use crate::create::{Share, Shares};
 use crate::error::io_error;
 use crate::start::Cause;
-use crate::state::{Record, Slot};
+use crate::transaction::Transaction;
 use crate::{
     Container, ContainerConfig, Engine, EngineError, HostConfig, LogDriver, NetworkMode,
     NetworkStack, Networking, Streams, WaitCondition,
@@ -26,7 +26,7 @@ impl Engine {
     pub fn check_steps(&self, host: &HostConfig) -> Result<(), EngineError> {
         let mut host = host.clone();
         crate::create::check(&ContainerConfig::default(), &mut host)?;
-        Shares::resolve(&self.state(), &host).map(drop)
+        Shares::resolve(&self.containers.lock(), &host).map(drop)
     }
 
     /// Runs one throw-away container over the step's layers and commits its changes.
@@ -48,7 +48,7 @@ impl Engine {
         let streams = Streams { stdout: true, stderr: true, ..Streams::default() };
         let socket = self.attach(id, streams).await?;
         let ended = self.wait(id, WaitCondition::NextExit)?;
-        let guard = self.exclusive(id).await?;
+        let guard = self.containers.exclusive(id).await?;
         let engine = Arc::clone(self);
         blocking(move |may_block| {
             let _guard = guard;
@@ -62,11 +62,11 @@ impl Engine {
             return Ok((code, None));
         }
         // The end is still being taken down: the upper directory is read when nothing writes to it.
-        let guard = self.exclusive(id).await?;
+        let guard = self.containers.exclusive(id).await?;
         let engine = Arc::clone(self);
         let layer = blocking(move |_| {
             let _guard = guard;
-            let range = engine.record(id)?.container.id_range;
+            let range = engine.containers.record(id)?.container.id_range;
             let directory = engine.data_dir.container(id)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let upper = rustix::fs::openat(&directory, "upper", flags, Mode::empty())
@@ -109,11 +109,11 @@ impl Engine {
         let _creating =
             self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (stack, id_range) = {
-            let state = self.state();
+            let state = self.containers.lock();
             let shares = Shares::resolve(&state, &host)?;
             config.hostname = match &shares.network {
                 Share::Container(other) => {
-                    state.slot(*other)?.record.container.config.hostname.clone()
+                    state.entry(*other)?.record.container.config.hostname.clone()
                 }
                 _ => "buildkitsandbox".to_owned(),
             };
@@ -145,8 +145,9 @@ impl Engine {
         };
         let record =
             Record { container, layers: step.layers, stopped_by_user: false, throw_away: true };
-        self.commit(may_block, &[put(Record::key(id), &record)])?;
-        self.state().containers.insert(id, Slot::new(record));
+        let mut transaction = Transaction::default();
+        self.containers.insert(&mut transaction, Entry::new(record));
+        transaction.commit(&self.records, may_block)?;
         Ok(id)
     }
 }

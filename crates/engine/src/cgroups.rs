@@ -2,24 +2,51 @@
 
 use std::time::Duration;
 
-use bulkhead_runtime::cgroup::{Cgroup, Layout};
+use bulkhead_runtime::cgroup::{Cgroup, Hierarchies, Layout};
 use bulkhead_store::{Store, load, put};
 use bulkhead_types::Id;
 
-use crate::{Engine, EngineError};
+use crate::EngineError;
 
-impl Engine {
-    /// Where a container's cgroup is, from the root of each hierarchy.
-    pub(crate) fn cgroup_path(&self, id: Id) -> String {
-        format!("{}/{id}", self.cgroup_root)
+/// The cgroups of one engine, all below one of its own.
+#[derive(Debug)]
+pub(crate) struct Cgroups {
+    pub(crate) hierarchies: Hierarchies,
+    /// `/bulkhead/ID-OF-THE-ENGINE`.
+    root: String,
+}
+
+impl Cgroups {
+    /// Finds the hierarchies of this host, and the cgroup of this engine in them.
+    pub(crate) fn open(store: &dyn Store, parent: &str, engine: Id) -> Result<Self, EngineError> {
+        let hierarchies = Hierarchies::detect()?;
+        Ok(Self { hierarchies, root: choose_root(store, parent, engine)? })
     }
 
-    pub(crate) fn cgroup(&self, id: Id) -> Result<Cgroup, EngineError> {
-        Ok(Cgroup::open(&self.hierarchies, &self.cgroup_path(id))?)
+    /// Where a container's cgroup is, from the root of each hierarchy.
+    pub(crate) fn path(&self, id: Id) -> String {
+        self.path_of(&id.to_string())
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        format!("{}/{name}", self.root)
+    }
+
+    pub(crate) fn of(&self, id: Id) -> Result<Cgroup, EngineError> {
+        Ok(Cgroup::open(&self.hierarchies, &self.path(id))?)
     }
 
     /// Kills whatever is left in a container's cgroup and removes it; none is no error.
-    pub(crate) fn remove_cgroup(&self, path: &str) -> Result<(), EngineError> {
+    pub(crate) fn remove(&self, id: Id) -> Result<(), EngineError> {
+        self.remove_at(&self.path(id))
+    }
+
+    /// [`Self::remove`] of one that [`Self::names`] has.
+    pub(crate) fn remove_named(&self, name: &str) -> Result<(), EngineError> {
+        self.remove_at(&self.path_of(name))
+    }
+
+    fn remove_at(&self, path: &str) -> Result<(), EngineError> {
         let cgroup = Cgroup::open(&self.hierarchies, path)?;
         if !cgroup.exists() {
             return Ok(());
@@ -30,9 +57,9 @@ impl Engine {
     }
 
     /// The names of all cgroups of this engine, in any hierarchy.
-    pub(crate) fn cgroups(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = mount_points()
-            .filter_map(|mount| std::fs::read_dir(format!("{mount}{}", self.cgroup_root)).ok())
+            .filter_map(|mount| std::fs::read_dir(format!("{mount}{}", self.root)).ok())
             .flatten()
             .filter_map(|entry| {
                 let entry = entry.ok()?;
@@ -46,9 +73,9 @@ impl Engine {
     }
 
     /// Removes the engine's own cgroup, and the one above if no other engine has one in it.
-    pub(crate) fn remove_cgroup_root(&self) -> Result<(), EngineError> {
-        self.remove_cgroup(&self.cgroup_root)?;
-        let parent = self.cgroup_root.rsplit_once('/').map_or("", |(parent, _)| parent);
+    pub(crate) fn remove_root(&self) -> Result<(), EngineError> {
+        self.remove_at(&self.root)?;
+        let parent = self.root.rsplit_once('/').map_or("", |(parent, _)| parent);
         for mount in mount_points().filter(|_| !parent.is_empty()) {
             // Refused by the kernel, as it should be, while anything is in it.
             let _ = std::fs::remove_dir(format!("{mount}{parent}"));
@@ -60,11 +87,7 @@ impl Engine {
 /// Decides which cgroup is this engine's: one of its own below the parent that it was told, so that
 /// what it takes for orphans is never another engine's. The one that is recorded stays as long as
 /// there are containers, wherever the parent is said to be now.
-pub(crate) fn choose_root(
-    store: &dyn Store,
-    parent: &str,
-    engine: Id,
-) -> Result<String, EngineError> {
+fn choose_root(store: &dyn Store, parent: &str, engine: Id) -> Result<String, EngineError> {
     const KEY: &str = "engine/cgroup";
     let wanted = format!("/{}/{}", parent.trim_matches('/'), engine.short());
     let recorded: Option<String> = load(store, KEY)?;

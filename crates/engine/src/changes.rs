@@ -20,22 +20,22 @@ impl Engine {
         id: Id,
         pause: bool,
     ) -> Result<Option<Layer>, EngineError> {
-        let guard = self.exclusive(id).await?;
+        let guard = self.containers.exclusive(id).await?;
         let engine = Arc::clone(self);
         blocking(move |_| {
             let _guard = guard;
-            let container = engine.record(id)?.container;
+            let container = engine.containers.record(id)?.container;
             let directory = engine.data_dir.make_container(id, container.id_range)?;
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let upper = rustix::fs::openat(&directory, "upper", flags, Mode::empty())
                 .map_err(|errno| io_error("upper")(errno.into()))?;
             let freeze = pause && container.state.status == Status::Running;
             if freeze {
-                engine.cgroup(id)?.freeze()?;
+                engine.cgroups.of(id)?.freeze()?;
             }
             let layer = engine.content.commit_upper(upper.as_fd(), container.id_range);
             if freeze {
-                engine.cgroup(id)?.thaw()?;
+                engine.cgroups.of(id)?.thaw()?;
             }
             Ok(layer?)
         })
@@ -44,11 +44,11 @@ impl Engine {
 
     /// What the container changed in its image, sorted by path (`docker diff`).
     pub async fn changes(self: &Arc<Self>, id: Id) -> Result<Vec<Change>, EngineError> {
-        let guard = self.exclusive(id).await?;
+        let guard = self.containers.exclusive(id).await?;
         let engine = Arc::clone(self);
         blocking(move |_| {
             let _guard = guard;
-            let record = engine.record(id)?;
+            let record = engine.containers.record(id)?;
             let directory = engine.data_dir.make_container(id, record.container.id_range)?;
             let layers = record.layers.iter().rev().map(|layer| engine.content.layer(*layer));
             let layers = layers.collect::<Result<Vec<_>, _>>()?;

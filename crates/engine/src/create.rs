@@ -10,9 +10,9 @@ use bulkhead_types::{Id, IdMap, Name, Timestamp};
 use rustix::fs::{Mode, OFlags};
 
 use crate::blocking::{Blocking, blocking};
+use crate::containers::{Entry, Known, Record};
 use crate::error::io_error;
 use crate::mount_sources::is_directory;
-use crate::state::{Record, Slot, State};
 use crate::transaction::Transaction;
 use crate::{
     CgroupnsMode, Class, Container, CreateContainer, Engine, EngineError, IpcMode, LogDriver,
@@ -42,7 +42,7 @@ impl Engine {
     pub(crate) fn users(
         &self,
         shares: &Shares,
-        state: &State,
+        state: &Known,
         host: &crate::HostConfig,
     ) -> Result<Users, EngineError> {
         match shares.users(state, host)? {
@@ -81,7 +81,7 @@ impl Engine {
         let allocation =
             self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let container = {
-            let state = self.state();
+            let state = self.containers.lock();
             if self.images.get(image.stored.id).is_none() {
                 return Err(EngineError::not_found(format!("No such image: {image_name}")));
             }
@@ -98,7 +98,7 @@ impl Engine {
                 config.hostname = match (&shares.network, &shares.uts) {
                     (Share::Host, _) | (_, Share::Host) => self.hostname.clone(),
                     (Share::Container(other), _) => {
-                        state.slot(*other)?.record.container.config.hostname.clone()
+                        state.entry(*other)?.record.container.config.hostname.clone()
                     }
                     _ => id.short(),
                 };
@@ -142,16 +142,11 @@ impl Engine {
         for volume in &volumes {
             self.put_volume(&mut transaction, volume);
         }
-        transaction.expect_absent(Record::key(id));
-        let slot = Slot::new(record.clone());
+        let entry = Entry::new(record.clone());
         // Nobody starts it before it is furnished.
-        let operation = Arc::clone(&slot.operation).try_lock_owned();
-        transaction.put(Record::key(id), &record, || {
-            let mut state = self.state();
-            state.names.insert(container.name.clone(), id);
-            state.containers.insert(id, slot);
-        });
-        transaction.commit(&self.store, may_block)?;
+        let operation = Arc::clone(&entry.operation).try_lock_owned();
+        self.containers.insert(&mut transaction, entry);
+        transaction.commit(&self.records, may_block)?;
         drop(allocation);
         for volume in &volumes {
             self.publish("volume", "create", &volume.name, [("driver".into(), "local".into())]);
@@ -198,11 +193,11 @@ impl Engine {
         &self,
         host: &crate::HostConfig,
     ) -> Result<Vec<MountRequest>, EngineError> {
-        let state = self.state();
+        let state = self.containers.lock();
         let mut mounts = Vec::new();
         for from in &host.volumes_from {
             let other = find(&state, &from.container)?;
-            let points = &state.slot(other)?.record.container.mounts;
+            let points = &state.entry(other)?.record.container.mounts;
             mounts.extend(points.iter().map(|point| MountRequest::inherited(point, from.readonly)));
         }
         Ok(mounts)
@@ -299,7 +294,7 @@ pub(crate) fn no_bind_source(path: &str) -> EngineError {
 
 /// Looks up a container that a request names beside its own. Not "not found": clients take that for
 /// a missing image, and start to pull it (moby answers so too: daemon/volumes.go).
-fn find(state: &State, name: &str) -> Result<Id, EngineError> {
+fn find(state: &Known, name: &str) -> Result<Id, EngineError> {
     state.find(name).map_err(|error| match error.class {
         Class::NotFound => EngineError::invalid(error.message),
         _ => error,
@@ -325,7 +320,7 @@ pub(crate) enum Users {
 }
 
 impl Shares {
-    pub(crate) fn resolve(state: &State, host: &crate::HostConfig) -> Result<Self, EngineError> {
+    pub(crate) fn resolve(state: &Known, host: &crate::HostConfig) -> Result<Self, EngineError> {
         let of = |name: &str| find(state, name).map(Share::Container);
         let network = match &host.network_mode {
             NetworkMode::Bridge | NetworkMode::None => Share::Private,
@@ -385,7 +380,7 @@ impl Shares {
 
     pub(crate) fn users(
         &self,
-        state: &State,
+        state: &Known,
         host: &crate::HostConfig,
     ) -> Result<Users, EngineError> {
         let shared = [&self.network, &self.pid, &self.ipc, &self.uts, &self.cgroup];
@@ -396,7 +391,7 @@ impl Shares {
         let mut users: Option<Option<IdMap>> = None;
         for share in shared {
             let Share::Container(other) = share else { continue };
-            let range = state.slot(*other)?.record.container.id_range;
+            let range = state.entry(*other)?.record.container.id_range;
             if users.is_some_and(|known| known != range) {
                 return Err(EngineError::new(
                     Class::Unsupported,
@@ -424,7 +419,7 @@ impl Shares {
     }
 }
 
-fn choose_name(state: &State, wanted: Option<Name>) -> Result<Name, EngineError> {
+fn choose_name(state: &Known, wanted: Option<Name>) -> Result<Name, EngineError> {
     if let Some(name) = wanted {
         return match state.names.get(&name) {
             None => Ok(name),

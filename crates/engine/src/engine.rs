@@ -1,10 +1,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use bulkhead_image::{Content, RegistryClient};
 use bulkhead_network::Host;
-use bulkhead_runtime::cgroup::Hierarchies;
-use bulkhead_store::{Embedded, put};
+use bulkhead_store::put;
 use bulkhead_types::{Id, IdMap};
 use bulkhead_warden::Client;
 use tokio::sync::mpsc;
@@ -12,6 +11,8 @@ use tokio::sync::mpsc;
 use crate::address_pool::AddressPool;
 use crate::blocking::{Blocking, blocking};
 use crate::build_cache::Steps;
+use crate::cgroups::Cgroups;
+use crate::containers::Containers;
 use crate::data_dir::DataDir;
 use crate::deferred_teardown::Retired;
 use crate::error::io_error;
@@ -21,8 +22,7 @@ use crate::execs::Execs;
 use crate::image_records::Images;
 use crate::log_changes::LogWatch;
 use crate::networking::DefaultNetwork;
-use crate::state::{Record, State};
-use crate::transaction::Transaction;
+use crate::records::Records;
 use crate::volumes::Volumes;
 use crate::{Container, EngineError, Options};
 
@@ -40,9 +40,10 @@ pub(crate) const NO_IDMAPPED_LAYERS: &str = "this kernel or file system cannot m
 /// 3. `allocation_lock`: while names, user ids, volumes and images are chosen and recorded, over the
 ///    flush of the disk;
 /// 4. `retired`'s `removing`: while links are taken down;
-/// 5. `state`, for moments: nothing blocks under it;
-/// 6. the locks inside `images`, `volumes`, `execs`, `addresses`, `steps` and `events`: one at a
-///    time, inside one of their methods.
+/// 5. that inside `records`, over the flush of the disk;
+/// 6. that of `containers`, for moments: nothing blocks under it;
+/// 7. the locks inside `images`, `volumes`, `execs`, `addresses`, `steps` and `events`: one at a time,
+///    inside one of their methods.
 #[derive(Debug)]
 pub struct Engine {
     /// Where tasks are started by what runs on other threads.
@@ -52,42 +53,38 @@ pub struct Engine {
     pub(crate) hostname: String,
     /// Names this engine in `docker info`.
     pub(crate) id: Id,
-    pub(crate) store: Embedded,
-    /// After the store: fields are dropped in this order, and whoever gets the directory's lock finds
-    /// the store free.
-    pub(crate) data_dir: DataDir,
-    _exclusive: Exclusive,
+    pub(crate) records: Arc<Records>,
     pub(crate) content: Arc<Content>,
     pub(crate) registry: RegistryClient,
     pub(crate) warden: Client,
     pub(crate) host: Host,
     pub(crate) network: DefaultNetwork,
-    pub(crate) hierarchies: Hierarchies,
+    pub(crate) cgroups: Cgroups,
     /// Whether containers can have user namespaces of their own: their layers' owners are mapped.
     pub(crate) supports_idmapped_layers: bool,
-    /// `/bulkhead/ID-OF-THE-ENGINE`, below which every container has its cgroup.
-    pub(crate) cgroup_root: String,
     pub(crate) events: Events,
     pub(crate) log_changes: LogWatch,
     /// What came of the last warden that died under this engine.
     pub(crate) warden_death: Mutex<Option<String>>,
     pub(crate) steps: Steps,
+    pub(crate) containers: Containers,
     pub(crate) images: Images,
     pub(crate) volumes: Volumes,
     pub(crate) execs: Execs,
     pub(crate) addresses: AddressPool,
     pub(crate) retired: Retired,
-    state: Mutex<State>,
     /// Set by a tear-down: see [`Engine::is_ending`].
     pub(crate) ending: AtomicBool,
-    /// Keys of intents whose directories have gone; see `settle.rs`.
-    pub(crate) finished_removals: Mutex<Vec<String>>,
     /// Held while a name and a range of ids are chosen and recorded.
     pub(crate) allocation_lock: Mutex<()>,
     /// Held for reading while a container that is gone for users is still being cleaned up.
     pub(crate) cleanup_lock: Arc<tokio::sync::RwLock<()>>,
     /// Held for reading by whoever stores content that has no name yet; a sweep needs it alone.
     pub(crate) content_lease: Arc<tokio::sync::RwLock<()>>,
+    /// Last: fields are dropped in this order, and whoever gets the directory's lock finds the store
+    /// free.
+    pub(crate) data_dir: DataDir,
+    _exclusive: Exclusive,
 }
 
 impl Engine {
@@ -133,11 +130,11 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let exclusive = Exclusive::take(&options.run, &options.data)?;
         let data_dir = DataDir::open(&options.data)?;
-        let store = Embedded::open(&options.data.join("engine.redb"))?;
+        let records = Arc::new(Records::open(&options.data.join("engine.redb"))?);
+        let store = records.store();
         let content = Arc::new(Content::open(&options.data.join("content"))?);
-        let hierarchies = Hierarchies::detect()?;
         let host = Host::open()?;
-        let network = DefaultNetwork::choose(&store, &host, &options)?;
+        let network = DefaultNetwork::choose(store, &host, &options)?;
         host.ensure_bridge(&network.bridge)?;
         let addresses = AddressPool::new(network.bridge.gateway, network.bridge.prefix);
         warn_of_foreign_drops(&host, &network.bridge.name)?;
@@ -154,15 +151,15 @@ impl Engine {
         if !supports_idmapped_layers {
             tracing::warn!("{NO_IDMAPPED_LAYERS}");
         }
-        let id = match bulkhead_store::load(&store, "engine/id")? {
+        let id = match bulkhead_store::load(store, "engine/id")? {
             Some(id) => id,
             None => {
                 let id = Id::random();
-                bulkhead_store::Store::commit(&store, &[], &[put("engine/id", &id)])?;
+                bulkhead_store::Store::commit(store, &[], &[put("engine/id", &id)])?;
                 id
             }
         };
-        let cgroup_root = crate::cgroups::choose_root(&store, &options.cgroup_parent, id)?;
+        let cgroups = Cgroups::open(store, &options.cgroup_parent, id)?;
         let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let registry = RegistryClient::new(options.registries.clone());
         Ok(Self {
@@ -172,15 +169,15 @@ impl Engine {
             id,
             data_dir,
             _exclusive: exclusive,
-            store,
+            containers: Containers::new(Arc::clone(&records)),
+            records,
             content,
             registry,
             warden,
             host,
             network,
-            hierarchies,
+            cgroups,
             supports_idmapped_layers,
-            cgroup_root,
             events: Events::default(),
             log_changes: LogWatch::default(),
             warden_death: Mutex::default(),
@@ -190,9 +187,7 @@ impl Engine {
             execs: Execs::default(),
             addresses,
             retired: Retired::default(),
-            state: Mutex::default(),
             ending: AtomicBool::new(false),
-            finished_removals: Mutex::default(),
             allocation_lock: Mutex::default(),
             cleanup_lock: Arc::default(),
             content_lease: Arc::default(),
@@ -207,68 +202,22 @@ impl Engine {
         Arc::clone(&self.content)
     }
 
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn record(&self, id: Id) -> Result<Record, EngineError> {
-        Ok(self.state().slot(id)?.record.clone())
-    }
-
-    /// Takes the right to change a container; waits for whoever changes it now.
-    pub(crate) async fn exclusive(
-        &self,
-        id: Id,
-    ) -> Result<tokio::sync::OwnedMutexGuard<()>, EngineError> {
-        let lock = Arc::clone(&self.state().slot(id)?.operation);
-        let guard = lock.lock_owned().await;
-        // It may have been removed while this waited.
-        self.state().slot(id)?;
-        Ok(guard)
-    }
-
-    /// Records a change of a container, on disk and then in memory. The caller holds its operation
-    /// lock.
-    pub(crate) fn change(
-        &self,
-        may_block: &Blocking,
-        id: Id,
-        change: impl FnOnce(&mut Record),
-    ) -> Result<Container, EngineError> {
-        let mut record = self.record(id)?;
-        change(&mut record);
-        let mut transaction = Transaction::default();
-        self.put_record(&mut transaction, &record);
-        transaction.commit(&self.store, may_block)?;
-        Ok(record.container)
-    }
-
-    /// The edit that makes `record` the record of its container.
-    pub(crate) fn put_record<'a>(&'a self, transaction: &mut Transaction<'a>, record: &Record) {
-        let (id, new) = (record.container.id, record.clone());
-        transaction.put(Record::key(id), record, move || {
-            if let Ok(slot) = self.state().slot_mut(id) {
-                slot.record = new;
-            }
-        });
-    }
-
     /// Finds a container by name, id or unambiguous start of an id. Everything that is done to it is
     /// done by its id: another may have the name by then.
     pub fn container_id(&self, text: &str) -> Result<Id, EngineError> {
-        self.state().find(text)
+        self.containers.find(text)
     }
 
     /// [`Self::container_id`], and what is known of the container.
     pub fn container(&self, name: &str) -> Result<Container, EngineError> {
-        let state = self.state();
-        Ok(state.slot(state.find(name)?)?.record.container.clone())
+        let state = self.containers.lock();
+        Ok(state.entry(state.find(name)?)?.record.container.clone())
     }
 
     /// Newest first.
     pub fn containers(&self) -> Vec<Container> {
-        let state = self.state();
-        let records = state.containers.values().map(|slot| &slot.record);
+        let state = self.containers.lock();
+        let records = state.entries.values().map(|entry| &entry.record);
         let mut all: Vec<Container> = records
             .filter(|record| !record.throw_away)
             .map(|record| record.container.clone())

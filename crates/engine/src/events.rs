@@ -71,7 +71,7 @@ impl Engine {
     /// Publishes what the engine itself does not see.
     pub fn container_event(&self, id: Id, action: ContainerAction) {
         // One that has been removed meanwhile needs no event more.
-        let Ok(record) = self.record(id) else { return };
+        let Ok(record) = self.containers.record(id) else { return };
         let (name, more) = match action {
             ContainerAction::ArchivePath(path) => ("archive-path", vec![("path", path)]),
             ContainerAction::Commit { comment, image, reference } => {

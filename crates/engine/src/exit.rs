@@ -8,11 +8,11 @@ use bulkhead_types::{Id, Timestamp};
 use bulkhead_warden::Exit;
 
 use crate::blocking::{Blocking, blocking};
+use crate::containers::Record;
 use crate::data_dir::Kind;
 use crate::restart::{Ended, decide};
-use crate::settle::{WardenRecord, intend};
+use crate::settle::WardenRecord;
 use crate::start::Cause;
-use crate::state::Record;
 use crate::transaction::Transaction;
 use crate::{Container, Engine, EngineError, Networking, Status};
 
@@ -25,7 +25,7 @@ pub(crate) struct Cleaning {
 impl Engine {
     /// Called for the warden's event, and by recovery for an end that nobody saw.
     pub(crate) async fn container_ended(self: &Arc<Self>, id: Id, exit: Exit) {
-        let lock = self.state().slot(id).map(|slot| Arc::clone(&slot.operation));
+        let lock = self.containers.lock().entry(id).map(|entry| Arc::clone(&entry.operation));
         let Ok(lock) = lock else { return };
         // A start that is still going on is waited for: its end comes after it.
         let guard = lock.lock_owned().await;
@@ -43,7 +43,7 @@ impl Engine {
 
     /// The caller holds the container's operation lock.
     pub(crate) fn end_now(self: &Arc<Self>, may_block: &Blocking, id: Id, exit: Exit) {
-        let Ok(record) = self.record(id) else { return };
+        let Ok(record) = self.containers.record(id) else { return };
         if !record.is_running() {
             return;
         }
@@ -52,14 +52,20 @@ impl Engine {
         let cleaning = self.cleaning();
         let at = Timestamp::from_nanosecond(exit.at.into()).unwrap_or_else(|_| Timestamp::now());
         let oom_killed = self
-            .cgroup(id)
+            .cgroups
+            .of(id)
             .and_then(|cgroup| Ok(cgroup.oom_kill_count()?))
             .is_ok_and(|count| count > 0);
         // one that was over before the watch heard of it
-        if oom_killed && self.state().slot(id).is_ok_and(|slot| !slot.live.oom_told) {
+        if oom_killed && self.containers.lock().entry(id).is_ok_and(|entry| !entry.runtime.oom_told)
+        {
             self.publish_container(&before, "oom", &[]);
         }
-        let last_wait = self.state().slot(id).map_or(Duration::ZERO, |slot| slot.live.last_wait);
+        let last_wait = self
+            .containers
+            .lock()
+            .entry(id)
+            .map_or(Duration::ZERO, |entry| entry.runtime.last_wait);
         let wait = decide(
             before.host.restart_policy,
             Ended {
@@ -79,11 +85,11 @@ impl Engine {
         let mut faults = self.unpublish(&before);
         let mut netns = None;
         bulkhead_failpoint::pass("exit.unpublished");
-        if let Ok(slot) = self.state().slot_mut(id) {
-            slot.live.ports = Vec::new();
-            slot.live.handover = None;
-            slot.live.last_wait = wait.unwrap_or_default();
-            netns = slot.live.netns.take();
+        if let Ok(entry) = self.containers.lock().entry_mut(id) {
+            entry.runtime.ports = Vec::new();
+            entry.runtime.handover = None;
+            entry.runtime.last_wait = wait.unwrap_or_default();
+            netns = entry.runtime.netns.take();
         }
         // Its address too, as soon as somebody needs it.
         self.unplug(&before, netns);
@@ -103,7 +109,8 @@ impl Engine {
             }
         };
         let code = exit.code.to_string();
-        let restarting = self.state().slot(id).is_ok_and(|slot| slot.live.restarting > 0);
+        let restarting =
+            self.containers.lock().entry(id).is_ok_and(|entry| entry.runtime.restarting > 0);
         let goes = before.host.auto_remove && !record.throw_away && !restarting;
         if wait.is_none() && goes {
             self.publish_container(&before, "die", &[("exitCode", code)]);
@@ -113,7 +120,7 @@ impl Engine {
                 tracing::error!(container = %before.name, %error, "record a removal");
                 faults.extend(self.end_unrecorded(id, &before, ended));
             }
-        } else if let Err(error) = self.change(may_block, id, ended) {
+        } else if let Err(error) = self.containers.change(may_block, id, ended) {
             tracing::error!(container = %before.name, %error, "record the end");
             self.publish_container(&before, "die", &[("exitCode", code)]);
             self.publish_volumes(&before, "unmount");
@@ -141,10 +148,10 @@ impl Engine {
         before: &Container,
         ended: impl FnOnce(&mut Record),
     ) -> Vec<EngineError> {
-        let netns = match self.state().slot_mut(id) {
-            Ok(slot) => {
-                ended(&mut slot.record);
-                slot.live.netns.take()
+        let netns = match self.containers.lock().entry_mut(id) {
+            Ok(entry) => {
+                ended(&mut entry.record);
+                entry.runtime.netns.take()
             }
             Err(_) => None,
         };
@@ -155,30 +162,36 @@ impl Engine {
 
     /// Tells waiters.
     fn finish(&self, id: Id, code: u8, restarts: bool) {
-        if let Ok(slot) = self.state().slot(id) {
-            slot.progress.send_modify(|progress| {
-                progress.ends += 1;
-                progress.code = code;
-                progress.running = restarts;
+        if let Ok(entry) = self.containers.lock().entry(id) {
+            entry.lifecycle.send_modify(|lifecycle| {
+                lifecycle.ends += 1;
+                lifecycle.code = code;
+                lifecycle.running = restarts;
             });
         }
     }
 
     /// Starts a container by its policy after `wait`, unless somebody starts or stops it before.
     pub(crate) fn restart_later(self: &Arc<Self>, id: Id, wait: Duration) {
-        let Ok(generation) = self.state().slot(id).map(|slot| slot.live.generation) else { return };
+        let Ok(generation) = self.containers.lock().entry(id).map(|entry| entry.runtime.generation)
+        else {
+            return;
+        };
         // Not the engine itself: a waiting restart does not keep it open.
         let engine = Arc::downgrade(self);
         self.runtime.spawn(async move {
             tokio::time::sleep(wait).await;
             let Some(engine) = engine.upgrade() else { return };
-            let Ok(guard) = engine.exclusive(id).await else { return };
-            let still =
-                engine.state().slot(id).is_ok_and(|slot| slot.live.generation == generation);
+            let Ok(guard) = engine.containers.exclusive(id).await else { return };
+            let still = engine
+                .containers
+                .lock()
+                .entry(id)
+                .is_ok_and(|entry| entry.runtime.generation == generation);
             if !still {
                 return;
             }
-            let name = engine.record(id).map(|record| record.container.name.to_string());
+            let name = engine.containers.record(id).map(|record| record.container.name.to_string());
             let started = blocking(move |may_block| {
                 let _guard = guard;
                 engine.start_now(may_block, id, Cause::Policy)
@@ -199,34 +212,28 @@ impl Engine {
         volumes: bool,
         cleaning: Cleaning,
     ) -> Result<(), EngineError> {
-        let container = self.record(id)?.container;
+        let container = self.containers.record(id)?.container;
         let anonymous = if volumes { self.anonymous_volumes(&container) } else { Vec::new() };
-        let mut slot = None;
+        let mut entry = None;
         let mut transaction = Transaction::default();
         for name in &anonymous {
             self.delete_volume(&mut transaction, name);
         }
-        transaction.delete(Record::key(id), || {
-            let mut state = self.state();
-            if state.names.get(&container.name) == Some(&id) {
-                state.names.remove(&container.name);
-            }
-            self.execs.forget_container(id);
-            slot = state.containers.remove(&id);
-        });
-        intend(&mut transaction, Kind::Container, &id.to_string());
-        transaction.commit(&self.store, may_block)?;
+        self.containers.delete(&mut transaction, id, &mut entry);
+        transaction.in_memory(|| self.execs.forget_container(id));
+        self.records.intend_removal(&mut transaction, Kind::Container, &id.to_string());
+        transaction.commit(&self.records, may_block)?;
         bulkhead_failpoint::pass("container.removal-recorded");
         self.publish_container(&container, "destroy", &[]);
         for name in &anonymous {
             self.publish("volume", "destroy", name, [("driver".into(), "local".into())]);
         }
         let mut netns = None;
-        if let Some(slot) = slot {
-            netns = slot.live.netns;
-            slot.progress.send_modify(|progress| {
-                progress.running = false;
-                progress.removed = true;
+        if let Some(entry) = entry {
+            netns = entry.runtime.netns;
+            entry.lifecycle.send_modify(|lifecycle| {
+                lifecycle.running = false;
+                lifecycle.removed = true;
             });
         }
         let engine = Arc::clone(self);
@@ -251,12 +258,12 @@ impl Engine {
     ) {
         let mut faults = self.take_down(container, netns, WardenRecord::Forget);
         match self.data_dir.remove_container(container.id) {
-            Ok(()) => self.removed(Kind::Container, &container.id.to_string()),
+            Ok(()) => self.records.removed(Kind::Container, &container.id.to_string()),
             Err(fault) => faults.push(fault),
         }
         for name in volumes {
             match self.data_dir.remove_volume(name) {
-                Ok(()) => self.removed(Kind::Volume, name),
+                Ok(()) => self.records.removed(Kind::Volume, name),
                 Err(fault) => faults.push(fault),
             }
         }
@@ -267,11 +274,11 @@ impl Engine {
 
     /// The volumes that only this container has and nobody named.
     fn anonymous_volumes(&self, container: &Container) -> Vec<String> {
-        let state = self.state();
+        let state = self.containers.lock();
         let used_elsewhere = |name: &str| {
-            state.containers.values().any(|slot| {
-                slot.record.container.id != container.id
-                    && slot.record.container.mounts.iter().any(|m| m.name.as_deref() == Some(name))
+            state.entries.values().any(|entry| {
+                entry.record.container.id != container.id
+                    && entry.record.container.mounts.iter().any(|m| m.name.as_deref() == Some(name))
             })
         };
         container

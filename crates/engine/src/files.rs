@@ -15,9 +15,9 @@ use rustix::thread::UnshareFlags;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::blocking::blocking;
+use crate::containers::Record;
 use crate::descriptors::Descriptors;
 use crate::error::io_error;
-use crate::state::Record;
 use crate::{Engine, EngineError};
 
 /// What a container sees as `/`, and whose the files there are.
@@ -58,10 +58,10 @@ impl ContainerFiles {
 impl Engine {
     /// Opens the root of a container: the running one's own, or what a start would show.
     pub async fn files(self: &Arc<Self>, id: Id) -> Result<ContainerFiles, EngineError> {
-        let guard = self.exclusive(id).await?;
+        let guard = self.containers.exclusive(id).await?;
         let engine = Arc::clone(self);
         blocking(move |_| {
-            let record = engine.record(id)?;
+            let record = engine.containers.record(id)?;
             let range = record.container.id_range;
             if record.is_running() {
                 drop(guard);
@@ -103,9 +103,9 @@ impl Engine {
     /// The root of the container's first process, through /proc.
     fn live_root(&self, id: Id) -> Result<OwnedFd, EngineError> {
         let (pid, pidfd) = {
-            let state = self.state();
-            let slot = state.slot(id)?;
-            (slot.record.container.state.pid, slot.live.pidfd.clone())
+            let state = self.containers.lock();
+            let entry = state.entry(id)?;
+            (entry.record.container.state.pid, entry.runtime.pidfd.clone())
         };
         let ended = || EngineError::conflict(format!("container {id} is not running"));
         let pidfd = pidfd.ok_or_else(ended)?;

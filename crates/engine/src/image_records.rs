@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bulkhead_image::{Content, StoredImage};
-use bulkhead_store::{Store, load_all};
+use bulkhead_store::load_all;
 use bulkhead_types::image::ImageConfig;
 use bulkhead_types::{Digest, Id, Reference};
 use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
 use crate::blocking::Blocking;
+use crate::records::Records;
 use crate::transaction::Transaction;
 
 /// What the store keeps of an image.
@@ -57,13 +58,13 @@ impl Images {
     pub(crate) fn recover(
         &self,
         may_block: &Blocking,
-        store: &dyn Store,
+        records: &Records,
         content: &Content,
     ) -> Result<(), EngineError> {
-        let records: Vec<(String, ImageRecord)> = load_all(store, "image/")?;
-        let references: Vec<(String, Digest)> = load_all(store, "reference/")?;
+        let found: Vec<(String, ImageRecord)> = load_all(records.store(), "image/")?;
+        let references: Vec<(String, Digest)> = load_all(records.store(), "reference/")?;
         let mut transaction = Transaction::default();
-        for (key, mut record) in records {
+        for (key, mut record) in found {
             record.damage = damage(&record, content);
             if let Some(damage) = &record.damage {
                 tracing::warn!(
@@ -86,7 +87,7 @@ impl Images {
                 Err(error) => tracing::warn!(%error, "an image name in the store"),
             }
         }
-        if let Err(error) = transaction.commit(store, may_block) {
+        if let Err(error) = transaction.commit(records, may_block) {
             // They are read again by the next engine.
             tracing::warn!(%error, "record the configurations of images");
         }

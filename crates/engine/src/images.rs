@@ -10,8 +10,8 @@ use bulkhead_types::image::{Config, Descriptor, History, ImageConfig, Platform, 
 use bulkhead_types::{Digest, Reference, Timestamp};
 
 use crate::blocking::{Blocking, blocking};
+use crate::containers::Entry;
 use crate::image_records::{ImageRecord, ImageUser, no_image};
-use crate::state::Slot;
 use crate::transaction::Transaction;
 use crate::{Engine, EngineError, Image, RemovedImage, Status};
 
@@ -124,7 +124,7 @@ impl Engine {
         }
         let mut transaction = Transaction::default();
         self.images.put_reference(&mut transaction, name, id);
-        transaction.commit(&self.store, may_block)
+        transaction.commit(&self.records, may_block)
     }
 
     /// Gives an image that a build or an import stored its names, in one transaction.
@@ -160,7 +160,7 @@ impl Engine {
             self.images.put_reference(&mut transaction, reference.clone(), image.id);
         }
         self.steps.note_uses(&mut transaction);
-        transaction.commit(&self.store, may_block)?;
+        transaction.commit(&self.records, may_block)?;
         drop(creating);
         Ok(self.view(record))
     }
@@ -208,7 +208,7 @@ impl Engine {
         if delete {
             self.images.delete(&mut transaction, id);
         }
-        transaction.commit(&self.store, may_block)?;
+        transaction.commit(&self.records, may_block)?;
         let mut removed = Vec::new();
         for reference in &untag {
             removed.push(RemovedImage::Untagged(reference.familiar()));
@@ -250,24 +250,24 @@ impl Engine {
     pub(crate) fn needed_content(&self, _: &Blocking) -> BTreeSet<Digest> {
         let mut keep = self.images.content(&self.content);
         keep.extend(self.steps.content());
-        for slot in self.state().containers.values() {
-            keep.insert(slot.record.container.image_id);
-            keep.extend(&slot.record.layers);
+        for entry in self.containers.lock().entries.values() {
+            keep.insert(entry.record.container.image_id);
+            keep.extend(&entry.record.layers);
         }
         keep
     }
 
     /// The containers, as far as images are concerned.
     fn image_users(&self) -> Vec<ImageUser> {
-        let user = |slot: &Slot| ImageUser {
-            container: slot.record.container.id,
-            image: slot.record.container.image_id,
+        let user = |entry: &Entry| ImageUser {
+            container: entry.record.container.id,
+            image: entry.record.container.image_id,
             runs: matches!(
-                slot.record.container.state.status,
+                entry.record.container.state.status,
                 Status::Running | Status::Paused | Status::Restarting
             ),
         };
-        self.state().containers.values().map(user).collect()
+        self.containers.lock().entries.values().map(user).collect()
     }
 
     /// Makes an image of one layer from a tar stream that can be read from `tar`.

@@ -7,9 +7,9 @@ use crate::{Engine, EngineError, HostConfig, Info, Status};
 impl Engine {
     pub fn info(&self) -> Info {
         let statuses: Vec<Status> = {
-            let state = self.state();
-            let shown = state.containers.values().filter(|slot| !slot.record.throw_away);
-            shown.map(|slot| slot.record.container.state.status).collect()
+            let state = self.containers.lock();
+            let shown = state.entries.values().filter(|entry| !entry.record.throw_away);
+            shown.map(|entry| entry.record.container.state.status).collect()
         };
         let count =
             |wanted: &[Status]| statuses.iter().filter(|status| wanted.contains(status)).count();
@@ -27,13 +27,13 @@ impl Engine {
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             operating_system: operating_system(),
             hostname: self.hostname.clone(),
-            cgroup_version: match self.hierarchies.mode() {
+            cgroup_version: match self.cgroups.hierarchies.mode() {
                 bulkhead_runtime::cgroup::HostMode::V2 => "2".to_owned(),
                 _ => "1".to_owned(),
             },
             controllers: ["cpu", "cpuset", "memory", "pids"]
                 .into_iter()
-                .filter(|controller| self.hierarchies.has(controller))
+                .filter(|controller| self.cgroups.hierarchies.has(controller))
                 .collect(),
             supports_idmapped_layers: self.supports_idmapped_layers,
             data: self.options.data.display().to_string(),
@@ -53,8 +53,8 @@ impl Engine {
         if host.pids_limit.is_none() {
             limits.pids = None; // our default, which nobody asked for
         }
-        let mut warnings = limits.without_absent(&self.hierarchies).1;
-        let state = self.state();
+        let mut warnings = limits.without_absent(&self.cgroups.hierarchies).1;
+        let state = self.containers.lock();
         let users = Shares::resolve(&state, host).and_then(|shares| shares.users(&state, host));
         if !self.supports_idmapped_layers && matches!(users, Ok(Users::Own)) {
             warnings.push(NO_IDMAPPED_LAYERS.to_owned());

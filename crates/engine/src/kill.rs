@@ -12,8 +12,8 @@ impl Engine {
     /// `signal` as Docker reads it: `KILL`, `SIGKILL`, `9`.
     pub async fn kill(self: &Arc<Self>, id: Id, signal: &str) -> Result<(), EngineError> {
         let signal = if signal.is_empty() { Signal::KILL } else { signals::parse(signal)? };
-        let guard = self.exclusive(id).await?;
-        let container = self.record(id)?.container;
+        let guard = self.containers.exclusive(id).await?;
+        let container = self.containers.record(id)?.container;
         if !matches!(container.state.status, Status::Running | Status::Paused) {
             return Err(EngineError::not_running(&container));
         }
@@ -21,14 +21,14 @@ impl Engine {
         if signal == Signal::KILL || signals::parse(stop_signal).is_ok_and(|stop| stop == signal) {
             self.mark_stopped(id).await?;
         }
-        let (pidfd, mut progress) = self.watch_end(id)?;
+        let (pidfd, mut lifecycle) = self.watch_end(id)?;
         drop(guard);
-        let ends = progress.borrow_and_update().ends;
+        let ends = lifecycle.borrow_and_update().ends;
         self.publish_container(&container, "kill", &[("signal", signal.as_raw().to_string())]);
         self.send(id, &pidfd, signal)?;
         if signal == Signal::KILL {
             // As Docker: after `docker kill` it does not run any more.
-            let ended = progress.wait_for(|progress| progress.ends > ends || progress.removed);
+            let ended = lifecycle.wait_for(|lifecycle| lifecycle.ends > ends || lifecycle.removed);
             let _ = tokio::time::timeout(Duration::from_secs(10), ended).await;
         }
         Ok(())

@@ -6,10 +6,10 @@ use bulkhead_types::{Id, Timestamp};
 use tokio::sync::{mpsc, watch};
 
 use crate::blocking::blocking;
+use crate::containers::Lifecycle;
 use crate::error::io_error;
 use crate::log_changes::LogChanges;
 use crate::log_reader::{BATCH, LogReader};
-use crate::state::Progress;
 use crate::{Class, Engine, EngineError, LogLine, LogQuery};
 
 /// Records that a slow reader may be behind; then the reading of the log waits for it.
@@ -27,11 +27,11 @@ impl Engine {
                 "Bad parameters: you must choose at least one stream",
             ));
         }
-        let (path, progress) = {
-            let state = self.state();
-            let slot = state.slot(id)?;
-            let path = PathBuf::from(&slot.record.container.log_path);
-            (path, slot.progress.subscribe())
+        let (path, lifecycle) = {
+            let state = self.containers.lock();
+            let entry = state.entry(id)?;
+            let path = PathBuf::from(&entry.record.container.log_path);
+            (path, entry.lifecycle.subscribe())
         };
         if path.as_os_str().is_empty() {
             return Err(EngineError::new(
@@ -47,7 +47,7 @@ impl Engine {
                 .await?;
         let (sender, receiver) = mpsc::channel(BUFFER);
         tokio::spawn(async move {
-            if let Err(error) = send(reader, follow, progress, until, &sender).await {
+            if let Err(error) = send(reader, follow, lifecycle, until, &sender).await {
                 tracing::error!(%error, "read a log");
                 // Fails when the reader has gone, and needs no error then.
                 let _ = sender.send(Err(error)).await;
@@ -61,13 +61,13 @@ impl Engine {
 async fn send(
     mut reader: LogReader,
     mut follow: Option<LogChanges>,
-    mut progress: watch::Receiver<Progress>,
+    mut lifecycle: watch::Receiver<Lifecycle>,
     until: Option<Timestamp>,
     sender: &mpsc::Sender<Result<LogLine, EngineError>>,
 ) -> Result<(), EngineError> {
     loop {
         // Asked before the log is read: what was written before the end is read after it.
-        let ended = follow.is_none() || has_ended(&mut progress);
+        let ended = follow.is_none() || has_ended(&mut lifecycle);
         loop {
             let (back, lines) = blocking(move |_| {
                 let lines = reader.more(BATCH).map_err(io_error("read the log"))?;
@@ -89,15 +89,15 @@ async fn send(
             return Ok(());
         }
         tokio::select! {
-            _ = progress.changed() => {}
+            _ = lifecycle.changed() => {}
             () = changes.wait() => {}
             () = sender.closed() => return Ok(()),
         }
     }
 }
 
-fn has_ended(progress: &mut watch::Receiver<Progress>) -> bool {
-    let gone = progress.has_changed().is_err();
-    let now = *progress.borrow_and_update();
+fn has_ended(lifecycle: &mut watch::Receiver<Lifecycle>) -> bool {
+    let gone = lifecycle.has_changed().is_err();
+    let now = *lifecycle.borrow_and_update();
     gone || now.removed || !now.running
 }

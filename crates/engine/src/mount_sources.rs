@@ -145,14 +145,14 @@ impl Engine {
     fn volume_root(&self, container: &Container, name: &str) -> Result<Root, EngineError> {
         let options = {
             let options = self.volumes.get(name).map(|volume| volume.options).unwrap_or_default();
-            let state = self.state();
+            let state = self.containers.lock();
             let has_it = |other: &Container| {
                 other.id != container.id
                     && other.mounts.iter().any(|mount| mount.name.as_deref() == Some(name))
             };
-            let mut running = state.containers.values().filter(|slot| slot.record.is_running());
+            let mut running = state.entries.values().filter(|entry| entry.record.is_running());
             if options.is_memory()
-                && let Some(other) = running.find(|slot| has_it(&slot.record.container))
+                && let Some(other) = running.find(|entry| has_it(&entry.record.container))
             {
                 return Err(EngineError::conflict(format!(
                     "volume {name} is a tmpfs, and container {} has it: it cannot be in two \

@@ -102,7 +102,7 @@ impl Engine {
         let bridge = &self.network.bridge;
         let endpoint = Id::random();
         let address = self.lease_address(may_block, endpoint)?;
-        let ours = self.state().published();
+        let ours = self.containers.lock().published();
         networking.attachments.push(Attachment {
             network: self.network.id,
             endpoint,
@@ -252,10 +252,10 @@ impl Engine {
         container: &Container,
     ) -> Result<Vec<(String, Container)>, EngineError> {
         let mut all = Vec::new();
-        let state = self.state();
+        let state = self.containers.lock();
         for link in &container.host.links {
             let alias = &link.alias;
-            let target = &state.slot(state.find(&link.container)?)?.record;
+            let target = &state.entry(state.find(&link.container)?)?.record;
             if !target.is_running() {
                 return Err(EngineError::conflict(format!(
                     "Cannot link to a non running container: /{} AS /{}/{alias}",
@@ -270,17 +270,19 @@ impl Engine {
     /// After `target` has got a new address: tells the running containers that are linked to it.
     pub(crate) fn refresh_links(&self, target: Id) {
         let linking: Vec<Container> = {
-            let state = self.state();
+            let state = self.containers.lock();
             let links_to_target = |container: &Container| {
                 let names_it =
                     |link: &Link| state.find(&link.container).is_ok_and(|id| id == target);
                 container.host.links.iter().any(names_it)
             };
             state
-                .containers
+                .entries
                 .values()
-                .filter(|slot| slot.record.is_running() && links_to_target(&slot.record.container))
-                .map(|slot| slot.record.container.clone())
+                .filter(|entry| {
+                    entry.record.is_running() && links_to_target(&entry.record.container)
+                })
+                .map(|entry| entry.record.container.clone())
                 .collect()
         };
         for container in linking {

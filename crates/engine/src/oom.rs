@@ -24,7 +24,7 @@ impl Engine {
     /// Begins to watch a container whose cgroup is there. One that cannot be watched runs all the same:
     /// its end tells.
     pub(crate) fn watch_oom(self: &Arc<Self>, id: Id) -> Option<OomTask> {
-        let watch = self.cgroup(id).and_then(|cgroup| Ok(cgroup.watch_oom()?));
+        let watch = self.cgroups.of(id).and_then(|cgroup| Ok(cgroup.watch_oom()?));
         let watch = match watch {
             Ok(watch) => watch?,
             Err(error) => {
@@ -59,15 +59,18 @@ impl Engine {
         if !self.tell_of_oom(id) {
             return;
         }
-        let Ok(lock) = self.state().slot(id).map(|slot| Arc::clone(&slot.operation)) else {
+        let Ok(lock) = self.containers.lock().entry(id).map(|entry| Arc::clone(&entry.operation))
+        else {
             return;
         };
         let guard = lock.lock_owned().await;
         let engine = Arc::clone(self);
         let recorded = blocking(move |may_block| {
             let _guard = guard;
-            if engine.record(id).is_ok_and(|record| record.is_running()) {
-                engine.change(may_block, id, |record| record.container.state.oom_killed = true)?;
+            if engine.containers.record(id).is_ok_and(|record| record.is_running()) {
+                engine
+                    .containers
+                    .change(may_block, id, |record| record.container.state.oom_killed = true)?;
             }
             Ok(())
         });
@@ -79,13 +82,13 @@ impl Engine {
     /// Publishes the event; whether there is such a container that runs.
     fn tell_of_oom(&self, id: Id) -> bool {
         let container = {
-            let mut state = self.state();
-            let Ok(slot) = state.slot_mut(id) else { return false };
-            if !slot.record.is_running() {
+            let mut state = self.containers.lock();
+            let Ok(entry) = state.entry_mut(id) else { return false };
+            if !entry.record.is_running() {
                 return false;
             }
-            slot.live.oom_told = true;
-            slot.record.container.clone()
+            entry.runtime.oom_told = true;
+            entry.record.container.clone()
         };
         self.publish_container(&container, "oom", &[]);
         true

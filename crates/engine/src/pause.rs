@@ -17,8 +17,8 @@ impl Engine {
     }
 
     async fn freeze(self: &Arc<Self>, id: Id, from: Status, to: Status) -> Result<(), EngineError> {
-        let guard = self.exclusive(id).await?;
-        let status = self.record(id)?.container.state.status;
+        let guard = self.containers.exclusive(id).await?;
+        let status = self.containers.record(id)?.container.state.status;
         if status != from {
             return Err(EngineError::conflict(match (to, status) {
                 (Status::Paused, Status::Paused) => format!("container {id} is already paused"),
@@ -29,14 +29,15 @@ impl Engine {
         let engine = Arc::clone(self);
         blocking(move |may_block| {
             let _guard = guard;
-            let cgroup = engine.cgroup(id)?;
-            let container = engine.change(may_block, id, |record| record.set_status(to))?;
+            let cgroup = engine.cgroups.of(id)?;
+            let container =
+                engine.containers.change(may_block, id, |record| record.set_status(to))?;
             let done = match to {
                 Status::Paused => cgroup.freeze(),
                 _ => cgroup.thaw(),
             };
             if let Err(error) = done {
-                engine.change(may_block, id, |record| record.set_status(from))?;
+                engine.containers.change(may_block, id, |record| record.set_status(from))?;
                 return Err(error.into());
             }
             let action = if to == Status::Paused { "pause" } else { "unpause" };

@@ -8,8 +8,8 @@ use bulkhead_sys::path;
 use bulkhead_types::{Digest, IdMap, IdRange};
 use rustix::fs::OFlags;
 
+use crate::containers::Known;
 use crate::create::Users;
-use crate::state::State;
 use crate::{Engine, EngineError};
 
 impl Engine {
@@ -19,7 +19,7 @@ impl Engine {
     /// The caller holds the allocation lock.
     pub(crate) fn lease_ids(
         &self,
-        state: &State,
+        state: &Known,
         users: Users,
         wanted: &[u32],
     ) -> Result<Option<IdMap>, EngineError> {
@@ -29,7 +29,7 @@ impl Engine {
             Users::Of(map) => Ok(Some(map)),
             Users::Own => {
                 let maps =
-                    state.containers.values().filter_map(|slot| slot.record.container.id_range);
+                    state.entries.values().filter_map(|entry| entry.record.container.id_range);
                 let taken = maps.flat_map(|map| map.ranges()).collect();
                 id_map(self.options.first_id, wanted, taken).map(Some)
             }

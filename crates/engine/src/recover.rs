@@ -5,7 +5,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bulkhead_store::load_all;
 use bulkhead_types::{Id, Timestamp};
 use bulkhead_warden::{Exit, Known, State as Found, WardenError};
 
@@ -14,8 +13,7 @@ use crate::data_dir::Kind;
 use crate::networking::{endpoints, published};
 use crate::ports::reserve;
 use crate::restart::starts_with_engine;
-use crate::settle::{WardenRecord, intent};
-use crate::state::{Record, Slot};
+use crate::settle::WardenRecord;
 use crate::{Engine, EngineError, Status, Stopped};
 
 impl Engine {
@@ -29,10 +27,10 @@ impl Engine {
             .into_iter()
             .map(|(known, pidfd)| (known.id, (known, pidfd.map(Arc::new))))
             .collect();
-        let ids: Vec<Id> = self.state().containers.keys().copied().collect();
+        let ids = self.containers.ids();
         let (mut ended, mut lost_with_warden) = (Vec::new(), BTreeSet::new());
         for id in &ids {
-            let record = self.record(*id)?;
+            let record = self.containers.record(*id)?;
             match (record.is_running(), known.get(id)) {
                 (_, Some((known, Some(pidfd)))) if known.state == Found::Running => {
                     self.adopt(may_block, *id, known.pid, Arc::clone(pidfd))?;
@@ -59,7 +57,7 @@ impl Engine {
         self.remove_orphans(&known);
         let mut restart = Vec::new();
         for id in ids {
-            let record = self.record(id)?;
+            let record = self.containers.record(id)?;
             if record.throw_away {
                 for fault in self.take_down(&record.container, None, WardenRecord::Forget) {
                     tracing::warn!(error = %fault, "remove an unfinished build step");
@@ -85,30 +83,26 @@ impl Engine {
                 None => {}
             }
         }
-        self.forget_finished_removals(may_block);
-        if self.store.history_is_lost() {
+        self.records.forget_finished_removals(may_block);
+        if self.records.history_is_lost() {
             self.set_content_aside(may_block)?;
-            self.store.confirm();
+            self.records.confirm_history();
         }
         self.sweep(may_block)?;
         Ok(restart)
     }
 
     fn read_records(&self, may_block: &Blocking) -> Result<(), EngineError> {
-        self.images.recover(may_block, &self.store, &self.content)?;
-        self.volumes.recover(&self.store)?;
-        self.steps.recover(&self.store)?;
-        let records: Vec<(String, Record)> = load_all(&self.store, "container/")?;
-        let mut state = self.state();
-        for (_, record) in records {
-            let container = &record.container;
-            state.names.insert(container.name.clone(), container.id);
-            for attachment in &container.network.attachments {
+        self.images.recover(may_block, &self.records, &self.content)?;
+        self.volumes.recover(&self.records)?;
+        self.steps.recover(&self.records)?;
+        self.containers.recover()?;
+        for entry in self.containers.lock().entries.values() {
+            for attachment in &entry.record.container.network.attachments {
                 if let Some(ipv4) = attachment.ipv4 {
                     self.addresses.recover(ipv4.address, attachment.endpoint);
                 }
             }
-            state.containers.insert(container.id, Slot::new(record));
         }
         Ok(())
     }
@@ -121,19 +115,20 @@ impl Engine {
         pid: u32,
         pidfd: Arc<std::os::fd::OwnedFd>,
     ) -> Result<(), EngineError> {
-        let record = self.record(id)?;
+        let record = self.containers.record(id)?;
         // A pause that was recorded may not have happened, or the other way round: the kernel knows.
-        let frozen = self.cgroup(id).and_then(|it| Ok(it.is_frozen()?)).unwrap_or(false);
+        let frozen = self.cgroups.of(id).and_then(|it| Ok(it.is_frozen()?)).unwrap_or(false);
         let status = if frozen { Status::Paused } else { Status::Running };
         if record.container.state.status != status {
-            self.change(may_block, id, |record| record.set_status(status))?;
+            self.containers.change(may_block, id, |record| record.set_status(status))?;
         }
         let oom = self.watch_oom(id);
-        let kills = self.cgroup(id).and_then(|it| Ok(it.oom_kill_count()?)).unwrap_or(0);
+        let kills = self.cgroups.of(id).and_then(|it| Ok(it.oom_kill_count()?)).unwrap_or(0);
         if kills > 0 && !record.container.state.oom_killed {
             // nobody was there to tell it
-            let container =
-                self.change(may_block, id, |record| record.container.state.oom_killed = true)?;
+            let container = self
+                .containers
+                .change(may_block, id, |record| record.container.state.oom_killed = true)?;
             self.publish_container(&container, "oom", &[]);
         }
         let ports = match reserve(&record.container.network.ports, &[]) {
@@ -146,25 +141,25 @@ impl Engine {
         };
         let netns = self.namespace_of(id, "net").ok().map(Arc::new);
         let handover = self.warden.handover(id).ok().map(Arc::new);
-        let mut state = self.state();
-        let slot = state.slot_mut(id)?;
-        slot.live.netns = netns;
-        slot.record.container.state.pid = pid;
-        slot.live.pidfd = Some(pidfd);
-        slot.live.handover = handover;
-        slot.live.ports = ports;
-        slot.live.oom = oom;
-        slot.live.oom_told = kills > 0;
-        slot.progress.send_modify(|progress| progress.running = true);
+        let mut state = self.containers.lock();
+        let entry = state.entry_mut(id)?;
+        entry.runtime.netns = netns;
+        entry.record.container.state.pid = pid;
+        entry.runtime.pidfd = Some(pidfd);
+        entry.runtime.handover = handover;
+        entry.runtime.ports = ports;
+        entry.runtime.oom = oom;
+        entry.runtime.oom_told = kills > 0;
+        entry.lifecycle.send_modify(|lifecycle| lifecycle.running = true);
         Ok(())
     }
 
     /// Makes links and ports those of the running containers.
     fn reconcile_network(&self) -> Result<(), EngineError> {
         let running: Vec<crate::Container> = {
-            let state = self.state();
-            let live = state.containers.values().filter(|slot| slot.live.pidfd.is_some());
-            live.map(|slot| slot.record.container.clone()).collect()
+            let state = self.containers.lock();
+            let live = state.entries.values().filter(|entry| entry.runtime.pidfd.is_some());
+            live.map(|entry| entry.record.container.clone()).collect()
         };
         let endpoints = running.iter().flat_map(endpoints).collect();
         let ports: Vec<_> = running.iter().flat_map(published).collect();
@@ -175,33 +170,32 @@ impl Engine {
     /// Removes what belongs to no record: processes, cgroups, links and directories that a crash
     /// left. Errors are told and do not stop the engine from opening.
     fn remove_orphans(&self, known: &BTreeMap<Id, (Known, Option<Arc<std::os::fd::OwnedFd>>)>) {
-        let recorded: BTreeSet<Id> = self.state().containers.keys().copied().collect();
+        let recorded: BTreeSet<Id> = self.containers.ids().into_iter().collect();
         let mut faults = Vec::new();
         for (id, (found, _)) in known.iter().filter(|(id, _)| !recorded.contains(id)) {
-            let is_container = self.cgroup(*id).is_ok_and(|cgroup| cgroup.exists());
+            let is_container = self.cgroups.of(*id).is_ok_and(|cgroup| cgroup.exists());
             // An exec lives in its container's cgroup. One that runs goes on; it is forgotten when
             // it ends, and nobody can ask for it any more.
             if !is_container && found.state == Found::Running {
                 continue;
             }
-            faults.extend(self.remove_cgroup(&self.cgroup_path(*id)).err());
+            faults.extend(self.cgroups.remove(*id).err());
             let _ = self.warden.forget(*id);
         }
         let live: BTreeSet<String> = {
-            let state = self.state();
-            let all = state.containers.iter();
-            all.filter(|(_, slot)| slot.live.pidfd.is_some())
+            let state = self.containers.lock();
+            let all = state.entries.iter();
+            all.filter(|(_, entry)| entry.runtime.pidfd.is_some())
                 .map(|(id, _)| id.to_string())
                 .collect()
         };
-        for name in self.cgroups().into_iter().filter(|name| !live.contains(name)) {
-            let path = format!("{}/{name}", self.cgroup_root);
+        for name in self.cgroups.names().into_iter().filter(|name| !live.contains(name)) {
             // One whose end is not recorded yet is looked at, and its cgroup removed, when it is.
-            let ends = |id| self.record(id).is_ok_and(|record| record.is_running());
+            let ends = |id| self.containers.record(id).is_ok_and(|record| record.is_running());
             if name.parse::<Id>().is_ok_and(ends) {
                 continue;
             }
-            faults.extend(self.remove_cgroup(&path).err());
+            faults.extend(self.cgroups.remove_named(&name).err());
         }
         let is_recorded = |name: &str| name.parse::<Id>().is_ok_and(|id| recorded.contains(&id));
         faults.extend(self.remove_directories(Kind::Container, is_recorded));
@@ -238,7 +232,7 @@ impl Engine {
         is_recorded: impl Fn(&str) -> bool,
     ) -> Vec<EngineError> {
         let mut faults = Vec::new();
-        let intents: BTreeSet<String> = self.intents(kind).into_iter().collect();
+        let intents: BTreeSet<String> = self.records.removals(kind).into_iter().collect();
         let found = match self.data_dir.list(kind) {
             Ok(found) => found,
             Err(fault) => return vec![fault],
@@ -258,15 +252,16 @@ impl Engine {
             }
         }
         let left = self.data_dir.list(kind).unwrap_or(found);
-        let gone = |name: &&String| is_recorded(name) || !left.contains(name);
-        self.finished_removals().extend(intents.iter().filter(gone).map(|name| intent(kind, name)));
+        for name in intents.iter().filter(|name| is_recorded(name) || !left.contains(name)) {
+            self.records.removed(kind, name);
+        }
         faults
     }
 
     /// Stops every container, removes links, nftables, cgroups and mounts, and ends the warden.
     pub async fn tear_down(self: &Arc<Self>) -> Result<(), EngineError> {
         self.ending.store(true, Ordering::Release);
-        let ids: Vec<Id> = self.state().containers.keys().copied().collect();
+        let ids = self.containers.ids();
         let stops = ids.into_iter().map(|id| async move {
             let stop = self.stop(id, Some(2), None);
             tokio::pin!(stop);
@@ -301,11 +296,10 @@ impl Engine {
 
     fn tear_down_now(&self, may_block: &Blocking) -> Vec<EngineError> {
         let mut faults = self.remove_retired(may_block);
-        for name in self.cgroups() {
-            let path = format!("{}/{name}", self.cgroup_root);
-            faults.extend(self.remove_cgroup(&path).err());
+        for name in self.cgroups.names() {
+            faults.extend(self.cgroups.remove_named(&name).err());
         }
-        faults.extend(self.remove_cgroup_root().err());
+        faults.extend(self.cgroups.remove_root().err());
         faults.extend(self.host.remove_bridge(&self.network.bridge.name).err().map(Into::into));
         faults.extend(self.host.tear_down().err().map(Into::into));
         match self.warden.shut_down() {

@@ -16,8 +16,8 @@ impl Engine {
         force: bool,
         volumes: bool,
     ) -> Result<(), EngineError> {
-        let mut guard = self.exclusive(id).await?;
-        let container = self.record(id)?.container;
+        let mut guard = self.containers.exclusive(id).await?;
+        let container = self.containers.record(id)?.container;
         match container.state.status {
             Status::Running | Status::Paused | Status::Restarting if !force => {
                 let why = match container.state.status {
@@ -34,14 +34,14 @@ impl Engine {
             }
             Status::Running | Status::Paused => {
                 self.mark_stopped(id).await?;
-                let (pidfd, mut progress) = self.watch_end(id)?;
-                let ends = progress.borrow_and_update().ends;
+                let (pidfd, mut lifecycle) = self.watch_end(id)?;
+                let ends = lifecycle.borrow_and_update().ends;
                 drop(guard);
                 let number = Signal::KILL.as_raw().to_string();
                 self.publish_container(&container, "kill", &[("signal", number)]);
                 self.send(id, &pidfd, Signal::KILL)?;
-                killed(&container, progress.wait_for(|it| it.ends > ends || it.removed)).await?;
-                guard = match self.exclusive(id).await {
+                killed(&container, lifecycle.wait_for(|it| it.ends > ends || it.removed)).await?;
+                guard = match self.containers.exclusive(id).await {
                     Ok(guard) => guard,
                     // `--rm` was faster.
                     Err(_) => return Ok(()),

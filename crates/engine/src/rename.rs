@@ -17,7 +17,7 @@ impl Engine {
                  [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
             ))
         })?;
-        let guard = self.exclusive(id).await?;
+        let guard = self.containers.exclusive(id).await?;
         let engine = Arc::clone(self);
         blocking(move |may_block| {
             let _guard = guard;
@@ -29,7 +29,7 @@ impl Engine {
     fn rename_now(&self, may_block: &Blocking, id: Id, new_name: Name) -> Result<(), EngineError> {
         let _creating =
             self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let owner = self.state().names.get(&new_name).copied();
+        let owner = self.containers.lock().names.get(&new_name).copied();
         match owner {
             Some(owner) if owner == id => {
                 return Err(EngineError::invalid(
@@ -43,18 +43,13 @@ impl Engine {
             }
             None => {}
         }
-        let old = self.record(id)?.container.name;
-        let mut record = self.record(id)?;
+        let old = self.containers.record(id)?.container.name;
+        let mut record = self.containers.record(id)?;
         record.container.name = new_name;
         let container = record.container.clone();
         let mut transaction = Transaction::default();
-        self.put_record(&mut transaction, &record);
-        transaction.in_memory(|| {
-            let mut state = self.state();
-            state.names.remove(&old);
-            state.names.insert(container.name.clone(), id);
-        });
-        transaction.commit(&self.store, may_block)?;
+        self.containers.put(&mut transaction, &record);
+        transaction.commit(&self.records, may_block)?;
         self.publish_container(&container, "rename", &[("oldName", format!("/{old}"))]);
         Ok(())
     }

@@ -25,7 +25,7 @@ impl Engine {
     pub async fn container_size(self: &Arc<Self>, id: Id) -> Result<ContainerSize, EngineError> {
         let engine = Arc::clone(self);
         blocking(move |_| {
-            let record = engine.record(id)?;
+            let record = engine.containers.record(id)?;
             let mut layers = 0;
             for layer in &record.layers {
                 layers += engine.content.layer_size(*layer)?;

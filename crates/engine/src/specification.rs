@@ -10,12 +10,12 @@ use bulkhead_types::Id;
 use bulkhead_warden::{Attachment, CreateContainer, Log};
 use rustix::fs::OFlags;
 
+use crate::containers::Record;
 use crate::create::{Share, Shares};
 use crate::descriptors::Descriptors;
 use crate::error::io_error;
 use crate::mount_sources::{Below, clone_mount, file_mount};
 use crate::security::Privilege;
-use crate::state::Record;
 use crate::{Container, Engine, EngineError, HostConfig, LogDriver, NetworkMode, image_defaults};
 
 /// What was made for a start and goes into the message.
@@ -188,11 +188,11 @@ impl Engine {
     /// The container whose network it is that `id` is in: the one that it joined may itself have
     /// joined another, and only the owner has the files about it.
     fn network_owner(&self, id: Id) -> Id {
-        let state = self.state();
+        let state = self.containers.lock();
         let mut owner = id;
         // A container joins one that was there before it, so this ends.
-        while let Ok(slot) = state.slot(owner)
-            && let NetworkMode::Container(joined) = &slot.record.container.host.network_mode
+        while let Ok(entry) = state.entry(owner)
+            && let NetworkMode::Container(joined) = &entry.record.container.host.network_mode
             && let Ok(next) = state.find(joined)
             && next != owner
         {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use bulkhead_image::mount_overlay;
 use bulkhead_runtime::cgroup::Cgroup;
-use bulkhead_store::put;
 use bulkhead_types::{Id, Timestamp};
 use bulkhead_warden::Created;
 use rustix::fs::{Mode, OFlags};
 
 use crate::blocking::{Blocking, blocking};
+use crate::containers::{Record, Runtime};
 use crate::create::{Share, Shares};
 use crate::error::io_error;
 use crate::limits::limits;
@@ -19,7 +19,7 @@ use crate::ports::Reservation;
 use crate::restart::wait_after_failure;
 use crate::settle::WardenRecord;
 use crate::specification::Clients;
-use crate::state::{Live, Record};
+use crate::transaction::Transaction;
 use crate::{Class, Container, Engine, EngineError, Started, Status, links, marks};
 
 /// Who starts a container.
@@ -31,7 +31,7 @@ pub(crate) enum Cause {
 
 impl Engine {
     pub async fn start(self: &Arc<Self>, id: Id) -> Result<Started, EngineError> {
-        let guard = self.exclusive(id).await?;
+        let guard = self.containers.exclusive(id).await?;
         let engine = Arc::clone(self);
         blocking(move |may_block| {
             let _guard = guard;
@@ -47,7 +47,7 @@ impl Engine {
         id: Id,
         cause: Cause,
     ) -> Result<Started, EngineError> {
-        let mut record = self.record(id)?;
+        let mut record = self.containers.record(id)?;
         match record.container.state.status {
             Status::Running => return Ok(Started::Already),
             Status::Paused => {
@@ -75,8 +75,8 @@ impl Engine {
             record.container.restart_count = 0;
         }
         let clients = {
-            let mut state = self.state();
-            let live = &mut state.slot_mut(id)?.live;
+            let mut state = self.containers.lock();
+            let live = &mut state.entry_mut(id)?.runtime;
             live.generation += 1;
             let waiting = std::mem::take(&mut live.waiting);
             Clients { waiting, terminal_size: live.terminal_size }
@@ -87,19 +87,19 @@ impl Engine {
                 let container = record.container.clone();
                 let oom = self.watch_oom(id);
                 {
-                    let mut state = self.state();
-                    let slot = state.slot_mut(id)?;
-                    slot.record = record;
-                    slot.live.pidfd = Some(up.pidfd);
-                    slot.live.handover = up.handover;
-                    slot.live.ports = up.ports;
-                    slot.live.oom = oom;
-                    slot.live.oom_told = false;
-                    slot.live.netns = Some(up.netns);
+                    let mut state = self.containers.lock();
+                    let entry = state.entry_mut(id)?;
+                    entry.record = record;
+                    entry.runtime.pidfd = Some(up.pidfd);
+                    entry.runtime.handover = up.handover;
+                    entry.runtime.ports = up.ports;
+                    entry.runtime.oom = oom;
+                    entry.runtime.oom_told = false;
+                    entry.runtime.netns = Some(up.netns);
                     if cause == Cause::User {
-                        slot.live.last_wait = std::time::Duration::ZERO;
+                        entry.runtime.last_wait = std::time::Duration::ZERO;
                     }
-                    slot.progress.send_modify(|progress| progress.running = true);
+                    entry.lifecycle.send_modify(|lifecycle| lifecycle.running = true);
                 }
                 self.publish_volumes(&container, "mount");
                 self.publish_container(&container, "start", &[]);
@@ -159,7 +159,9 @@ impl Engine {
         // warden what came of it. The disk is slow, so it writes while the rest is made; only what
         // others can see (links, ports, the program itself) waits for it.
         let created = std::thread::scope(|scope| {
-            let commit = scope.spawn(|| self.commit(may_block, &[put(Record::key(id), record)]));
+            let mut transaction = Transaction::default();
+            self.containers.put_on_disk(&mut transaction, record);
+            let commit = scope.spawn(|| transaction.commit(&self.records, may_block));
             let made = self.make(record, &shares, links, clients);
             // First, whatever became of the rest: it decides what is to be undone on disk.
             let recorded = commit.join().map_err(|_| EngineError::internal("the store failed"));
@@ -209,8 +211,8 @@ impl Engine {
             self.parts(container, shares, rootfs, users.as_ref())?
         };
         // whoever created the container was told (see `Engine::warnings`)
-        let (limits, _) = limits(&container.host, rules)?.without_absent(&self.hierarchies);
-        let cgroup = Cgroup::create(&self.hierarchies, &self.cgroup_path(id), &limits)?;
+        let (limits, _) = limits(&container.host, rules)?.without_absent(&self.cgroups.hierarchies);
+        let cgroup = Cgroup::create(&self.cgroups.hierarchies, &self.cgroups.path(id), &limits)?;
         bulkhead_failpoint::hit("start.cgroup").map_err(io_error("start.cgroup"))?;
         let (message, descriptors) =
             self.message(record, shares, parts, &cgroup, links, clients)?;
@@ -219,26 +221,28 @@ impl Engine {
 
     /// After a start by policy that failed because of the machine: it restarts still, on disk too.
     fn start_again_later(self: &Arc<Self>, may_block: &Blocking, id: Id) {
-        let Ok(record) = self.record(id) else { return };
-        if let Err(error) = self.commit(may_block, &[put(Record::key(id), &record)]) {
+        let Ok(record) = self.containers.record(id) else { return };
+        let mut transaction = Transaction::default();
+        self.containers.put(&mut transaction, &record);
+        if let Err(error) = transaction.commit(&self.records, may_block) {
             // Then it stands as running there, and the next engine restarts it for that.
             tracing::error!(container = %record.container.name, %error, "record a failed restart");
         }
         let wait = {
-            let mut state = self.state();
-            let Ok(slot) = state.slot_mut(id) else { return };
-            slot.live.last_wait = wait_after_failure(slot.live.last_wait);
-            slot.live.last_wait
+            let mut state = self.containers.lock();
+            let Ok(entry) = state.entry_mut(id) else { return };
+            entry.runtime.last_wait = wait_after_failure(entry.runtime.last_wait);
+            entry.runtime.last_wait
         };
         self.restart_later(id, wait);
     }
 
     /// The other containers whose namespaces this one joins must run.
     fn shares_for_start(&self, container: &Container) -> Result<Shares, EngineError> {
-        let state = self.state();
+        let state = self.containers.lock();
         let shares = Shares::resolve(&state, &container.host)?;
         for other in shares.containers() {
-            if !state.slot(other)?.record.is_running() {
+            if !state.entry(other)?.record.is_running() {
                 let what = match shares.network {
                     Share::Container(id) if id == other => "network",
                     _ => "namespace",
@@ -288,12 +292,12 @@ impl Engine {
                 Err(error) => errors.push(error.into()),
             }
         }
-        errors.extend(self.remove_cgroup(&self.cgroup_path(container.id)).err());
-        if let Ok(slot) = self.state().slot_mut(container.id) {
-            slot.live.ports = Vec::new();
-            slot.live.pidfd = None;
-            slot.live.handover = None;
-            slot.live.oom = None;
+        errors.extend(self.cgroups.remove(container.id).err());
+        if let Ok(entry) = self.containers.lock().entry_mut(container.id) {
+            entry.runtime.ports = Vec::new();
+            entry.runtime.pidfd = None;
+            entry.runtime.handover = None;
+            entry.runtime.oom = None;
         }
         self.unplug(container, netns);
         errors
@@ -316,18 +320,20 @@ impl Engine {
             finished_at: state.finished_at,
             ..crate::State::default()
         };
-        if let Err(error) = self.commit(may_block, &[put(Record::key(id), &record)]) {
+        let mut transaction = Transaction::default();
+        self.containers.put_on_disk(&mut transaction, &record);
+        if let Err(error) = transaction.commit(&self.records, may_block) {
             tracing::error!(container = %record.container.name, %error, "record a failed start");
         }
         let auto_remove = record.container.host.auto_remove;
-        let mut state = self.state();
-        if let Ok(slot) = state.slot_mut(id) {
+        let mut state = self.containers.lock();
+        if let Ok(entry) = state.entry_mut(id) {
             let code = record.container.state.exit_code;
-            slot.record = record;
-            slot.live = Live { generation: slot.live.generation, ..Live::default() };
-            slot.progress.send_modify(|progress| {
-                progress.code = code;
-                progress.running = false;
+            entry.record = record;
+            entry.runtime = Runtime { generation: entry.runtime.generation, ..Runtime::default() };
+            entry.lifecycle.send_modify(|lifecycle| {
+                lifecycle.code = code;
+                lifecycle.running = false;
             });
         }
         drop(state);

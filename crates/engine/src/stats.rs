@@ -15,13 +15,13 @@ impl Engine {
     pub async fn stats(self: &Arc<Self>, id: Id) -> Result<Stats, EngineError> {
         let engine = Arc::clone(self);
         blocking(move |_| {
-            let container = engine.record(id)?.container;
+            let container = engine.containers.record(id)?.container;
             if !matches!(container.state.status, Status::Running | Status::Paused) {
                 return Ok(Stats::default());
             }
-            let usage = engine.cgroup(container.id)?.stats()?;
+            let usage = engine.cgroups.of(container.id)?.stats()?;
             let host = HostUsage::read();
-            let pidfd = engine.state().slot(id)?.live.pidfd.clone();
+            let pidfd = engine.containers.lock().entry(id)?.runtime.pidfd.clone();
             Ok(Stats {
                 memory_usage: usage.memory_usage,
                 memory_limit: usage.memory_limit.unwrap_or(host.memory).min(host.memory),

@@ -4,14 +4,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_store::put;
 use bulkhead_types::Id;
 use tokio::sync::watch;
 
 use crate::blocking::blocking;
+use crate::containers::{Lifecycle, Record};
 use crate::signals::Signal;
 use crate::start::Cause;
-use crate::state::{Progress, Record};
+use crate::transaction::Transaction;
 use crate::{Container, Engine, EngineError, RestartPolicy, Status, Stopped, signals};
 
 /// As long as it lives, a container that goes with its end (`--rm`) stays when it ends (moby:
@@ -24,7 +24,7 @@ struct Restarting {
 
 impl Restarting {
     fn begin(engine: &Arc<Engine>, id: Id) -> Result<Self, EngineError> {
-        engine.state().slot_mut(id)?.live.restarting += 1;
+        engine.containers.lock().entry_mut(id)?.runtime.restarting += 1;
         Ok(Self { engine: Arc::clone(engine), id })
     }
 }
@@ -33,12 +33,12 @@ impl Drop for Restarting {
     /// One that was stopped and does not run again, as its client has gone or it does not start,
     /// goes now.
     fn drop(&mut self) {
-        let goes = match self.engine.state().slot_mut(self.id) {
-            Ok(slot) => {
+        let goes = match self.engine.containers.lock().entry_mut(self.id) {
+            Ok(entry) => {
                 // A start that failed has begun the count anew.
-                slot.live.restarting = slot.live.restarting.saturating_sub(1);
-                let container = &slot.record.container;
-                slot.live.restarting == 0
+                entry.runtime.restarting = entry.runtime.restarting.saturating_sub(1);
+                let container = &entry.record.container;
+                entry.runtime.restarting == 0
                     && container.host.auto_remove
                     && container.state.status == Status::Exited
             }
@@ -66,8 +66,8 @@ impl Engine {
         timeout: Option<i64>,
         signal: Option<&str>,
     ) -> Result<Stopped, EngineError> {
-        let guard = self.exclusive(id).await?;
-        let container = self.record(id)?.container;
+        let guard = self.containers.exclusive(id).await?;
+        let container = self.containers.record(id)?.container;
         match container.state.status {
             Status::Running | Status::Paused => {}
             Status::Restarting => {
@@ -83,10 +83,10 @@ impl Engine {
             .unwrap_or_else(|| "SIGTERM".to_owned());
         let signal = signals::parse(&text)?;
         self.mark_stopped(id).await?;
-        let (pidfd, mut progress) = self.watch_end(id)?;
+        let (pidfd, mut lifecycle) = self.watch_end(id)?;
         drop(guard);
-        let ends = progress.borrow_and_update().ends;
-        let ended = |progress: &Progress| progress.ends > ends || progress.removed;
+        let ends = lifecycle.borrow_and_update().ends;
+        let ended = |lifecycle: &Lifecycle| lifecycle.ends > ends || lifecycle.removed;
 
         let number = signal.as_raw().to_string();
         self.publish_container(&container, "kill", &[("signal", number)]);
@@ -97,14 +97,14 @@ impl Engine {
         let in_time = match u64::try_from(timeout) {
             Ok(_) if paused && signal != Signal::KILL => false,
             Ok(seconds) => {
-                let wait = progress.wait_for(ended);
+                let wait = lifecycle.wait_for(ended);
                 tokio::time::timeout(Duration::from_secs(seconds), wait).await.is_ok()
             }
-            Err(_) => progress.wait_for(ended).await.is_ok(),
+            Err(_) => lifecycle.wait_for(ended).await.is_ok(),
         };
         if !in_time {
             self.send(id, &pidfd, Signal::KILL)?;
-            killed(&container, progress.wait_for(ended)).await?;
+            killed(&container, lifecycle.wait_for(ended)).await?;
         }
         self.publish_container(&container, "stop", &[]);
         Ok(Stopped::Now)
@@ -117,7 +117,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let restarting = Restarting::begin(self, id)?;
         self.stop(id, timeout, None).await?;
-        let guard = self.exclusive(id).await?;
+        let guard = self.containers.exclusive(id).await?;
         let engine = Arc::clone(self);
         blocking(move |may_block| {
             let _guard = guard;
@@ -125,7 +125,7 @@ impl Engine {
         })
         .await?;
         drop(restarting);
-        self.publish_container(&self.record(id)?.container, "restart", &[]);
+        self.publish_container(&self.containers.record(id)?.container, "restart", &[]);
         Ok(())
     }
 
@@ -133,12 +133,12 @@ impl Engine {
     pub(crate) fn watch_end(
         &self,
         id: Id,
-    ) -> Result<(Arc<OwnedFd>, watch::Receiver<Progress>), EngineError> {
-        let state = self.state();
-        let slot = state.slot(id)?;
-        let pidfd = slot.live.pidfd.clone();
-        let pidfd = pidfd.ok_or_else(|| EngineError::not_running(&slot.record.container))?;
-        Ok((pidfd, slot.progress.subscribe()))
+    ) -> Result<(Arc<OwnedFd>, watch::Receiver<Lifecycle>), EngineError> {
+        let state = self.containers.lock();
+        let entry = state.entry(id)?;
+        let pidfd = entry.runtime.pidfd.clone();
+        let pidfd = pidfd.ok_or_else(|| EngineError::not_running(&entry.record.container))?;
+        Ok((pidfd, entry.lifecycle.subscribe()))
     }
 
     /// Signals the container's first process; one that has just ended is no error. SIGKILL also
@@ -148,9 +148,10 @@ impl Engine {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(errno) => return Err(EngineError::internal(format!("send a signal: {errno}"))),
         }
-        let paused = self.record(id).is_ok_and(|it| it.container.state.status == Status::Paused);
+        let paused =
+            self.containers.record(id).is_ok_and(|it| it.container.state.status == Status::Paused);
         if signal == Signal::KILL && paused {
-            self.cgroup(id)?.thaw()?;
+            self.cgroups.of(id)?.thaw()?;
         }
         Ok(())
     }
@@ -158,18 +159,23 @@ impl Engine {
     /// Notes that the user ends it, so that its policy leaves it alone. On disk only where a policy
     /// would ask after a crash.
     pub(crate) async fn mark_stopped(self: &Arc<Self>, id: Id) -> Result<(), EngineError> {
-        let mut record = self.record(id)?;
+        let record = self.containers.record(id)?;
         // What ends with the engine goes on with the next one.
         if record.stopped_by_user || self.is_ending() {
             return Ok(());
         }
-        record.stopped_by_user = true;
         if record.container.host.restart_policy != RestartPolicy::No {
             let engine = Arc::clone(self);
-            blocking(move |may_block| engine.commit(may_block, &[put(Record::key(id), &record)]))
-                .await?;
+            let stopped = Record { stopped_by_user: true, ..record };
+            blocking(move |may_block| {
+                let mut transaction = Transaction::default();
+                engine.containers.put_on_disk(&mut transaction, &stopped);
+                transaction.commit(&engine.records, may_block)
+            })
+            .await?;
         }
-        self.state().slot_mut(id)?.record.stopped_by_user = true;
+        // Not the record that was read above: others may change it meanwhile.
+        self.containers.lock().entry_mut(id)?.record.stopped_by_user = true;
         Ok(())
     }
 
@@ -177,16 +183,16 @@ impl Engine {
         let engine = Arc::clone(self);
         let ending = self.is_ending();
         blocking(move |may_block| {
-            engine.change(may_block, id, |record| {
+            engine.containers.change(may_block, id, |record| {
                 record.stopped_by_user |= !ending;
                 record.set_status(Status::Exited);
             })
         })
         .await?;
-        let mut state = self.state();
-        let slot = state.slot_mut(id)?;
-        slot.live.generation += 1;
-        slot.progress.send_modify(|progress| progress.running = false);
+        let mut state = self.containers.lock();
+        let entry = state.entry_mut(id)?;
+        entry.runtime.generation += 1;
+        entry.lifecycle.send_modify(|lifecycle| lifecycle.running = false);
         Ok(())
     }
 }

@@ -16,11 +16,11 @@ impl Engine {
     ) -> Result<(Vec<String>, Vec<Vec<String>>), EngineError> {
         let engine = Arc::clone(self);
         blocking(move |_| {
-            let container = engine.record(id)?.container;
+            let container = engine.containers.record(id)?.container;
             if !matches!(container.state.status, Status::Running | Status::Paused) {
                 return Err(EngineError::not_running(&container));
             }
-            let mut pids = engine.cgroup(container.id)?.pids()?;
+            let mut pids = engine.cgroups.of(container.id)?.pids()?;
             pids.sort_unstable();
             let titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
             let boot = boot_time();
@@ -33,7 +33,7 @@ impl Engine {
 
     /// Duplicates a namespace descriptor of a running container (`net` for `bulkhead netns attach`).
     pub async fn namespace(self: &Arc<Self>, id: Id, kind: &str) -> Result<OwnedFd, EngineError> {
-        let container = self.record(id)?.container;
+        let container = self.containers.record(id)?.container;
         if !matches!(container.state.status, Status::Running | Status::Paused) {
             return Err(EngineError::not_running(&container));
         }

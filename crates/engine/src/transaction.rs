@@ -1,10 +1,11 @@
 //! One change of the records: on disk first, then in memory.
 
-use bulkhead_store::{Compare, Store, Write, put};
+use bulkhead_store::{Compare, Write, put};
 use serde::Serialize;
 
 use crate::EngineError;
 use crate::blocking::Blocking;
+use crate::records::Records;
 
 /// Records edits of records, each with what it means for the copy in memory. [`Self::commit`] writes
 /// them in one store transaction and then makes the edits in memory; if it fails, memory stays as it
@@ -43,10 +44,8 @@ impl<'a> Transaction<'a> {
     }
 
     /// Blocks for one flush of the disk. The caller holds no lock of what the edits change.
-    pub(crate) fn commit(self, store: &dyn Store, _: &Blocking) -> Result<(), EngineError> {
-        if !self.writes.is_empty() {
-            store.commit(&self.compare, &self.writes)?;
-        }
+    pub(crate) fn commit(self, records: &Records, may_block: &Blocking) -> Result<(), EngineError> {
+        records.commit(may_block, &self.compare, self.writes)?;
         for effect in self.effects {
             effect();
         }
@@ -58,15 +57,13 @@ impl<'a> Transaction<'a> {
 mod tests {
     use std::sync::Mutex;
 
-    use bulkhead_store::Embedded;
-
     use super::*;
     use crate::blocking::blocking;
 
     #[tokio::test]
     async fn a_commit_that_fails_leaves_memory_as_it_was() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Embedded::open(&directory.path().join("store")).unwrap();
+        let records = Records::open(&directory.path().join("store")).unwrap();
         blocking(move |may_block| {
             let memory = Mutex::new(Vec::new());
             let attempt = |value: u32| {
@@ -74,13 +71,13 @@ mod tests {
                 transaction.expect_absent("a/1".to_owned());
                 transaction.put("a/1".to_owned(), &value, || memory.lock().unwrap().push(value));
                 transaction.delete("b/1".to_owned(), || memory.lock().unwrap().push(value + 1));
-                transaction.commit(&store, may_block)
+                transaction.commit(&records, may_block)
             };
             attempt(1)?;
             let error = attempt(7).unwrap_err();
             assert_eq!(error.class, crate::Class::Conflict);
             assert_eq!(*memory.lock().unwrap(), [1, 2]);
-            assert_eq!(bulkhead_store::load(&store, "a/1")?, Some(1));
+            assert_eq!(bulkhead_store::load(records.store(), "a/1")?, Some(1));
             Ok(())
         })
         .await

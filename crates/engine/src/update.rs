@@ -19,20 +19,20 @@ impl Engine {
         id: Id,
         update: Update,
     ) -> Result<Vec<String>, EngineError> {
-        let guard = self.exclusive(id).await?;
+        let guard = self.containers.exclusive(id).await?;
         let engine = Arc::clone(self);
         blocking(move |may_block| {
             let _guard = guard;
-            let record = engine.record(id)?;
+            let record = engine.containers.record(id)?;
             let old = &record.container.host;
             let new = apply(old, update)?;
             // What is not limited any more has to be said to a cgroup, which keeps what it has.
             let changed = |host: &HostConfig| limits::limits(host, Vec::new());
-            let (limits, warnings) = changed(&new)?.without_absent(&engine.hierarchies);
+            let (limits, warnings) = changed(&new)?.without_absent(&engine.cgroups.hierarchies);
             if record.is_running() {
-                let cgroup = engine.cgroup(id)?;
+                let cgroup = engine.cgroups.of(id)?;
                 if let Err(error) = cgroup.update(&limits) {
-                    let (before, _) = changed(old)?.without_absent(&engine.hierarchies);
+                    let (before, _) = changed(old)?.without_absent(&engine.cgroups.hierarchies);
                     if let Err(error) = cgroup.update(&before) {
                         tracing::warn!(container = %record.container.name, %error, "undo an update");
                     }
@@ -43,7 +43,7 @@ impl Engine {
                 }
             }
             let container =
-                engine.change(may_block, id, |record| record.container.host = new.clone())?;
+                engine.containers.change(may_block, id, |record| record.container.host = new.clone())?;
             engine.publish_container(&container, "update", &[]);
             Ok(warnings)
         })

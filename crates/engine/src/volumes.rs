@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bulkhead_store::{Store, load_all};
+use bulkhead_store::load_all;
 use bulkhead_types::{Id, Name, Timestamp};
 
 use crate::blocking::blocking;
 use crate::data_dir::Kind;
 use crate::mount_requests::invalid_volume_name;
-use crate::settle::{intend, intent};
+use crate::records::Records;
 use crate::transaction::Transaction;
 use crate::{DriverOptions, Engine, EngineError, NetworkView, Volume, pool};
 
@@ -25,13 +25,13 @@ impl Engine {
             internal: false,
             containers: BTreeMap::new(),
         };
-        let state = self.state();
+        let state = self.containers.lock();
         let mut bridge = view(self.network.id, "bridge", "bridge");
         let own = &self.network.bridge;
         bridge.subnet = Some((pool::network(own.gateway, own.prefix), own.prefix, own.gateway));
         bridge.internal = own.internal;
-        for slot in state.containers.values() {
-            let container = &slot.record.container;
+        for entry in state.entries.values() {
+            let container = &entry.record.container;
             let own = container.network.attachments.iter();
             for attachment in own.filter(|attachment| attachment.network == self.network.id) {
                 if let Some(ipv4) = attachment.ipv4 {
@@ -84,7 +84,7 @@ impl Engine {
             let volume = Volume { labels, options, ..made };
             let mut transaction = Transaction::default();
             engine.put_volume(&mut transaction, &volume);
-            transaction.commit(&engine.store, may_block)?;
+            transaction.commit(&engine.records, may_block)?;
             bulkhead_failpoint::pass("volume.recorded");
             engine.data_dir.volume(&name)?;
             engine.publish("volume", "create", &name, [("driver".into(), "local".into())]);
@@ -113,11 +113,12 @@ impl Engine {
                     container.mounts.iter().any(|mount| mount.name.as_ref() == Some(&name))
                 };
                 engine
-                    .state()
                     .containers
+                    .lock()
+                    .entries
                     .values()
-                    .filter(|slot| uses(&slot.record.container))
-                    .map(|slot| slot.record.container.id.to_string())
+                    .filter(|entry| uses(&entry.record.container))
+                    .map(|entry| entry.record.container.id.to_string())
                     .collect()
             };
             if !users.is_empty() {
@@ -128,11 +129,11 @@ impl Engine {
             }
             let mut transaction = Transaction::default();
             engine.delete_volume(&mut transaction, &name);
-            transaction.commit(&engine.store, may_block)?;
+            transaction.commit(&engine.records, may_block)?;
             bulkhead_failpoint::pass("volume.removal-recorded");
             engine.publish("volume", "destroy", &name, [("driver".into(), "local".into())]);
             engine.data_dir.remove_volume(&name)?;
-            engine.removed(Kind::Volume, &name);
+            engine.records.removed(Kind::Volume, &name);
             Ok(())
         })
         .await
@@ -140,16 +141,13 @@ impl Engine {
 
     pub(crate) fn put_volume<'a>(&'a self, transaction: &mut Transaction<'a>, volume: &Volume) {
         self.volumes.put(transaction, volume);
-        transaction.delete(intent(Kind::Volume, &volume.name), || {});
+        self.records.cancel_removal(transaction, Kind::Volume, &volume.name);
     }
 
     /// Also says in the store that its directory is to go; whoever removed it calls
-    /// [`Engine::removed`].
+    /// [`Records::removed`].
     pub(crate) fn delete_volume<'a>(&'a self, transaction: &mut Transaction<'a>, name: &str) {
-        intend(transaction, Kind::Volume, name);
-        // Of an earlier volume of this name: its end is not this one's.
-        let key = intent(Kind::Volume, name);
-        self.finished_removals().retain(|finished| *finished != key);
+        self.records.intend_removal(transaction, Kind::Volume, name);
         self.volumes.delete(transaction, name);
     }
 
@@ -177,9 +175,9 @@ pub(crate) struct Volumes {
 }
 
 impl Volumes {
-    pub(crate) fn recover(&self, store: &dyn Store) -> Result<(), EngineError> {
-        let records: Vec<(String, Volume)> = load_all(store, "volume/")?;
-        self.known().extend(records.into_iter().map(|(_, volume)| (volume.name.clone(), volume)));
+    pub(crate) fn recover(&self, records: &Records) -> Result<(), EngineError> {
+        let found: Vec<(String, Volume)> = load_all(records.store(), "volume/")?;
+        self.known().extend(found.into_iter().map(|(_, volume)| (volume.name.clone(), volume)));
         Ok(())
     }
 

@@ -12,21 +12,23 @@ impl Engine {
         id: Id,
         condition: WaitCondition,
     ) -> Result<impl Future<Output = Result<u8, EngineError>> + Send + use<>, EngineError> {
-        let mut receiver = { self.state().slot(id)?.progress.subscribe() };
+        let mut receiver = { self.containers.lock().entry(id)?.lifecycle.subscribe() };
         let ends = receiver.borrow_and_update().ends;
         Ok(async move {
             let done = receiver
-                .wait_for(|progress| {
-                    progress.removed
+                .wait_for(|lifecycle| {
+                    lifecycle.removed
                         || match condition {
                             // An end counts even where a policy restarts it at once, as in Docker.
-                            WaitCondition::NotRunning => !progress.running || progress.ends > ends,
-                            WaitCondition::NextExit => progress.ends > ends,
+                            WaitCondition::NotRunning => {
+                                !lifecycle.running || lifecycle.ends > ends
+                            }
+                            WaitCondition::NextExit => lifecycle.ends > ends,
                             WaitCondition::Removed => false,
                         }
                 })
                 .await
-                .map(|progress| progress.code);
+                .map(|lifecycle| lifecycle.code);
             // The sender goes only with the container, after it has said so.
             Ok(done.unwrap_or_else(|_| receiver.borrow().code))
         })

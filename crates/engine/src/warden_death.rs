@@ -53,10 +53,10 @@ impl Engine {
             wait = (wait * 2).min(LONGEST_WAIT);
         }
         let (mut adopted, mut ended) = (0, 0);
-        let ids: Vec<Id> = self.state().containers.keys().copied().collect();
+        let ids = self.containers.ids();
         for id in ids {
             // A start that the old one had begun is waited for.
-            let Ok(guard) = self.exclusive(id).await else { continue };
+            let Ok(guard) = self.containers.exclusive(id).await else { continue };
             let engine = Arc::clone(&self);
             let handed_over = blocking(move |may_block| {
                 let _guard = guard;
@@ -89,9 +89,9 @@ impl Engine {
         id: Id,
     ) -> Result<Option<HandedOver>, EngineError> {
         let (is_running, handover) = {
-            let state = self.state();
-            let slot = state.slot(id)?;
-            (slot.record.is_running(), slot.live.handover.clone())
+            let state = self.containers.lock();
+            let entry = state.entry(id)?;
+            (entry.record.is_running(), entry.runtime.handover.clone())
         };
         if !is_running {
             return Ok(None);
@@ -109,7 +109,8 @@ impl Engine {
     /// Ends a container that runs, if at all, without a warden, and records why. The caller holds
     /// its operation lock.
     pub(crate) fn end_lost(self: &Arc<Self>, may_block: &Blocking, id: Id) {
-        let pidfd = self.state().slot(id).ok().and_then(|slot| slot.live.pidfd.clone());
+        let pidfd =
+            self.containers.lock().entry(id).ok().and_then(|entry| entry.runtime.pidfd.clone());
         if let Some(pidfd) = pidfd {
             let _ = pidfd_send_signal(&pidfd, Signal::KILL);
         }
@@ -117,9 +118,9 @@ impl Engine {
         // Docker's code for an end that nobody saw
         self.end_now(may_block, id, Exit { code: 255, at: i64::try_from(now).unwrap_or(i64::MAX) });
         // One with `--rm` is gone by now.
-        let Ok(record) = self.record(id) else { return };
+        let Ok(record) = self.containers.record(id) else { return };
         if matches!(record.container.state.status, Status::Exited | Status::Restarting) {
-            let noted = self.change(may_block, id, |record| {
+            let noted = self.containers.change(may_block, id, |record| {
                 record.container.state.error = LOST.to_owned();
             });
             if let Err(error) = noted {
