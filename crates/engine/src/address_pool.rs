@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bulkhead_types::Id;
 
-use crate::pool;
+use crate::addresses;
 
 /// An address is leased to an endpoint, not to a container: the next start of a container does not
 /// wait for the link of the last one, and a lease is never given back in the name of another.
@@ -38,7 +38,7 @@ impl AddressPool {
     /// The lowest free address.
     pub(crate) fn lease(&self, endpoint: Id) -> Result<Ipv4Addr, Exhausted> {
         let mut leases = self.leases();
-        match pool::free_address(self.gateway, self.prefix, leases.keys().copied()) {
+        match addresses::free_address(self.gateway, self.prefix, leases.keys().copied()) {
             Some(address) => {
                 leases.insert(address, Lease { endpoint, retired: false });
                 Ok(address)

@@ -11,13 +11,13 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::blocking::{Blocking, blocking};
 use crate::containers::{Entry, Record};
-use crate::create::{Share, Shares};
 use crate::error::io_error;
+use crate::namespaces::{NamespaceMode, NamespaceModes};
 use crate::start::Cause;
 use crate::transaction::Transaction;
 use crate::{
     Container, ContainerConfig, Engine, EngineError, HostConfig, LogDriver, NetworkMode,
-    NetworkStack, Networking, Streams, WaitCondition,
+    Networking, Streams, WaitCondition, user_ids,
 };
 
 impl Engine {
@@ -25,8 +25,8 @@ impl Engine {
     /// is refused also where every step is cached.
     pub fn check_steps(&self, host: &HostConfig) -> Result<(), EngineError> {
         let mut host = host.clone();
-        crate::create::check(&ContainerConfig::default(), &mut host)?;
-        Shares::resolve(&self.containers.lock(), &host).map(drop)
+        crate::validate::check(&ContainerConfig::default(), &mut host)?;
+        NamespaceModes::resolve(&self.containers.lock(), &host).map(drop)
     }
 
     /// Runs one throw-away container over the step's layers and commits its changes.
@@ -104,28 +104,23 @@ impl Engine {
             attach_stderr: true,
             ..ContainerConfig::default()
         };
-        crate::create::check(&config, &mut host)?;
-        let ids = self.wanted_ids(&config.user, &[], std::iter::empty(), &step.layers)?;
+        crate::validate::check(&config, &mut host)?;
+        let ids =
+            user_ids::wanted(&config.user, &[], std::iter::empty(), &step.layers, &self.content)?;
         let _creating =
             self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (stack, id_range) = {
             let state = self.containers.lock();
-            let shares = Shares::resolve(&state, &host)?;
-            config.hostname = match &shares.network {
-                Share::Container(other) => {
+            let modes = NamespaceModes::resolve(&state, &host)?;
+            config.hostname = match &modes.network {
+                NamespaceMode::Container(other) => {
                     state.entry(*other)?.record.container.config.hostname.clone()
                 }
                 _ => "buildkitsandbox".to_owned(),
             };
-            let users = self.users(&shares, &state, &host)?;
-            let id_range = self.lease_ids(&state, users, &ids)?;
-            let stack = match shares.network {
-                Share::Private if host.network_mode == NetworkMode::None => NetworkStack::None,
-                Share::Private => NetworkStack::Bridge,
-                Share::Host => NetworkStack::Host,
-                Share::Container(other) => NetworkStack::Container(other),
-            };
-            (stack, id_range)
+            let users = self.user_ids.namespace(&modes, &state, &host)?;
+            let id_range = self.user_ids.lease(&state, users, &ids)?;
+            (modes.network_stack(&host), id_range)
         };
         let container = Container {
             id,

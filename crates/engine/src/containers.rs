@@ -34,6 +34,11 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    pub(crate) fn set_status(&mut self, status: Status) {
+        self.container.state.status = status;
+        self.container.state.paused = status == Status::Paused;
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.container.state.status, Status::Running | Status::Paused)
     }

@@ -4,30 +4,21 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulkhead_runtime::capabilities;
 use bulkhead_sys::path;
-use bulkhead_types::{Id, IdMap, Name, Timestamp};
+use bulkhead_types::{Id, IdMap, Timestamp};
 use rustix::fs::{Mode, OFlags};
 
 use crate::blocking::{Blocking, blocking};
-use crate::containers::{Entry, Known, Record};
+use crate::containers::{Entry, Record};
 use crate::error::io_error;
 use crate::mount_sources::is_directory;
+use crate::namespaces::{NamespaceMode, NamespaceModes, find_other};
 use crate::transaction::Transaction;
 use crate::{
-    CgroupnsMode, Class, Container, CreateContainer, Engine, EngineError, IpcMode, LogDriver,
-    MissingSource, MountOptions, MountPoint, MountRequest, MountType, NetworkMode, NetworkStack,
-    Networking, PidMode, RestartPolicy, Status, UsernsMode, UtsMode, hosts, image_defaults, limits,
-    mount_requests, names, signals, sysctls,
+    Container, CreateContainer, Engine, EngineError, LogDriver, MissingSource, MountOptions,
+    MountPoint, MountRequest, MountType, NetworkStack, Networking, image_defaults, mount_requests,
+    names, user_ids, validate,
 };
-
-/// Where one of a container's namespaces comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Share {
-    Private,
-    Host,
-    Container(Id),
-}
 
 impl Engine {
     pub async fn create(
@@ -36,23 +27,6 @@ impl Engine {
     ) -> Result<Container, EngineError> {
         let engine = Arc::clone(self);
         blocking(move |may_block| engine.create_now(may_block, create, false)).await
-    }
-
-    /// Whose ids a container has, on a host that may be unable to give it its own.
-    pub(crate) fn users(
-        &self,
-        shares: &Shares,
-        state: &Known,
-        host: &crate::HostConfig,
-    ) -> Result<Users, EngineError> {
-        match shares.users(state, host)? {
-            Users::Own if self.supports_idmapped_layers => Ok(Users::Own),
-            Users::Own if host.userns_mode == UsernsMode::Default => Ok(Users::Host),
-            Users::Own => {
-                Err(EngineError::new(Class::Unsupported, crate::engine::NO_IDMAPPED_LAYERS))
-            }
-            users => Ok(users),
-        }
     }
 
     pub(crate) fn create_now(
@@ -65,16 +39,17 @@ impl Engine {
         let image = self.images.find(&image_name)?;
         let image_config = self.content.config(image.stored.id)?;
         // Of what the request says, not of what the image brings.
-        check_shared_network(&config, &host)?;
+        validate::check_shared_network(&config, &host)?;
         let own_directory = config.working_dir.clone();
         image_defaults::merge(&mut config, &image_config.config);
         let arguments = image_defaults::arguments(&config)?;
-        check(&config, &mut host)?;
+        validate::check(&config, &mut host)?;
         let inherited = self.mounts_from_others(&host)?;
         let wanted = mount_requests::wanted(&config, &host, inherited)?;
         let sources = wanted.iter().filter(|mount| mount.kind() == MountType::Bind);
         let sources = sources.map(|mount| mount.source.as_str());
-        let ids = self.wanted_ids(&config.user, &host.group_add, sources, &image.layers)?;
+        let ids =
+            user_ids::wanted(&config.user, &host.group_add, sources, &image.layers, &self.content)?;
         let id = Id::random();
 
         // One creation at a time from here: names and ranges are chosen and recorded together.
@@ -85,9 +60,9 @@ impl Engine {
             if self.images.get(image.stored.id).is_none() {
                 return Err(EngineError::not_found(format!("No such image: {image_name}")));
             }
-            let name = choose_name(&state, name)?;
-            let shares = Shares::resolve(&state, &host)?;
-            shares.record(&mut host);
+            let name = names::choose(&state, name)?;
+            let modes = NamespaceModes::resolve(&state, &host)?;
+            modes.record(&mut host);
             for link in &host.links {
                 state.find(&link.container).map_err(|_| {
                     let name = &link.container;
@@ -95,16 +70,16 @@ impl Engine {
                 })?;
             }
             if config.hostname.is_empty() {
-                config.hostname = match (&shares.network, &shares.uts) {
-                    (Share::Host, _) | (_, Share::Host) => self.hostname.clone(),
-                    (Share::Container(other), _) => {
+                config.hostname = match (&modes.network, &modes.uts) {
+                    (NamespaceMode::Host, _) | (_, NamespaceMode::Host) => self.hostname.clone(),
+                    (NamespaceMode::Container(other), _) => {
                         state.entry(*other)?.record.container.config.hostname.clone()
                     }
                     _ => id.short(),
                 };
             }
-            let users = self.users(&shares, &state, &host)?;
-            let id_range = self.lease_ids(&state, users, &ids)?;
+            let users = self.user_ids.namespace(&modes, &state, &host)?;
+            let id_range = self.user_ids.lease(&state, users, &ids)?;
             Container {
                 id,
                 name,
@@ -115,15 +90,9 @@ impl Engine {
                 id_range,
                 state: crate::State::default(),
                 restart_count: 0,
-                network: Networking::detached(match shares.network {
-                    Share::Private
-                        if host.network_mode == NetworkMode::None || config.network_disabled =>
-                    {
-                        NetworkStack::None
-                    }
-                    Share::Private => NetworkStack::Bridge,
-                    Share::Host => NetworkStack::Host,
-                    Share::Container(other) => NetworkStack::Container(other),
+                network: Networking::detached(match modes.network_stack(&host) {
+                    NetworkStack::Bridge if config.network_disabled => NetworkStack::None,
+                    stack => stack,
                 }),
                 mounts: Vec::new(),
                 log_path: match host.log_driver {
@@ -196,7 +165,7 @@ impl Engine {
         let state = self.containers.lock();
         let mut mounts = Vec::new();
         for from in &host.volumes_from {
-            let other = find(&state, &from.container)?;
+            let other = find_other(&state, &from.container)?;
             let points = &state.entry(other)?.record.container.mounts;
             mounts.extend(points.iter().map(|point| MountRequest::inherited(point, from.readonly)));
         }
@@ -290,243 +259,4 @@ pub(crate) fn no_bind_source(path: &str) -> EngineError {
     EngineError::invalid(format!(
         "invalid mount config for type \"bind\": bind source path does not exist: {path}"
     ))
-}
-
-/// Looks up a container that a request names beside its own. Not "not found": clients take that for
-/// a missing image, and start to pull it (moby answers so too: daemon/volumes.go).
-fn find(state: &Known, name: &str) -> Result<Id, EngineError> {
-    state.find(name).map_err(|error| match error.class {
-        Class::NotFound => EngineError::invalid(error.message),
-        _ => error,
-    })
-}
-
-/// The namespaces that a container does not have for itself.
-#[derive(Debug)]
-pub(crate) struct Shares {
-    pub network: Share,
-    pub pid: Share,
-    pub ipc: Share,
-    pub uts: Share,
-    pub cgroup: Share,
-}
-
-/// Which user namespace a container gets.
-pub(crate) enum Users {
-    Own,
-    Host,
-    /// That of the containers whose namespaces it joins: only there does their owner's power count.
-    Of(IdMap),
-}
-
-impl Shares {
-    pub(crate) fn resolve(state: &Known, host: &crate::HostConfig) -> Result<Self, EngineError> {
-        let of = |name: &str| find(state, name).map(Share::Container);
-        let network = match &host.network_mode {
-            NetworkMode::Bridge | NetworkMode::None => Share::Private,
-            NetworkMode::Host => Share::Host,
-            NetworkMode::Container(name) => of(name)?,
-            // Not "not found": the CLI takes that for a missing image, and starts to pull it.
-            NetworkMode::Named(name) => {
-                return Err(EngineError::invalid(format!("network {name} not found")));
-            }
-        };
-        let pid = match &host.pid_mode {
-            PidMode::Private => Share::Private,
-            PidMode::Host => Share::Host,
-            PidMode::Container(name) => of(name)?,
-        };
-        let ipc = match &host.ipc_mode {
-            IpcMode::None | IpcMode::Private | IpcMode::Shareable => Share::Private,
-            IpcMode::Host => Share::Host,
-            IpcMode::Container(name) => of(name)?,
-        };
-        let uts = match &host.uts_mode {
-            UtsMode::Private => Share::Private,
-            UtsMode::Host => Share::Host,
-            UtsMode::Container(name) => of(name)?,
-        };
-        let cgroup = match &host.cgroupns_mode {
-            CgroupnsMode::Private => Share::Private,
-            CgroupnsMode::Host => Share::Host,
-            CgroupnsMode::Container(name) => of(name)?,
-        };
-        Ok(Self { network, pid, ipc, uts, cgroup })
-    }
-
-    /// Writes the ids of the containers that are joined where the request had names: a name may
-    /// mean another container tomorrow.
-    fn record(&self, host: &mut crate::HostConfig) {
-        let id = |share: &Share| match share {
-            Share::Container(id) => Some(id.to_string()),
-            Share::Private | Share::Host => None,
-        };
-        if let Some(id) = id(&self.network) {
-            host.network_mode = NetworkMode::Container(id);
-        }
-        if let Some(id) = id(&self.pid) {
-            host.pid_mode = PidMode::Container(id);
-        }
-        if let Some(id) = id(&self.ipc) {
-            host.ipc_mode = IpcMode::Container(id);
-        }
-        if let Some(id) = id(&self.uts) {
-            host.uts_mode = UtsMode::Container(id);
-        }
-        if let Some(id) = id(&self.cgroup) {
-            host.cgroupns_mode = CgroupnsMode::Container(id);
-        }
-    }
-
-    pub(crate) fn users(
-        &self,
-        state: &Known,
-        host: &crate::HostConfig,
-    ) -> Result<Users, EngineError> {
-        let shared = [&self.network, &self.pid, &self.ipc, &self.uts, &self.cgroup];
-        let of_host = [&self.network, &self.pid, &self.ipc].contains(&&Share::Host);
-        if host.userns_mode == UsernsMode::Host || host.privileged || of_host {
-            return Ok(Users::Host);
-        }
-        let mut users: Option<Option<IdMap>> = None;
-        for share in shared {
-            let Share::Container(other) = share else { continue };
-            let range = state.entry(*other)?.record.container.id_range;
-            if users.is_some_and(|known| known != range) {
-                return Err(EngineError::new(
-                    Class::Unsupported,
-                    "the containers whose namespaces are joined have different user namespaces; \
-                     join one container, or start them with --userns=host",
-                ));
-            }
-            users = Some(range);
-        }
-        Ok(match users {
-            None => Users::Own,
-            Some(None) => Users::Host,
-            Some(Some(range)) => Users::Of(range),
-        })
-    }
-
-    /// The containers that must run for this one to start.
-    pub(crate) fn containers(&self) -> impl Iterator<Item = Id> {
-        [&self.network, &self.pid, &self.ipc, &self.uts, &self.cgroup].into_iter().filter_map(
-            |share| match share {
-                Share::Container(id) => Some(*id),
-                _ => None,
-            },
-        )
-    }
-}
-
-fn choose_name(state: &Known, wanted: Option<Name>) -> Result<Name, EngineError> {
-    if let Some(name) = wanted {
-        return match state.names.get(&name) {
-            None => Ok(name),
-            Some(owner) => Err(name_conflict(&name, *owner)),
-        };
-    }
-    for attempt in 0..1000 {
-        let name = names::random(attempt).parse().expect("drawn names are names: tested");
-        if !state.names.contains_key(&name) {
-            return Ok(name);
-        }
-    }
-    Err(EngineError::internal("no free name was drawn in 1000 attempts; give one with --name"))
-}
-
-pub(crate) fn name_conflict(name: &Name, owner: Id) -> EngineError {
-    EngineError::conflict(format!(
-        "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You \
-         have to remove (or rename) that container to be able to reuse that name."
-    ))
-}
-
-/// What can be said of a request without knowing other containers.
-pub(crate) fn check(
-    config: &crate::ContainerConfig,
-    host: &mut crate::HostConfig,
-) -> Result<(), EngineError> {
-    limits::check(host)?;
-    hosts::check(config, host)?;
-    sysctls::check(host)?;
-    capabilities::resolve(
-        bulkhead_runtime::Capabilities::NONE,
-        &host.cap_add,
-        &host.cap_drop,
-        host.privileged,
-    )
-    .map_err(|error| EngineError::invalid(error.to_string()))?;
-    if let Some(signal) = &config.stop_signal {
-        signals::parse(signal)?;
-    }
-    if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
-        return Err(EngineError::invalid(format!(
-            "the working directory '{}' is invalid, it needs to be an absolute path",
-            config.working_dir
-        )));
-    }
-    if host.auto_remove && host.restart_policy != RestartPolicy::No {
-        return Err(EngineError::invalid(
-            "can't create 'AutoRemove' container with restart policy",
-        ));
-    }
-    if !(-1000..=1000).contains(&host.oom_score_adj) {
-        return Err(EngineError::invalid(format!(
-            "Invalid value {}, range for oom score adj is [-1000, 1000]",
-            host.oom_score_adj
-        )));
-    }
-    if host.network_mode != NetworkMode::Bridge {
-        // Docker discards them too: there is no bridge to publish from.
-        host.port_bindings.clear();
-        host.publish_all_ports = false;
-    }
-    Ok(())
-}
-
-/// Refuses what would change a network or a host name that is not the container's own (moby:
-/// daemon/pkg/opts and runconfig/hostconfig_unix.go).
-fn check_shared_network(
-    config: &crate::ContainerConfig,
-    host: &crate::HostConfig,
-) -> Result<(), EngineError> {
-    let conflict = |what: &str| Err(EngineError::invalid(format!("conflicting options: {what}")));
-    let has_name = !config.hostname.is_empty() || !config.domainname.is_empty();
-    if host.uts_mode != UtsMode::Private && has_name {
-        return conflict("hostname and the UTS mode");
-    }
-    let joins = matches!(host.network_mode, NetworkMode::Container(_));
-    if !host.links.is_empty() && (joins || host.network_mode == NetworkMode::Host) {
-        let what = if joins { "container type network" } else { "host type networking" };
-        return conflict(&format!(
-            "{what} can't be used with links. This would result in undefined behavior"
-        ));
-    }
-    if !joins {
-        return Ok(());
-    }
-    if !config.hostname.is_empty() {
-        return conflict("hostname and the network mode");
-    }
-    if !host.dns.is_empty() || !host.dns_search.is_empty() || !host.dns_options.is_empty() {
-        return conflict("dns and the network mode");
-    }
-    if !host.extra_hosts.is_empty() {
-        return conflict("custom host-to-IP mapping and the network mode");
-    }
-    if !host.port_bindings.is_empty() || host.publish_all_ports {
-        return conflict("port publishing and the container type network mode");
-    }
-    if !config.exposed_ports.is_empty() {
-        return conflict("port exposing and the container type network mode");
-    }
-    Ok(())
-}
-
-impl Record {
-    pub(crate) fn set_status(&mut self, status: Status) {
-        self.container.state.status = status;
-        self.container.state.paused = status == Status::Paused;
-    }
 }

@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use bulkhead_types::Id;
 
+use crate::EngineError;
 use crate::blocking::{Blocking, blocking};
-use crate::{Engine, EngineError};
+use crate::networks::Networks;
 
 /// No start for this long counts as a quiet moment.
 const QUIET: Duration = Duration::from_millis(300);
@@ -70,27 +71,28 @@ impl Retired {
     }
 }
 
-impl Engine {
-    /// Has a link taken down in a quiet moment; .
+impl Networks {
+    /// Has a link taken down in a quiet moment.
     pub(crate) fn retire(self: &Arc<Self>, link: PendingUnplug) {
         self.retired.waiting().push(link);
         if self.retired.scheduled.swap(true, Ordering::AcqRel) {
             return;
         }
-        let engine = Arc::downgrade(self);
+        let networks = Arc::downgrade(self);
         self.runtime.spawn(async move {
             let since = Instant::now();
             loop {
                 tokio::time::sleep(QUIET).await;
-                let Some(engine) = engine.upgrade() else { return };
-                let busy = engine.retired.quiet_for() < QUIET;
-                let full = engine.retired.waiting().len() >= MAX;
+                let Some(networks) = networks.upgrade() else { return };
+                let busy = networks.retired.quiet_for() < QUIET;
+                let full = networks.retired.waiting().len() >= MAX;
                 if busy && !full && since.elapsed() < LONGEST {
                     continue;
                 }
                 // Before the list is taken: what is added after that schedules the next round.
-                engine.retired.scheduled.store(false, Ordering::Release);
-                let removed = blocking(move |may_block| Ok(engine.remove_retired(may_block))).await;
+                networks.retired.scheduled.store(false, Ordering::Release);
+                let removed =
+                    blocking(move |may_block| Ok(networks.remove_retired(may_block))).await;
                 for fault in removed.unwrap_or_else(|fault| vec![fault]) {
                     tracing::warn!(error = %fault, "take down a link");
                 }

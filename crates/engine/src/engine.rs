@@ -2,34 +2,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use bulkhead_image::{Content, RegistryClient};
-use bulkhead_network::Host;
 use bulkhead_store::put;
-use bulkhead_types::{Id, IdMap};
+use bulkhead_types::Id;
 use bulkhead_warden::Client;
 use tokio::sync::mpsc;
 
-use crate::address_pool::AddressPool;
 use crate::blocking::{Blocking, blocking};
 use crate::build_cache::Steps;
 use crate::cgroups::Cgroups;
 use crate::containers::Containers;
 use crate::data_dir::DataDir;
-use crate::deferred_teardown::Retired;
 use crate::error::io_error;
 use crate::events::Events;
 use crate::exclusive::Exclusive;
 use crate::execs::Execs;
 use crate::image_records::Images;
 use crate::log_changes::LogWatch;
-use crate::networking::DefaultNetwork;
+use crate::networks::Networks;
 use crate::records::Records;
+use crate::user_ids::UserIds;
 use crate::volumes::Volumes;
 use crate::{Container, EngineError, Options};
-
-/// Said when the engine starts, by `docker info`, and to whoever creates a container.
-pub(crate) const NO_IDMAPPED_LAYERS: &str = "this kernel or file system cannot map the owners of \
-    image layers (Linux 5.19 with ext4, xfs or btrfs can), so containers run without a user \
-    namespace, as with --userns=host: root in them is root of this machine";
 
 /// One engine on one data directory. Cheap to share: put it in an [`Arc`].
 ///
@@ -39,10 +32,10 @@ pub(crate) const NO_IDMAPPED_LAYERS: &str = "this kernel or file system cannot m
 ///    lock, only tried);
 /// 3. `allocation_lock`: while names, user ids, volumes and images are chosen and recorded, over the
 ///    flush of the disk;
-/// 4. `retired`'s `removing`: while links are taken down;
+/// 4. that of `networks`, while links are taken down;
 /// 5. that inside `records`, over the flush of the disk;
 /// 6. that of `containers`, for moments: nothing blocks under it;
-/// 7. the locks inside `images`, `volumes`, `execs`, `addresses`, `steps` and `events`: one at a time,
+/// 7. the locks inside `images`, `volumes`, `execs`, `steps` and `events`: one at a time,
 ///    inside one of their methods.
 #[derive(Debug)]
 pub struct Engine {
@@ -57,11 +50,8 @@ pub struct Engine {
     pub(crate) content: Arc<Content>,
     pub(crate) registry: RegistryClient,
     pub(crate) warden: Client,
-    pub(crate) host: Host,
-    pub(crate) network: DefaultNetwork,
     pub(crate) cgroups: Cgroups,
-    /// Whether containers can have user namespaces of their own: their layers' owners are mapped.
-    pub(crate) supports_idmapped_layers: bool,
+    pub(crate) user_ids: UserIds,
     pub(crate) events: Events,
     pub(crate) log_changes: LogWatch,
     /// What came of the last warden that died under this engine.
@@ -69,10 +59,9 @@ pub struct Engine {
     pub(crate) steps: Steps,
     pub(crate) containers: Containers,
     pub(crate) images: Images,
+    pub(crate) networks: Arc<Networks>,
     pub(crate) volumes: Volumes,
     pub(crate) execs: Execs,
-    pub(crate) addresses: AddressPool,
-    pub(crate) retired: Retired,
     /// Set by a tear-down: see [`Engine::is_ending`].
     pub(crate) ending: AtomicBool,
     /// Held while a name and a range of ids are chosen and recorded.
@@ -133,11 +122,7 @@ impl Engine {
         let records = Arc::new(Records::open(&options.data.join("engine.redb"))?);
         let store = records.store();
         let content = Arc::new(Content::open(&options.data.join("content"))?);
-        let host = Host::open()?;
-        let network = DefaultNetwork::choose(store, &host, &options)?;
-        host.ensure_bridge(&network.bridge)?;
-        let addresses = AddressPool::new(network.bridge.gateway, network.bridge.prefix);
-        warn_of_foreign_drops(&host, &network.bridge.name)?;
+        let networks = Arc::new(Networks::open(store, &options, runtime.clone())?);
         let socket = options.run.join("warden.sock");
         let gone = sender.clone();
         // Both fail only while the process ends: the next engine asks the warden for exits.
@@ -145,12 +130,7 @@ impl Engine {
         let on_gone = move || drop(gone.send(News::Gone));
         let warden = Client::connect_or_start(&socket, &options.program, on_event, on_gone)?;
         warden.compartments(Some(options.compartments))?;
-        let first = IdMap::new(options.first_id, IdMap::SIZE);
-        let supports_idmapped_layers =
-            data_dir.supports_idmapped_layers(&warden.user_namespace(first)?)?;
-        if !supports_idmapped_layers {
-            tracing::warn!("{NO_IDMAPPED_LAYERS}");
-        }
+        let user_ids = UserIds::probe(options.first_id, &warden, &data_dir)?;
         let id = match bulkhead_store::load(store, "engine/id")? {
             Some(id) => id,
             None => {
@@ -174,10 +154,9 @@ impl Engine {
             content,
             registry,
             warden,
-            host,
-            network,
+            networks,
             cgroups,
-            supports_idmapped_layers,
+            user_ids,
             events: Events::default(),
             log_changes: LogWatch::default(),
             warden_death: Mutex::default(),
@@ -185,8 +164,6 @@ impl Engine {
             images: Images::default(),
             volumes: Volumes::default(),
             execs: Execs::default(),
-            addresses,
-            retired: Retired::default(),
             ending: AtomicBool::new(false),
             allocation_lock: Mutex::default(),
             cleanup_lock: Arc::default(),
@@ -212,6 +189,10 @@ impl Engine {
     pub fn container(&self, name: &str) -> Result<Container, EngineError> {
         let state = self.containers.lock();
         Ok(state.entry(state.find(name)?)?.record.container.clone())
+    }
+
+    pub fn networks(&self) -> Vec<crate::NetworkView> {
+        self.networks.views(&self.containers.lock())
     }
 
     /// Newest first.
@@ -258,18 +239,4 @@ fn watch_warden(engine: &Weak<Engine>, mut events: mpsc::UnboundedReceiver<News>
             engine.exec_ended(id, exit);
         }
     }
-}
-
-/// A host's firewall has the last word, and Docker's own (FORWARD drops by default) is one: its
-/// user should learn why containers reach nothing, and what to do.
-fn warn_of_foreign_drops(host: &Host, bridge: &str) -> Result<(), EngineError> {
-    for chain in host.foreign_forward_drops()? {
-        tracing::warn!(
-            "the firewall chain `{chain}` drops forwarded packets by default: containers reach other \
-             machines, and are reached by their published ports, only if it accepts packets of {bridge} \
-             (with iptables: `iptables -I FORWARD -i {bridge} -j ACCEPT` and `-o {bridge}`; where Docker \
-             runs, in its chain DOCKER-USER)"
-        );
-    }
-    Ok(())
 }

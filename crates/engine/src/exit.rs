@@ -82,7 +82,7 @@ impl Engine {
         );
         let wait = wait.filter(|_| !self.is_ending());
         // Before anybody hears of the end: whoever does may want the ports at once.
-        let mut faults = self.unpublish(&before);
+        let mut faults = self.networks.unpublish(&before);
         let mut netns = None;
         bulkhead_failpoint::pass("exit.unpublished");
         if let Ok(entry) = self.containers.lock().entry_mut(id) {
@@ -92,7 +92,7 @@ impl Engine {
             netns = entry.runtime.netns.take();
         }
         // Its address too, as soon as somebody needs it.
-        self.unplug(&before, netns);
+        self.networks.unplug(&before, netns);
         let ended = |record: &mut Record| {
             let container = &mut record.container;
             container.network = Networking::detached(container.network.stack);

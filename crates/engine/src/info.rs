@@ -1,7 +1,7 @@
 //! `docker info`: what this engine and this machine have.
 
-use crate::create::{Shares, Users};
-use crate::engine::NO_IDMAPPED_LAYERS;
+use crate::namespaces::{NamespaceModes, UserNamespace};
+use crate::user_ids::NO_IDMAPPED_LAYERS;
 use crate::{Engine, EngineError, HostConfig, Info, Status};
 
 impl Engine {
@@ -35,7 +35,7 @@ impl Engine {
                 .into_iter()
                 .filter(|controller| self.cgroups.hierarchies.has(controller))
                 .collect(),
-            supports_idmapped_layers: self.supports_idmapped_layers,
+            supports_idmapped_layers: self.user_ids.idmapped_layers,
             data: self.options.data.display().to_string(),
             warnings: self
                 .data_dir
@@ -55,8 +55,9 @@ impl Engine {
         }
         let mut warnings = limits.without_absent(&self.cgroups.hierarchies).1;
         let state = self.containers.lock();
-        let users = Shares::resolve(&state, host).and_then(|shares| shares.users(&state, host));
-        if !self.supports_idmapped_layers && matches!(users, Ok(Users::Own)) {
+        let users =
+            NamespaceModes::resolve(&state, host).and_then(|modes| modes.user(&state, host));
+        if !self.user_ids.idmapped_layers && matches!(users, Ok(UserNamespace::Own)) {
             warnings.push(NO_IDMAPPED_LAYERS.to_owned());
         }
         Ok(warnings)

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod address_pool;
+mod addresses;
 mod attach;
 mod attachment;
 mod blocking;
@@ -27,6 +28,7 @@ mod descriptors;
 mod device_nodes;
 mod engine;
 mod error;
+mod etc_files;
 mod events;
 mod exclusive;
 mod execs;
@@ -50,11 +52,12 @@ mod mount_requests;
 mod mount_sources;
 mod mounts;
 mod names;
-mod networking;
+mod namespaces;
+mod networks;
 mod oom;
 mod options;
 mod pause;
-mod pool;
+
 mod ports;
 mod records;
 mod recover;
@@ -75,6 +78,8 @@ mod top;
 mod transaction;
 mod ulimits;
 mod update;
+mod user_ids;
+mod validate;
 mod volume_mounts;
 mod volumes;
 mod wait;

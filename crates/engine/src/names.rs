@@ -1,8 +1,36 @@
-//! Random names for containers that were not given one.
+//! Names of containers: the one that was wanted, or a random one.
+
+use bulkhead_types::{Id, Name};
+
+use crate::EngineError;
+use crate::containers::Known;
+
+pub(crate) fn choose(known: &Known, wanted: Option<Name>) -> Result<Name, EngineError> {
+    if let Some(name) = wanted {
+        return match known.names.get(&name) {
+            None => Ok(name),
+            Some(owner) => Err(conflict(&name, *owner)),
+        };
+    }
+    for attempt in 0..1000 {
+        let name = random(attempt).parse().expect("drawn names are names: tested");
+        if !known.names.contains_key(&name) {
+            return Ok(name);
+        }
+    }
+    Err(EngineError::internal("no free name was drawn in 1000 attempts; give one with --name"))
+}
+
+pub(crate) fn conflict(name: &Name, owner: Id) -> EngineError {
+    EngineError::conflict(format!(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You \
+         have to remove (or rename) that container to be able to reuse that name."
+    ))
+}
 
 /// Draws `brave_bell`; with `attempt` above 0 a digit is added, so that a crowded engine still
 /// finds a free one.
-pub(crate) fn random(attempt: u32) -> String {
+fn random(attempt: u32) -> String {
     let mut bytes = [0; 3];
     getrandom::fill(&mut bytes).expect("getrandom(2) with no flags fails only before Linux 3.17");
     let left = LEFT[usize::from(bytes[0]) % LEFT.len()];

@@ -10,7 +10,6 @@ use bulkhead_warden::{Exit, Known, State as Found, WardenError};
 
 use crate::blocking::{Blocking, blocking};
 use crate::data_dir::Kind;
-use crate::networking::{endpoints, published};
 use crate::ports::reserve;
 use crate::restart::starts_with_engine;
 use crate::settle::WardenRecord;
@@ -97,13 +96,7 @@ impl Engine {
         self.volumes.recover(&self.records)?;
         self.steps.recover(&self.records)?;
         self.containers.recover()?;
-        for entry in self.containers.lock().entries.values() {
-            for attachment in &entry.record.container.network.attachments {
-                if let Some(ipv4) = attachment.ipv4 {
-                    self.addresses.recover(ipv4.address, attachment.endpoint);
-                }
-            }
-        }
+        self.networks.recover(&self.containers.lock());
         Ok(())
     }
 
@@ -161,10 +154,7 @@ impl Engine {
             let live = state.entries.values().filter(|entry| entry.runtime.pidfd.is_some());
             live.map(|entry| entry.record.container.clone()).collect()
         };
-        let endpoints = running.iter().flat_map(endpoints).collect();
-        let ports: Vec<_> = running.iter().flat_map(published).collect();
-        self.host.reconcile(&[(self.network.bridge.clone(), endpoints)], &ports)?;
-        Ok(())
+        self.networks.reconcile(&running)
     }
 
     /// Removes what belongs to no record: processes, cgroups, links and directories that a crash
@@ -295,13 +285,12 @@ impl Engine {
     }
 
     fn tear_down_now(&self, may_block: &Blocking) -> Vec<EngineError> {
-        let mut faults = self.remove_retired(may_block);
+        let mut faults = Vec::new();
         for name in self.cgroups.names() {
             faults.extend(self.cgroups.remove_named(&name).err());
         }
         faults.extend(self.cgroups.remove_root().err());
-        faults.extend(self.host.remove_bridge(&self.network.bridge.name).err().map(Into::into));
-        faults.extend(self.host.tear_down().err().map(Into::into));
+        faults.extend(self.networks.tear_down(may_block));
         match self.warden.shut_down() {
             // One that is gone already has nothing left to end.
             Ok(()) | Err(WardenError::Gone(_)) => {}

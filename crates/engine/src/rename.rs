@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bulkhead_types::{Id, Name};
 
 use crate::blocking::{Blocking, blocking};
-use crate::create::name_conflict;
+use crate::names;
 use crate::transaction::Transaction;
 use crate::{Engine, EngineError};
 
@@ -38,7 +38,7 @@ impl Engine {
                 ));
             }
             Some(owner) => {
-                let conflict = name_conflict(&new_name, owner);
+                let conflict = names::conflict(&new_name, owner);
                 return Err(conflict.during("Error when allocating new name"));
             }
             None => {}

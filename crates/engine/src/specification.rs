@@ -11,10 +11,10 @@ use bulkhead_warden::{Attachment, CreateContainer, Log};
 use rustix::fs::OFlags;
 
 use crate::containers::Record;
-use crate::create::{Share, Shares};
 use crate::descriptors::Descriptors;
 use crate::error::io_error;
 use crate::mount_sources::{Below, clone_mount, file_mount};
+use crate::namespaces::{NamespaceMode, NamespaceModes};
 use crate::security::Privilege;
 use crate::{Container, Engine, EngineError, HostConfig, LogDriver, NetworkMode, image_defaults};
 
@@ -37,21 +37,21 @@ impl Engine {
     pub(crate) fn parts(
         &self,
         container: &Container,
-        shares: &Shares,
+        modes: &NamespaceModes,
         rootfs: OwnedFd,
         users: Option<&OwnedFd>,
     ) -> Result<(Parts, Vec<DeviceRule>), EngineError> {
         let mut descriptors = Descriptors::default();
         let borrowed = users.map(OwnedFd::as_fd);
         let wanted = self.user_mounts(container, borrowed, &mut descriptors)?;
-        let owner = match &shares.network {
-            Share::Container(other) => self.network_owner(*other),
+        let owner = match &modes.network {
+            NamespaceMode::Container(other) => self.network_owner(*other),
             _ => container.id,
         };
         let host = &container.host;
         let shm_size = if host.shm_size == 0 { defaults::SHM_SIZE } else { host.shm_size };
         let mut mounts = defaults::mounts(host.privileged, shm_size);
-        if shares.ipc == Share::Host
+        if modes.ipc == NamespaceMode::Host
             && let Some(shm) = mounts.iter_mut().find(|mount| mount.target == "/dev/shm")
         {
             shm.kind = host_shm(borrowed, &mut descriptors)?;
@@ -85,7 +85,7 @@ impl Engine {
     pub(crate) fn message(
         &self,
         record: &Record,
-        shares: &Shares,
+        modes: &NamespaceModes,
         parts: Parts,
         cgroup: &Cgroup,
         links: Vec<String>,
@@ -99,7 +99,7 @@ impl Engine {
         let (capabilities, seccomp) = security.confinement(container, Privilege::Usual)?;
         let unmasked = host.privileged || security.unmasked;
         let rootfs = descriptors.add(rootfs);
-        let namespaces = self.namespaces_of(container, shares, &mut descriptors)?;
+        let namespaces = self.namespaces_of(container, modes, &mut descriptors)?;
         let (cgroup_v1_procs, cgroup_v2) = cgroup_descriptors(cgroup, &mut descriptors)?;
         let mut sysctls = Vec::new();
         if namespaces.net == Source::Private {
@@ -204,28 +204,28 @@ impl Engine {
     fn namespaces_of(
         &self,
         container: &Container,
-        shares: &Shares,
+        modes: &NamespaceModes,
         descriptors: &mut Descriptors,
     ) -> Result<Namespaces, EngineError> {
         let mut joined: Option<Id> = None;
-        let mut source = |share: &Share, kind: &str| -> Result<Source, EngineError> {
-            Ok(match share {
-                Share::Private => Source::Private,
-                Share::Host => Source::Host,
-                Share::Container(other) => {
+        let mut source = |mode: &NamespaceMode, kind: &str| -> Result<Source, EngineError> {
+            Ok(match mode {
+                NamespaceMode::Private => Source::Private,
+                NamespaceMode::Host => Source::Host,
+                NamespaceMode::Container(other) => {
                     joined = Some(*other);
                     Source::Join(descriptors.add(self.namespace_of(*other, kind)?))
                 }
             })
         };
         let mut namespaces = Namespaces {
-            pid: source(&shares.pid, "pid")?,
-            net: source(&shares.network, "net")?,
-            ipc: source(&shares.ipc, "ipc")?,
+            pid: source(&modes.pid, "pid")?,
+            net: source(&modes.network, "net")?,
+            ipc: source(&modes.ipc, "ipc")?,
             mnt: Source::Private,
-            uts: source(&shares.uts, "uts")?,
+            uts: source(&modes.uts, "uts")?,
             user: Source::Host,
-            cgroup: source(&shares.cgroup, "cgroup")?,
+            cgroup: source(&modes.cgroup, "cgroup")?,
             time: Source::Private,
         };
         namespaces.user = match (container.id_range, joined) {

@@ -12,9 +12,9 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::blocking::{Blocking, blocking};
 use crate::containers::{Record, Runtime};
-use crate::create::{Share, Shares};
 use crate::error::io_error;
 use crate::limits::limits;
+use crate::namespaces::{NamespaceMode, NamespaceModes};
 use crate::ports::Reservation;
 use crate::restart::wait_after_failure;
 use crate::settle::WardenRecord;
@@ -134,11 +134,12 @@ impl Engine {
         clients: Clients,
     ) -> Result<Up, StartFailure> {
         let id = record.container.id;
-        self.retired.touch();
-        let shares = self.shares_for_start(&record.container)?;
+        self.networks.retired.touch();
+        let modes = self.namespaces_for_start(&record.container)?;
         let linked = self.linked(&record.container)?;
-        let (place, ports) = self.lease(may_block, &record.container)?;
-        record.container.network = place;
+        let held = self.containers.lock().published();
+        let (network, ports) = self.networks.lease(may_block, &record.container, &held)?;
+        record.container.network = network;
         record.stopped_by_user = false;
         let state = &mut record.container.state;
         *state = crate::State {
@@ -162,7 +163,7 @@ impl Engine {
             let mut transaction = Transaction::default();
             self.containers.put_on_disk(&mut transaction, record);
             let commit = scope.spawn(|| transaction.commit(&self.records, may_block));
-            let made = self.make(record, &shares, links, clients);
+            let made = self.make(record, &modes, links, clients);
             // First, whatever became of the rest: it decides what is to be undone on disk.
             let recorded = commit.join().map_err(|_| EngineError::internal("the store failed"));
             match recorded.and_then(|recorded| recorded) {
@@ -171,7 +172,7 @@ impl Engine {
             }
         })?;
         bulkhead_failpoint::hit("start.created").map_err(io_error("start.created"))?;
-        self.plug(container, created.netns.as_fd())?;
+        self.networks.plug(container, created.netns.as_fd())?;
         bulkhead_failpoint::hit("start.plugged").map_err(io_error("start.plugged"))?;
         let handover = self.warden.start(id).map_err(EngineError::from)?;
         bulkhead_failpoint::pass("start.started");
@@ -188,7 +189,7 @@ impl Engine {
     fn make(
         &self,
         record: &Record,
-        shares: &Shares,
+        modes: &NamespaceModes,
         links: Vec<String>,
         clients: Clients,
     ) -> Result<Created, EngineError> {
@@ -208,14 +209,13 @@ impl Engine {
                 marks::put(rootfs.as_fd(), container.id_range);
             }
             bulkhead_failpoint::hit("start.mounted").map_err(io_error("start.mounted"))?;
-            self.parts(container, shares, rootfs, users.as_ref())?
+            self.parts(container, modes, rootfs, users.as_ref())?
         };
         // whoever created the container was told (see `Engine::warnings`)
         let (limits, _) = limits(&container.host, rules)?.without_absent(&self.cgroups.hierarchies);
         let cgroup = Cgroup::create(&self.cgroups.hierarchies, &self.cgroups.path(id), &limits)?;
         bulkhead_failpoint::hit("start.cgroup").map_err(io_error("start.cgroup"))?;
-        let (message, descriptors) =
-            self.message(record, shares, parts, &cgroup, links, clients)?;
+        let (message, descriptors) = self.message(record, modes, parts, &cgroup, links, clients)?;
         Ok(self.warden.create(message, descriptors)?)
     }
 
@@ -238,13 +238,13 @@ impl Engine {
     }
 
     /// The other containers whose namespaces this one joins must run.
-    fn shares_for_start(&self, container: &Container) -> Result<Shares, EngineError> {
+    fn namespaces_for_start(&self, container: &Container) -> Result<NamespaceModes, EngineError> {
         let state = self.containers.lock();
-        let shares = Shares::resolve(&state, &container.host)?;
-        for other in shares.containers() {
+        let modes = NamespaceModes::resolve(&state, &container.host)?;
+        for other in modes.containers() {
             if !state.entry(other)?.record.is_running() {
-                let what = match shares.network {
-                    Share::Container(id) if id == other => "network",
+                let what = match modes.network {
+                    NamespaceMode::Container(id) if id == other => "network",
                     _ => "namespace",
                 };
                 return Err(EngineError::conflict(format!(
@@ -252,7 +252,7 @@ impl Engine {
                 )));
             }
         }
-        Ok(shares)
+        Ok(modes)
     }
 
     pub(crate) fn rootfs(
@@ -284,7 +284,7 @@ impl Engine {
         netns: Option<Arc<OwnedFd>>,
         warden: WardenRecord,
     ) -> Vec<EngineError> {
-        let mut errors = self.unpublish(container);
+        let mut errors = self.networks.unpublish(container);
         if warden == WardenRecord::Forget {
             bulkhead_failpoint::pass("exit.forget");
             match self.warden.forget(container.id) {
@@ -299,7 +299,7 @@ impl Engine {
             entry.runtime.handover = None;
             entry.runtime.oom = None;
         }
-        self.unplug(container, netns);
+        self.networks.unplug(container, netns);
         errors
     }
 

@@ -1,4 +1,4 @@
-//! Volumes and networks as Docker shows them.
+//! The volumes: their records, and what a client does with them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,45 +11,9 @@ use crate::data_dir::Kind;
 use crate::mount_requests::invalid_volume_name;
 use crate::records::Records;
 use crate::transaction::Transaction;
-use crate::{DriverOptions, Engine, EngineError, NetworkView, Volume, pool};
+use crate::{DriverOptions, Engine, EngineError, Volume};
 
 impl Engine {
-    pub fn networks(&self) -> Vec<NetworkView> {
-        let created = self.network.created;
-        let view = |id: Id, name: &str, driver: &str| NetworkView {
-            id,
-            name: name.to_owned(),
-            driver: driver.to_owned(),
-            created,
-            subnet: None,
-            internal: false,
-            containers: BTreeMap::new(),
-        };
-        let state = self.containers.lock();
-        let mut bridge = view(self.network.id, "bridge", "bridge");
-        let own = &self.network.bridge;
-        bridge.subnet = Some((pool::network(own.gateway, own.prefix), own.prefix, own.gateway));
-        bridge.internal = own.internal;
-        for entry in state.entries.values() {
-            let container = &entry.record.container;
-            let own = container.network.attachments.iter();
-            for attachment in own.filter(|attachment| attachment.network == self.network.id) {
-                if let Some(ipv4) = attachment.ipv4 {
-                    let name = container.name.to_string();
-                    let entry = (name, attachment.endpoint, attachment.mac, ipv4.address);
-                    bridge.containers.insert(container.id, entry);
-                }
-            }
-        }
-        // Ids of networks that are no bridge mean nothing but must stay the same.
-        let derived = |name: &str| {
-            let digest =
-                bulkhead_types::Digest::of(format!("{}/{name}", self.network.id).as_bytes());
-            digest.hex().parse().expect("a digest has as many digits as an id")
-        };
-        vec![bridge, view(derived("host"), "host", "host"), view(derived("none"), "none", "null")]
-    }
-
     pub fn volumes(&self) -> Vec<Volume> {
         self.volumes.all()
     }

@@ -1,23 +1,23 @@
-//! A container's place in the network: leased, plugged in, published, and taken down again.
+//! The networks, and what a container has of them: leased, plugged in, published, and taken down.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use bulkhead_network::{Bridge, Endpoint, PublishedPort};
+use bulkhead_network::{Bridge, Endpoint, Host, PublishedPort};
 use bulkhead_store::{Store, load, put};
-use bulkhead_types::Id;
+use bulkhead_types::{Digest, Id};
 
-use crate::address_pool::Exhausted;
+use crate::address_pool::{AddressPool, Exhausted};
 use crate::blocking::Blocking;
-use crate::data_dir::write_file;
-use crate::deferred_teardown::PendingUnplug;
+use crate::containers::Known;
+use crate::deferred_teardown::{PendingUnplug, Retired};
 use crate::error::io_error;
-use crate::hosts::{HostLine, hosts_file, resolv_conf};
 use crate::ports::{Reservation, reserve, wanted};
 use crate::{
-    Addresses, Attachment, Class, Container, Engine, EngineError, Link, NetworkStack, Networking,
-    Options, PortBinding, links, pool,
+    Addresses, Attachment, Class, Container, EngineError, NetworkStack, NetworkView, Networking,
+    Options, PortBinding, addresses,
 };
 
 /// The network that containers are on unless told otherwise, as it was chosen the first time.
@@ -34,7 +34,7 @@ impl DefaultNetwork {
     /// The recorded one, or one on a subnet that no route of this host overlaps.
     pub(crate) fn choose(
         store: &dyn Store,
-        host: &bulkhead_network::Host,
+        host: &Host,
         options: &Options,
     ) -> Result<Self, EngineError> {
         let recorded: Option<Self> = load(store, Self::KEY)?;
@@ -68,7 +68,7 @@ impl DefaultNetwork {
     }
 }
 
-fn free_subnet(host: &bulkhead_network::Host) -> Result<(Ipv4Addr, u8), EngineError> {
+fn free_subnet(host: &Host) -> Result<(Ipv4Addr, u8), EngineError> {
     for second in 17..32 {
         let gateway = Ipv4Addr::new(172, second, 0, 1);
         if !host.overlaps(Ipv4Addr::new(172, second, 0, 0), 16)? {
@@ -88,31 +88,88 @@ fn host_link(endpoint: Id) -> String {
     format!("bh{}", endpoint.short())
 }
 
-impl Engine {
-    /// Leases what a start needs, in memory; recorded with the start's transaction.
+/// The networks of one engine, under `network/` in the store, with their links on this host.
+#[derive(Debug)]
+pub(crate) struct Networks {
+    /// Where what waits for a quiet moment is started.
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) host: Host,
+    pub(crate) default: DefaultNetwork,
+    pub(crate) addresses: AddressPool,
+    pub(crate) retired: Retired,
+}
+
+impl Networks {
+    /// Chooses or reads the default network, and makes its bridge.
+    pub(crate) fn open(
+        store: &dyn Store,
+        options: &Options,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Self, EngineError> {
+        let host = Host::open()?;
+        let default = DefaultNetwork::choose(store, &host, options)?;
+        host.ensure_bridge(&default.bridge)?;
+        warn_of_foreign_drops(&host, &default.bridge.name)?;
+        let addresses = AddressPool::new(default.bridge.gateway, default.bridge.prefix);
+        Ok(Self { runtime, host, default, addresses, retired: Retired::default() })
+    }
+
+    /// The address by which containers reach this host.
+    pub(crate) fn gateway(&self) -> Ipv4Addr {
+        self.default.bridge.gateway
+    }
+
+    /// Notes the leases of what is recorded.
+    pub(crate) fn recover(&self, known: &Known) {
+        for entry in known.entries.values() {
+            for attachment in &entry.record.container.network.attachments {
+                if let Some(ipv4) = attachment.ipv4 {
+                    self.addresses.recover(ipv4.address, attachment.endpoint);
+                }
+            }
+        }
+    }
+
+    /// Makes links and published ports those of the containers that run.
+    pub(crate) fn reconcile(&self, running: &[Container]) -> Result<(), EngineError> {
+        let endpoints = running.iter().flat_map(endpoints).collect();
+        let ports: Vec<_> = running.iter().flat_map(published).collect();
+        Ok(self.host.reconcile(&[(self.default.bridge.clone(), endpoints)], &ports)?)
+    }
+
+    /// Removes every link, the bridge and the rules.
+    pub(crate) fn tear_down(&self, may_block: &Blocking) -> Vec<EngineError> {
+        let mut faults = self.remove_retired(may_block);
+        faults.extend(self.host.remove_bridge(&self.default.bridge.name).err().map(Into::into));
+        faults.extend(self.host.tear_down().err().map(Into::into));
+        faults
+    }
+
+    /// Leases what a start needs, in memory; recorded with the start's transaction. `held` are the
+    /// host ports that containers have now.
     pub(crate) fn lease(
         &self,
         may_block: &Blocking,
         container: &Container,
+        held: &[PortBinding],
     ) -> Result<(Networking, Vec<Reservation>), EngineError> {
         let mut networking = Networking::detached(container.network.stack);
         if networking.stack != NetworkStack::Bridge {
             return Ok((networking, Vec::new()));
         }
-        let bridge = &self.network.bridge;
+        let bridge = &self.default.bridge;
         let endpoint = Id::random();
         let address = self.lease_address(may_block, endpoint)?;
-        let ours = self.containers.lock().published();
         networking.attachments.push(Attachment {
-            network: self.network.id,
+            network: self.default.id,
             endpoint,
             interface: "eth0".to_owned(),
-            mac: container.config.mac_address.unwrap_or_else(|| pool::mac(address)),
+            mac: container.config.mac_address.unwrap_or_else(|| addresses::mac(address)),
             ipv4: Some(Addresses { address, prefix: bridge.prefix, gateway: Some(bridge.gateway) }),
             ipv6: None,
             aliases: Vec::new(),
         });
-        match reserve(&wanted(container), &ours) {
+        match reserve(&wanted(container), held) {
             Ok(ports) => {
                 networking.ports = ports.iter().map(|port| port.binding).collect();
                 Ok((networking, ports))
@@ -152,6 +209,42 @@ impl Engine {
         }
     }
 
+    /// As Docker shows them, with the containers that are attached.
+    pub(crate) fn views(&self, known: &Known) -> Vec<NetworkView> {
+        let created = self.default.created;
+        let view = |id: Id, name: &str, driver: &str| NetworkView {
+            id,
+            name: name.to_owned(),
+            driver: driver.to_owned(),
+            created,
+            subnet: None,
+            internal: false,
+            containers: BTreeMap::new(),
+        };
+        let mut bridge = view(self.default.id, "bridge", "bridge");
+        let own = &self.default.bridge;
+        bridge.subnet =
+            Some((addresses::network(own.gateway, own.prefix), own.prefix, own.gateway));
+        bridge.internal = own.internal;
+        for entry in known.entries.values() {
+            let container = &entry.record.container;
+            let own = container.network.attachments.iter();
+            for attachment in own.filter(|attachment| attachment.network == self.default.id) {
+                if let Some(ipv4) = attachment.ipv4 {
+                    let name = container.name.to_string();
+                    let entry = (name, attachment.endpoint, attachment.mac, ipv4.address);
+                    bridge.containers.insert(container.id, entry);
+                }
+            }
+        }
+        // Ids of networks that are no bridge mean nothing but must stay the same.
+        let derived = |name: &str| {
+            let digest = Digest::of(format!("{}/{name}", self.default.id).as_bytes());
+            digest.hex().parse().expect("a digest has as many digits as an id")
+        };
+        vec![bridge, view(derived("host"), "host", "host"), view(derived("none"), "none", "null")]
+    }
+
     /// Gives a cloned container its links.
     pub(crate) fn plug(
         &self,
@@ -161,7 +254,7 @@ impl Engine {
         match container.network.stack {
             NetworkStack::Bridge => {
                 for endpoint in endpoints(container) {
-                    self.host.plug(netns, &self.network.bridge, &endpoint)?;
+                    self.host.plug(netns, &self.default.bridge, &endpoint)?;
                 }
                 let ports = published(container);
                 if !ports.is_empty() {
@@ -195,105 +288,6 @@ impl Engine {
         }
         self.host.unpublish(&ports).err().map(EngineError::from).into_iter().collect()
     }
-
-    /// Writes `hosts`, `hostname` and `resolv.conf` of a container that is about to start.
-    pub(crate) fn write_files(
-        &self,
-        container: &Container,
-        directory: &OwnedFd,
-    ) -> Result<(), EngineError> {
-        write_file(directory, "hostname", &format!("{}\n", container.config.hostname))?;
-        if matches!(container.network.stack, NetworkStack::Container(_)) {
-            return Ok(());
-        }
-        write_file(directory, "hosts", &self.hosts_text(container)?)?;
-        let host_file = match container.network.stack {
-            // The host's servers are reached from the host's network, its loopback ones too.
-            NetworkStack::Host if container.host.dns.is_empty() => {
-                let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-                return write_file(directory, "resolv.conf", &text);
-            }
-            _ => host_resolv_conf(),
-        };
-        write_file(directory, "resolv.conf", &resolv_conf(&host_file, &container.host))
-    }
-
-    fn hosts_text(&self, container: &Container) -> Result<String, EngineError> {
-        let mut lines = Vec::new();
-        for (alias, target) in self.linked(container)? {
-            if let Some(address) = target.network.address() {
-                lines.push(links::host_line(&alias, &target, address));
-            }
-        }
-        for extra in &container.host.extra_hosts {
-            lines.push(extra.line(self.network.bridge.gateway));
-        }
-        if container.network.stack == NetworkStack::Host {
-            let mut text = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-            if !text.ends_with('\n') {
-                text.push('\n');
-            }
-            for HostLine { address, names } in lines {
-                text.push_str(&format!("{address}\t{}\n", names.join(" ")));
-            }
-            return Ok(text);
-        }
-        let config = &container.config;
-        let own = container
-            .network
-            .address()
-            .map(|address| (address, config.hostname.as_str(), config.domainname.as_str()));
-        Ok(hosts_file(&lines, own))
-    }
-
-    /// The containers that `--link` names, which must run: (alias, container).
-    pub(crate) fn linked(
-        &self,
-        container: &Container,
-    ) -> Result<Vec<(String, Container)>, EngineError> {
-        let mut all = Vec::new();
-        let state = self.containers.lock();
-        for link in &container.host.links {
-            let alias = &link.alias;
-            let target = &state.entry(state.find(&link.container)?)?.record;
-            if !target.is_running() {
-                return Err(EngineError::conflict(format!(
-                    "Cannot link to a non running container: /{} AS /{}/{alias}",
-                    target.container.name, container.name
-                )));
-            }
-            all.push((alias.clone(), target.container.clone()));
-        }
-        Ok(all)
-    }
-
-    /// After `target` has got a new address: tells the running containers that are linked to it.
-    pub(crate) fn refresh_links(&self, target: Id) {
-        let linking: Vec<Container> = {
-            let state = self.containers.lock();
-            let links_to_target = |container: &Container| {
-                let names_it =
-                    |link: &Link| state.find(&link.container).is_ok_and(|id| id == target);
-                container.host.links.iter().any(names_it)
-            };
-            state
-                .entries
-                .values()
-                .filter(|entry| {
-                    entry.record.is_running() && links_to_target(&entry.record.container)
-                })
-                .map(|entry| entry.record.container.clone())
-                .collect()
-        };
-        for container in linking {
-            let rewritten = self.hosts_text(&container).and_then(|text| {
-                write_file(&self.data_dir.container(container.id)?, "hosts", &text)
-            });
-            if let Err(error) = rewritten {
-                tracing::warn!(container = %container.name, %error, "hosts file is not up to date");
-            }
-        }
-    }
 }
 
 pub(crate) fn endpoints(container: &Container) -> Vec<Endpoint> {
@@ -320,14 +314,16 @@ pub(crate) fn published(container: &Container) -> Vec<PublishedPort> {
     container.network.ports.iter().map(publish).collect()
 }
 
-/// The host's resolver configuration; systemd-resolved keeps the real servers in another file.
-fn host_resolv_conf() -> String {
-    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let only_stub = text.lines().filter(|line| line.starts_with("nameserver")).all(|line| {
-        line.split_whitespace().nth(1).is_some_and(|server| server.starts_with("127.0.0.5"))
-    });
-    match only_stub {
-        true => std::fs::read_to_string("/run/systemd/resolve/resolv.conf").unwrap_or(text),
-        false => text,
+/// A host's firewall has the last word, and Docker's own (FORWARD drops by default) is one: its
+/// user should learn why containers reach nothing, and what to do.
+fn warn_of_foreign_drops(host: &Host, bridge: &str) -> Result<(), EngineError> {
+    for chain in host.foreign_forward_drops()? {
+        tracing::warn!(
+            "the firewall chain `{chain}` drops forwarded packets by default: containers reach other \
+             machines, and are reached by their published ports, only if it accepts packets of {bridge} \
+             (with iptables: `iptables -I FORWARD -i {bridge} -j ACCEPT` and `-o {bridge}`; where Docker \
+             runs, in its chain DOCKER-USER)"
+        );
     }
+    Ok(())
 }

@@ -1,67 +1,105 @@
-//! What containers lease from the host: address numbers and user ids.
+//! The ids of the host that containers' users have.
 
-use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use bulkhead_image::Content;
 use bulkhead_sys::path;
 use bulkhead_types::{Digest, IdMap, IdRange};
+use bulkhead_warden::Client;
 use rustix::fs::OFlags;
 
 use crate::containers::Known;
-use crate::create::Users;
-use crate::{Engine, EngineError};
+use crate::data_dir::DataDir;
+use crate::namespaces::{NamespaceModes, UserNamespace};
+use crate::{Class, EngineError, HostConfig, UsernsMode};
 
-impl Engine {
-    /// The ids of a container that is about to be recorded; `None` are the host's. `wanted` are ids
-    /// that it has to have, whatever they are.
-    ///
-    /// The caller holds the allocation lock.
-    pub(crate) fn lease_ids(
+/// Said when the engine starts, by `docker info`, and to whoever creates a container.
+pub(crate) const NO_IDMAPPED_LAYERS: &str = "this kernel or file system cannot map the owners of \
+    image layers (Linux 5.19 with ext4, xfs or btrfs can), so containers run without a user \
+    namespace, as with --userns=host: root in them is root of this machine";
+
+/// What this host can give containers of ids. Which are taken is in the containers' records.
+#[derive(Debug)]
+pub(crate) struct UserIds {
+    first: u32,
+    /// Whether containers can have user namespaces of their own: their layers' owners are mapped.
+    pub(crate) idmapped_layers: bool,
+}
+
+impl UserIds {
+    /// Tries on the data directory's file system whether owners can be mapped, and warns if not.
+    pub(crate) fn probe(first: u32, warden: &Client, data: &DataDir) -> Result<Self, EngineError> {
+        let users: OwnedFd = warden.user_namespace(IdMap::new(first, IdMap::SIZE))?;
+        let idmapped_layers = data.supports_idmapped_layers(&users)?;
+        if !idmapped_layers {
+            tracing::warn!("{NO_IDMAPPED_LAYERS}");
+        }
+        Ok(Self { first, idmapped_layers })
+    }
+
+    /// Which user namespace a container gets, on a host that may be unable to give it its own.
+    pub(crate) fn namespace(
         &self,
-        state: &Known,
-        users: Users,
+        modes: &NamespaceModes,
+        known: &Known,
+        host: &HostConfig,
+    ) -> Result<UserNamespace, EngineError> {
+        match modes.user(known, host)? {
+            UserNamespace::Own if self.idmapped_layers => Ok(UserNamespace::Own),
+            UserNamespace::Own if host.userns_mode == UsernsMode::Default => {
+                Ok(UserNamespace::Host)
+            }
+            UserNamespace::Own => Err(EngineError::new(Class::Unsupported, NO_IDMAPPED_LAYERS)),
+            users => Ok(users),
+        }
+    }
+
+    /// The ids of a container that is about to be recorded; `None` are the host's. `wanted` are ids
+    /// that it has to have, whatever they are. The caller holds the allocation lock.
+    pub(crate) fn lease(
+        &self,
+        known: &Known,
+        users: UserNamespace,
         wanted: &[u32],
     ) -> Result<Option<IdMap>, EngineError> {
         match users {
-            Users::Host => Ok(None),
+            UserNamespace::Host => Ok(None),
             // one user namespace has one map, which cannot be extended once it is written
-            Users::Of(map) => Ok(Some(map)),
-            Users::Own => {
+            UserNamespace::Of(map) => Ok(Some(map)),
+            UserNamespace::Own => {
                 let maps =
-                    state.entries.values().filter_map(|entry| entry.record.container.id_range);
+                    known.entries.values().filter_map(|entry| entry.record.container.id_range);
                 let taken = maps.flat_map(|map| map.ranges()).collect();
-                id_map(self.options.first_id, wanted, taken).map(Some)
+                id_map(self.first, wanted, taken).map(Some)
             }
         }
     }
 }
 
-impl Engine {
-    /// Ids that a container will meet, as far as it can be known before it runs: its user and groups
-    /// by number, the owners of what is bound into it, and those of its image's files.
-    pub(crate) fn wanted_ids<'a>(
-        &self,
-        user: &str,
-        groups: &[String],
-        bind_sources: impl Iterator<Item = &'a str>,
-        layers: &[Digest],
-    ) -> Result<Vec<u32>, EngineError> {
-        // the one that is set is what counts; a name is among the image's owners, or has no files
-        let numbers = user.split(':').chain(groups.iter().map(String::as_str));
-        let mut ids: Vec<u32> = numbers.filter_map(|word| word.parse().ok()).collect();
-        ids.retain(|id| *id <= i32::MAX.cast_unsigned());
-        for source in bind_sources {
-            // one that is missing is made, for root, or is an error of its own
-            let Ok(source) = path::open_host(Path::new(source), OFlags::PATH) else { continue };
-            let Ok(stat) = rustix::fs::fstat(&source) else { continue };
-            ids.extend([stat.st_uid, stat.st_gid]);
-        }
-        for layer in layers {
-            ids.extend(self.content.layer_owners(*layer)?);
-        }
-        Ok(ids)
+/// Ids that a container will meet, as far as it can be known before it runs: its user and groups
+/// by number, the owners of what is bound into it, and those of its image's files.
+pub(crate) fn wanted<'a>(
+    user: &str,
+    groups: &[String],
+    bind_sources: impl Iterator<Item = &'a str>,
+    layers: &[Digest],
+    content: &Content,
+) -> Result<Vec<u32>, EngineError> {
+    // the one that is set is what counts; a name is among the image's owners, or has no files
+    let numbers = user.split(':').chain(groups.iter().map(String::as_str));
+    let mut ids: Vec<u32> = numbers.filter_map(|word| word.parse().ok()).collect();
+    ids.retain(|id| *id <= i32::MAX.cast_unsigned());
+    for source in bind_sources {
+        // one that is missing is made, for root, or is an error of its own
+        let Ok(source) = path::open_host(Path::new(source), OFlags::PATH) else { continue };
+        let Ok(stat) = rustix::fs::fstat(&source) else { continue };
+        ids.extend([stat.st_uid, stat.st_gid]);
     }
+    for layer in layers {
+        ids.extend(content.layer_owners(*layer)?);
+    }
+    Ok(ids)
 }
 
 /// A map of host ids from `first` on that are in no range of `taken`: those that every container has,
@@ -113,34 +151,6 @@ fn highest_free(first: u32, size: u32, taken: &[IdRange]) -> Option<IdRange> {
 /// The end of what is given out; the very last id is no user's.
 const LAST: u64 = 0xffff_0000;
 
-/// The lowest address of `gateway`/`prefix`'s network that is neither the gateway's nor taken.
-pub(crate) fn free_address(
-    gateway: Ipv4Addr,
-    prefix: u8,
-    taken: impl Iterator<Item = Ipv4Addr>,
-) -> Option<Ipv4Addr> {
-    let network = network(gateway, prefix).to_bits();
-    let last = network | !mask(prefix);
-    let taken: BTreeSet<Ipv4Addr> = taken.chain([gateway]).collect();
-    // The first address is the network's, the last the broadcast's.
-    (network + 1..last).map(Ipv4Addr::from_bits).find(|address| !taken.contains(address))
-}
-
-pub(crate) fn network(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
-    Ipv4Addr::from_bits(address.to_bits() & mask(prefix))
-}
-
-/// The link address that goes with an address: locally administered, the same for the same
-/// address, so that neighbours' caches stay true when it is leased again (as Docker's were).
-pub(crate) fn mac(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
-    [0x02, 0x42, a, b, c, d]
-}
-
-fn mask(prefix: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,18 +189,5 @@ mod tests {
         let scattered: Vec<u32> = (0..100).map(|n| n * 1_000_000).collect();
         let error = id_map(1_000_000_000, &scattered, vec![]).unwrap_err();
         assert!(error.message.contains("--userns=host"), "{error}");
-    }
-
-    #[test]
-    fn addresses_avoid_network_gateway_and_broadcast() {
-        let gateway = Ipv4Addr::new(10, 0, 0, 1);
-        let address = |d| Ipv4Addr::new(10, 0, 0, d);
-        assert_eq!(free_address(gateway, 16, std::iter::empty()), Some(address(2)));
-        let taken = [address(2), address(4)];
-        assert_eq!(free_address(gateway, 24, taken.into_iter()), Some(address(3)));
-        let all = [address(2)];
-        assert_eq!(free_address(gateway, 30, all.into_iter()), None);
-        assert_eq!(network(Ipv4Addr::new(172, 17, 200, 3), 16), Ipv4Addr::new(172, 17, 0, 0));
-        assert_eq!(mac(address(2)), [2, 0x42, 10, 0, 0, 2]);
     }
 }
