@@ -30,7 +30,7 @@ impl Executor for EngineExecutor {
     ) -> Result<StoredImage, BuildError> {
         let stored = |image: Image| StoredImage { id: image.id, manifest: image.manifest };
         if pull == Pull::IfMissing {
-            match self.engine.image(&reference.to_string()) {
+            match self.engine.images().find(&reference.to_string()) {
                 Ok(image) => return Ok(stored(image)),
                 Err(error) if error.class == Class::NotFound => {}
                 Err(error) => return Err(BuildError::Engine(error.message)),
@@ -42,7 +42,7 @@ impl Executor for EngineExecutor {
             let _ = sender.send(progress);
         });
         let credentials = self.credentials.get(reference.domain()).cloned();
-        let pulling = self.engine.pull(reference, credentials, progress);
+        let pulling = self.engine.images().pull(reference, credentials, progress);
         let telling = async {
             while let Some(progress) = receiver.recv().await {
                 events.send(Event::Progress { vertex, progress }).await;

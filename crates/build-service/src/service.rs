@@ -97,7 +97,7 @@ impl BuildService {
         };
         let cache = EngineCache(self.engine.build_cache());
         // Until the image has its names, a removal of another must not sweep its layers.
-        let _unnamed = self.engine.hold_content().await;
+        let _unnamed = self.engine.images().hold_content().await;
         let content = self.engine.content();
         let built = bulkhead_builder::build(request, content, &cache, &executor, events).await?;
         // Removing the context is work for a thread that may block.

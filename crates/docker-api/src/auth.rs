@@ -111,7 +111,7 @@ pub(crate) async fn log_in(
     let credentials = config
         .credentials()
         .ok_or_else(|| ApiError::invalid("a user name and a password are needed to log in"))?;
-    match api.engine.log_in(&registry, &credentials).await {
+    match api.engine.images().log_in(&registry, &credentials).await {
         Ok(()) => {
             let body = json!({ "Status": "Login Succeeded", "IdentityToken": "" });
             Ok(axum::Json(body).into_response())

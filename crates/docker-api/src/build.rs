@@ -41,7 +41,7 @@ pub(crate) fn check_query(query: &Query) -> Result<(), ApiError> {
 async fn build(State(api): State<Api>, query: Query, request: Request) -> Answer<Response> {
     let BuildQuery { mut build, quiet, cache_from } = BuildQuery::try_from(&query)?;
     for name in &cache_from {
-        api.engine.image(name).map_err(|error| ApiError {
+        api.engine.images().find(name).map_err(|error| ApiError {
             message: format!(
                 "cache-from: {}; pull it first, or leave it out: steps that were built here are \
                  in the build cache already",

@@ -66,14 +66,14 @@ async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>>
     let created_of = |name: &str| -> Result<Option<Timestamp>, ApiError> {
         match filters.values(name) {
             [] => Ok(None),
-            [image, ..] => Ok(created(&api.engine.image(image)?)),
+            [image, ..] => Ok(created(&api.engine.images().find(image)?)),
         }
     };
     let (before, since) = (created_of("before")?, created_of("since")?);
     let until = filters.until()?;
     let patterns = reference_patterns(&filters)?;
     let containers = api.engine.containers();
-    let shown = api.engine.images().into_iter().filter(|image| {
+    let shown = api.engine.images().list().into_iter().filter(|image| {
         let made = created(image);
         dangling.is_none_or(|dangling| dangling == image.tags.is_empty())
             && filters.labels(image.config.config.labels.as_ref().unwrap_or(&BTreeMap::new()))
@@ -132,7 +132,7 @@ pub(crate) fn summary(image: &Image, containers: &[Container]) -> Value {
 }
 
 fn inspect(api: Api, name: &str) -> Answer<Response> {
-    let image = api.engine.image(name)?;
+    let image = api.engine.images().find(name)?;
     Ok(axum::Json(view(&image, &api.engine.options().data.display().to_string())).into_response())
 }
 
@@ -196,7 +196,7 @@ fn config_view(image: &Image) -> Value {
 
 /// `GET /images/{name}/history`: newest first; only the top has the image's id.
 fn history(api: Api, name: &str) -> Answer<Response> {
-    let image = api.engine.image(name)?;
+    let image = api.engine.images().find(name)?;
     let content = api.engine.content();
     let mut layers = image.config.rootfs.diff_ids.iter();
     let mut steps: Vec<Value> = Vec::new();
@@ -223,7 +223,8 @@ fn history(api: Api, name: &str) -> Answer<Response> {
 
 async fn tag(api: Api, name: &str, query: Query) -> Answer<Response> {
     let reference = named(query.text("repo"), query.text("tag"))?;
-    api.engine.tag(name, &reference).await?;
+    let image = api.engine.images().find(name)?;
+    api.engine.images().tag(image.id, &reference).await?;
     Ok(StatusCode::CREATED.into_response())
 }
 
@@ -258,7 +259,7 @@ async fn prune(api: Api, query: Query) -> Answer<Response> {
     let containers = api.engine.containers();
     let mut deleted = Vec::new();
     let mut reclaimed = 0;
-    for image in api.engine.images() {
+    for image in api.engine.images().list() {
         let used = containers.iter().any(|container| container.image_id == image.id);
         let labels = image.config.config.labels.clone().unwrap_or_default();
         let chosen = !used

@@ -178,7 +178,7 @@ async fn disk_usage(State(api): State<Api>, query: Query) -> Answer<axum::Json<V
     let containers = api.engine.containers();
     let mut answer = json!({});
     if wanted("image") {
-        let images = api.engine.images();
+        let images = api.engine.images().list();
         let layers: std::collections::BTreeSet<_> =
             images.iter().flat_map(|image| image.config.rootfs.diff_ids.iter().copied()).collect();
         let content = api.engine.content();
@@ -198,7 +198,7 @@ async fn disk_usage(State(api): State<Api>, query: Query) -> Answer<axum::Json<V
     }
     if wanted("volume") {
         let mut rows = Vec::new();
-        for one in &api.engine.volumes() {
+        for one in &api.engine.volumes().list() {
             rows.push(volume::with_usage(&api, one, &containers).await);
         }
         answer["Volumes"] = rows.into();

@@ -27,7 +27,7 @@ async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>>
     let dangling = filters.boolean("dangling")?;
     let names = filters.patterns("name")?;
     let containers = api.engine.containers();
-    let volumes = api.engine.volumes();
+    let volumes = api.engine.volumes().list();
     let shown = volumes.iter().filter(|volume| {
         names.any(&volume.name)
             && filters.any("driver", |driver| driver == "local")
@@ -39,7 +39,7 @@ async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>>
 }
 
 async fn inspect(State(api): State<Api>, Path(name): Path<String>) -> Answer<axum::Json<Value>> {
-    let volumes = api.engine.volumes();
+    let volumes = api.engine.volumes().list();
     match volumes.iter().find(|volume| volume.name == name) {
         Some(volume) => Ok(axum::Json(view(volume))),
         None => Err(ApiError::not_found(format!("get {name}: no such volume"))),
@@ -55,7 +55,7 @@ async fn create(State(api): State<Api>, Json(body): Json<VolumeCreate>) -> Answe
     }
     let options = DriverOptions::parse(body.driver_opts)?;
     let name = Some(body.name.as_str()).filter(|name| !name.is_empty());
-    let volume = api.engine.create_volume(name, body.labels, options).await?;
+    let volume = api.engine.volumes().create(name, body.labels, options).await?;
     Ok((StatusCode::CREATED, axum::Json(view(&volume))).into_response())
 }
 
@@ -74,7 +74,7 @@ async fn prune(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>
     let all = filters.boolean("all")?.unwrap_or(false);
     let containers = api.engine.containers();
     let (mut deleted, mut reclaimed) = (Vec::new(), 0);
-    for volume in api.engine.volumes() {
+    for volume in api.engine.volumes().list() {
         let unused = users(&volume, &containers) == 0 && (all || volume.anonymous);
         if unused && filters.labels(&volume.labels) {
             let size = api.engine.volume_size(&volume.name).await.unwrap_or(0);

@@ -32,7 +32,7 @@ impl Engine {
         let guard = self.containers.exclusive(id).await?;
         let container = self.containers.record(id)?.container;
         let (ours, theirs) = UnixStream::pair().map_err(io_error("socketpair"))?;
-        self.publish_container(&container, "attach", &[]);
+        self.events.container(&container, "attach", &[]);
         match container.state.status {
             Status::Running => {
                 let engine = Arc::clone(self);
@@ -114,7 +114,7 @@ impl Engine {
         let command = exec.cmd.join(" ");
         self.execs.insert(exec_id, ExecEntry::new(target.id, exec));
         let action = format!("exec_create: {command}");
-        self.publish_container(&target, &action, &[("execID", exec_id.to_string())]);
+        self.events.container(&target, &action, &[("execID", exec_id.to_string())]);
         Ok(exec_id)
     }
 
@@ -145,7 +145,7 @@ impl Engine {
         };
         let create = self.execs.with(exec_id, begin).ok_or_else(missing)??;
         let action = format!("exec_start: {}", create.cmd.join(" "));
-        self.publish_container(&container, &action, &[("execID", exec_id.to_string())]);
+        self.events.container(&container, &action, &[("execID", exec_id.to_string())]);
         let engine = Arc::clone(self);
         let started =
             blocking(move |_| engine.exec_now(id, exec_id, &container, create, detach)).await;
@@ -282,7 +282,7 @@ impl Engine {
         let container = self.containers.record(container).ok().map(|record| record.container);
         if let Some(container) = container {
             let more = [("execID", id.to_string()), ("exitCode", exit.code.to_string())];
-            self.publish_container(&container, "exec_die", &more);
+            self.events.container(&container, "exec_die", &more);
         }
         let runtime = self.runtime.clone();
         runtime.spawn_blocking(move || {

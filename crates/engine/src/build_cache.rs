@@ -102,7 +102,7 @@ impl BuildCache {
 impl Engine {
     fn cache_entries(&self, _: &Blocking) -> Vec<CacheEntry> {
         let mut images: BTreeMap<Digest, Vec<Digest>> = BTreeMap::new();
-        for record in self.images.all() {
+        for record in self.images.records().all() {
             for layer in &record.layers {
                 images.entry(*layer).or_default().push(record.stored.id);
             }
@@ -273,11 +273,12 @@ mod tests {
     use bulkhead_store::Write;
 
     use super::*;
+    use crate::data_dir::DataDir;
 
     #[test]
     fn steps_of_an_earlier_version_are_still_known() {
         let directory = tempfile::tempdir().unwrap();
-        let records = Records::open(&directory.path().join("store")).unwrap();
+        let records = Records::open(Arc::new(DataDir::open(directory.path()).unwrap())).unwrap();
         let (blob, layer) = (Digest::of(b"blob"), Digest::of(b"layer"));
         let old = [
             format!(

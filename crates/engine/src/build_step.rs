@@ -41,7 +41,7 @@ impl Engine {
         output: tokio::sync::mpsc::Sender<String>,
     ) -> Result<(u8, Option<Layer>), EngineError> {
         let engine = Arc::clone(self);
-        let _unnamed = self.hold_content().await;
+        let _unnamed = self.images.hold_content().await;
         let id = blocking(move |may_block| engine.create_step(may_block, step, host)).await?;
         // A build that is given up in the middle leaves nothing either.
         let _removal = RemoveOnDrop { engine: Arc::clone(self), id };
@@ -107,8 +107,7 @@ impl Engine {
         crate::validate::check(&config, &mut host)?;
         let ids =
             user_ids::wanted(&config.user, &[], std::iter::empty(), &step.layers, &self.content)?;
-        let _creating =
-            self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _creating = self.allocation.hold(may_block);
         let (stack, id_range) = {
             let state = self.containers.lock();
             let modes = NamespaceModes::resolve(&state, &host)?;

@@ -163,6 +163,15 @@ impl Containers {
         Ok(guard)
     }
 
+    /// The containers that have this volume, lowest id first.
+    pub(crate) fn users_of_volume(&self, name: &str) -> Vec<Id> {
+        let known = self.lock();
+        let uses = |entry: &&Entry| {
+            entry.record.container.mounts.iter().any(|mount| mount.name.as_deref() == Some(name))
+        };
+        known.entries.values().filter(uses).map(|entry| entry.record.container.id).collect()
+    }
+
     /// The edit that adds a container; none may have its id.
     pub(crate) fn insert<'a>(&'a self, transaction: &mut Transaction<'a>, entry: Entry) {
         let key = key(entry.record.container.id);

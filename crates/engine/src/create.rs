@@ -36,7 +36,7 @@ impl Engine {
         throw_away: bool,
     ) -> Result<Container, EngineError> {
         let CreateContainer { name, image: image_name, mut config, mut host } = create;
-        let image = self.images.find(&image_name)?;
+        let image = self.images.records().find(&image_name)?;
         let image_config = self.content.config(image.stored.id)?;
         // Of what the request says, not of what the image brings.
         validate::check_shared_network(&config, &host)?;
@@ -53,11 +53,10 @@ impl Engine {
         let id = Id::random();
 
         // One creation at a time from here: names and ranges are chosen and recorded together.
-        let allocation =
-            self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let allocation = self.allocation.hold(may_block);
         let container = {
             let state = self.containers.lock();
-            if self.images.get(image.stored.id).is_none() {
+            if self.images.records().get(image.stored.id).is_none() {
                 return Err(EngineError::not_found(format!("No such image: {image_name}")));
             }
             let name = names::choose(&state, name)?;
@@ -109,7 +108,7 @@ impl Engine {
         let container = record.container.clone();
         let mut transaction = Transaction::default();
         for volume in &volumes {
-            self.put_volume(&mut transaction, volume);
+            self.volumes.put(&mut transaction, volume);
         }
         let entry = Entry::new(record.clone());
         // Nobody starts it before it is furnished.
@@ -118,9 +117,9 @@ impl Engine {
         transaction.commit(&self.records, may_block)?;
         drop(allocation);
         for volume in &volumes {
-            self.publish("volume", "create", &volume.name, [("driver".into(), "local".into())]);
+            self.events.volume(&volume.name, "create");
         }
-        self.publish_container(&container, "create", &[]);
+        self.events.container(&container, "create", &[]);
         if let Err(error) = self.furnish(&record, &own_directory) {
             // As if it had never been: nobody has heard its id.
             if let Err(fault) = self.drop_container(may_block, id, true, self.cleaning()) {
@@ -193,7 +192,7 @@ impl Engine {
                     let known = self.volumes.get(&name).is_some()
                         || new.iter().any(|volume: &crate::Volume| volume.name == name);
                     if !known {
-                        let made = self.new_volume(&name, anonymous);
+                        let made = self.volumes.new_record(&name, anonymous);
                         let labels = made.labels.into_iter().chain(volume.labels).collect();
                         let options = volume.driver_options;
                         new.push(crate::Volume { labels, options, ..made });

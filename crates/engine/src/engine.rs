@@ -7,6 +7,7 @@ use bulkhead_types::Id;
 use bulkhead_warden::Client;
 use tokio::sync::mpsc;
 
+use crate::allocation::AllocationLock;
 use crate::blocking::{Blocking, blocking};
 use crate::build_cache::Steps;
 use crate::cgroups::Cgroups;
@@ -16,7 +17,7 @@ use crate::error::io_error;
 use crate::events::Events;
 use crate::exclusive::Exclusive;
 use crate::execs::Execs;
-use crate::image_records::Images;
+use crate::images::Images;
 use crate::log_changes::LogWatch;
 use crate::networks::Networks;
 use crate::records::Records;
@@ -26,17 +27,20 @@ use crate::{Container, EngineError, Options};
 
 /// One engine on one data directory. Cheap to share: put it in an [`Arc`].
 ///
+/// It is made of components, each with its own lock, its part of the records and its recovery:
+/// [`Containers`], [`Images`], [`Networks`], [`Volumes`], [`Execs`] and the build cache's [`Steps`].
+/// What concerns one of them is asked of it; what concerns several is a method of the engine, in the
+/// file of its verb.
+///
 /// Locks are taken in this order, each only while those above it may be held:
 /// 1. a container's `operation` (asynchronous): by whoever changes or starts the container;
-/// 2. `cleanup_lock` and `content_lease` (asynchronous, for reading: never waited for under another
-///    lock, only tried);
-/// 3. `allocation_lock`: while names, user ids, volumes and images are chosen and recorded, over the
-///    flush of the disk;
-/// 4. that of `networks`, while links are taken down;
+/// 2. `cleanup_lock` and the images' lease of content (asynchronous, for reading: never waited for
+///    under another lock, only tried);
+/// 3. `allocation`, over the flush of the disk;
+/// 4. that of `networks` while links are taken down;
 /// 5. that inside `records`, over the flush of the disk;
 /// 6. that of `containers`, for moments: nothing blocks under it;
-/// 7. the locks inside `images`, `volumes`, `execs`, `steps` and `events`: one at a time,
-///    inside one of their methods.
+/// 7. the locks inside the other components: one at a time, inside one of their methods.
 #[derive(Debug)]
 pub struct Engine {
     /// Where tasks are started by what runs on other threads.
@@ -48,11 +52,10 @@ pub struct Engine {
     pub(crate) id: Id,
     pub(crate) records: Arc<Records>,
     pub(crate) content: Arc<Content>,
-    pub(crate) registry: RegistryClient,
     pub(crate) warden: Client,
     pub(crate) cgroups: Cgroups,
     pub(crate) user_ids: UserIds,
-    pub(crate) events: Events,
+    pub(crate) events: Arc<Events>,
     pub(crate) log_changes: LogWatch,
     /// What came of the last warden that died under this engine.
     pub(crate) warden_death: Mutex<Option<String>>,
@@ -64,15 +67,10 @@ pub struct Engine {
     pub(crate) execs: Execs,
     /// Set by a tear-down: see [`Engine::is_ending`].
     pub(crate) ending: AtomicBool,
-    /// Held while a name and a range of ids are chosen and recorded.
-    pub(crate) allocation_lock: Mutex<()>,
+    pub(crate) allocation: AllocationLock,
     /// Held for reading while a container that is gone for users is still being cleaned up.
     pub(crate) cleanup_lock: Arc<tokio::sync::RwLock<()>>,
-    /// Held for reading by whoever stores content that has no name yet; a sweep needs it alone.
-    pub(crate) content_lease: Arc<tokio::sync::RwLock<()>>,
-    /// Last: fields are dropped in this order, and whoever gets the directory's lock finds the store
-    /// free.
-    pub(crate) data_dir: DataDir,
+    pub(crate) data_dir: Arc<DataDir>,
     _exclusive: Exclusive,
 }
 
@@ -118,8 +116,8 @@ impl Engine {
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, EngineError> {
         let exclusive = Exclusive::take(&options.run, &options.data)?;
-        let data_dir = DataDir::open(&options.data)?;
-        let records = Arc::new(Records::open(&options.data.join("engine.redb"))?);
+        let data_dir = Arc::new(DataDir::open(&options.data)?);
+        let records = Arc::new(Records::open(Arc::clone(&data_dir))?);
         let store = records.store();
         let content = Arc::new(Content::open(&options.data.join("content"))?);
         let networks = Arc::new(Networks::open(store, &options, runtime.clone())?);
@@ -142,6 +140,20 @@ impl Engine {
         let cgroups = Cgroups::open(store, &options.cgroup_parent, id)?;
         let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let registry = RegistryClient::new(options.registries.clone());
+        let (events, allocation) = (Arc::<Events>::default(), AllocationLock::default());
+        let images = Images::new(
+            Arc::clone(&records),
+            Arc::clone(&content),
+            registry,
+            Arc::clone(&events),
+            allocation.clone(),
+        );
+        let volumes = Volumes::new(
+            Arc::clone(&records),
+            Arc::clone(&data_dir),
+            Arc::clone(&events),
+            allocation.clone(),
+        );
         Ok(Self {
             runtime,
             options,
@@ -152,22 +164,20 @@ impl Engine {
             containers: Containers::new(Arc::clone(&records)),
             records,
             content,
-            registry,
             warden,
             networks,
             cgroups,
             user_ids,
-            events: Events::default(),
+            events,
             log_changes: LogWatch::default(),
             warden_death: Mutex::default(),
             steps: Steps::default(),
-            images: Images::default(),
-            volumes: Volumes::default(),
+            images,
+            volumes,
             execs: Execs::default(),
             ending: AtomicBool::new(false),
-            allocation_lock: Mutex::default(),
+            allocation,
             cleanup_lock: Arc::default(),
-            content_lease: Arc::default(),
         })
     }
 
@@ -189,6 +199,14 @@ impl Engine {
     pub fn container(&self, name: &str) -> Result<Container, EngineError> {
         let state = self.containers.lock();
         Ok(state.entry(state.find(name)?)?.record.container.clone())
+    }
+
+    pub fn images(&self) -> &Images {
+        &self.images
+    }
+
+    pub fn volumes(&self) -> &Volumes {
+        &self.volumes
     }
 
     pub fn networks(&self) -> Vec<crate::NetworkView> {

@@ -23,7 +23,60 @@ impl Default for Events {
 }
 
 impl Events {
-    fn publish(&self, event: Event) {
+    /// An event of a container, with what Docker says of it: labels, image, name.
+    pub(crate) fn container(&self, container: &Container, action: &str, more: &[(&str, String)]) {
+        let labels = container.config.labels.clone().into_iter();
+        let own = [
+            ("image".to_owned(), container.image.clone()),
+            ("name".to_owned(), container.name.to_string()),
+        ];
+        let more = more.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+        self.publish("container", action, container.id, labels.chain(own).chain(more));
+    }
+
+    /// An event of an image, which is told by id or by name.
+    pub(crate) fn image(&self, action: &str, image: impl ToString, name: Option<&str>) {
+        let name = name.map(|name| ("name".to_owned(), name.to_owned()));
+        self.publish("image", action, image, name);
+    }
+
+    pub(crate) fn volume(&self, name: &str, action: &str) {
+        self.publish("volume", action, name, [("driver".to_owned(), "local".to_owned())]);
+    }
+
+    /// `mount` or `unmount` of each volume of a container (moby: volume/mounts, `LogVolumeEvent`).
+    pub(crate) fn volumes_of(&self, container: &Container, action: &str) {
+        for mount in &container.mounts {
+            let Some(name) = &mount.name else { continue };
+            let mut attributes = vec![
+                ("driver".to_owned(), "local".to_owned()),
+                ("container".to_owned(), container.id.to_string()),
+            ];
+            if action == "mount" {
+                attributes.push(("destination".to_owned(), mount.target.clone()));
+                attributes.push(("read/write".to_owned(), (!mount.readonly).to_string()));
+            }
+            self.publish("volume", action, name, attributes);
+        }
+    }
+
+    fn publish(
+        &self,
+        kind: &str,
+        action: &str,
+        actor: impl ToString,
+        attributes: impl IntoIterator<Item = (String, String)>,
+    ) {
+        self.send(Event {
+            kind: kind.to_owned(),
+            action: action.to_owned(),
+            actor: actor.to_string(),
+            attributes: attributes.into_iter().collect::<BTreeMap<_, _>>(),
+            at: Timestamp::now(),
+        });
+    }
+
+    fn send(&self, event: Event) {
         // Sent while the ring is locked, so that a subscriber sees each event exactly once.
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         if ring.len() == RING {
@@ -81,7 +134,7 @@ impl Engine {
             ContainerAction::Export => ("export", vec![]),
             ContainerAction::ExtractToDir(path) => ("extract-to-dir", vec![("path", path)]),
         };
-        self.publish_container(&record.container, name, &more);
+        self.events.container(&record.container, name, &more);
     }
 
     pub fn image_event(&self, id: Digest, action: ImageAction, name: &str) {
@@ -90,61 +143,13 @@ impl Engine {
             ImageAction::Save => "save",
             ImageAction::Tag => "tag",
         };
-        self.publish("image", action, id, [("name".to_owned(), name.to_owned())]);
-    }
-
-    /// `mount` or `unmount` of each volume of a container (moby: volume/mounts, `LogVolumeEvent`).
-    pub(crate) fn publish_volumes(&self, container: &Container, action: &str) {
-        for mount in &container.mounts {
-            let Some(name) = &mount.name else { continue };
-            let mut attributes = vec![
-                ("driver".to_owned(), "local".to_owned()),
-                ("container".to_owned(), container.id.to_string()),
-            ];
-            if action == "mount" {
-                attributes.push(("destination".to_owned(), mount.target.clone()));
-                attributes.push(("read/write".to_owned(), (!mount.readonly).to_string()));
-            }
-            self.publish("volume", action, name, attributes);
-        }
+        self.events.image(action, id, Some(name));
     }
 
     /// Everything that happens from now on, after what the ring of the last 256 still has since
     /// `since`.
     pub fn events(&self, since: Option<Timestamp>) -> (Vec<Event>, broadcast::Receiver<Event>) {
         self.events.subscribe(since)
-    }
-
-    pub(crate) fn publish(
-        &self,
-        kind: &str,
-        action: &str,
-        actor: impl ToString,
-        attributes: impl IntoIterator<Item = (String, String)>,
-    ) {
-        self.events.publish(Event {
-            kind: kind.to_owned(),
-            action: action.to_owned(),
-            actor: actor.to_string(),
-            attributes: attributes.into_iter().collect::<BTreeMap<_, _>>(),
-            at: Timestamp::now(),
-        });
-    }
-
-    /// An event of a container, with what Docker says of it: labels, image, name.
-    pub(crate) fn publish_container(
-        &self,
-        container: &Container,
-        action: &str,
-        more: &[(&str, String)],
-    ) {
-        let labels = container.config.labels.clone().into_iter();
-        let own = [
-            ("image".to_owned(), container.image.clone()),
-            ("name".to_owned(), container.name.to_string()),
-        ];
-        let more = more.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
-        self.publish("container", action, container.id, labels.chain(own).chain(more));
     }
 }
 
@@ -156,7 +161,7 @@ mod tests {
     fn late_subscribers_get_the_last_256() {
         let events = Events::default();
         for number in 0..300 {
-            events.publish(Event {
+            events.send(Event {
                 kind: "container".into(),
                 action: number.to_string(),
                 actor: String::new(),

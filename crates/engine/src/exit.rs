@@ -59,7 +59,7 @@ impl Engine {
         // one that was over before the watch heard of it
         if oom_killed && self.containers.lock().entry(id).is_ok_and(|entry| !entry.runtime.oom_told)
         {
-            self.publish_container(&before, "oom", &[]);
+            self.events.container(&before, "oom", &[]);
         }
         let last_wait = self
             .containers
@@ -113,8 +113,8 @@ impl Engine {
             self.containers.lock().entry(id).is_ok_and(|entry| entry.runtime.restarting > 0);
         let goes = before.host.auto_remove && !record.throw_away && !restarting;
         if wait.is_none() && goes {
-            self.publish_container(&before, "die", &[("exitCode", code)]);
-            self.publish_volumes(&before, "unmount");
+            self.events.container(&before, "die", &[("exitCode", code)]);
+            self.events.volumes_of(&before, "unmount");
             self.finish(id, exit.code, false);
             if let Err(error) = self.drop_container(may_block, id, true, cleaning) {
                 tracing::error!(container = %before.name, %error, "record a removal");
@@ -122,14 +122,14 @@ impl Engine {
             }
         } else if let Err(error) = self.containers.change(may_block, id, ended) {
             tracing::error!(container = %before.name, %error, "record the end");
-            self.publish_container(&before, "die", &[("exitCode", code)]);
-            self.publish_volumes(&before, "unmount");
+            self.events.container(&before, "die", &[("exitCode", code)]);
+            self.events.volumes_of(&before, "unmount");
             self.finish(id, exit.code, wait.is_some());
             faults.extend(self.end_unrecorded(id, &before, ended));
         } else {
             bulkhead_failpoint::pass("exit.recorded");
-            self.publish_container(&before, "die", &[("exitCode", code)]);
-            self.publish_volumes(&before, "unmount");
+            self.events.container(&before, "die", &[("exitCode", code)]);
+            self.events.volumes_of(&before, "unmount");
             self.finish(id, exit.code, wait.is_some());
             faults.extend(self.take_down(&before, None, WardenRecord::Forget));
         }
@@ -217,16 +217,16 @@ impl Engine {
         let mut entry = None;
         let mut transaction = Transaction::default();
         for name in &anonymous {
-            self.delete_volume(&mut transaction, name);
+            self.volumes.delete(&mut transaction, name);
         }
         self.containers.delete(&mut transaction, id, &mut entry);
         transaction.in_memory(|| self.execs.forget_container(id));
         self.records.intend_removal(&mut transaction, Kind::Container, &id.to_string());
         transaction.commit(&self.records, may_block)?;
         bulkhead_failpoint::pass("container.removal-recorded");
-        self.publish_container(&container, "destroy", &[]);
+        self.events.container(&container, "destroy", &[]);
         for name in &anonymous {
-            self.publish("volume", "destroy", name, [("driver".into(), "local".into())]);
+            self.events.volume(name, "destroy");
         }
         let mut netns = None;
         if let Some(entry) = entry {
@@ -274,19 +274,9 @@ impl Engine {
 
     /// The volumes that only this container has and nobody named.
     fn anonymous_volumes(&self, container: &Container) -> Vec<String> {
-        let state = self.containers.lock();
-        let used_elsewhere = |name: &str| {
-            state.entries.values().any(|entry| {
-                entry.record.container.id != container.id
-                    && entry.record.container.mounts.iter().any(|m| m.name.as_deref() == Some(name))
-            })
-        };
-        container
-            .mounts
-            .iter()
-            .filter_map(|mount| mount.name.clone())
-            .filter(|name| self.volumes.get(name).is_some_and(|volume| volume.anonymous))
-            .filter(|name| !used_elsewhere(name))
+        let own = container.mounts.iter().filter_map(|mount| mount.name.clone());
+        own.filter(|name| self.volumes.get(name).is_some_and(|volume| volume.anonymous))
+            .filter(|name| self.containers.users_of_volume(name) == [container.id])
             .collect()
     }
 }

@@ -42,7 +42,7 @@ pub(crate) struct ImageUser {
 /// The images, under `image/` and `reference/` in the store. Their lock is taken last: nothing else
 /// is locked under it.
 #[derive(Debug, Default)]
-pub(crate) struct Images {
+pub(crate) struct ImageRecords {
     known: Mutex<Known>,
 }
 
@@ -54,7 +54,7 @@ struct Known {
     references: BTreeMap<Reference, Digest>,
 }
 
-impl Images {
+impl ImageRecords {
     pub(crate) fn recover(
         &self,
         may_block: &Blocking,

@@ -21,7 +21,7 @@ impl Engine {
             running,
             paused,
             stopped: statuses.len() - running - paused,
-            images: self.images.count(),
+            images: self.images.records().count(),
             memory: HostUsage::read().memory,
             cpus: processors(),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),

@@ -24,7 +24,7 @@ impl Engine {
         let (pidfd, mut lifecycle) = self.watch_end(id)?;
         drop(guard);
         let ends = lifecycle.borrow_and_update().ends;
-        self.publish_container(&container, "kill", &[("signal", signal.as_raw().to_string())]);
+        self.events.container(&container, "kill", &[("signal", signal.as_raw().to_string())]);
         self.send(id, &pidfd, signal)?;
         if signal == Signal::KILL {
             // As Docker: after `docker kill` it does not run any more.

@@ -90,7 +90,7 @@ impl Engine {
             entry.runtime.oom_told = true;
             entry.record.container.clone()
         };
-        self.publish_container(&container, "oom", &[]);
+        self.events.container(&container, "oom", &[]);
         true
     }
 }

@@ -41,7 +41,7 @@ impl Engine {
                 return Err(error.into());
             }
             let action = if to == Status::Paused { "pause" } else { "unpause" };
-            engine.publish_container(&container, action, &[]);
+            engine.events.container(&container, action, &[]);
             Ok(())
         })
         .await

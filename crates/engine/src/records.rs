@@ -4,15 +4,14 @@
 //! directory has gone. So a directory without a record is removed only if the store says that it was
 //! to go: others are moved aside (see `recover.rs`).
 
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulkhead_store::{Compare, Embedded, Revision, Store, Write};
 use bulkhead_types::Timestamp;
 
 use crate::EngineError;
 use crate::blocking::Blocking;
-use crate::data_dir::Kind;
+use crate::data_dir::{DataDir, Kind};
 use crate::transaction::Transaction;
 
 const INTENTS: &str = "removing/";
@@ -24,12 +23,16 @@ pub(crate) struct Records {
     /// Keys of intents whose directories have gone. Held over the flush that deletes them, so that
     /// none of a later removal of the same name goes with them.
     finished_removals: Mutex<Vec<String>>,
+    /// After the store: fields are dropped in this order, and whoever gets the directory's lock finds
+    /// the store free.
+    _data_dir: Arc<DataDir>,
 }
 
 impl Records {
     /// Fails if another engine has the file, and if it is none of ours.
-    pub(crate) fn open(path: &Path) -> Result<Self, EngineError> {
-        Ok(Self { store: Embedded::open(path)?, finished_removals: Mutex::default() })
+    pub(crate) fn open(data_dir: Arc<DataDir>) -> Result<Self, EngineError> {
+        let store = Embedded::open(&data_dir.data.join("engine.redb"))?;
+        Ok(Self { store, finished_removals: Mutex::default(), _data_dir: data_dir })
     }
 
     /// For reading.
@@ -125,7 +128,7 @@ mod tests {
     #[tokio::test]
     async fn a_finished_removal_goes_with_the_next_commit_and_a_later_one_of_its_name_stays() {
         let directory = tempfile::tempdir().unwrap();
-        let records = Records::open(&directory.path().join("store")).unwrap();
+        let records = Records::open(Arc::new(DataDir::open(directory.path()).unwrap())).unwrap();
         blocking(move |may_block| {
             let intend = |name: &str| {
                 let mut transaction = Transaction::default();

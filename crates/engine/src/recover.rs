@@ -92,8 +92,8 @@ impl Engine {
     }
 
     fn read_records(&self, may_block: &Blocking) -> Result<(), EngineError> {
-        self.images.recover(may_block, &self.records, &self.content)?;
-        self.volumes.recover(&self.records)?;
+        self.images.recover(may_block)?;
+        self.volumes.recover()?;
         self.steps.recover(&self.records)?;
         self.containers.recover()?;
         self.networks.recover(&self.containers.lock());
@@ -122,7 +122,7 @@ impl Engine {
             let container = self
                 .containers
                 .change(may_block, id, |record| record.container.state.oom_killed = true)?;
-            self.publish_container(&container, "oom", &[]);
+            self.events.container(&container, "oom", &[]);
         }
         let ports = match reserve(&record.container.network.ports, &[]) {
             Ok(ports) => ports,

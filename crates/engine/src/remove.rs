@@ -38,7 +38,7 @@ impl Engine {
                 let ends = lifecycle.borrow_and_update().ends;
                 drop(guard);
                 let number = Signal::KILL.as_raw().to_string();
-                self.publish_container(&container, "kill", &[("signal", number)]);
+                self.events.container(&container, "kill", &[("signal", number)]);
                 self.send(id, &pidfd, Signal::KILL)?;
                 killed(&container, lifecycle.wait_for(|it| it.ends > ends || it.removed)).await?;
                 guard = match self.containers.exclusive(id).await {

@@ -27,8 +27,7 @@ impl Engine {
     }
 
     fn rename_now(&self, may_block: &Blocking, id: Id, new_name: Name) -> Result<(), EngineError> {
-        let _creating =
-            self.allocation_lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _creating = self.allocation.hold(may_block);
         let owner = self.containers.lock().names.get(&new_name).copied();
         match owner {
             Some(owner) if owner == id => {
@@ -50,7 +49,7 @@ impl Engine {
         let mut transaction = Transaction::default();
         self.containers.put(&mut transaction, &record);
         transaction.commit(&self.records, may_block)?;
-        self.publish_container(&container, "rename", &[("oldName", format!("/{old}"))]);
+        self.events.container(&container, "rename", &[("oldName", format!("/{old}"))]);
         Ok(())
     }
 }

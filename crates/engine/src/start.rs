@@ -101,8 +101,8 @@ impl Engine {
                     }
                     entry.lifecycle.send_modify(|lifecycle| lifecycle.running = true);
                 }
-                self.publish_volumes(&container, "mount");
-                self.publish_container(&container, "start", &[]);
+                self.events.volumes_of(&container, "mount");
+                self.events.container(&container, "start", &[]);
                 if !container.network.attachments.is_empty() {
                     self.refresh_links(id);
                 }

@@ -89,7 +89,7 @@ impl Engine {
         let ended = |lifecycle: &Lifecycle| lifecycle.ends > ends || lifecycle.removed;
 
         let number = signal.as_raw().to_string();
-        self.publish_container(&container, "kill", &[("signal", number)]);
+        self.events.container(&container, "kill", &[("signal", number)]);
         self.send(id, &pidfd, signal)?;
         let timeout = timeout.or(container.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
         // A frozen process never handles the signal, so there is nothing to wait for.
@@ -106,7 +106,7 @@ impl Engine {
             self.send(id, &pidfd, Signal::KILL)?;
             killed(&container, lifecycle.wait_for(ended)).await?;
         }
-        self.publish_container(&container, "stop", &[]);
+        self.events.container(&container, "stop", &[]);
         Ok(Stopped::Now)
     }
 
@@ -125,7 +125,7 @@ impl Engine {
         })
         .await?;
         drop(restarting);
-        self.publish_container(&self.containers.record(id)?.container, "restart", &[]);
+        self.events.container(&self.containers.record(id)?.container, "restart", &[]);
         Ok(())
     }
 

@@ -55,15 +55,16 @@ impl<'a> Transaction<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
 
     use super::*;
     use crate::blocking::blocking;
+    use crate::data_dir::DataDir;
 
     #[tokio::test]
     async fn a_commit_that_fails_leaves_memory_as_it_was() {
         let directory = tempfile::tempdir().unwrap();
-        let records = Records::open(&directory.path().join("store")).unwrap();
+        let records = Records::open(Arc::new(DataDir::open(directory.path()).unwrap())).unwrap();
         blocking(move |may_block| {
             let memory = Mutex::new(Vec::new());
             let attempt = |value: u32| {

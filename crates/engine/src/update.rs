@@ -44,7 +44,7 @@ impl Engine {
             }
             let container =
                 engine.containers.change(may_block, id, |record| record.container.host = new.clone())?;
-            engine.publish_container(&container, "update", &[]);
+            engine.events.container(&container, "update", &[]);
             Ok(warnings)
         })
         .await

@@ -6,20 +6,60 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bulkhead_store::load_all;
 use bulkhead_types::{Id, Name, Timestamp};
 
-use crate::blocking::blocking;
-use crate::data_dir::Kind;
+use crate::allocation::AllocationLock;
+use crate::blocking::{Blocking, blocking};
+use crate::data_dir::{DataDir, Kind};
+use crate::events::Events;
 use crate::mount_requests::invalid_volume_name;
 use crate::records::Records;
 use crate::transaction::Transaction;
 use crate::{DriverOptions, Engine, EngineError, Volume};
 
-impl Engine {
-    pub fn volumes(&self) -> Vec<Volume> {
-        self.volumes.all()
+/// The volumes of an engine, under `volume/` in the store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Volumes {
+    parts: Arc<Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    records: Arc<Records>,
+    data_dir: Arc<DataDir>,
+    events: Arc<Events>,
+    allocation: AllocationLock,
+    /// Taken last: nothing else is locked under it.
+    known: Mutex<BTreeMap<String, Volume>>,
+}
+
+impl Volumes {
+    pub(crate) fn new(
+        records: Arc<Records>,
+        data_dir: Arc<DataDir>,
+        events: Arc<Events>,
+        allocation: AllocationLock,
+    ) -> Self {
+        let known = Mutex::default();
+        Self { parts: Arc::new(Parts { records, data_dir, events, allocation, known }) }
     }
 
-    pub async fn create_volume(
-        self: &Arc<Self>,
+    pub(crate) fn recover(&self) -> Result<(), EngineError> {
+        let found: Vec<(String, Volume)> = load_all(self.parts.records.store(), PREFIX)?;
+        self.known().extend(found.into_iter().map(|(_, volume)| (volume.name.clone(), volume)));
+        Ok(())
+    }
+
+    /// In the order of their names.
+    pub fn list(&self) -> Vec<Volume> {
+        self.known().values().cloned().collect()
+    }
+
+    pub fn get(&self, name: &str) -> Option<Volume> {
+        self.known().get(name).cloned()
+    }
+
+    /// Makes a volume, or finds the one of this name if it has these options.
+    pub async fn create(
+        &self,
         name: Option<&str>,
         labels: BTreeMap<String, String>,
         options: DriverOptions,
@@ -31,10 +71,11 @@ impl Engine {
             }
             _ => Id::random().to_string(),
         };
-        let engine = Arc::clone(self);
+        let volumes = self.clone();
         blocking(move |may_block| {
-            let _creating = engine.allocation_lock.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(volume) = engine.volumes.get(&name) {
+            let Parts { records, data_dir, events, allocation, .. } = &*volumes.parts;
+            let _allocating = allocation.hold(may_block);
+            if let Some(volume) = volumes.get(&name) {
                 // Made again with other options it would not be what was asked for.
                 return match options == volume.options || options == DriverOptions::default() {
                     true => Ok(volume),
@@ -43,83 +84,76 @@ impl Engine {
                     ))),
                 };
             }
-            let made = engine.new_volume(&name, anonymous);
+            let made = volumes.new_record(&name, anonymous);
             let labels = made.labels.clone().into_iter().chain(labels).collect();
             let volume = Volume { labels, options, ..made };
             let mut transaction = Transaction::default();
-            engine.put_volume(&mut transaction, &volume);
-            transaction.commit(&engine.records, may_block)?;
+            volumes.put(&mut transaction, &volume);
+            transaction.commit(records, may_block)?;
             bulkhead_failpoint::pass("volume.recorded");
-            engine.data_dir.volume(&name)?;
-            engine.publish("volume", "create", &name, [("driver".into(), "local".into())]);
+            data_dir.volume(&name)?;
+            events.volume(&name, "create");
             Ok(volume)
         })
         .await
     }
 
-    pub async fn remove_volume(
-        self: &Arc<Self>,
+    /// Removes a volume that is in none of the containers that `users` finds.
+    pub(crate) fn remove(
+        &self,
+        may_block: &Blocking,
         name: &str,
         force: bool,
+        users: impl FnOnce() -> Vec<Id>,
     ) -> Result<(), EngineError> {
-        let engine = Arc::clone(self);
-        let name = name.to_owned();
-        blocking(move |may_block| {
-            let _creating = engine.allocation_lock.lock().unwrap_or_else(PoisonError::into_inner);
-            let users: Vec<String> = {
-                if engine.volumes.get(&name).is_none() {
-                    return match force {
-                        true => Ok(()),
-                        false => Err(EngineError::not_found(format!("get {name}: no such volume"))),
-                    };
-                }
-                let uses = |container: &crate::Container| {
-                    container.mounts.iter().any(|mount| mount.name.as_ref() == Some(&name))
-                };
-                engine
-                    .containers
-                    .lock()
-                    .entries
-                    .values()
-                    .filter(|entry| uses(&entry.record.container))
-                    .map(|entry| entry.record.container.id.to_string())
-                    .collect()
+        let Parts { records, data_dir, events, allocation, .. } = &*self.parts;
+        let _allocating = allocation.hold(may_block);
+        if self.get(name).is_none() {
+            return match force {
+                true => Ok(()),
+                false => Err(EngineError::not_found(format!("get {name}: no such volume"))),
             };
-            if !users.is_empty() {
-                return Err(EngineError::conflict(format!(
-                    "remove {name}: volume is in use - [{}]",
-                    users.join(", ")
-                )));
-            }
-            let mut transaction = Transaction::default();
-            engine.delete_volume(&mut transaction, &name);
-            transaction.commit(&engine.records, may_block)?;
-            bulkhead_failpoint::pass("volume.removal-recorded");
-            engine.publish("volume", "destroy", &name, [("driver".into(), "local".into())]);
-            engine.data_dir.remove_volume(&name)?;
-            engine.records.removed(Kind::Volume, &name);
-            Ok(())
-        })
-        .await
+        }
+        let users: Vec<String> = users().iter().map(Id::to_string).collect();
+        if !users.is_empty() {
+            return Err(EngineError::conflict(format!(
+                "remove {name}: volume is in use - [{}]",
+                users.join(", ")
+            )));
+        }
+        let mut transaction = Transaction::default();
+        self.delete(&mut transaction, name);
+        transaction.commit(records, may_block)?;
+        bulkhead_failpoint::pass("volume.removal-recorded");
+        events.volume(name, "destroy");
+        data_dir.remove_volume(name)?;
+        records.removed(Kind::Volume, name);
+        Ok(())
     }
 
-    pub(crate) fn put_volume<'a>(&'a self, transaction: &mut Transaction<'a>, volume: &Volume) {
-        self.volumes.put(transaction, volume);
-        self.records.cancel_removal(transaction, Kind::Volume, &volume.name);
+    pub(crate) fn put<'a>(&'a self, transaction: &mut Transaction<'a>, volume: &Volume) {
+        let new = volume.clone();
+        transaction.put(key(&volume.name), volume, move || {
+            self.known().insert(new.name.clone(), new);
+        });
+        self.parts.records.cancel_removal(transaction, Kind::Volume, &volume.name);
     }
 
     /// Also says in the store that its directory is to go; whoever removed it calls
     /// [`Records::removed`].
-    pub(crate) fn delete_volume<'a>(&'a self, transaction: &mut Transaction<'a>, name: &str) {
-        self.records.intend_removal(transaction, Kind::Volume, name);
-        self.volumes.delete(transaction, name);
+    pub(crate) fn delete<'a>(&'a self, transaction: &mut Transaction<'a>, name: &str) {
+        self.parts.records.intend_removal(transaction, Kind::Volume, name);
+        let name = name.to_owned();
+        transaction.delete(key(&name), move || {
+            self.known().remove(&name);
+        });
     }
 
-    pub(crate) fn new_volume(&self, name: &str, anonymous: bool) -> Volume {
+    pub(crate) fn new_record(&self, name: &str, anonymous: bool) -> Volume {
         Volume {
             name: name.to_owned(),
             created: Timestamp::now(),
-            mountpoint: self.data_dir.volume_path(name).display().to_string(),
+            mountpoint: self.parts.data_dir.volume_path(name).display().to_string(),
             // By it Docker's clients tell them apart (moby: daemon/volume/service, AnonymousLabel).
             labels: anonymous
                 .then(|| ("com.docker.volume.anonymous".to_owned(), String::new()))
@@ -129,49 +163,31 @@ impl Engine {
             options: DriverOptions::default(),
         }
     }
-}
-
-/// The volumes, under `volume/` in the store. Their lock is taken last: nothing else is locked
-/// under it.
-#[derive(Debug, Default)]
-pub(crate) struct Volumes {
-    known: Mutex<BTreeMap<String, Volume>>,
-}
-
-impl Volumes {
-    pub(crate) fn recover(&self, records: &Records) -> Result<(), EngineError> {
-        let found: Vec<(String, Volume)> = load_all(records.store(), "volume/")?;
-        self.known().extend(found.into_iter().map(|(_, volume)| (volume.name.clone(), volume)));
-        Ok(())
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Option<Volume> {
-        self.known().get(name).cloned()
-    }
-
-    pub(crate) fn all(&self) -> Vec<Volume> {
-        self.known().values().cloned().collect()
-    }
-
-    pub(crate) fn put<'a>(&'a self, transaction: &mut Transaction<'a>, volume: &Volume) {
-        let new = volume.clone();
-        transaction.put(volume_key(&volume.name), volume, move || {
-            self.known().insert(new.name.clone(), new);
-        });
-    }
-
-    pub(crate) fn delete<'a>(&'a self, transaction: &mut Transaction<'a>, name: &str) {
-        let name = name.to_owned();
-        transaction.delete(volume_key(&name), move || {
-            self.known().remove(&name);
-        });
-    }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Volume>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.parts.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn volume_key(name: &str) -> String {
-    format!("volume/{name}")
+const PREFIX: &str = "volume/";
+
+fn key(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
+
+impl Engine {
+    /// Removes a volume that no container has.
+    pub async fn remove_volume(
+        self: &Arc<Self>,
+        name: &str,
+        force: bool,
+    ) -> Result<(), EngineError> {
+        let engine = Arc::clone(self);
+        let name = name.to_owned();
+        blocking(move |may_block| {
+            let users = || engine.containers.users_of_volume(&name);
+            engine.volumes.remove(may_block, &name, force, users)
+        })
+        .await
+    }
 }

@@ -59,7 +59,7 @@ pub(crate) async fn add_size(
 /// One container as the list shows it; `system df` too.
 pub(crate) fn summary(api: &Api, container: &Container, now: Timestamp) -> Value {
     // Once the name means another image, the id says which one this was.
-    let image = match api.engine.image(&container.image) {
+    let image = match api.engine.images().find(&container.image) {
         Ok(image) if image.id == container.image_id => container.image.clone(),
         _ => container.image_id.to_string(),
     };

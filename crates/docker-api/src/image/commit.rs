@@ -38,12 +38,12 @@ pub(crate) async fn commit(
             laid_over(config, own)
         }
     };
-    let _unnamed = api.engine.hold_content().await;
+    let _unnamed = api.engine.images().hold_content().await;
     let layer = api
         .engine
         .changed_layer(api.engine.container_id(name)?, query.flag_or("pause", true))
         .await?;
-    let base = api.engine.image(&container.image_id.to_string())?;
+    let base = api.engine.images().find(&container.image_id.to_string())?;
     let content = api.engine.content();
     let (author, comment) = (query.text("author").to_owned(), query.text("comment").to_owned());
     let image = tokio::task::spawn_blocking(move || {

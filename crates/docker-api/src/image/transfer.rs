@@ -35,9 +35,9 @@ pub(crate) async fn create(api: Api, query: Query, request: Request) -> Answer<R
     let reference = named(name, query.text("tag"))?;
     let credentials = auth::registry_auth(request.headers())?;
     lines::answer(|lines| async move {
-        let before = api.engine.image(&reference.to_string()).ok().map(|image| image.id);
+        let before = api.engine.images().find(&reference.to_string()).ok().map(|image| image.id);
         let gate = Gate::new(&lines, &reference);
-        let image = api.engine.pull(&reference, credentials, gate.progress()).await?;
+        let image = api.engine.images().pull(&reference, credentials, gate.progress()).await?;
         gate.open();
         let pinned =
             image.digests.iter().find(|digest| digest.familiar_name() == reference.familiar_name());
@@ -117,7 +117,7 @@ async fn import(api: Api, query: Query, request: Request) -> Answer<Response> {
     let body = request.into_body().into_data_stream();
     lines::answer(|lines| async move {
         let (tar, fault) = upload(body)?;
-        let image = api.engine.import(tar.into(), &references, config, &message).await;
+        let image = api.engine.images().import(tar.into(), &references, config, &message).await;
         fault.check("the archive")?;
         let image = image?;
         lines.send(json!({ "status": image.id }));
@@ -140,7 +140,7 @@ pub(crate) async fn push(
     };
     // An image that is not here is an answer's status, and no line.
     for reference in &references {
-        api.engine.image(&reference.to_string()).map_err(|_| {
+        api.engine.images().find(&reference.to_string()).map_err(|_| {
             let name = reference.familiar_name();
             ApiError::not_found(format!("An image does not exist locally with the tag: {name}"))
         })?;
@@ -152,7 +152,8 @@ pub(crate) async fn push(
             lines.send(json!({ "status": status }));
             let to = lines.clone();
             let progress = Arc::new(move |progress| to.progress(progress));
-            let (digest, size) = api.engine.push(&reference, credentials.clone(), progress).await?;
+            let (digest, size) =
+                api.engine.images().push(&reference, credentials.clone(), progress).await?;
             let tag = reference.version();
             lines.send(json!({ "status": format!("{tag}: digest: {digest} size: {size}") }));
             let aux = json!({ "Tag": tag, "Digest": digest, "Size": size });
@@ -168,7 +169,7 @@ fn every_tag(api: &Api, name: &str) -> Result<Vec<Reference>, ApiError> {
     let same =
         |tag: &Reference| tag.domain() == repository.domain() && tag.path() == repository.path();
     let tags: Vec<Reference> =
-        api.engine.images().into_iter().flat_map(|image| image.tags).filter(same).collect();
+        api.engine.images().list().into_iter().flat_map(|image| image.tags).filter(same).collect();
     if tags.is_empty() {
         let name = repository.familiar_name();
         return Err(ApiError::not_found(format!(
@@ -187,7 +188,7 @@ pub(crate) async fn distribution(
     let name = rest.strip_suffix("/json").ok_or_else(ApiError::page_not_found)?;
     let reference = named(name, "")?;
     let credentials = auth::registry_auth(&headers)?;
-    let descriptor = api.engine.resolve(&reference, credentials).await?;
+    let descriptor = api.engine.images().resolve(&reference, credentials).await?;
     let platform = descriptor.platform.clone().unwrap_or_else(image::Platform::host);
     Ok(axum::Json(json!({
         "Descriptor": {

@@ -276,7 +276,7 @@ pub async fn files_come_from_binds_volumes_and_tmpfs(rig: &mut Rig) {
     assert_eq!(std::fs::metadata(made.join("new")).unwrap().uid(), 0, "root inside is root of it");
     // The volume outlives the container and is the same for the next.
     rig.engine.remove(rig.id("files"), false, true).await.unwrap();
-    let volumes = rig.engine.volumes();
+    let volumes = rig.engine.volumes().list();
     assert_eq!(volumes.len(), 1, "the anonymous one went with its container");
     let mut again = Rig::script("again", "cat /data/more /data/seed");
     again.host.binds = vec!["data:/data:ro".parse().unwrap()];
@@ -363,7 +363,7 @@ pub async fn removed_by_itself(rig: &mut Rig) {
         assert_eq!(removed.await.unwrap(), 0);
         eprintln!("run {number}: {:?}", started.elapsed());
         assert!(rig.engine.containers().is_empty());
-        assert!(rig.engine.volumes().is_empty());
+        assert!(rig.engine.volumes().list().is_empty());
     }
     rig.done().await;
     let left: Vec<_> = std::fs::read_dir(rig.options.data.join("containers")).unwrap().collect();
@@ -371,7 +371,7 @@ pub async fn removed_by_itself(rig: &mut Rig) {
 }
 
 pub async fn build_steps_become_layers(rig: &mut Rig) {
-    let image = rig.engine.image("busybox").unwrap();
+    let image = rig.engine.images().find("busybox").unwrap();
     let layers = image.config.rootfs.diff_ids.clone();
     let step = |command: &str| BuildStep {
         arguments: vec!["sh".into(), "-c".into(), command.into()],

@@ -71,7 +71,7 @@ pub async fn large_ids_are_a_containers_own(rig: &mut Rig) {
         network: StepNetwork::None,
         layers,
     };
-    let mut layers = rig.engine.image("busybox").unwrap().config.rootfs.diff_ids;
+    let mut layers = rig.engine.images().find("busybox").unwrap().config.rootfs.diff_ids;
     let script = "touch /theirs && busybox chown 1000640000:200000 /theirs";
     let (code, layer, _) = rig.step(step(layers.clone(), "0:1000640000", script)).await;
     assert_eq!(code, 0);

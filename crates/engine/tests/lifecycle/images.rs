@@ -6,15 +6,15 @@ use bulkhead_types::{BuildStep, StepNetwork};
 use crate::rig::Rig;
 
 pub async fn one_whose_content_is_missing_is_listed(rig: &mut Rig) {
-    let whole = rig.engine.image("busybox").unwrap();
-    rig.engine.tag("busybox", &"kept:1".parse().unwrap()).await.unwrap();
+    let whole = rig.engine.images().find("busybox").unwrap();
+    rig.engine.images().tag(whole.id, &"kept:1".parse().unwrap()).await.unwrap();
     for missing in [whole.id, whole.manifest] {
         rig.close().await;
         let blob = rig.options.data.join("content/blobs/sha256").join(missing.hex());
         let bytes = std::fs::read(&blob).unwrap();
         std::fs::remove_file(&blob).unwrap();
         rig.open().await;
-        let images = rig.engine.images();
+        let images = rig.engine.images().list();
         assert_eq!(images.len(), 1);
         assert_eq!((images[0].tags.len(), images[0].size), (2, whole.size));
         assert_eq!(images[0].config, whole.config);
@@ -24,13 +24,13 @@ pub async fn one_whose_content_is_missing_is_listed(rig: &mut Rig) {
     }
     rig.close().await;
     rig.open().await;
-    assert_eq!(rig.engine.image("busybox").unwrap().damage, None);
+    assert_eq!(rig.engine.images().find("busybox").unwrap().damage, None);
     assert_eq!(rig.run(Rig::script("runs", "echo fine")).await, (0, "fine\n".to_owned()));
     rig.done().await;
 }
 
 pub async fn a_pruned_build_cache_frees_its_layers(rig: &mut Rig) {
-    let image = rig.engine.image("busybox").unwrap();
+    let image = rig.engine.images().find("busybox").unwrap();
     let base = image.config.rootfs.diff_ids.clone();
     let step = BuildStep {
         arguments: vec!["sh".into(), "-c".into(), "echo text > /made".into()],
@@ -51,7 +51,7 @@ pub async fn a_pruned_build_cache_frees_its_layers(rig: &mut Rig) {
     let content = rig.engine.content();
     let manifest = content.manifest(image.id).unwrap();
     let (diff_id, blob) = {
-        let _unnamed = rig.engine.hold_content().await;
+        let _unnamed = rig.engine.images().hold_content().await;
         let (_, layer, _) = rig.step(step).await;
         let layer = layer.expect("it changed something");
         let made = (layer.diff_id, layer.descriptor.digest);

@@ -76,7 +76,8 @@ pub async fn volumes_are_furnished_when_a_container_is_created(rig: &mut Rig) {
 
 pub async fn only_the_part_that_was_asked_for_is_seen(rig: &mut Rig) {
     let empty = Default::default;
-    let made = rig.engine.create_volume(Some("parts"), empty(), Default::default()).await.unwrap();
+    let made =
+        rig.engine.volumes().create(Some("parts"), empty(), Default::default()).await.unwrap();
     let root = Path::new(&made.mountpoint);
     std::fs::create_dir_all(root.join("a/b")).unwrap();
     std::fs::write(root.join("a/b/file"), "deep").unwrap();
@@ -100,7 +101,7 @@ pub async fn only_the_part_that_was_asked_for_is_seen(rig: &mut Rig) {
     let mut create = Rig::script("labels", "ls /srv/data");
     create.host.mounts = vec![volume("labelled", "/srv/data", options)];
     assert_eq!(rig.run(create).await, (0, String::new()));
-    let volumes = rig.engine.volumes();
+    let volumes = rig.engine.volumes().list();
     let labelled = volumes.iter().find(|volume| volume.name == "labelled").unwrap();
     assert_eq!(labelled.labels["who"], "me");
     rig.done().await;
@@ -177,14 +178,14 @@ pub async fn volumes_of_other_kinds(rig: &mut Rig) {
     std::fs::write(host.join("file"), "of the host").unwrap();
     let device = host.display().to_string();
     let bound = options(&[("type", "none"), ("o", "bind"), ("device", &device)]);
-    rig.engine.create_volume(Some("bound"), Default::default(), bound.clone()).await.unwrap();
+    rig.engine.volumes().create(Some("bound"), Default::default(), bound.clone()).await.unwrap();
     let mut create = Rig::script("uses", "cat /srv/data/file; ls /srv/data; touch /srv/data/new");
     create.host.binds = vec!["bound:/srv/data".parse().unwrap()];
     assert_eq!(rig.run(create).await, (0, "of the hostfile\n".to_owned()));
     assert!(host.join("new").exists());
 
     let memory = options(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m")]);
-    rig.engine.create_volume(Some("memory"), Default::default(), memory).await.unwrap();
+    rig.engine.volumes().create(Some("memory"), Default::default(), memory).await.unwrap();
     let mut create = Rig::script("small", "mount | grep ' /m '; touch /m/x && echo written");
     create.host.binds = vec!["memory:/m".parse().unwrap()];
     let (code, output) = rig.run(create).await;
@@ -196,7 +197,7 @@ pub async fn volumes_of_other_kinds(rig: &mut Rig) {
     // Records outlive the engine, options and all.
     rig.close().await;
     rig.open().await;
-    let volumes = rig.engine.volumes();
+    let volumes = rig.engine.volumes().list();
     let found = volumes.iter().find(|volume| volume.name == "bound").unwrap();
     assert_eq!(found.options, bound);
     rig.engine.remove(rig.id("uses"), false, false).await.unwrap();

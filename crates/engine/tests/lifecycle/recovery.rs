@@ -409,7 +409,11 @@ pub async fn what_ended_with_the_engine_starts_with_the_next(rig: &mut Rig) {
 }
 
 pub async fn volumes_outlive_a_lost_store(rig: &mut Rig) {
-    rig.engine.create_volume(Some("kept"), Default::default(), Default::default()).await.unwrap();
+    rig.engine
+        .volumes()
+        .create(Some("kept"), Default::default(), Default::default())
+        .await
+        .unwrap();
     let file = rig.path().join("data/volumes/kept/_data/file");
     std::fs::write(&file, "text").unwrap();
     rig.close().await;
@@ -426,7 +430,11 @@ pub async fn volumes_outlive_a_lost_store(rig: &mut Rig) {
         assert!(names.iter().any(|name| name.starts_with(kind)), "{names:?}");
     }
     // One of the same name is another one.
-    rig.engine.create_volume(Some("kept"), Default::default(), Default::default()).await.unwrap();
+    rig.engine
+        .volumes()
+        .create(Some("kept"), Default::default(), Default::default())
+        .await
+        .unwrap();
     assert!(!file.exists());
     // A removal that is recorded is finished by whoever opens next, and nothing is moved aside.
     rig.engine.remove_volume("kept", false).await.unwrap();

@@ -134,7 +134,11 @@ impl Rig {
         };
         let source = std::fs::File::open(tar.path()).expect("a file").into();
         let names = ["busybox".parse().expect("a reference")];
-        self.engine.import(source, &names, config, "").await.expect("the image is imported");
+        self.engine
+            .images()
+            .import(source, &names, config, "")
+            .await
+            .expect("the image is imported");
     }
 
     /// A request to run a shell script.

@@ -76,7 +76,7 @@ impl Selection {
         let selection = Self::parse(text)?;
         let filters = &selection.filters;
         let ancestors = filters.values("ancestor").iter();
-        let image_id = |name: &String| match api.engine.image(name) {
+        let image_id = |name: &String| match api.engine.images().find(name) {
             Ok(image) => image.id.to_string(),
             Err(_) => name.clone(),
         };

@@ -32,7 +32,7 @@ pub(crate) async fn load(api: Api, request: Request) -> Answer<Response> {
     // Errors are lines from the first on, as in Docker.
     lines::answer_in_band(|lines| async move {
         let (archive, fault) = upload(body)?;
-        let _unnamed = api.engine.hold_content().await;
+        let _unnamed = api.engine.images().hold_content().await;
         let content = api.engine.content();
         let read = tokio::task::spawn_blocking(move || read(&content, archive));
         let read = read.await.map_err(|panic| ApiError::internal(panic.to_string()))?;

@@ -21,7 +21,7 @@ use crate::error::{Answer, ApiError};
 pub(crate) fn save(api: Api, names: &[String]) -> Answer<Response> {
     let mut images: Vec<(Image, Vec<Reference>)> = Vec::new();
     for name in names {
-        let image = api.engine.image(name)?;
+        let image = api.engine.images().find(name)?;
         // An image asked for by its id has no name in the archive.
         let named = name.parse::<Reference>().ok();
         let tag = named.filter(|reference| image.tags.contains(reference));
