@@ -211,6 +211,39 @@ fn addresses_are_added() -> Result<()> {
     Ok(())
 }
 
+/// One stage listens and the other calls: neither would end without the other.
+#[test]
+fn stages_are_built_at_once_and_shown_one_after_the_other() -> Result<()> {
+    let daemon = daemon()?;
+    dockerfile(
+        &daemon,
+        "FROM box AS one\nRUN echo hears; nc -l -p 8096 >/heard\n\
+         FROM box AS two\nRUN echo calls; until echo said | nc 127.0.0.1 8096; do :; done\n\
+         FROM box\nCOPY --from=one /heard /\nCOPY --from=two /etc/passwd /\nCMD cat /heard\n",
+    )?;
+    let line = "$CLI build --no-cache --network host -t met $HERE/context >$HERE/shown &&
+        grep -o -e '^Step ./.' -e '^hears' -e '^calls' $HERE/shown | paste -sd ' ' && $CLI run --rm met";
+    for said in daemon.each_cli(line)? {
+        assert_eq!(
+            said.ok()?,
+            "Step 1/8 Step 2/8 hears Step 3/8 Step 4/8 calls Step 5/8 Step 6/8 Step 7/8 Step 8/8\nsaid"
+        );
+    }
+    dockerfile(
+        &daemon,
+        "FROM box AS one\nRUN nc -l -p 8096\nFROM box AS two\nRUN echo reason; exit 3\n\
+         FROM box\nCOPY --from=one /x /\nCOPY --from=two /x /\n",
+    )?;
+    for said in daemon.each_cli("$CLI build --no-cache --network host $HERE/context 2>&1")? {
+        assert_ne!(said.code, 0);
+        ensure!(said.stdout.contains("\nreason\n"), "{}", said.stdout);
+        ensure!(said.stdout.contains("exit 3' returned a non-zero code: 3"), "{}", said.stdout);
+    }
+    // The stage beside it is given up.
+    daemon.shell("timeout 20 sh -c 'until test -z \"$($DOCKER ps -aq)\"; do :; done'")?.ok()?;
+    Ok(())
+}
+
 #[test]
 fn a_commit_takes_a_health_check_and_a_body() -> Result<()> {
     let daemon = daemon()?;

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::sync::Arc;
 
 use bulkhead_builder::{BuildError, Event, Events, Executor, Fetched, Pull};
-use bulkhead_engine::{Class, Engine, HostConfig, Image};
-use bulkhead_image::{Credentials, Downloader, Layer, Progress, StoredImage};
+use bulkhead_engine::{Class, Engine, EngineError, HostConfig, Image};
+use bulkhead_image::{Credentials, DownloadError, Downloader, Layer, Progress, StoredImage};
 use bulkhead_types::{BuildStep, Digest, Reference};
 use tokio::sync::mpsc;
 
@@ -33,7 +33,7 @@ impl Executor for EngineExecutor {
             match self.engine.images().find(&reference.to_string()) {
                 Ok(image) => return Ok(stored(image)),
                 Err(error) if error.class == Class::NotFound => {}
-                Err(error) => return Err(BuildError::Engine(error.message)),
+                Err(error) => return Err(failed(error)),
             }
         }
         // Progress comes from threads that must not wait: it is little, and all of it is told.
@@ -50,7 +50,7 @@ impl Executor for EngineExecutor {
         };
         match tokio::join!(pulling, telling).0 {
             Ok(image) => Ok(stored(image)),
-            Err(error) => Err(BuildError::Engine(error.message)),
+            Err(error) => Err(failed(error)),
         }
     }
 
@@ -65,8 +65,7 @@ impl Executor for EngineExecutor {
         let progress = Progress { id: String::new(), status, current: None, total: None };
         events.send(Event::Progress { vertex, progress }).await;
         let downloaded = Downloader::default().fetch(address, to).await;
-        let file =
-            downloaded.map_err(|error| BuildError::Engine(format!("ADD failed: {error}")))?;
+        let file = downloaded.map_err(|error| BuildError::Executor(FetchError(error).into()))?;
         Ok(Fetched { digest: file.digest, modified: file.modified })
     }
 
@@ -87,10 +86,19 @@ impl Executor for EngineExecutor {
         match tokio::join!(running, telling).0 {
             Ok((0, layer)) => Ok(layer),
             Ok((code, _)) => Err(BuildError::Failed { command, code }),
-            Err(error) => Err(BuildError::Engine(error.message)),
+            Err(error) => Err(failed(error)),
         }
     }
 }
+
+/// The engine's error as the builder passes it on; the service has it back whole.
+fn failed(error: EngineError) -> BuildError {
+    BuildError::Executor(error.into())
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("ADD failed: {0}")]
+struct FetchError(#[source] DownloadError);
 
 /// Pieces of output that may wait; a piece is at most one read of the program's pipe.
 const ROOM: usize = 16;

@@ -46,11 +46,23 @@ pub struct BuildService {
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     #[error(transparent)]
-    Build(#[from] BuildError),
+    Build(BuildError),
     #[error(transparent)]
     Context(#[from] ContextError),
-    #[error("{}", .0.message)]
+    #[error(transparent)]
     Engine(EngineError),
+}
+
+impl From<BuildError> for ServiceError {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Executor(error) => match error.downcast::<EngineError>() {
+                Ok(error) => Self::Engine(*error),
+                Err(error) => Self::Build(BuildError::Executor(error)),
+            },
+            error => Self::Build(error),
+        }
+    }
 }
 
 impl BuildService {
@@ -132,5 +144,23 @@ impl BuildService {
     /// Where contexts are unpacked.
     fn directory(&self) -> PathBuf {
         self.engine.options().data.join("builds")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_engine::Class;
+
+    use super::*;
+
+    #[test]
+    fn what_the_engine_said_comes_through_a_build_whole() {
+        let error = EngineError::new(Class::Denied, "no access").with_hint("log in");
+        let error = BuildError::Executor(error.into());
+        assert_eq!(error.to_string(), "no access; log in");
+        let ServiceError::Engine(error) = ServiceError::from(error) else { panic!("the engine's") };
+        assert_eq!((error.class, error.hint.as_deref()), (Class::Denied, Some("log in")));
+        let other = ServiceError::from(BuildError::Executor("a server's".into()));
+        assert!(matches!(&other, ServiceError::Build(error) if error.to_string() == "a server's"));
     }
 }

@@ -1,6 +1,8 @@
 //! COPY and ADD: which files go where, as the members of a new layer.
 
 mod archive;
+mod digest;
+mod source;
 mod write;
 
 use std::collections::BTreeMap;
@@ -12,13 +14,12 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use bulkhead_archive::attributes;
-use bulkhead_types::glob::{Dialect, Glob};
-use bulkhead_types::{Digest, Hasher};
 use rustix::fs::FileType;
 
 use crate::ignore::Ignore;
-use crate::owner::{ModeChange, Owner};
+use crate::owner::{self, ModeChange, Owner};
 use crate::view::{Node, View};
+use source::Found;
 
 /// One COPY or ADD with everything expanded and resolved.
 #[derive(Debug)]
@@ -178,126 +179,6 @@ impl Transfer {
         Ok(collected)
     }
 
-    /// Names everything that decides what the layer holds, except times and what is below it.
-    pub(crate) fn digest(&self, collected: &Collected) -> Result<Digest, CopyError> {
-        let mut hasher = Hasher::new();
-        let mut field = |bytes: &[u8]| {
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
-        };
-        for (target, entry) in &collected.entries {
-            field(target.as_os_str().as_bytes());
-            field(format!("{:o} {} {}", entry.mode, entry.owner.uid, entry.owner.gid).as_bytes());
-            for (name, value) in &entry.xattrs {
-                field(name);
-                field(value);
-            }
-            match &entry.kind {
-                EntryKind::Directory => field(b"directory"),
-                EntryKind::Fifo => field(b"fifo"),
-                EntryKind::Link(target) => {
-                    field(b"link");
-                    field(target.as_os_str().as_bytes());
-                }
-                EntryKind::Inline(content) => {
-                    field(b"file");
-                    field(Digest::of(content).hex().as_bytes());
-                }
-                EntryKind::Source(path, _) => {
-                    field(b"file");
-                    field(self.content_digest(path)?.hex().as_bytes());
-                }
-            }
-        }
-        for (archive, target) in &collected.archives {
-            field(b"archive");
-            field(target.as_os_str().as_bytes());
-            field(self.content_digest(archive)?.hex().as_bytes());
-            field(format!("{:?} {:?}", self.owner, self.mode).as_bytes());
-        }
-        Ok(hasher.finish())
-    }
-
-    fn content_digest(&self, path: &Path) -> Result<Digest, CopyError> {
-        let mut file = self.open(path)?;
-        let mut hasher = Hasher::new();
-        let mut buffer = vec![0; 128 << 10];
-        loop {
-            let read = io::Read::read(&mut file, &mut buffer)
-                .while_doing(|| format!("read {}", path.display()))?;
-            if read == 0 {
-                return Ok(hasher.finish());
-            }
-            hasher.update(&buffer[..read]);
-        }
-    }
-
-    fn open(&self, path: &Path) -> Result<std::fs::File, CopyError> {
-        let what = || format!("open {}", path.display());
-        let node = self.source.exact(path).while_doing(what)?;
-        match node.map(|node| node.open_file()).transpose().while_doing(what)?.flatten() {
-            Some(file) => Ok(file),
-            None => Err(self.refused(&format!("{} is gone", path.display()))),
-        }
-    }
-
-    /// All that one source, maybe a pattern, names.
-    fn find(&self, source: &str) -> Result<Vec<Found>, CopyError> {
-        let what = || format!("look up {source}");
-        let mut parts: Vec<&str> = Vec::new();
-        for part in source.split('/') {
-            match part {
-                "" | "." => {}
-                // Above the top there is nothing: `../x` is `x`, as BuildKit has it.
-                ".." => drop(parts.pop()),
-                part => parts.push(part),
-            }
-        }
-        if !source.contains(['*', '?', '[']) {
-            // A backslash before an ordinary character means the character.
-            let path: PathBuf = parts.iter().map(|part| unescaped(part)).collect();
-            return match self.found(&path, &path).while_doing(what)? {
-                Some(found) => Ok(vec![found]),
-                None => Err(self.refused(&self.missing(source))),
-            };
-        }
-        let mut paths = vec![PathBuf::new()];
-        for part in parts {
-            let glob = Glob::parse(part, Dialect::Match)
-                .ok_or_else(|| self.refused(&format!("syntax error in pattern {source}")))?;
-            let mut next = Vec::new();
-            for path in paths {
-                let Some(node) = self.source.resolve(&path).while_doing(what)?.node else {
-                    continue;
-                };
-                for name in node.names().while_doing(what)? {
-                    if name.to_str().is_some_and(|name| glob.matches(name)) {
-                        next.push(path.join(name));
-                    }
-                }
-            }
-            paths = next;
-        }
-        let found = paths.iter().map(|path| self.found(path, path));
-        Ok(found.collect::<io::Result<Vec<_>>>().while_doing(what)?.into_iter().flatten().collect())
-    }
-
-    fn found(&self, asked: &Path, path: &Path) -> io::Result<Option<Found>> {
-        let resolved = match self.source.resolve(path) {
-            Ok(resolved) => resolved,
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let Some(node) = resolved.node else { return Ok(None) };
-        let hidden = |path: &Path| !path.as_os_str().is_empty() && self.excludes(path);
-        let kept_below = node.is_directory() && self.may_keep_below_excluded();
-        if (hidden(&resolved.path) || hidden(asked)) && !kept_below {
-            return Ok(None);
-        }
-        let name = asked.file_name().unwrap_or_default().to_owned();
-        Ok(Some(Found { name, path: resolved.path, node }))
-    }
-
     fn directory_contents(
         &self,
         collected: &mut Collected,
@@ -430,60 +311,21 @@ impl Transfer {
         archive::is_archive(self.open(&found.path)?).while_doing(|| format!("read {name}"))
     }
 
-    fn excludes(&self, path: &Path) -> bool {
-        let path = path.to_string_lossy();
-        self.ignores.iter().any(|ignore| ignore.excludes(&path))
-    }
-
-    fn may_keep_below_excluded(&self) -> bool {
-        self.ignores.iter().any(|ignore| ignore.may_keep_below_excluded())
-    }
-
-    fn missing(&self, source: &str) -> String {
-        let place = if self.from_context {
-            "file not found in build context or excluded by .dockerignore: "
-        } else {
-            ""
-        };
-        format!("{place}stat {source}: file does not exist")
-    }
-
     fn refused(&self, message: &str) -> CopyError {
         CopyError::Refused(format!("{} failed: {message}", self.keyword))
     }
 }
 
-/// One thing that a source names.
-#[derive(Debug)]
-struct Found {
-    /// The name it was asked by, which the copy gets.
-    name: std::ffi::OsString,
-    /// Where it is, without links.
-    path: PathBuf,
-    node: Node,
-}
-
-impl Found {
-    fn is_directory(&self) -> bool {
-        self.node.is_directory()
-    }
+/// Whose a file shall be that is `text` to the users of the image.
+pub(crate) fn resolve_owner(text: &str, image: &View) -> Result<Owner, CopyError> {
+    owner::resolve(text, image)
+        .while_doing(|| "read the image's users".to_owned())?
+        .map_err(CopyError::Refused)
 }
 
 /// One directory's contents merge into the destination, whatever its name ends with.
 fn all_directories(found: &[Found]) -> bool {
     found.len() == 1 && found.iter().all(Found::is_directory)
-}
-
-fn unescaped(part: &str) -> String {
-    let mut rest = part.chars();
-    let mut text = String::new();
-    while let Some(next) = rest.next() {
-        match next {
-            '\\' => text.extend(rest.next()),
-            other => text.push(other),
-        }
-    }
-    text
 }
 
 /// A clean relative path out of one that an archive gives; `None` if it leads upwards.

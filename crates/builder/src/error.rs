@@ -29,7 +29,7 @@ pub enum BuildError {
     Io { what: String, cause: io::Error },
     #[error(transparent)]
     Image(#[from] bulkhead_image::ImageError),
-    /// From the executor: the engine's own words.
-    #[error("{0}")]
-    Engine(String),
+    /// The executor's own error, whole: who made the executor knows its type.
+    #[error(transparent)]
+    Executor(Box<dyn std::error::Error + Send + Sync>),
 }

@@ -15,12 +15,18 @@ pub struct Vertex {
     pub inputs: Vec<Digest>,
 }
 
+/// Events of operations that do not need each other come in any order between each other; work that
+/// stands in a Dockerfile twice is told twice, one after the other.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// All that the target needs, each after its inputs. Comes once.
     Planned(Vec<Vertex>),
-    /// The ONBUILD triggers of a base image, which are known once it is there; done next, in order.
-    Triggered(Vec<Vertex>),
+    /// The ONBUILD triggers of the base image that FROM, `vertex`, brought. They are done when FROM
+    /// is completed, in order, and before the stage's own.
+    Triggered {
+        vertex: Digest,
+        triggers: Vec<Vertex>,
+    },
     Started(Digest),
     /// A RUN that is not cached got its container, or a name that stands for it.
     Running {
@@ -38,11 +44,14 @@ pub enum Event {
         vertex: Digest,
         text: String,
     },
-    /// The operation is done; `image` names what the stage has come to.
+    /// The operation is done; `image` names what the stage has come to. `None`: of an ARG before
+    /// FROM there is none.
     Completed {
         vertex: Digest,
-        image: Digest,
+        image: Option<Digest>,
     },
+    /// The operation could not be done, and the build ends for it.
+    Failed(Digest),
     Warning(Warning),
 }
 

@@ -20,7 +20,20 @@ pub(crate) struct Graph<'a> {
 #[derive(Debug)]
 pub(crate) struct Operation<'a> {
     pub(crate) vertex: Vertex,
+    /// What must be done before, by its place in the graph: the inputs, and an operation that is the
+    /// same work, whose result is then in the cache.
+    pub(crate) needs: Vec<usize>,
     pub(crate) action: Action<'a>,
+}
+
+impl Operation<'_> {
+    /// The stage's number in the plan.
+    pub(crate) fn stage(&self) -> Option<usize> {
+        match self.action {
+            Action::Declare(_) => None,
+            Action::From(stage, _) | Action::Step(stage, _) => Some(stage),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,38 +53,61 @@ impl<'a> Graph<'a> {
         arguments: &BTreeMap<String, Option<String>>,
     ) -> Result<Self, BuildError> {
         let given = settings(plan, arguments);
-        let mut operations = Vec::new();
+        let mut graph = Self { operations: Vec::new() };
+        let mut known = BTreeMap::new();
         for argument in &plan.globals {
             let vertex = vertex(&argument.text, given, Vec::new());
-            operations.push(Operation { vertex, action: Action::Declare(argument) });
+            graph.add(&mut known, vertex, Vec::new(), Action::Declare(argument));
         }
-        let mut ends: BTreeMap<usize, Digest> = BTreeMap::new();
+        let mut ends: BTreeMap<usize, usize> = BTreeMap::new();
         for index in &plan.order {
             let stage = &plan.stages[*index];
-            let (what, inputs) = match &stage.base {
+            let (what, needs) = match &stage.base {
                 Base::Scratch => ("FROM scratch".to_owned(), Vec::new()),
                 Base::Image(reference) => (format!("FROM {reference}"), Vec::new()),
                 Base::Stage(base) => ("FROM".to_owned(), vec![ends[base]]),
             };
-            let mut begin = vertex(&what, given, inputs);
+            let mut begin = vertex(&what, given, graph.digests(&needs));
             begin.name = stage.text.clone();
-            let mut end = begin.digest;
-            operations.push(Operation { vertex: begin, action: Action::From(*index, stage) });
+            let mut end = graph.add(&mut known, begin, needs, Action::From(*index, stage));
             for instruction in &stage.instructions {
-                let mut inputs = vec![end];
+                let mut needs = vec![end];
                 if let Kind::Copy(copy) = &instruction.kind {
                     let at = |message| BuildError::Dockerfile { line: instruction.line, message };
                     if let Origin::Stage(from) = plan.origin(*index, copy).map_err(at)? {
-                        inputs.push(ends[&from]);
+                        needs.push(ends[&from]);
                     }
                 }
-                let vertex = step(instruction, inputs);
-                end = vertex.digest;
-                operations.push(Operation { vertex, action: Action::Step(*index, instruction) });
+                let vertex = step(instruction, graph.digests(&needs));
+                end = graph.add(&mut known, vertex, needs, Action::Step(*index, instruction));
             }
             ends.insert(*index, end);
         }
-        Ok(Self { operations })
+        Ok(graph)
+    }
+
+    /// Adds an operation and returns its place. `known` has the last place of each digest.
+    fn add(
+        &mut self,
+        known: &mut BTreeMap<Digest, usize>,
+        vertex: Vertex,
+        mut needs: Vec<usize>,
+        action: Action<'a>,
+    ) -> usize {
+        let place = self.operations.len();
+        needs.extend(known.insert(vertex.digest, place));
+        self.operations.push(Operation { vertex, needs, action });
+        place
+    }
+
+    fn digests(&self, places: &[usize]) -> Vec<Digest> {
+        places.iter().map(|place| self.operations[*place].vertex.digest).collect()
+    }
+
+    /// Whether nothing of its stage comes after an operation.
+    pub(crate) fn ends_stage(&self, place: usize) -> bool {
+        let stage = |place: usize| self.operations.get(place).and_then(Operation::stage);
+        stage(place).is_some() && stage(place) != stage(place + 1)
     }
 
     pub(crate) fn vertices(&self) -> Vec<Vertex> {

@@ -3,6 +3,7 @@
 pub(crate) mod cache;
 mod classic;
 mod fields;
+mod in_order;
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -73,7 +74,7 @@ async fn build(State(api): State<Api>, query: Query, request: Request) -> Answer
         fault.check("the build context")?;
         let context = unpacked?;
 
-        let mut output = ClassicOutput::new((!quiet).then(|| lines.clone()));
+        let output = ClassicOutput::new((!quiet).then(|| lines.clone()));
         output.cache_from(&cache_from).await;
         let (events, receiver) = Events::channel();
         let references = build.references.clone();

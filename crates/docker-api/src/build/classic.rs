@@ -8,18 +8,20 @@ use bulkhead_types::Digest;
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
 
+use super::in_order::{InOrder, Shown};
 use crate::lines::Lines;
 
 /// Shows one build. A quiet one is read as well, or it would stand still.
 #[derive(Debug)]
 pub(super) struct ClassicOutput {
     lines: Option<Lines>,
+    order: InOrder,
     words: Words,
 }
 
 impl ClassicOutput {
     pub(super) fn new(lines: Option<Lines>) -> Self {
-        Self { lines, words: Words::default() }
+        Self { lines, order: InOrder::default(), words: Words::default() }
     }
 
     /// Says how little `--cache-from` can do.
@@ -34,15 +36,25 @@ impl ClassicOutput {
     }
 
     /// Returns when the build has told its last event.
-    pub(super) async fn show(&mut self, mut events: Receiver<Event>) {
+    pub(super) async fn show(mut self, mut events: Receiver<Event>) {
         while let Some(event) = events.recv().await {
+            // Progress says itself what it is about, and is nothing to anybody afterwards.
             if let Event::Progress { progress, .. } = event {
                 if let Some(lines) = &self.lines {
                     lines.progress(progress);
                 }
                 continue;
             }
-            if let Some(text) = self.words.of(event) {
+            let shown = self.order.take(event);
+            self.tell(shown).await;
+        }
+        let rest = std::mem::take(&mut self.order).rest();
+        self.tell(rest).await;
+    }
+
+    async fn tell(&mut self, shown: Vec<Shown>) {
+        for shown in shown {
+            if let Some(text) = self.words.of(shown) {
                 self.stream(text).await;
             }
         }
@@ -61,6 +73,8 @@ struct Words {
     names: BTreeMap<Digest, Name>,
     step: usize,
     steps: usize,
+    /// Of the FROM whose line comes next.
+    triggers: usize,
 }
 
 /// How an operation is announced.
@@ -73,18 +87,24 @@ enum Name {
 
 impl Words {
     /// `None`: nothing that this protocol shows.
-    fn of(&mut self, event: Event) -> Option<String> {
+    fn of(&mut self, shown: Shown) -> Option<String> {
+        let event = match shown {
+            Shown::Event(event) => event,
+            Shown::Ahead { vertex, text } => {
+                let (Name::Step(name) | Name::Trigger(name)) = self.names.get(&vertex)?;
+                return Some(format!("# Ahead of its step, from {name}\n{text}"));
+            }
+        };
         Some(match event {
             Event::Planned(vertices) => {
                 self.steps = vertices.len();
                 self.know(vertices, Name::Step);
                 return None;
             }
-            Event::Triggered(vertices) => {
-                let plural = if vertices.len() == 1 { "" } else { "s" };
-                let text = format!("# Executing {} build trigger{plural}\n", vertices.len());
-                self.know(vertices, Name::Trigger);
-                text
+            Event::Triggered { triggers, .. } => {
+                self.triggers = triggers.len();
+                self.know(triggers, Name::Trigger);
+                return None;
             }
             Event::Started(vertex) => match self.names.get(&vertex)? {
                 Name::Step(name) => {
@@ -96,13 +116,21 @@ impl Words {
             Event::Running { container, .. } => format!(" ---> Running in {}\n", container.short()),
             Event::CacheHit(_) => " ---> Using cache\n".to_owned(),
             Event::Log { text, .. } => text,
-            Event::Completed { image, .. } => format!(" ---> {}\n", image.short()),
+            Event::Completed { image, .. } => {
+                let mut text = format!(" ---> {}\n", image?.short());
+                match std::mem::take(&mut self.triggers) {
+                    0 => {}
+                    1 => text.push_str("# Executing 1 build trigger\n"),
+                    count => text.push_str(&format!("# Executing {count} build triggers\n")),
+                }
+                text
+            }
             Event::Warning(Warning::Dockerfile(text)) => format!("[WARNING]: {text}\n"),
             Event::Warning(Warning::UnusedArguments(names)) => {
                 let names = names.join(" ");
                 format!("[Warning] One or more build-args [{names}] were not consumed\n")
             }
-            Event::Progress { .. } => return None,
+            Event::Progress { .. } | Event::Failed(_) => return None,
         })
     }
 
@@ -127,22 +155,23 @@ mod tests {
             Event::Warning(Warning::Dockerfile("an empty line".to_owned())),
             Event::Planned(vec![vertex("FROM a"), vertex("RUN b"), vertex("COPY c /")]),
             Event::Started(digest("FROM a")),
-            Event::Completed { vertex: digest("FROM a"), image: digest("image") },
-            Event::Triggered(vec![vertex("USER d")]),
+            Event::Triggered { vertex: digest("FROM a"), triggers: vec![vertex("USER d")] },
+            Event::Completed { vertex: digest("FROM a"), image: Some(digest("image")) },
             Event::Started(digest("USER d")),
-            Event::Completed { vertex: digest("USER d"), image: digest("1") },
+            Event::Completed { vertex: digest("USER d"), image: Some(digest("1")) },
             Event::Started(digest("RUN b")),
             Event::Running { vertex: digest("RUN b"), container: digest("key") },
             Event::Log { vertex: digest("RUN b"), text: "half a ".to_owned() },
             Event::Log { vertex: digest("RUN b"), text: "line\n".to_owned() },
-            Event::Completed { vertex: digest("RUN b"), image: digest("2") },
+            Event::Completed { vertex: digest("RUN b"), image: Some(digest("2")) },
             Event::Started(digest("COPY c /")),
             Event::CacheHit(digest("COPY c /")),
-            Event::Completed { vertex: digest("COPY c /"), image: digest("3") },
+            Event::Completed { vertex: digest("COPY c /"), image: Some(digest("3")) },
             Event::Warning(Warning::UnusedArguments(vec!["X".to_owned(), "Y".to_owned()])),
         ];
         let mut words = Words::default();
-        let text: String = events.into_iter().filter_map(|event| words.of(event)).collect();
+        let text: String =
+            events.into_iter().filter_map(|event| words.of(Shown::Event(event))).collect();
         let short = |name: &str| digest(name).short();
         let want = format!(
             "[WARNING]: an empty line\n\

@@ -1,13 +1,15 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bulkhead_image::{Content, Layer, StoredImage};
 use bulkhead_types::image::{Descriptor, ImageConfig};
 use bulkhead_types::{BuildStep, Digest, Reference};
 use rustix::fs::{OFlags, Stat};
+use tokio::sync::watch;
 
 use crate::state::State;
 use crate::view::View;
@@ -42,6 +44,9 @@ impl Bench {
             content: Arc::clone(&content),
             images: BTreeMap::new(),
             runs: Mutex::default(),
+            met: watch::Sender::default(),
+            active: AtomicUsize::default(),
+            most_active: AtomicUsize::default(),
         };
         Self {
             directory,
@@ -130,6 +135,12 @@ impl Bench {
         std::mem::take(&mut self.executor.runs.lock().expect("no panic"))
     }
 
+    /// How many steps are being done, and how many were at once at the most.
+    pub(super) fn active(&self) -> (usize, usize) {
+        let count = |steps: &AtomicUsize| steps.load(Ordering::SeqCst);
+        (count(&self.executor.active), count(&self.executor.most_active))
+    }
+
     /// What was told since this was last asked, an event in a line, without digests.
     pub(super) fn told(&self) -> Vec<String> {
         let events = std::mem::take(&mut *self.told.lock().expect("no panic"));
@@ -140,9 +151,9 @@ impl Bench {
                 names.extend(vertices.into_iter().map(|vertex| (vertex.digest, vertex.name)));
                 format!("planned {count}")
             }
-            Event::Triggered(vertices) => {
-                let count = vertices.len();
-                names.extend(vertices.into_iter().map(|vertex| (vertex.digest, vertex.name)));
+            Event::Triggered { triggers, .. } => {
+                let count = triggers.len();
+                names.extend(triggers.into_iter().map(|vertex| (vertex.digest, vertex.name)));
                 format!("triggered {count}")
             }
             Event::Started(vertex) => format!("started {}", names[&vertex]),
@@ -153,6 +164,7 @@ impl Bench {
             }
             Event::Log { vertex, text } => format!("log {}: {text}", names[&vertex]),
             Event::Completed { vertex, .. } => format!("completed {}", names[&vertex]),
+            Event::Failed(vertex) => format!("failed {}", names[&vertex]),
             Event::Warning(Warning::Dockerfile(text)) => format!("warning {text}"),
             Event::Warning(Warning::UnusedArguments(names)) => {
                 format!("unused {}", names.join(" "))
@@ -241,12 +253,43 @@ impl Cache for Steps {
     }
 }
 
-/// `write PATH TEXT` makes a layer of that file, `remove PATH` one without it, `fail` fails, and
-/// everything else changes nothing.
+/// `write PATH TEXT` makes a layer of that file, `remove PATH` one without it, `fail` fails,
+/// `meet NAME OTHER` waits for the step that says `meet OTHER NAME`, `hang` never ends, and everything
+/// else changes nothing.
 struct Writer {
     content: Arc<Content>,
     images: BTreeMap<Reference, StoredImage>,
     runs: Mutex<Vec<BuildStep>>,
+    /// Names of the steps that have begun to meet.
+    met: watch::Sender<BTreeSet<String>>,
+    /// Steps that are being done.
+    active: AtomicUsize,
+    most_active: AtomicUsize,
+}
+
+/// A step that is being done, or was until it was given up.
+struct Active<'a>(&'a Writer);
+
+impl<'a> Active<'a> {
+    fn begin(writer: &'a Writer) -> Self {
+        let now = writer.active.fetch_add(1, Ordering::SeqCst) + 1;
+        writer.most_active.fetch_max(now, Ordering::SeqCst);
+        Self(writer)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Writer {
+    fn arrive(&self, name: &str) {
+        self.met.send_modify(|met| {
+            met.insert(name.to_owned());
+        });
+    }
 }
 
 impl Executor for Writer {
@@ -259,7 +302,8 @@ impl Executor for Writer {
     ) -> Result<StoredImage, BuildError> {
         let missing = || {
             let name = reference.familiar();
-            BuildError::Engine(format!("manifest for {name} not found: manifest unknown"))
+            let message = format!("manifest for {name} not found: manifest unknown");
+            BuildError::Executor(message.into())
         };
         self.images.get(reference).cloned().ok_or_else(missing)
     }
@@ -272,7 +316,7 @@ impl Executor for Writer {
         _events: &Events,
     ) -> Result<Fetched, BuildError> {
         if address.contains("missing") {
-            return Err(BuildError::Engine(format!("{address} answered 404 Not Found")));
+            return Err(BuildError::Executor(format!("{address} answered 404 Not Found").into()));
         }
         std::io::Write::write_all(&mut to, address.as_bytes()).expect("writes");
         let modified = Some(bulkhead_types::Timestamp::from_second(1000).expect("a time"));
@@ -287,10 +331,21 @@ impl Executor for Writer {
     ) -> Result<Option<Layer>, BuildError> {
         let text = step.arguments.last().cloned().unwrap_or_default();
         self.runs.lock().expect("no panic").push(step);
+        let _active = Active::begin(self);
         let words: Vec<_> = text.split_whitespace().collect();
         let bytes = match words[..] {
             ["fail"] => {
                 return Err(BuildError::Failed { command: "its own".to_owned(), code: 7 });
+            }
+            ["meet", name, other] => {
+                self.arrive(name);
+                let mut met = self.met.subscribe();
+                met.wait_for(|met| met.contains(other)).await.expect("the bench is there");
+                return Ok(None);
+            }
+            ["hang", name] => {
+                self.arrive(name);
+                return std::future::pending().await;
             }
             ["say", ..] => {
                 events.send(Event::Log { vertex, text: "said\n".to_owned() }).await;

@@ -75,3 +75,73 @@ async fn triggers_run_in_the_next_build_and_once() {
     let error = bench.build().await.expect_err("a wrong trigger").to_string();
     assert!(error.starts_with("dockerfile parse error on line 2: ONBUILD FROM evil"), "{error}");
 }
+
+/// Neither would end without the other.
+#[tokio::test]
+async fn stages_that_do_not_need_each_other_are_built_at_once() {
+    let mut bench = Bench::new();
+    bench.image("base", &[("x", "x")]);
+    bench.put(
+        "Dockerfile",
+        "FROM base AS a\nRUN meet a b\nRUN write a a\n\
+         FROM base AS b\nRUN meet b a\nRUN write b b\n\
+         FROM base\nCOPY --from=a /a /\nCOPY --from=b /b /\n",
+    );
+    let image = bench.build().await.expect("builds");
+    for file in ["a", "b"] {
+        assert_eq!(bench.text(&image, file).as_deref(), Some(file));
+    }
+    // The target's own steps do not wait for the stages that it copies from later.
+    bench.put(
+        "Dockerfile",
+        "FROM base AS a\nRUN meet c d\nFROM base\nRUN meet d c\nCOPY --from=a /x /y\n",
+    );
+    bench.build().await.expect("builds");
+    assert_eq!(bench.active().0, 0);
+}
+
+#[tokio::test]
+async fn only_some_steps_are_done_at_once() {
+    let mut bench = Bench::new();
+    bench.image("base", &[("x", "x")]);
+    let stage = |n: usize| format!("FROM base AS s{n}\nRUN nothing {n}\nRUN meet {n} {}\n", n ^ 1);
+    let copy = |n: usize| format!("COPY --from=s{n} /x /{n}\n");
+    let stages: String = (0..20).map(stage).collect();
+    let copies: String = (0..20).map(copy).collect();
+    bench.put("Dockerfile", format!("{stages}FROM base\n{copies}"));
+    bench.build().await.expect("builds");
+    let (left, most) = bench.active();
+    assert!(left == 0 && (2..=4).contains(&most), "{most}");
+}
+
+#[tokio::test]
+async fn the_same_work_twice_is_done_once() {
+    let mut bench = Bench::new();
+    bench.image("base", &[("x", "x")]);
+    bench.put(
+        "Dockerfile",
+        "FROM base AS a\nRUN write a a\nFROM base AS b\nRUN write a a\n\
+         FROM base\nCOPY --from=a /a /1\nCOPY --from=b /a /2\n",
+    );
+    bench.build().await.expect("builds");
+    assert_eq!(bench.runs().len(), 1);
+    assert!(bench.told().contains(&"cached RUN write a a".to_owned()));
+}
+
+#[tokio::test]
+async fn a_stage_that_fails_ends_what_needs_it_and_what_goes_on_beside_it() {
+    let mut bench = Bench::new();
+    bench.image("base", &[("x", "x")]);
+    bench.put(
+        "Dockerfile",
+        "FROM base AS a\nRUN hang a\nFROM base AS b\nRUN meet b a\nRUN fail\n\
+         FROM base AS c\nCOPY --from=b /x /y\nRUN write c c\n\
+         FROM base\nCOPY --from=a /x /\nCOPY --from=c /c /\n",
+    );
+    let error = bench.build().await.expect_err("a step fails").to_string();
+    assert_eq!(error, "The command '/bin/sh -c fail' returned a non-zero code: 7");
+    assert_eq!(bench.active().0, 0, "the step beside it is given up");
+    let told = bench.told();
+    assert!(told.contains(&"failed RUN fail".to_owned()));
+    assert!(!told.iter().any(|line| line.contains("--from=b") || line.contains("RUN write c c")));
+}
