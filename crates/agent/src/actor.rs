@@ -14,6 +14,7 @@ use crate::options::Options;
 use crate::plan::{self, Found, Learned, Phase, Step};
 use crate::reports::{self, Pulls, Report};
 use crate::state::{SavedTask, StateError, StateFile, random_hex};
+use bulkhead_types::Chain;
 
 /// Runs one task, whose saved form is in the state file under `arn`, until its containers are removed.
 pub(crate) struct Actor {
@@ -30,7 +31,7 @@ impl Actor {
     pub(crate) async fn run(self) {
         if let Err(error) = self.live().await {
             // the containers stay as they are; the next start of the agent takes the task up again
-            tracing::error!(task = self.arn, %error, "the task is left alone");
+            tracing::error!(task = self.arn, error = %Chain(&error), "the task is left alone");
         }
     }
 
@@ -48,7 +49,7 @@ impl Actor {
             let mut found = match self.engine.find(&self.arn).await {
                 Ok(found) => found,
                 Err(error) => {
-                    tracing::warn!(task = self.arn, %error, "waiting for the engine");
+                    tracing::warn!(task = self.arn, error = %Chain(&error), "waiting for the engine");
                     self.woken_or(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     continue;
@@ -123,7 +124,7 @@ impl Actor {
                     let seconds = i32::try_from(grace).unwrap_or(i32::MAX);
                     if let Err(error) = self.engine.stop(&id_of(&found, &name), seconds).await {
                         // it still runs, so giving up is no choice
-                        tracing::warn!(task = self.arn, container = name, %error, "the stop is tried again");
+                        tracing::warn!(task = self.arn, container = name, error = %Chain(&error), "the stop is tried again");
                         self.woken_or(LONGEST_PAUSE).await;
                     }
                 }
@@ -176,7 +177,7 @@ impl Actor {
             match self.remove_all(task).await {
                 Ok(()) => break,
                 Err(error) => {
-                    tracing::warn!(task = self.arn, %error, "the removal is tried again");
+                    tracing::warn!(task = self.arn, error = %Chain(&error), "the removal is tried again");
                     tokio::time::sleep(LONGEST_PAUSE).await;
                 }
             }

@@ -12,6 +12,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::api::Api;
 use crate::state::StateError;
+use bulkhead_types::Chain;
 
 /// An open connection to the control plane.
 pub(crate) struct Connection {
@@ -79,7 +80,7 @@ impl Connection {
             let message = match tokio::time::timeout(SILENCE, self.socket.next()).await {
                 Err(_) => return Ended::Silent,
                 Ok(None) => return Ended::Broken("it was closed".into()),
-                Ok(Some(Err(error))) => return Ended::Broken(error.to_string()),
+                Ok(Some(Err(error))) => return Ended::Broken(Chain(&error).to_string()),
                 Ok(Some(Ok(message))) => message,
             };
             let Message::Text(text) = message else { continue };
@@ -98,7 +99,7 @@ impl Connection {
                     }
                     Err(error) => {
                         // not acknowledged: the control plane will say it again, perhaps a newer one better
-                        tracing::error!(%error, "an order is not understood");
+                        tracing::error!(error = %Chain(&error), "an order is not understood");
                         Ok(())
                     }
                 },
@@ -117,7 +118,7 @@ impl Connection {
                 }
             };
             if let Err(error) = answered {
-                return Ended::Broken(error.to_string());
+                return Ended::Broken(Chain(&error).to_string());
             }
         }
     }

@@ -15,7 +15,7 @@ use bollard::query_parameters::{
     StopContainerOptions,
 };
 use bollard::{ClientVersion, Docker};
-use bulkhead_types::Port;
+use bulkhead_types::{Chain, Port};
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use serde_json::Value;
 
@@ -48,7 +48,7 @@ impl From<Error> for EngineError {
             Error::JsonDataError { message, .. } => {
                 Self::Refused(format!("an answer that is not understood: {message}"))
             }
-            other => Self::Unreachable(other.to_string()),
+            other => Self::Unreachable(Chain(&other).to_string()),
         }
     }
 }
@@ -111,7 +111,7 @@ impl Engine {
         if matches!(error, EngineError::Refused(_))
             && self.docker.inspect_image(image).await.is_ok()
         {
-            tracing::warn!(image, %error, "the pull failed; using the image that is here");
+            tracing::warn!(image, error = %Chain(&error), "the pull failed; using the image that is here");
             return Ok(());
         }
         Err(error)

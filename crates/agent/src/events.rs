@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 
 use crate::engine::Engine;
 use crate::tasks::Tasks;
+use bulkhead_types::Chain;
 
 /// Follows events for as long as the agent lives.
 pub(crate) async fn follow(engine: Engine, tasks: Arc<Tasks>) {
@@ -24,7 +25,7 @@ pub(crate) async fn follow(engine: Engine, tasks: Arc<Tasks>) {
                     tasks.wake(&task);
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "the engine's events broke off");
+                    tracing::debug!(error = %Chain(&error), "the engine's events broke off");
                     break;
                 }
             }

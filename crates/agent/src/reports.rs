@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use crate::api::{Api, ApiError};
 use crate::plan::{Found, Learned, Phase};
 use crate::state::StateFile;
+use bulkhead_types::Chain;
 
 /// A report of one task: the request of `SubmitTaskStateChange`.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,11 +101,11 @@ pub(crate) async fn send_all(
                 Ok(_) => break,
                 Err(error @ ApiError::Refused { .. }) => {
                     // the control plane does not know the task any more: nothing is left to be told
-                    tracing::warn!(task = report.task, %error, "a report was refused");
+                    tracing::warn!(task = report.task, error = %Chain(&error), "a report was refused");
                     break;
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "a report waits");
+                    tracing::debug!(error = %Chain(&error), "a report waits");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -117,7 +118,7 @@ pub(crate) async fn send_all(
                 }
             });
             if let Err(error) = told {
-                tracing::error!(%error, "the report will be sent again after a restart");
+                tracing::error!(error = %Chain(&error), "the report will be sent again after a restart");
             }
         }
     }

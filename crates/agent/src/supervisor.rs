@@ -14,6 +14,7 @@ use crate::options::Options;
 use crate::state::{StateError, StateFile};
 use crate::tasks::Tasks;
 use crate::{events, instance, reports};
+use bulkhead_types::Chain;
 
 /// Runs the agent until `stop` turns true. Containers are left running.
 ///
@@ -78,7 +79,7 @@ async fn serve_once(api: &Api, engine: &Engine, tasks: &Arc<Tasks>) -> Ended {
         .await;
     let endpoint = match discovered {
         Ok(answer) => answer["endpoint"].as_str().unwrap_or(&tasks.options.endpoint).to_owned(),
-        Err(error) => return Ended::Connect(error.to_string()),
+        Err(error) => return Ended::Connect(Chain(&error).to_string()),
     };
     match Connection::open(&api.at(&endpoint), &tasks.options.cluster, &arn).await {
         Ok(connection) => {
@@ -92,7 +93,7 @@ async fn serve_once(api: &Api, engine: &Engine, tasks: &Arc<Tasks>) -> Ended {
 /// Tells the control plane what this machine is; answers with the ARN by which it is known.
 async fn register(api: &Api, engine: &Engine, tasks: &Tasks) -> Result<String, Ended> {
     let options = &tasks.options;
-    let info = engine.info().await.map_err(|error| Ended::Connect(error.to_string()))?;
+    let info = engine.info().await.map_err(|error| Ended::Connect(Chain(&error).to_string()))?;
     let (id, known_as) =
         tasks.state.read(|state| (state.instance_id.clone(), state.container_instance_arn.clone()));
     let request = instance::registration(options, &id, known_as.as_deref(), &info);
@@ -104,7 +105,7 @@ async fn register(api: &Api, engine: &Engine, tasks: &Tasks) -> Result<String, E
             let create = json!({"clusterName": options.cluster});
             api.call("CreateCluster", &create)
                 .await
-                .map_err(|error| Ended::Connect(error.to_string()))?;
+                .map_err(|error| Ended::Connect(Chain(&error).to_string()))?;
             api.call("RegisterContainerInstance", &request).await
         }
         Err(ApiError::Refused { code, message })
@@ -114,7 +115,7 @@ async fn register(api: &Api, engine: &Engine, tasks: &Tasks) -> Result<String, E
         }
         other => other,
     };
-    let answer: Value = answer.map_err(|error| Ended::Connect(error.to_string()))?;
+    let answer: Value = answer.map_err(|error| Ended::Connect(Chain(&error).to_string()))?;
     let arn = answer["containerInstance"]["containerInstanceArn"].as_str();
     let arn = arn.ok_or_else(|| Ended::Connect("the registration has no ARN".into()))?.to_owned();
     if known_as.as_ref() != Some(&arn) {
@@ -133,7 +134,7 @@ async fn reach_engine(options: &Options) -> Engine {
             },
             Err(error) => error,
         };
-        tracing::info!(%error, socket = %options.docker_socket.display(), "waiting for the engine");
+        tracing::info!(error = %Chain(&error), socket = %options.docker_socket.display(), "waiting for the engine");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

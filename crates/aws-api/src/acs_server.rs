@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::acs::{Ack, Frame, HeartbeatMessage, PayloadMessage, PayloadTask};
 use crate::answer::request_id;
+use bulkhead_types::Chain;
 
 /// Serves one agent until it or a newer connection of the same instance ends this one.
 pub(crate) async fn serve(
@@ -106,7 +107,7 @@ impl Connection {
     /// Sends what the agent does not know yet: new tasks, and those that are to stop.
     async fn send_orders(&mut self) -> Result<(), Gone> {
         let orders = self.session.orders().map_err(|error| {
-            tracing::error!(%error, "the orders of an agent could not be read");
+            tracing::error!(error = %Chain(&error), "the orders of an agent could not be read");
             Gone
         })?;
         self.told.retain(|arn, _| orders.iter().any(|order| order.task.task_arn == *arn));

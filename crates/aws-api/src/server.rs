@@ -15,6 +15,7 @@ use crate::answer::{Dialect, Refusal, request_id};
 use crate::authentication::{AccessKeys, authenticate};
 use crate::query::Parameters;
 use crate::{acs_server, ecs_operations, query, tcs_server};
+use bulkhead_types::Chain;
 
 /// The API as a router: `POST /` for the services, `GET /ws` for agents.
 pub fn router(control: Arc<Control>, credentials: Arc<dyn AccessKeys>) -> Router {
@@ -49,7 +50,7 @@ async fn answer(State(server): State<Server>, request: Request) -> Response<Body
     match worker.await {
         Ok(response) => response,
         Err(error) => {
-            tracing::error!(%error, "an operation panicked");
+            tracing::error!(error = %Chain(&error), "an operation panicked");
             let refusal =
                 Refusal::new("ServerException", "The control plane failed; its log says why.");
             dialect.refuse(&request_id(), &refusal)

@@ -4,7 +4,7 @@ use std::pin::Pin;
 
 use bulkhead_builder::{Cache, CachedStep};
 use bulkhead_engine::BuildCache;
-use bulkhead_types::Digest;
+use bulkhead_types::{Chain, Digest};
 
 #[derive(Debug)]
 pub(crate) struct EngineCache(pub(crate) BuildCache);
@@ -27,7 +27,7 @@ impl Cache for EngineCache {
         Box::pin(async move {
             if let Err(error) = self.0.store(key, step).await {
                 // The build is right all the same, only slower the next time.
-                tracing::warn!(%error, "remember a build step");
+                tracing::warn!(error = %Chain(&error), "remember a build step");
             }
         })
     }

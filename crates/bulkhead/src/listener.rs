@@ -4,6 +4,7 @@
 //! They share the process's descriptors with the engine's socket. Without bounds, whoever opens
 //! enough connections and sends nothing stops the engine for everybody.
 
+use bulkhead_types::Chain;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -60,7 +61,7 @@ pub async fn serve(
                 }
                 Err(error) => {
                     // Out of descriptors or a client that left already: neither ends the server.
-                    tracing::warn!(%error, "accept a connection");
+                    tracing::warn!(error = %Chain(&error), "accept a connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }

@@ -1,6 +1,7 @@
 use std::fmt;
 
 use bulkhead_store::StoreError;
+use bulkhead_types::Chain;
 use serde::{Deserialize, Serialize};
 
 /// What went wrong, by the exception names of the ECS API (botocore's model `ecs/2014-11-13`).
@@ -81,7 +82,7 @@ impl std::error::Error for Error {}
 impl From<StoreError> for Error {
     /// The store's detail goes to the log and not to the caller, who can do nothing with it.
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "the control plane's store failed");
+        tracing::error!(error = %Chain(&error), "the control plane's store failed");
         Self::new(
             Code::Server,
             "The control plane could not read or write its store; its log says why.",

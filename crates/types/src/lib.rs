@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod build_step;
+mod chain;
 mod digest;
 pub mod glob;
 mod id;
@@ -17,6 +18,7 @@ mod size;
 mod time;
 
 pub use build_step::{BuildStep, StepNetwork};
+pub use chain::Chain;
 pub use digest::{Digest, Hasher, InvalidDigest};
 pub use id::{Id, InvalidId, InvalidName, Name};
 pub use id_map::{IdMap, IdRange, NoWindowLeft, Window};
