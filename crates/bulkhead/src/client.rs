@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use bulkhead_docker_types::START_STATUS;
+use bulkhead_types::Chain;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -187,23 +190,28 @@ impl Client {
         let request =
             request.map_err(|cause| Failure::new(format!("this is no valid request: {cause}")))?;
         let stream = self.connect().await.map_err(|cause| self.unreachable(&cause))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|cause| Failure::new(format!("the engine does not answer: {cause}")))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|cause| {
+                Failure::new(format!("the engine does not answer: {}", Chain(&cause)))
+            })?;
         tokio::spawn(connection.with_upgrades());
         let response = sender.send_request(request).await.map_err(|cause| {
             Failure::new(format!(
-                "the engine ended the connection before it had answered ({cause}); see its log"
+                "the engine ended the connection before it had answered ({}); see its log",
+                Chain(&cause)
             ))
         })?;
         let status = response.status();
+        let start_status = response.headers().get(START_STATUS);
+        let start_status = start_status.and_then(|value| value.to_str().ok()?.parse().ok());
         if status.is_client_error() || status.is_server_error() {
             let body = collect(response).await?;
             let message = serde_json::from_slice::<Value>(&body)
                 .ok()
                 .and_then(|body| body.get("message").and_then(Value::as_str).map(str::to_owned))
                 .unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
-            return Err(Failure { status: Some(status.as_u16()), ..Failure::new(message) });
+            let status = Some(status.as_u16());
+            return Err(Failure { status, start_status, ..Failure::new(message) });
         }
         Ok(response)
     }
@@ -244,8 +252,9 @@ pub async fn each_json(
     let mut body = response.into_body();
     let mut pending = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame
-            .map_err(|cause| Failure::new(format!("the engine's answer broke off: {cause}")))?;
+        let frame = frame.map_err(|cause| {
+            Failure::new(format!("the engine's answer broke off: {}", Chain(&cause)))
+        })?;
         let Ok(data) = frame.into_data() else { continue };
         pending.extend_from_slice(&data);
         while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
@@ -282,15 +291,11 @@ async fn json(response: Response<Incoming>) -> Result<Value, Failure> {
 
 /// Percent-encodes a query value or a path segment (RFC 3986 unreserved characters stay).
 pub fn encode(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-        encoded
-    })
+    utf8_percent_encode(text, RESERVED).to_string()
 }
+
+/// All but RFC 3986's unreserved characters (section 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 #[cfg(test)]
 mod tests {

@@ -9,12 +9,14 @@ pub struct Failure {
     pub message: String,
     /// The HTTP status, if the engine answered with one.
     pub status: Option<u16>,
+    /// The exit status of a program that the engine could not start, from its answer.
+    pub start_status: Option<u8>,
     pub exit_code: u8,
 }
 
 impl Failure {
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), status: None, exit_code: 1 }
+        Self { message: message.into(), status: None, start_status: None, exit_code: 1 }
     }
 
     pub fn with_code(self, exit_code: u8) -> Self {
@@ -23,19 +25,13 @@ impl Failure {
 
     /// A command that has already said everything: only the exit status is left.
     pub fn silent(exit_code: u8) -> Self {
-        Self { message: String::new(), status: None, exit_code }
+        Self { exit_code, ..Self::new("") }
     }
 
-    /// The exit status of `run`, `start` and `create`, which Docker derives from the error's words
-    /// (docker/cli: cli/command/container/run.go, `toStatusError`).
+    /// With the exit status of `run`, `start` and `create`, which docker's client makes of the error's
+    /// words (docker/cli: cli/command/container/run.go, `toStatusError`).
     pub fn of_start(self) -> Self {
-        let exit_code = match &self.message {
-            message if message.contains("executable file not found") => 127,
-            message if message.contains("no such file or directory") => 127,
-            message if message.contains("permission denied") && self.status.is_some() => 126,
-            message if message.contains("is a directory") => 126,
-            _ => 125,
-        };
+        let exit_code = self.start_status.unwrap_or(125);
         Self { exit_code, ..self }
     }
 }
@@ -49,5 +45,18 @@ impl fmt::Display for Failure {
 impl From<std::io::Error> for Failure {
     fn from(cause: std::io::Error) -> Self {
         Self::new(cause.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_statuses_come_from_the_engine_and_not_from_words() {
+        let failure = Failure::new("permission denied: no such file or directory");
+        assert_eq!(failure.of_start().exit_code, 125);
+        let failure = Failure { start_status: Some(127), ..Failure::new("in any words") };
+        assert_eq!(failure.of_start().exit_code, 127);
     }
 }

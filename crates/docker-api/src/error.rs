@@ -1,6 +1,7 @@
 use axum::response::{IntoResponse, Response};
-use bulkhead_engine::{Class, EngineError};
-use http::StatusCode;
+use bulkhead_docker_types::START_STATUS;
+use bulkhead_engine::{Class, EngineError, Kind};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 /// An answer that is a refusal: a status and the sentence that clients show.
 #[derive(Debug, thiserror::Error)]
@@ -10,13 +11,21 @@ pub(crate) struct ApiError {
     pub(crate) message: String,
     /// The exit status that the error is about, which only streams of a build tell.
     pub(crate) code: Option<u8>,
+    /// Why a program could not be started, as an exit status for clients that know the header.
+    pub(crate) start_status: Option<u8>,
     /// The whole story, for the log.
     pub(crate) log: Option<String>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: visible(&message.into()), code: None, log: None }
+        Self {
+            status,
+            message: visible(&message.into()),
+            code: None,
+            start_status: None,
+            log: None,
+        }
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -62,7 +71,11 @@ fn status(class: Class) -> StatusCode {
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         let log = Some(visible(&format!("{error:#}")));
-        Self { log, ..Self::new(status(error.class), error.to_string()) }
+        let start_status = match error.kind {
+            Kind::ProgramNotFound | Kind::ProgramNotExecutable => Some(error.exit_code()),
+            Kind::NotRunning | Kind::Other => None,
+        };
+        Self { start_status, log, ..Self::new(status(error.class), error.to_string()) }
     }
 }
 
@@ -76,7 +89,12 @@ impl IntoResponse for ApiError {
             );
         }
         let body = serde_json::json!({ "message": self.message });
-        (self.status, axum::Json(body)).into_response()
+        let mut response = (self.status, axum::Json(body)).into_response();
+        if let Some(status) = self.start_status {
+            let name = HeaderName::from_static(START_STATUS);
+            response.headers_mut().insert(name, HeaderValue::from(u16::from(status)));
+        }
+        response
     }
 }
 
@@ -92,4 +110,27 @@ fn visible(message: &str) -> String {
         if is_shown(c) { text.push(c) } else { text.extend(c.escape_default()) }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_read_why_a_program_did_not_start_from_a_header() {
+        let status = |error: EngineError| {
+            let response = ApiError::from(error).into_response();
+            let header = response.headers().get(START_STATUS);
+            header.map(|value| value.to_str().expect("a number").to_owned())
+        };
+        let words = || EngineError::invalid("no such file or directory");
+        let of = |kind| {
+            let mut error = words();
+            error.kind = kind;
+            error
+        };
+        assert_eq!(status(of(Kind::ProgramNotFound)).as_deref(), Some("127"));
+        assert_eq!(status(of(Kind::ProgramNotExecutable)).as_deref(), Some("126"));
+        assert_eq!(status(words()), None);
+    }
 }

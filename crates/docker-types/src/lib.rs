@@ -14,6 +14,11 @@ mod network;
 mod null;
 mod volume;
 
+/// A header of refusals beside Docker's own: the exit status, as a decimal number, of a program that
+/// could not be started, 126 or 127 (chroot(1), "Exit status"). Docker's clients ignore it and look for
+/// words in the message.
+pub const START_STATUS: &str = "bulkhead-start-status";
+
 pub use container::{ContainerCreate, Empty, Healthcheck, Words};
 pub use exec::{ExecCreate, ExecStart};
 pub use host_config::{
