@@ -6,7 +6,6 @@
 use bulkhead_ecs::{ContainerInstance, Control};
 
 use crate::answer::{Refusal, xml};
-use crate::sigv4::percent_decode;
 
 /// The parameters of a query request: names and values in the order they came.
 #[derive(Debug)]
@@ -14,15 +13,7 @@ pub(crate) struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
     pub(crate) fn read(body: &[u8]) -> Self {
-        let text = String::from_utf8_lossy(body);
-        let plain = |text: &str| {
-            String::from_utf8_lossy(&percent_decode(&text.replace('+', " "))).into_owned()
-        };
-        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (plain(name), plain(value))
-        });
-        Self(pairs.collect())
+        Self(form_urlencoded::parse(body).into_owned().collect())
     }
 
     pub(crate) fn one(&self, name: &str) -> Option<&str> {

@@ -5,6 +5,7 @@
 //! from the body: a header that names it is signed data, not evidence.
 
 use hmac::{Hmac, KeyInit, Mac};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 use sha2::{Digest, Sha256};
 
 /// A key pair.
@@ -305,7 +306,7 @@ fn canonical_query(query: &str) -> String {
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (encode(&percent_decode(name)), encode(&percent_decode(value)))
+            (encode(&decode(name)), encode(&decode(value)))
         })
         .collect();
     pairs.sort();
@@ -314,36 +315,14 @@ fn canonical_query(query: &str) -> String {
 
 /// Percent-encodes all but RFC 3986's unreserved characters.
 pub fn encode(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len()), |mut text, byte| {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                text.push(char::from(*byte))
-            }
-            other => text.push_str(&format!("%{other:02X}")),
-        }
-        text
-    })
+    const RESERVED: &AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    percent_encode(bytes, RESERVED).to_string()
 }
 
 /// Undoes percent-encoding; what is not an escape stays.
-pub fn percent_decode(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let escape = (bytes[at] == b'%').then(|| unhex(text.get(at + 1..at + 3)?)).flatten();
-        match escape.as_deref() {
-            Some([byte]) => {
-                decoded.push(*byte);
-                at += 3;
-            }
-            _ => {
-                decoded.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    decoded
+fn decode(text: &str) -> Vec<u8> {
+    percent_decode_str(text).collect()
 }
 
 fn hmac(key: &[u8], text: &[u8]) -> Hmac<Sha256> {
@@ -482,6 +461,6 @@ mod tests {
             canonical_query("clusterArn=arn%3Aaws%3Aecs&b=&a=%7e%2f&seqNum=1"),
             "a=~%2F&b=&clusterArn=arn%3Aaws%3Aecs&seqNum=1"
         );
-        assert_eq!(percent_decode("a%zz%4"), b"a%zz%4");
+        assert_eq!(decode("a%zz%4"), b"a%zz%4");
     }
 }

@@ -5,8 +5,7 @@ use crate::request::Query;
 
 /// Reads the query of a build; the error is the sentence that its client gets.
 pub fn build_query(text: &str) -> Result<(), String> {
-    let query = Query::parse(text).map_err(|error| error.message)?;
-    check_query(&query).map_err(|error| error.message)
+    check_query(&Query::parse(text)).map_err(|error| error.message)
 }
 
 #[cfg(test)]

@@ -113,12 +113,7 @@ pub(crate) fn fresh_id() -> String {
 
 /// A random UUID (version 4), the form of container ids in ARNs.
 pub(crate) fn fresh_uuid() -> String {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the kernel has random bytes after boot");
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex = format!("{:032x}", u128::from_be_bytes(bytes));
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    uuid::Uuid::new_v4().to_string()
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     fn read(query: &str) -> Result<Option<PruneOptions>, ApiError> {
-        options(&Query::parse(query).expect(query))
+        options(&Query::parse(query))
     }
 
     #[test]

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     fn read(query: &str) -> Result<BuildQuery, ApiError> {
-        BuildQuery::try_from(&Query::parse(query).expect(query))
+        BuildQuery::try_from(&Query::parse(query))
     }
 
     #[test]

@@ -220,41 +220,40 @@ impl Session {
                 url.origin.host
             )));
         }
-        let mut query = form_urlencoded::Query::default();
+        let mut query: Vec<(&str, &str)> = Vec::new();
         if let Some(service) = challenge.parameters.get("service") {
-            query.add("service", service);
+            query.push(("service", service));
         }
         let actions = match self.access {
             Access::LogIn => None,
             Access::Pull => Some("pull"),
             Access::Push => Some("pull,push"),
         };
-        if let Some(actions) = actions {
-            query.add("scope", &format!("repository:{}:{actions}", self.repository));
-        }
+        let scope = actions.map(|actions| format!("repository:{}:{actions}", self.repository));
+        query.extend(scope.iter().map(|scope| ("scope", &**scope)));
         let mut headers = HeaderMap::new();
         let mut form = None;
         match credentials {
             Some(credentials) if !credentials.identitytoken.is_empty() => {
-                query.add("grant_type", "refresh_token");
-                query.add("client_id", "bulkhead");
-                query.add("refresh_token", &credentials.identitytoken);
+                query.push(("grant_type", "refresh_token"));
+                query.push(("client_id", "bulkhead"));
+                query.push(("refresh_token", &credentials.identitytoken));
                 headers.insert(
                     CONTENT_TYPE,
                     HeaderValue::from_static("application/x-www-form-urlencoded"),
                 );
-                form = Some(query.text);
+                form = Some(encoded(&query));
             }
             other => {
                 if let Some(credentials) = other {
-                    query.add("account", &credentials.username);
+                    query.push(("account", &credentials.username));
                     let mut value = HeaderValue::from_str(&basic(credentials))
                         .expect("base64 is a valid header");
                     value.set_sensitive(true);
                     headers.insert(AUTHORIZATION, value);
                 }
                 let separator = if url.path.contains('?') { '&' } else { '?' };
-                url.path = format!("{}{separator}{}", url.path, query.text);
+                url.path = format!("{}{separator}{}", url.path, encoded(&query));
             }
         }
         let response = match &form {
@@ -430,27 +429,7 @@ fn basic(credentials: &Credentials) -> String {
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(plain))
 }
 
-/// `application/x-www-form-urlencoded`, in the one way that all servers read.
-mod form_urlencoded {
-    #[derive(Default)]
-    pub(super) struct Query {
-        pub(super) text: String,
-    }
-
-    impl Query {
-        pub(super) fn add(&mut self, name: &str, value: &str) {
-            if !self.text.is_empty() {
-                self.text.push('&');
-            }
-            self.text.push_str(name);
-            self.text.push('=');
-            for byte in value.bytes() {
-                if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                    self.text.push(char::from(byte));
-                } else {
-                    self.text.push_str(&format!("%{byte:02X}"));
-                }
-            }
-        }
-    }
+/// As `application/x-www-form-urlencoded`.
+fn encoded(pairs: &[(&str, &str)]) -> String {
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
