@@ -4,10 +4,10 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use bulkhead_types::Id;
+use bulkhead_network::Protocol;
+use bulkhead_types::{Id, Port};
 use serde::{Deserialize, Serialize};
 
-use crate::PortBinding;
 use crate::text::serde_by_text;
 
 /// Which network stack a container's processes see.
@@ -86,6 +86,27 @@ pub struct Addresses<A> {
     pub address: A,
     pub prefix: u8,
     pub gateway: Option<A>,
+}
+
+/// A port of a container that is published on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortBinding {
+    pub container_port: u16,
+    pub protocol: Protocol,
+    /// Unspecified means all.
+    pub host_address: Ipv4Addr,
+    /// 0 draws one from the ephemeral range.
+    pub host_port: u16,
+}
+
+impl PortBinding {
+    /// The container's side.
+    ///
+    /// # Panics
+    /// Where it is 0, which no port that was parsed is.
+    pub fn port(&self) -> Port {
+        Port::new(self.container_port, self.protocol).expect("it was a port when it was read")
+    }
 }
 
 impl Networking {

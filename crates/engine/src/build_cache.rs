@@ -1,17 +1,16 @@
 //! The build cache: what steps of builds came to, what that takes on disk, and its end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bulkhead_image::Content;
 use bulkhead_types::image::Descriptor;
 use bulkhead_types::{Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::blocking::{Blocking, blocking};
+use crate::EngineError;
 use crate::records::Records;
 use crate::transaction::Transaction;
-use crate::{Engine, EngineError};
 
 /// What a step of a build came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,111 +50,8 @@ pub struct PrunedCache {
     pub bytes: u64,
 }
 
-/// The build cache of an engine.
-#[derive(Debug, Clone)]
-pub struct BuildCache {
-    engine: Arc<Engine>,
-}
-
-impl Engine {
-    pub fn build_cache(self: &Arc<Self>) -> BuildCache {
-        BuildCache { engine: Arc::clone(self) }
-    }
-}
-
-impl BuildCache {
-    /// What the step with this key came to. Its content may be gone; the builder looks.
-    pub fn lookup(&self, key: Digest) -> Option<CachedStep> {
-        self.engine.steps.use_step(key)
-    }
-
-    /// Remembers a step; its content is kept from now on. To be called while content is held, see
-    /// [`Engine::hold_content`].
-    pub async fn store(&self, key: Digest, step: CachedStep) -> Result<(), EngineError> {
-        let engine = Arc::clone(&self.engine);
-        blocking(move |may_block| {
-            let size = size_of(&step, &engine.content);
-            let record = Step { step, size, last_used: None, uses: 0 };
-            let mut transaction = Transaction::default();
-            engine.steps.put(&mut transaction, key, record);
-            transaction.commit(&engine.records, may_block)
-        })
-        .await
-    }
-
-    /// Every step, in the order of their keys.
-    pub async fn list(&self) -> Result<Vec<CacheEntry>, EngineError> {
-        let engine = Arc::clone(&self.engine);
-        blocking(move |may_block| Ok(engine.cache_entries(may_block))).await
-    }
-
-    /// Forgets the steps that `chosen` chooses and frees the layers that nothing else needs.
-    pub async fn prune(
-        &self,
-        chosen: impl Fn(&CacheEntry) -> bool + Send + 'static,
-    ) -> Result<PrunedCache, EngineError> {
-        let engine = Arc::clone(&self.engine);
-        blocking(move |may_block| engine.prune_cache(may_block, &chosen)).await
-    }
-}
-
-impl Engine {
-    fn cache_entries(&self, _: &Blocking) -> Vec<CacheEntry> {
-        let mut images: BTreeMap<Digest, Vec<Digest>> = BTreeMap::new();
-        for record in self.images.records().all() {
-            for layer in &record.layers {
-                images.entry(*layer).or_default().push(record.stored.id);
-            }
-        }
-        let entry = |(key, record): (Digest, Step)| CacheEntry {
-            key,
-            size: record.size.or_else(|| size_of(&record.step, &self.content)),
-            last_used: record.last_used,
-            uses: record.uses,
-            images: record
-                .step
-                .layer
-                .as_ref()
-                .and_then(|(_, diff_id)| images.get(diff_id).cloned())
-                .unwrap_or_default(),
-            step: record.step,
-        };
-        self.steps.all().into_iter().map(entry).collect()
-    }
-
-    fn prune_cache(
-        self: &Arc<Self>,
-        may_block: &Blocking,
-        chosen: &dyn Fn(&CacheEntry) -> bool,
-    ) -> Result<PrunedCache, EngineError> {
-        let entries: Vec<CacheEntry> =
-            self.cache_entries(may_block).into_iter().filter(|entry| chosen(entry)).collect();
-        let mut transaction = Transaction::default();
-        for entry in &entries {
-            self.steps.delete(&mut transaction, entry.key);
-        }
-        transaction.commit(&self.records, may_block)?;
-        let needed = self.needed_content(may_block);
-        let mut freed = BTreeMap::new();
-        for entry in &entries {
-            if let Some((_, diff_id)) = entry.step.layer
-                && !needed.contains(&diff_id)
-            {
-                freed.insert(diff_id, entry.size.unwrap_or(0));
-            }
-        }
-        if !self.sweep(may_block)? {
-            self.sweep_later();
-        }
-        Ok(PrunedCache {
-            keys: entries.into_iter().map(|entry| entry.key).collect(),
-            bytes: freed.into_values().sum(),
-        })
-    }
-}
-
 /// Bytes of a step's layer, packed and unpacked.
-fn size_of(step: &CachedStep, content: &Content) -> Option<u64> {
+pub(crate) fn size_of(step: &CachedStep, content: &Content) -> Option<u64> {
     match &step.layer {
         None => Some(0),
         Some((descriptor, diff_id)) => {
@@ -167,16 +63,16 @@ fn size_of(step: &CachedStep, content: &Content) -> Option<u64> {
 
 /// What the store keeps of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Step {
+pub(crate) struct Step {
     #[serde(flatten)]
-    step: CachedStep,
+    pub(crate) step: CachedStep,
     /// Unknown of those that an earlier version stored.
     #[serde(default)]
-    size: Option<u64>,
+    pub(crate) size: Option<u64>,
     #[serde(default)]
-    last_used: Option<Timestamp>,
+    pub(crate) last_used: Option<Timestamp>,
     #[serde(default)]
-    uses: u64,
+    pub(crate) uses: u64,
 }
 
 /// The records of the cache, under `step/` in the store. Their lock is taken last: nothing else is
@@ -231,7 +127,7 @@ impl Steps {
         }
     }
 
-    fn use_step(&self, key: Digest) -> Option<CachedStep> {
+    pub(crate) fn use_step(&self, key: Digest) -> Option<CachedStep> {
         let mut known = self.known();
         let record = known.steps.get_mut(&key)?;
         record.last_used = Some(Timestamp::now());
@@ -241,17 +137,17 @@ impl Steps {
         Some(step)
     }
 
-    fn all(&self) -> Vec<(Digest, Step)> {
+    pub(crate) fn all(&self) -> Vec<(Digest, Step)> {
         self.known().steps.iter().map(|(key, record)| (*key, record.clone())).collect()
     }
 
-    fn put<'a>(&'a self, transaction: &mut Transaction<'a>, key: Digest, record: Step) {
+    pub(crate) fn put<'a>(&'a self, transaction: &mut Transaction<'a>, key: Digest, record: Step) {
         transaction.put(Self::key(key), &record.clone(), move || {
             self.known().steps.insert(key, record);
         });
     }
 
-    fn delete<'a>(&'a self, transaction: &mut Transaction<'a>, key: Digest) {
+    pub(crate) fn delete<'a>(&'a self, transaction: &mut Transaction<'a>, key: Digest) {
         transaction.delete(Self::key(key), move || {
             let mut known = self.known();
             known.steps.remove(&key);
@@ -271,6 +167,8 @@ impl Steps {
 #[cfg(test)]
 mod tests {
     use bulkhead_store::Write;
+
+    use std::sync::Arc;
 
     use super::*;
     use crate::data_dir::DataDir;

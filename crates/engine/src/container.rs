@@ -1,20 +1,21 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use bulkhead_network::Protocol;
 pub use bulkhead_runtime::cgroup::BlockIoCount;
 use bulkhead_types::{Digest, Id, IdMap, Name, Port, Reference, Timestamp, image};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::attachment::Networking;
-use crate::hosts::ExtraHost;
-use crate::links::Link;
+use crate::attachment::{Networking, PortBinding};
+use crate::bind::{Bind, clean_target};
+use crate::extra_host::ExtraHost;
+use crate::link::Link;
 use crate::log_options::{LogDriver, LogOptions};
 use crate::modes::{CgroupnsMode, IpcMode, NetworkMode, PidMode, UsernsMode, UtsMode};
-use crate::mounts::{Bind, MountPoint, MountRequest, TmpfsOptions, VolumesFrom};
+use crate::mounts::{MountOptions, MountPoint, MountRequest, VolumesFrom};
 use crate::restart::RestartPolicy;
 use crate::security::SecurityOptions;
 use crate::text::readable;
+use crate::tmpfs_options::TmpfsOptions;
 use crate::ulimits::Ulimit;
 use crate::volume_mounts::DriverOptions;
 
@@ -160,26 +161,6 @@ pub struct Update {
     pub restart_policy: Option<RestartPolicy>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortBinding {
-    pub container_port: u16,
-    pub protocol: Protocol,
-    /// Unspecified means all.
-    pub host_address: Ipv4Addr,
-    /// 0 draws one from the ephemeral range.
-    pub host_port: u16,
-}
-
-impl PortBinding {
-    /// The container's side.
-    ///
-    /// # Panics
-    /// Where it is 0, which no port that was parsed is.
-    pub fn port(&self) -> Port {
-        Port::new(self.container_port, self.protocol).expect("it was a port when it was read")
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceRequest {
     pub host: String,
@@ -221,13 +202,25 @@ impl<'de> Deserialize<'de> for Container {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut container = Self::deserialize(deserializer)?;
         for point in &mut container.mounts {
-            let asked = crate::mount_requests::options_at(&container.host, &point.target);
+            let asked = options_at(&container.host, &point.target);
             if let Some(options) = asked.filter(|options| options.kind() == point.kind()) {
                 point.options = options;
             }
         }
         Ok(container)
     }
+}
+
+/// The options of the mount at `target`, where the request says any: how a record of before mounts
+/// had their own is completed.
+fn options_at(host: &HostConfig, target: &str) -> Option<MountOptions> {
+    let binds = host.binds.iter().map(|bind| &bind.mount);
+    let asked = binds.chain(&host.mounts).find(|mount| mount.target == target);
+    let tmpfs = |(path, options): (&String, &TmpfsOptions)| {
+        let cleaned = clean_target(path, path).ok()?;
+        (cleaned == target).then(|| MountOptions::Tmpfs(options.clone()))
+    };
+    asked.map(|mount| mount.options.clone()).or_else(|| host.tmpfs.iter().find_map(tmpfs))
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use crate::blocking::Blocking;
-use crate::oom::OomTask;
 use crate::ports::Reservation;
 use crate::records::Records;
 use crate::transaction::Transaction;
@@ -82,6 +81,17 @@ pub(crate) struct Lifecycle {
     pub removed: bool,
 }
 
+/// A task that ends with whoever keeps it.
+#[derive(Debug)]
+pub(crate) struct AbortOnDrop(pub tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What this process alone knows of a container while it runs.
 #[derive(Debug, Default)]
 pub(crate) struct Runtime {
     pub pidfd: Option<Arc<OwnedFd>>,
@@ -91,7 +101,7 @@ pub(crate) struct Runtime {
     /// Its network namespace, so that the links can outlast it for a moment.
     pub netns: Option<Arc<OwnedFd>>,
     /// Hears of kills for want of memory, and whether one was told.
-    pub oom: Option<OomTask>,
+    pub oom: Option<AbortOnDrop>,
     pub oom_told: bool,
     /// Clients that attached before the start.
     pub waiting: Vec<(UnixStream, Streams)>,

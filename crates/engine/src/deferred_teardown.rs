@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bulkhead_network::Host;
 use bulkhead_types::Id;
 
 use crate::EngineError;
+use crate::address_pool::AddressPool;
 use crate::blocking::{Blocking, blocking};
-use crate::networks::Networks;
 
 /// No start for this long counts as a quiet moment.
 const QUIET: Duration = Duration::from_millis(300);
@@ -34,8 +35,12 @@ pub(crate) struct PendingUnplug {
     pub netns: Option<Arc<OwnedFd>>,
 }
 
+/// What waits to be taken down.
 #[derive(Debug)]
-pub(crate) struct Retired {
+pub(crate) struct DeferredTeardown {
+    runtime: tokio::runtime::Handle,
+    host: Arc<Host>,
+    addresses: Arc<AddressPool>,
     waiting: Mutex<Vec<PendingUnplug>>,
     last_start: Mutex<Instant>,
     /// Held while links are taken down, so that a tear-down finds none that is neither waiting nor
@@ -45,54 +50,48 @@ pub(crate) struct Retired {
     scheduled: AtomicBool,
 }
 
-impl Default for Retired {
-    fn default() -> Self {
+impl DeferredTeardown {
+    pub(crate) fn new(
+        runtime: tokio::runtime::Handle,
+        host: Arc<Host>,
+        addresses: Arc<AddressPool>,
+    ) -> Self {
         Self {
+            runtime,
+            host,
+            addresses,
             waiting: Mutex::default(),
             last_start: Mutex::new(Instant::now()),
             removing: Mutex::default(),
             scheduled: AtomicBool::new(false),
         }
     }
-}
 
-impl Retired {
     /// Notes that a container starts now.
     pub(crate) fn touch(&self) {
         *self.last_start.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    fn quiet_for(&self) -> Duration {
-        self.last_start.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
-    }
-
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<PendingUnplug>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Networks {
     /// Has a link taken down in a quiet moment.
     pub(crate) fn retire(self: &Arc<Self>, link: PendingUnplug) {
-        self.retired.waiting().push(link);
-        if self.retired.scheduled.swap(true, Ordering::AcqRel) {
+        self.waiting().push(link);
+        if self.scheduled.swap(true, Ordering::AcqRel) {
             return;
         }
-        let networks = Arc::downgrade(self);
+        let teardown = Arc::downgrade(self);
         self.runtime.spawn(async move {
             let since = Instant::now();
             loop {
                 tokio::time::sleep(QUIET).await;
-                let Some(networks) = networks.upgrade() else { return };
-                let busy = networks.retired.quiet_for() < QUIET;
-                let full = networks.retired.waiting().len() >= MAX;
+                let Some(teardown) = teardown.upgrade() else { return };
+                let busy = teardown.quiet_for() < QUIET;
+                let full = teardown.waiting().len() >= MAX;
                 if busy && !full && since.elapsed() < LONGEST {
                     continue;
                 }
                 // Before the list is taken: what is added after that schedules the next round.
-                networks.retired.scheduled.store(false, Ordering::Release);
-                let removed =
-                    blocking(move |may_block| Ok(networks.remove_retired(may_block))).await;
+                teardown.scheduled.store(false, Ordering::Release);
+                let removed = blocking(move |may_block| Ok(teardown.remove_all(may_block))).await;
                 for fault in removed.unwrap_or_else(|fault| vec![fault]) {
                     tracing::warn!(error = %fault, "take down a link");
                 }
@@ -102,9 +101,9 @@ impl Networks {
     }
 
     /// Takes down every link that waits, and gives their addresses back.
-    pub(crate) fn remove_retired(&self, _: &Blocking) -> Vec<EngineError> {
-        let _removing = self.retired.removing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut links = std::mem::take(&mut *self.retired.waiting());
+    pub(crate) fn remove_all(&self, _: &Blocking) -> Vec<EngineError> {
+        let _removing = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = std::mem::take(&mut *self.waiting());
         // All namespaces first: the kernel clears them away together, with their links.
         for link in &mut links {
             link.netns = None;
@@ -115,5 +114,13 @@ impl Networks {
             self.addresses.release(link.address, link.endpoint);
         }
         faults
+    }
+
+    fn quiet_for(&self) -> Duration {
+        self.last_start.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<PendingUnplug>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,3 +1,34 @@
+mod attach;
+mod build_cache;
+mod build_step;
+mod changes;
+mod content;
+mod create;
+mod etc_files;
+mod events;
+mod exit;
+mod files;
+mod info;
+mod kill;
+mod logs;
+mod oom;
+mod pause;
+mod recover;
+mod remove;
+mod rename;
+mod settle;
+mod sizes;
+mod specification;
+mod start;
+mod stats;
+mod stop;
+mod top;
+mod update;
+mod user_mounts;
+mod volumes;
+mod wait;
+mod warden_death;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -24,6 +55,12 @@ use crate::records::Records;
 use crate::user_ids::UserIds;
 use crate::volumes::Volumes;
 use crate::{Container, EngineError, Options};
+
+pub use build_cache::BuildCache;
+pub use changes::{Change, ChangeKind};
+pub use events::{ContainerAction, ImageAction};
+pub use files::ContainerFiles;
+pub use sizes::ContainerSize;
 
 /// One engine on one data directory. Cheap to share: put it in an [`Arc`].
 ///
@@ -62,7 +99,7 @@ pub struct Engine {
     pub(crate) steps: Steps,
     pub(crate) containers: Containers,
     pub(crate) images: Images,
-    pub(crate) networks: Arc<Networks>,
+    pub(crate) networks: Networks,
     pub(crate) volumes: Volumes,
     pub(crate) execs: Execs,
     /// Set by a tear-down: see [`Engine::is_ending`].
@@ -120,7 +157,7 @@ impl Engine {
         let records = Arc::new(Records::open(Arc::clone(&data_dir))?);
         let store = records.store();
         let content = Arc::new(Content::open(&options.data.join("content"))?);
-        let networks = Arc::new(Networks::open(store, &options, runtime.clone())?);
+        let networks = Networks::open(store, &options, runtime.clone())?;
         let socket = options.run.join("warden.sock");
         let gone = sender.clone();
         // Both fail only while the process ends: the next engine asks the warden for exits.

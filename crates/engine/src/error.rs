@@ -4,9 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use bulkhead_types::Id;
 use rustix::io::Errno;
-
-use crate::Container;
 
 /// What kind of failure it is: the API's edges turn it into an HTTP status, an AWS code or an exit
 /// status, each in one table.
@@ -98,8 +97,8 @@ impl EngineError {
         Self { message: format!("{what}: {}", self.message), ..self }
     }
 
-    pub(crate) fn not_running(container: &Container) -> Self {
-        let message = format!("container {} is not running", container.id);
+    pub(crate) fn not_running(container: Id) -> Self {
+        let message = format!("container {container} is not running");
         Self { kind: Kind::NotRunning, ..Self::conflict(message) }
     }
 

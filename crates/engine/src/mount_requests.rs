@@ -3,11 +3,9 @@
 
 use bulkhead_types::Name;
 
-use crate::mounts::{
-    BindOptions, Fill, MissingSource, MountOptions, MountPoint, MountRequest, TmpfsOptions,
-    VolumeOptions,
-};
-use crate::{Class, ContainerConfig, EngineError, HostConfig};
+use crate::bind::{clean_target, invalid_volume_name};
+use crate::mounts::{BindOptions, Fill, MountOptions, MountPoint, MountRequest, VolumeOptions};
+use crate::{ContainerConfig, EngineError, HostConfig};
 
 /// Every mount of a container, in the order of the paths they lie on, so that `/a/b` comes after
 /// `/a`. What the request mounts wins over what comes from other containers, of those the last one
@@ -98,7 +96,7 @@ impl MountRequest {
             }
             _ => {}
         }
-        let target = clean(target, target)?;
+        let target = clean_target(target, target)?;
         Ok(Self { source: source.to_owned(), target, readonly, options })
     }
 
@@ -134,75 +132,6 @@ fn check_subpath(volume: &str, subpath: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads `[source:]target[:options]`.
-pub(crate) fn parse_bind(text: &str) -> Result<MountRequest, EngineError> {
-    let invalid = || EngineError::invalid(format!("invalid volume specification: '{text}'"));
-    let parts: Vec<&str> = text.split(':').collect();
-    let (source, target, words) = match parts.as_slice() {
-        [target] => ("", *target, ""),
-        [source, target] if !source.is_empty() => (*source, *target, ""),
-        [source, target, options] if !source.is_empty() => (*source, *target, *options),
-        _ => return Err(invalid()),
-    };
-    let is_path = source.starts_with('/');
-    let mut readonly = false;
-    let mut bind = BindOptions { missing: MissingSource::MakeDirectory, ..BindOptions::default() };
-    let mut volume = VolumeOptions::default();
-    for option in words.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "ro" | "readonly" => readonly = true,
-            // SELinux labels mean nothing on a host without it, and the three of macOS never do.
-            "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" => {}
-            "nocopy" if !is_path => volume.fill = Fill::Leave,
-            "private" | "rprivate" => bind.propagation = option.parse()?,
-            "shared" | "rshared" | "slave" | "rslave" if is_path => {
-                bind.propagation = option.parse()?;
-            }
-            // A bind is not filled from the image, so there is nothing to leave.
-            "nocopy" => {}
-            "U" => {
-                return Err(EngineError::new(
-                    Class::Unsupported,
-                    format!(
-                        "option \"U\" of '{text}' is not supported: files keep their owners through \
-                         an id-mapped mount; leave it out"
-                    ),
-                ));
-            }
-            _ => return Err(invalid()),
-        }
-    }
-    if !is_path && !source.is_empty() {
-        source.parse::<Name>().map_err(|_| invalid_volume_name(source))?;
-    }
-    Ok(MountRequest {
-        source: source.to_owned(),
-        target: clean(target, text)?,
-        readonly,
-        options: if is_path { MountOptions::Bind(bind) } else { MountOptions::Volume(volume) },
-    })
-}
-
-/// The options of the mount at `target`, where the request says any: how a record of before mounts
-/// had their own is completed.
-pub(crate) fn options_at(host: &HostConfig, target: &str) -> Option<MountOptions> {
-    let binds = host.binds.iter().map(|bind| &bind.mount);
-    let asked = binds.chain(&host.mounts).find(|mount| mount.target == target);
-    let tmpfs = |(path, options): (&String, &TmpfsOptions)| {
-        let cleaned = clean(path, path).ok()?;
-        (cleaned == target).then(|| MountOptions::Tmpfs(options.clone()))
-    };
-    asked.map(|mount| mount.options.clone()).or_else(|| host.tmpfs.iter().find_map(tmpfs))
-}
-
-pub(crate) fn invalid_volume_name(name: &str) -> EngineError {
-    EngineError::invalid(format!(
-        "\"{name}\" includes invalid characters for a local volume name, only \
-         \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use \
-         absolute path"
-    ))
-}
-
 fn add(all: &mut Vec<MountRequest>, mount: MountRequest) -> Result<(), EngineError> {
     if all.iter().any(|other| other.target == mount.target) {
         return Err(EngineError::invalid(format!("Duplicate mount point: {}", mount.target)));
@@ -211,66 +140,11 @@ fn add(all: &mut Vec<MountRequest>, mount: MountRequest) -> Result<(), EngineErr
     Ok(())
 }
 
-/// The target without `.`, `..` and double slashes, taken literally: links are resolved inside the
-/// container when it starts.
-fn clean(target: &str, specification: &str) -> Result<String, EngineError> {
-    if !target.starts_with('/') {
-        return Err(EngineError::invalid(format!(
-            "invalid volume specification: '{specification}': invalid mount path: '{target}' mount \
-             path must be absolute"
-        )));
-    }
-    let mut parts: Vec<&str> = Vec::new();
-    for part in target.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            other => parts.push(other),
-        }
-    }
-    if parts.is_empty() {
-        return Err(EngineError::invalid(format!(
-            "invalid volume specification: '{specification}': destination can't be '/'"
-        )));
-    }
-    Ok(format!("/{}", parts.join("/")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mounts::{MountType, Propagation};
-
-    fn one(bind: &str) -> Result<MountRequest, String> {
-        parse_bind(bind).map_err(|error| error.message)
-    }
-
-    #[test]
-    fn binds_are_read_as_docker_reads_them() {
-        let mount = one("/src:/a//b/./c/../d:ro,z").unwrap();
-        assert_eq!((mount.kind(), mount.source.as_str()), (MountType::Bind, "/src"));
-        assert_eq!((mount.target.as_str(), mount.readonly), ("/a/b/d", true));
-        assert_eq!(one("data:/data").unwrap().kind(), MountType::Volume);
-        assert_eq!(one("/data").unwrap().source, "", "an anonymous volume");
-        let MountOptions::Bind(bind) = one("/a:/b:rslave,ro").unwrap().options else { panic!() };
-        assert_eq!(bind.propagation, Propagation::Rslave);
-        assert_eq!(bind.missing, MissingSource::MakeDirectory);
-        let MountOptions::Volume(volume) = one("a1:/b:nocopy").unwrap().options else { panic!() };
-        assert_eq!(volume.fill, Fill::Leave);
-        for (wrong, why) in [
-            ("/a:b", "must be absolute"),
-            ("/a:/", "destination can't be '/'"),
-            ("/a:/b:nope", "invalid volume specification"),
-            ("/a:/b:ro:x", "invalid volume specification"),
-            (":/b", "invalid volume specification"),
-            ("../x:/b", "includes invalid characters for a local volume name"),
-            ("data:/b:shared", "invalid volume specification"),
-            ("/a:/b:U", "not supported"),
-        ] {
-            let error = one(wrong).unwrap_err();
-            assert!(error.contains(why), "{wrong}: {error}");
-        }
-    }
+    use crate::mounts::MissingSource;
+    use crate::tmpfs_options::TmpfsOptions;
 
     #[test]
     fn a_mount_is_whole_or_refused() {
@@ -314,7 +188,7 @@ mod tests {
         let all = wanted(&config, &host, Vec::new()).unwrap();
         let targets: Vec<&str> = all.iter().map(|mount| mount.target.as_str()).collect();
         assert_eq!(targets, ["/run", "/x", "/var/data", "/var/data/deep"]);
-        let MountOptions::Tmpfs(tmpfs) = options_at(&host, "/run").unwrap() else { panic!() };
+        let MountOptions::Tmpfs(tmpfs) = &all[0].options else { panic!() };
         assert_eq!(tmpfs.words(), ["size=1m", "noexec"]);
         host.binds.push("/other:/x".parse().unwrap());
         let error = wanted(&config, &host, Vec::new()).unwrap_err();

@@ -12,7 +12,7 @@ use bulkhead_types::{Digest, Id};
 use crate::address_pool::{AddressPool, Exhausted};
 use crate::blocking::Blocking;
 use crate::containers::Known;
-use crate::deferred_teardown::{PendingUnplug, Retired};
+use crate::deferred_teardown::{DeferredTeardown, PendingUnplug};
 use crate::error::io_error;
 use crate::ports::{Reservation, reserve, wanted};
 use crate::{
@@ -91,12 +91,11 @@ fn host_link(endpoint: Id) -> String {
 /// The networks of one engine, under `network/` in the store, with their links on this host.
 #[derive(Debug)]
 pub(crate) struct Networks {
-    /// Where what waits for a quiet moment is started.
-    pub(crate) runtime: tokio::runtime::Handle,
-    pub(crate) host: Host,
-    pub(crate) default: DefaultNetwork,
-    pub(crate) addresses: AddressPool,
-    pub(crate) retired: Retired,
+    host: Arc<Host>,
+    default: DefaultNetwork,
+    addresses: Arc<AddressPool>,
+    /// Links of containers that have ended.
+    retired: Arc<DeferredTeardown>,
 }
 
 impl Networks {
@@ -110,8 +109,16 @@ impl Networks {
         let default = DefaultNetwork::choose(store, &host, options)?;
         host.ensure_bridge(&default.bridge)?;
         warn_of_foreign_drops(&host, &default.bridge.name)?;
+        let host = Arc::new(host);
         let addresses = AddressPool::new(default.bridge.gateway, default.bridge.prefix);
-        Ok(Self { runtime, host, default, addresses, retired: Retired::default() })
+        let addresses = Arc::new(addresses);
+        let retired = DeferredTeardown::new(runtime, Arc::clone(&host), Arc::clone(&addresses));
+        Ok(Self { host, default, addresses, retired: Arc::new(retired) })
+    }
+
+    /// Notes that a container starts now: links of others wait.
+    pub(crate) fn note_start(&self) {
+        self.retired.touch();
     }
 
     /// The address by which containers reach this host.
@@ -139,7 +146,7 @@ impl Networks {
 
     /// Removes every link, the bridge and the rules.
     pub(crate) fn tear_down(&self, may_block: &Blocking) -> Vec<EngineError> {
-        let mut faults = self.remove_retired(may_block);
+        let mut faults = self.retired.remove_all(may_block);
         faults.extend(self.host.remove_bridge(&self.default.bridge.name).err().map(Into::into));
         faults.extend(self.host.tear_down().err().map(Into::into));
         faults
@@ -201,7 +208,7 @@ impl Networks {
                     ));
                 }
                 Err(Exhausted { .. }) => {
-                    for fault in self.remove_retired(may_block) {
+                    for fault in self.retired.remove_all(may_block) {
                         tracing::warn!(error = %fault, "take down a link");
                     }
                 }
@@ -270,13 +277,13 @@ impl Networks {
     }
 
     /// Has taken down what [`Self::plug`] and [`Self::lease`] made.
-    pub(crate) fn unplug(self: &Arc<Self>, container: &Container, netns: Option<Arc<OwnedFd>>) {
+    pub(crate) fn unplug(&self, container: &Container, netns: Option<Arc<OwnedFd>>) {
         for attachment in &container.network.attachments {
             let (endpoint, Some(ipv4)) = (attachment.endpoint, attachment.ipv4) else { continue };
             if self.addresses.retire(ipv4.address, endpoint) {
                 let (name, address) = (host_link(endpoint), ipv4.address);
                 let netns = netns.clone();
-                self.retire(PendingUnplug { name, address, endpoint, netns });
+                self.retired.retire(PendingUnplug { name, address, endpoint, netns });
             }
         }
     }

@@ -7,16 +7,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulkhead_store::{Compare, Embedded, Revision, Store, Write};
-use bulkhead_types::Timestamp;
 
 use crate::EngineError;
 use crate::blocking::Blocking;
 use crate::data_dir::{DataDir, Kind};
-use crate::transaction::Transaction;
 
 const INTENTS: &str = "removing/";
 
-/// The store of one engine. Written to by [`Transaction::commit`] alone.
+/// The store of one engine. Written to by `Transaction::commit` alone.
 #[derive(Debug)]
 pub(crate) struct Records {
     store: Embedded,
@@ -78,23 +76,15 @@ impl Records {
         Ok(())
     }
 
-    /// The edit that says that a directory is to go, beside the one that removes its record;
-    /// whoever has removed the directory calls [`Self::removed`].
-    pub(crate) fn intend_removal(&self, transaction: &mut Transaction<'_>, kind: Kind, name: &str) {
-        let key = intent(kind, name);
-        // Of an earlier one of this name: its end is not this one's.
+    /// An intent of this name is about to be recorded: an earlier one that is finished is not its end.
+    pub(crate) fn forget_finished_removal(&self, kind: Kind, name: &str) {
+        let key = removal_key(kind, name);
         self.finished().retain(|finished| *finished != key);
-        transaction.put(key, &Timestamp::now(), || {});
-    }
-
-    /// The edit that says that a directory of this name stays: it is made again.
-    pub(crate) fn cancel_removal(&self, transaction: &mut Transaction<'_>, kind: Kind, name: &str) {
-        transaction.delete(intent(kind, name), || {});
     }
 
     /// Notes that a directory has gone.
     pub(crate) fn removed(&self, kind: Kind, name: &str) {
-        self.finished().push(intent(kind, name));
+        self.finished().push(removal_key(kind, name));
     }
 
     /// Deletes the intents of what has gone. Not doing so costs a few bytes.
@@ -106,7 +96,7 @@ impl Records {
 
     /// The names of all directories of this kind that are to go.
     pub(crate) fn removals(&self, kind: Kind) -> Vec<String> {
-        let prefix = intent(kind, "");
+        let prefix = removal_key(kind, "");
         let entries = self.store.range(&prefix).unwrap_or_default();
         entries.iter().map(|entry| entry.key[prefix.len()..].to_owned()).collect()
     }
@@ -116,38 +106,6 @@ impl Records {
     }
 }
 
-fn intent(kind: Kind, name: &str) -> String {
+pub(crate) fn removal_key(kind: Kind, name: &str) -> String {
     format!("{INTENTS}{}/{name}", kind.name())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::blocking::blocking;
-
-    #[tokio::test]
-    async fn a_finished_removal_goes_with_the_next_commit_and_a_later_one_of_its_name_stays() {
-        let directory = tempfile::tempdir().unwrap();
-        let records = Records::open(Arc::new(DataDir::open(directory.path()).unwrap())).unwrap();
-        blocking(move |may_block| {
-            let intend = |name: &str| {
-                let mut transaction = Transaction::default();
-                records.intend_removal(&mut transaction, Kind::Volume, name);
-                transaction.commit(&records, may_block)
-            };
-            intend("one")?;
-            intend("two")?;
-            assert_eq!(records.removals(Kind::Volume), ["one", "two"]);
-            assert!(records.removals(Kind::Container).is_empty());
-            records.removed(Kind::Volume, "one");
-            records.removed(Kind::Volume, "two");
-            intend("two")?;
-            assert_eq!(records.removals(Kind::Volume), ["two"]);
-            records.forget_finished_removals(may_block);
-            assert_eq!(records.removals(Kind::Volume), ["two"]);
-            Ok(())
-        })
-        .await
-        .unwrap();
-    }
 }

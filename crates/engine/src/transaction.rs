@@ -1,11 +1,13 @@
 //! One change of the records: on disk first, then in memory.
 
 use bulkhead_store::{Compare, Write, put};
+use bulkhead_types::Timestamp;
 use serde::Serialize;
 
 use crate::EngineError;
 use crate::blocking::Blocking;
-use crate::records::Records;
+use crate::data_dir::Kind;
+use crate::records::{Records, removal_key};
 
 /// Records edits of records, each with what it means for the copy in memory. [`Self::commit`] writes
 /// them in one store transaction and then makes the edits in memory; if it fails, memory stays as it
@@ -41,6 +43,19 @@ impl<'a> Transaction<'a> {
     pub(crate) fn delete(&mut self, key: String, in_memory: impl FnOnce() + Send + 'a) {
         self.writes.push(Write::Delete(key));
         self.effects.push(Box::new(in_memory));
+    }
+
+    /// Says that a directory is to go, beside the edit that removes its record; whoever has removed
+    /// the directory calls [`Records::removed`].
+    pub(crate) fn intend_removal(&mut self, records: &Records, kind: Kind, name: &str) {
+        // Of an earlier one of this name: its end is not this one's.
+        records.forget_finished_removal(kind, name);
+        self.put(removal_key(kind, name), &Timestamp::now(), || {});
+    }
+
+    /// Says that a directory of this name stays: it is made again.
+    pub(crate) fn cancel_removal(&mut self, kind: Kind, name: &str) {
+        self.delete(removal_key(kind, name), || {});
     }
 
     /// Blocks for one flush of the disk. The caller holds no lock of what the edits change.
@@ -79,6 +94,32 @@ mod tests {
             assert_eq!(error.class, crate::Class::Conflict);
             assert_eq!(*memory.lock().unwrap(), [1, 2]);
             assert_eq!(bulkhead_store::load(records.store(), "a/1")?, Some(1));
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_finished_removal_goes_with_the_next_commit_and_a_later_one_of_its_name_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let records = Records::open(Arc::new(DataDir::open(directory.path()).unwrap())).unwrap();
+        blocking(move |may_block| {
+            let intend = |name: &str| {
+                let mut transaction = Transaction::default();
+                transaction.intend_removal(&records, Kind::Volume, name);
+                transaction.commit(&records, may_block)
+            };
+            intend("one")?;
+            intend("two")?;
+            assert_eq!(records.removals(Kind::Volume), ["one", "two"]);
+            assert!(records.removals(Kind::Container).is_empty());
+            records.removed(Kind::Volume, "one");
+            records.removed(Kind::Volume, "two");
+            intend("two")?;
+            assert_eq!(records.removals(Kind::Volume), ["two"]);
+            records.forget_finished_removals(may_block);
+            assert_eq!(records.removals(Kind::Volume), ["two"]);
             Ok(())
         })
         .await

@@ -9,9 +9,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::clone_mount::Below;
 use crate::error::io_error;
-use crate::mount_sources::Below;
-use crate::mounts::TmpfsOptions;
+use crate::tmpfs_options::TmpfsOptions;
 use crate::{Class, EngineError};
 
 /// The options of Docker's local driver (moby: daemon/volume/local), as they were given, and what

@@ -7,13 +7,13 @@ use bulkhead_store::load_all;
 use bulkhead_types::{Id, Name, Timestamp};
 
 use crate::allocation::AllocationLock;
+use crate::bind::invalid_volume_name;
 use crate::blocking::{Blocking, blocking};
 use crate::data_dir::{DataDir, Kind};
 use crate::events::Events;
-use crate::mount_requests::invalid_volume_name;
 use crate::records::Records;
 use crate::transaction::Transaction;
-use crate::{DriverOptions, Engine, EngineError, Volume};
+use crate::{DriverOptions, EngineError, Volume};
 
 /// The volumes of an engine, under `volume/` in the store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -136,13 +136,13 @@ impl Volumes {
         transaction.put(key(&volume.name), volume, move || {
             self.known().insert(new.name.clone(), new);
         });
-        self.parts.records.cancel_removal(transaction, Kind::Volume, &volume.name);
+        transaction.cancel_removal(Kind::Volume, &volume.name);
     }
 
     /// Also says in the store that its directory is to go; whoever removed it calls
     /// [`Records::removed`].
     pub(crate) fn delete<'a>(&'a self, transaction: &mut Transaction<'a>, name: &str) {
-        self.parts.records.intend_removal(transaction, Kind::Volume, name);
+        transaction.intend_removal(&self.parts.records, Kind::Volume, name);
         let name = name.to_owned();
         transaction.delete(key(&name), move || {
             self.known().remove(&name);
@@ -173,21 +173,4 @@ const PREFIX: &str = "volume/";
 
 fn key(name: &str) -> String {
     format!("{PREFIX}{name}")
-}
-
-impl Engine {
-    /// Removes a volume that no container has.
-    pub async fn remove_volume(
-        self: &Arc<Self>,
-        name: &str,
-        force: bool,
-    ) -> Result<(), EngineError> {
-        let engine = Arc::clone(self);
-        let name = name.to_owned();
-        blocking(move |may_block| {
-            let users = || engine.containers.users_of_volume(&name);
-            engine.volumes.remove(may_block, &name, force, users)
-        })
-        .await
-    }
 }

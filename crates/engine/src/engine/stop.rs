@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use crate::blocking::blocking;
 use crate::containers::{Lifecycle, Record};
+use crate::engine::start::Cause;
 use crate::signals::Signal;
-use crate::start::Cause;
 use crate::transaction::Transaction;
 use crate::{Container, Engine, EngineError, RestartPolicy, Status, Stopped, signals};
 
@@ -137,7 +137,7 @@ impl Engine {
         let state = self.containers.lock();
         let entry = state.entry(id)?;
         let pidfd = entry.runtime.pidfd.clone();
-        let pidfd = pidfd.ok_or_else(|| EngineError::not_running(&entry.record.container))?;
+        let pidfd = pidfd.ok_or_else(|| EngineError::not_running(id))?;
         Ok((pidfd, entry.lifecycle.subscribe()))
     }
 

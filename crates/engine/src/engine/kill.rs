@@ -15,7 +15,7 @@ impl Engine {
         let guard = self.containers.exclusive(id).await?;
         let container = self.containers.record(id)?.container;
         if !matches!(container.state.status, Status::Running | Status::Paused) {
-            return Err(EngineError::not_running(&container));
+            return Err(EngineError::not_running(id));
         }
         let stop_signal = container.config.stop_signal.as_deref().unwrap_or("SIGTERM");
         if signal == Signal::KILL || signals::parse(stop_signal).is_ok_and(|stop| stop == signal) {

@@ -9,21 +9,12 @@ use tokio::io::unix::AsyncFd;
 
 use crate::Engine;
 use crate::blocking::blocking;
-
-/// Watches a running container as long as it is kept.
-#[derive(Debug)]
-pub(crate) struct OomTask(tokio::task::JoinHandle<()>);
-
-impl Drop for OomTask {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
+use crate::containers::AbortOnDrop;
 
 impl Engine {
     /// Begins to watch a container whose cgroup is there. One that cannot be watched runs all the same:
     /// its end tells.
-    pub(crate) fn watch_oom(self: &Arc<Self>, id: Id) -> Option<OomTask> {
+    pub(crate) fn watch_oom(self: &Arc<Self>, id: Id) -> Option<AbortOnDrop> {
         let watch = self.cgroups.of(id).and_then(|cgroup| Ok(cgroup.watch_oom()?));
         let watch = match watch {
             Ok(watch) => watch?,
@@ -33,7 +24,7 @@ impl Engine {
             }
         };
         let engine = Arc::downgrade(self);
-        Some(OomTask(tokio::spawn(async move {
+        Some(AbortOnDrop(tokio::spawn(async move {
             let happens = async |watched: &AsyncFd<OomWatch>, interest| loop {
                 let mut ready = watched.ready(interest).await?;
                 ready.clear_ready();

@@ -18,7 +18,7 @@ impl Engine {
         blocking(move |_| {
             let container = engine.containers.record(id)?.container;
             if !matches!(container.state.status, Status::Running | Status::Paused) {
-                return Err(EngineError::not_running(&container));
+                return Err(EngineError::not_running(container.id));
             }
             let mut pids = engine.cgroups.of(container.id)?.pids()?;
             pids.sort_unstable();
@@ -35,7 +35,7 @@ impl Engine {
     pub async fn namespace(self: &Arc<Self>, id: Id, kind: &str) -> Result<OwnedFd, EngineError> {
         let container = self.containers.record(id)?.container;
         if !matches!(container.state.status, Status::Running | Status::Paused) {
-            return Err(EngineError::not_running(&container));
+            return Err(EngineError::not_running(container.id));
         }
         let engine = Arc::clone(self);
         let kind = kind.to_owned();

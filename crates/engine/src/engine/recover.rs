@@ -10,9 +10,9 @@ use bulkhead_warden::{Exit, Known, State as Found, WardenError};
 
 use crate::blocking::{Blocking, blocking};
 use crate::data_dir::Kind;
+use crate::engine::settle::WardenRecord;
 use crate::ports::reserve;
 use crate::restart::starts_with_engine;
-use crate::settle::WardenRecord;
 use crate::{Engine, EngineError, Status, Stopped};
 
 impl Engine {

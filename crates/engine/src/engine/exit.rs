@@ -10,9 +10,9 @@ use bulkhead_warden::Exit;
 use crate::blocking::{Blocking, blocking};
 use crate::containers::Record;
 use crate::data_dir::Kind;
+use crate::engine::settle::WardenRecord;
+use crate::engine::start::Cause;
 use crate::restart::{Ended, decide};
-use crate::settle::WardenRecord;
-use crate::start::Cause;
 use crate::transaction::Transaction;
 use crate::{Container, Engine, EngineError, Networking, Status};
 
@@ -221,7 +221,7 @@ impl Engine {
         }
         self.containers.delete(&mut transaction, id, &mut entry);
         transaction.in_memory(|| self.execs.forget_container(id));
-        self.records.intend_removal(&mut transaction, Kind::Container, &id.to_string());
+        transaction.intend_removal(&self.records, Kind::Container, &id.to_string());
         transaction.commit(&self.records, may_block)?;
         bulkhead_failpoint::pass("container.removal-recorded");
         self.events.container(&container, "destroy", &[]);

@@ -9,9 +9,10 @@ use bulkhead_types::{Id, IdMap, Timestamp};
 use rustix::fs::{Mode, OFlags};
 
 use crate::blocking::{Blocking, blocking};
+use crate::clone_mount::is_directory;
 use crate::containers::{Entry, Record};
 use crate::error::io_error;
-use crate::mount_sources::is_directory;
+use crate::mount_sources::no_bind_source;
 use crate::namespaces::{NamespaceMode, NamespaceModes, find_other};
 use crate::transaction::Transaction;
 use crate::{
@@ -252,10 +253,4 @@ fn make_working_directory(
         }
     }
     Ok(())
-}
-
-pub(crate) fn no_bind_source(path: &str) -> EngineError {
-    EngineError::invalid(format!(
-        "invalid mount config for type \"bind\": bind source path does not exist: {path}"
-    ))
 }

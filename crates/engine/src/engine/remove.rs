@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bulkhead_types::Id;
 
 use crate::blocking::blocking;
+use crate::engine::stop::killed;
 use crate::signals::Signal;
-use crate::stop::killed;
 use crate::{Engine, EngineError, Status};
 
 impl Engine {

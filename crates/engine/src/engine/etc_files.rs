@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 use bulkhead_types::Id;
 
 use crate::data_dir::write_file;
-use crate::hosts::{HostLine, hosts_file, resolv_conf};
+use crate::extra_host::HostLine;
+use crate::hosts::{hosts_file, resolv_conf};
 use crate::{Container, Engine, EngineError, Link, NetworkStack, links};
 
 impl Engine {

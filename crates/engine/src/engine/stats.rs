@@ -8,7 +8,7 @@ use bulkhead_types::Id;
 
 use crate::blocking::blocking;
 use crate::descriptors::has_ended;
-use crate::info::{HostUsage, processors};
+use crate::engine::info::{HostUsage, processors};
 use crate::{Engine, EngineError, Stats, Status};
 
 impl Engine {

@@ -11,9 +11,9 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::blocking::{Blocking, blocking};
 use crate::containers::{Entry, Record};
+use crate::engine::start::Cause;
 use crate::error::io_error;
 use crate::namespaces::{NamespaceMode, NamespaceModes};
-use crate::start::Cause;
 use crate::transaction::Transaction;
 use crate::{
     Container, ContainerConfig, Engine, EngineError, HostConfig, LogDriver, NetworkMode,

@@ -10,12 +10,12 @@ use bulkhead_warden::{Attachment, Exec, Exit, PastOutput};
 use tokio::io::AsyncWriteExt;
 
 use crate::blocking::blocking;
+use crate::confinement::{Privilege, confinement};
 use crate::descriptors::Descriptors;
+use crate::engine::specification::{cgroup_descriptors, rlimits};
 use crate::error::io_error;
 use crate::execs::ExecEntry;
 use crate::log_reader::{BATCH, PastRecords};
-use crate::security::Privilege;
-use crate::specification::{cgroup_descriptors, rlimits};
 use crate::{
     Container, CreateExec, Engine, EngineError, ExecView, LogLine, LogQuery, Status, Stream,
     Streams, image_defaults,
@@ -188,7 +188,7 @@ impl Engine {
         }
         image_defaults::replace(&mut environment, &create.env);
         let privilege = if create.privileged { Privilege::Full } else { Privilege::Usual };
-        let (capabilities, seccomp) = security.confinement(container, privilege)?;
+        let (capabilities, seccomp) = confinement(container, privilege)?;
         let terminal_size =
             self.execs.with(exec_id, |entry| entry.terminal_size).unwrap_or_default();
         let or =
@@ -361,7 +361,7 @@ fn check_exec(container: &Container) -> Result<(), EngineError> {
             "Container {} is restarting, wait until the container is running",
             container.id
         ))),
-        _ => Err(EngineError::not_running(container)),
+        _ => Err(EngineError::not_running(container.id)),
     }
 }
 

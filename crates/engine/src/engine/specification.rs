@@ -10,12 +10,13 @@ use bulkhead_types::Id;
 use bulkhead_warden::{Attachment, CreateContainer, Log};
 use rustix::fs::OFlags;
 
+use crate::clone_mount::{Below, clone_mount};
+use crate::confinement::{Privilege, confinement};
 use crate::containers::Record;
 use crate::descriptors::Descriptors;
 use crate::error::io_error;
-use crate::mount_sources::{Below, clone_mount, file_mount};
+use crate::mount_sources::file_mount;
 use crate::namespaces::{NamespaceMode, NamespaceModes};
-use crate::security::Privilege;
 use crate::{Container, Engine, EngineError, HostConfig, LogDriver, NetworkMode, image_defaults};
 
 /// What was made for a start and goes into the message.
@@ -96,7 +97,7 @@ impl Engine {
         let container = &record.container;
         let (config, host) = (&container.config, &container.host);
         let security = &host.security_opt;
-        let (capabilities, seccomp) = security.confinement(container, Privilege::Usual)?;
+        let (capabilities, seccomp) = confinement(container, Privilege::Usual)?;
         let unmasked = host.privileged || security.unmasked;
         let rootfs = descriptors.add(rootfs);
         let namespaces = self.namespaces_of(container, modes, &mut descriptors)?;

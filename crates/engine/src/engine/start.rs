@@ -12,13 +12,13 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::blocking::{Blocking, blocking};
 use crate::containers::{Record, Runtime};
+use crate::engine::settle::WardenRecord;
+use crate::engine::specification::Clients;
 use crate::error::io_error;
 use crate::limits::limits;
 use crate::namespaces::{NamespaceMode, NamespaceModes};
 use crate::ports::Reservation;
 use crate::restart::wait_after_failure;
-use crate::settle::WardenRecord;
-use crate::specification::Clients;
 use crate::transaction::Transaction;
 use crate::{Class, Container, Engine, EngineError, Started, Status, links, marks};
 
@@ -134,7 +134,7 @@ impl Engine {
         clients: Clients,
     ) -> Result<Up, StartFailure> {
         let id = record.container.id;
-        self.networks.retired.touch();
+        self.networks.note_start();
         let modes = self.namespaces_for_start(&record.container)?;
         let linked = self.linked(&record.container)?;
         let held = self.containers.lock().published();
