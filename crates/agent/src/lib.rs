@@ -16,6 +16,8 @@ mod instance;
 mod options;
 mod plan;
 mod reports;
+#[cfg(test)]
+mod scripted;
 mod state;
 mod supervisor;
 mod tasks;
