@@ -1,9 +1,13 @@
-//! `cargo xtask test chaos`: kills the engine at every failpoint and at random moments under load,
-//! fills its disk and frees it, and compares afterwards what clients were told with the records, and
-//! the records with the machine.
+//! `cargo xtask test chaos`: kills the engine, the warden and both, at every failpoint and at random
+//! moments under load, fills the disk and frees it, and compares afterwards what clients were told
+//! with the records, and the records with the machine.
 //!
 //! Everything is in network, mount and pid namespaces of its own, which end with this program; only
 //! the cgroups are the host's. The data directory is a small file system in memory.
+//!
+//! A round has one failpoint or none. Those of the warden's (`warden.…`) reach one that is started
+//! with the engine, so such a round begins with the death of both. Where only the warden dies, all
+//! that ran goes on; where both die, what ran has ended, and says why.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,21 +24,35 @@ mod load;
 mod stage;
 
 use load::{Model, worker};
-use stage::Stage;
+use stage::{Stage, Victim};
 
 /// What a run has come to.
 #[derive(Debug, Default)]
 struct Count {
-    kills: usize,
+    engine: usize,
+    warden: usize,
+    both: usize,
     full: usize,
+    /// Lines that a dead warden had read and not logged.
+    unlogged: usize,
     lost: Vec<String>,
     left: Vec<String>,
 }
 
-/// Rounds of a run by hand: some four minutes.
-const ROUNDS: usize = 40;
-/// Rounds beside the other tests: each failpoint once in three runs.
-const FEW: usize = 12;
+impl Count {
+    fn kill(&mut self, victim: Victim) {
+        match victim {
+            Victim::Engine => self.engine += 1,
+            Victim::Warden => self.warden += 1,
+            Victim::Both => self.both += 1,
+        }
+    }
+}
+
+/// Rounds of a run by hand: each failpoint once.
+const ROUNDS: usize = 60;
+/// Rounds beside the other tests, some half a minute: each failpoint once in seven runs or so.
+const FEW: usize = 7;
 
 /// `cargo xtask test chaos [--rounds N] [--seed N]`.
 pub fn run(flags: &[&str]) -> Result<()> {
@@ -81,6 +99,9 @@ fn enter(bin: &Path, rounds: usize, seed: Option<u64>) -> Result<()> {
 /// In the namespaces: the rounds, the comparison, the counts.
 pub fn inside(arguments: &[&str]) -> Result<()> {
     let [bin, rounds, seed] = arguments else { bail!("started by `cargo xtask test chaos` only") };
+    if std::process::id() == 1 {
+        return be_init(arguments);
+    }
     let (rounds, seed): (usize, u64) = (rounds.parse()?, seed.parse()?);
     let names = failpoints()?;
     println!("chaos: seed {seed}, {rounds} rounds, {} failpoints", names.len());
@@ -100,15 +121,36 @@ pub fn inside(arguments: &[&str]) -> Result<()> {
         println!("left: {left}");
     }
     println!(
-        "chaos: {} kills, {} disk-full moments, {} lost, {} left ({:.0} s, seed {seed})",
-        count.kills,
+        "chaos: kills of engine {}, warden {}, both {}; {} disk-full moments, {} lost, {} left; \
+         {} lines only a dead warden had ({:.0} s, seed {seed})",
+        count.engine,
+        count.warden,
+        count.both,
         count.full,
         count.lost.len(),
         count.left.len(),
+        count.unlogged,
         started.elapsed().as_secs_f64()
     );
     ensure!(count.lost.is_empty() && count.left.is_empty(), "something was lost or left");
     Ok(())
+}
+
+/// Runs this program again, and reaps what others leave, as the init of a machine does: the kernel
+/// tells how a process ended that was handed over only when it was reaped.
+fn be_init(arguments: &[&str]) -> Result<()> {
+    let child = Command::new("/proc/self/exe").arg("chaos-inside").args(arguments).spawn()?;
+    let child = rustix::process::Pid::from_child(&child);
+    loop {
+        match rustix::process::wait(rustix::process::WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == child => {
+                ensure!(status.exit_status() == Some(0), "it failed: see above");
+                return Ok(());
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
 }
 
 fn rounds_of(
@@ -125,64 +167,176 @@ fn rounds_of(
     // From anywhere in the list, so that short runs come to all in time.
     let first = random.below(names.len());
     for round in 0..rounds {
-        stage.kill()?;
         let fills = round % 5 == 2;
         let point = match round % 4 {
             3 => None,
             // Removals on a full disk are to be seen to the end.
             _ if fills => None,
-            _ => Some(format!(
-                "{}:kill:{}",
-                names[(first + round - round / 4) % names.len()],
-                random.below(4) + 1
-            )),
+            _ => Some(names[(first + round - round / 4) % names.len()].as_str()),
         };
-        if fills {
-            // It must start on a full disk, and take removals there.
-            model.fills();
-            stage.fill()?;
-            count.full += 1;
-        }
-        // One that dies on its way up is what was asked for; the next one must not.
-        if stage.up(point.as_deref()).is_err() {
-            ensure!(point.is_some(), "the engine does not start: {}", stage.log());
-            count.kills += 1;
-            stage.up(None)?;
-        }
-        if fills {
-            load::remove_some(stage, &model)?;
-            stage.free()?;
-            model.is_free();
-        }
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| -> Result<()> {
-            for number in 0..3 {
-                let (stop, model) = (&stop, &model);
-                scope.spawn(move || worker(stage, model, &format!("r{round}w{number}"), stop));
-            }
-            let moment = Duration::from_millis(random.below(1500) as u64 + 500);
-            let died = stage.dies_within(if point.is_some() { moment * 2 } else { moment })?;
-            if !died && random.below(3) == 0 {
-                model.fills();
-                stage.fill()?;
-                count.full += 1;
-                stage.dies_within(Duration::from_millis(400))?;
-                stage.free()?;
-                model.is_free();
-            }
-            // Whatever came of the failpoint, this is the moment of a kill.
-            stage.kill()?;
-            count.kills += 1;
-            stop.store(true, Ordering::Relaxed);
-            Ok(())
-        })?;
+        let victim = [Victim::Engine, Victim::Warden, Victim::Both][random.below(3)];
+        println!("round {round}: {}, then {victim:?}", point.unwrap_or("no failpoint"));
+        Round { stage, model: &model, count, random: &mut random, number: round }
+            .run(point, fills, victim)?;
     }
-    stage.up(None)?;
-    audit::records(stage, &model, &mut count.lost)?;
+    count.unlogged += audit::records(stage, &model, &mut count.lost)?;
     audit::machine(stage, &mut count.left)?;
     audit::after_removal(stage, &model, &mut count.left)?;
     stage.down()?;
     audit::after_down(stage, &mut count.left)
+}
+
+struct Round<'a> {
+    stage: &'a Stage,
+    model: &'a Model,
+    count: &'a mut Count,
+    random: &'a mut Random,
+    number: usize,
+}
+
+impl Round<'_> {
+    fn run(&mut self, point: Option<&str>, fills: bool, victim: Victim) -> Result<()> {
+        let (stage, model) = (self.stage, self.model);
+        let of_warden = point.is_some_and(|name| name.starts_with("warden."));
+        let first = if of_warden { Victim::Both } else { Victim::Engine };
+        if of_warden {
+            model.shakes();
+        }
+        stage.kill(first)?;
+        self.count.kill(first);
+        if fills {
+            // It must start on a full disk, and take removals there.
+            model.fills();
+            stage.fill()?;
+            self.count.full += 1;
+        }
+        let armed = point.map(|name| format!("{name}:kill:{}", self.random.below(4) + 1));
+        // One that dies on its way up is what was asked for; the next one must not.
+        if stage.up(armed.as_deref()).is_err() {
+            ensure!(point.is_some(), "the engine does not start: {}", stage.log());
+            self.count.kill(if of_warden { Victim::Warden } else { Victim::Engine });
+            stage.kill(first)?;
+            stage.up(None)?;
+        }
+        let begun = audit::steady(stage, of_warden, &mut self.count.lost)
+            .and_then(|()| if fills { self.make_room() } else { Ok(()) })
+            .and_then(|()| load::revive(stage, model));
+        if let Err(error) = begun {
+            // One that is armed may die of the first thing it is asked for.
+            ensure!(point.is_some() && !stage.engine_is_up()?, "{error:#}");
+            self.count.kill(Victim::Engine);
+            stage.up(None)?;
+            load::revive(stage, model)?;
+        }
+        let engine_died = self.load(point, victim)?;
+        if engine_died {
+            stage.up(None)?;
+        }
+        let warden_died = of_warden || victim != Victim::Engine;
+        audit::steady(stage, engine_died && warden_died, &mut self.count.lost)?;
+        model.is_calm();
+        load::revive(stage, model)?;
+        let when = format!("after round {}", self.number);
+        audit::round(stage, &when, &mut self.count.left)
+    }
+
+    /// Removals on a full disk are seen to the end.
+    fn make_room(&self) -> Result<()> {
+        load::remove_some(self.stage, self.model)?;
+        self.stage.free()?;
+        self.model.is_free();
+        Ok(())
+    }
+
+    /// Lets clients work until the failpoint is reached or for a moment, and kills in any case.
+    /// Returns whether the engine has died of either.
+    fn load(&mut self, point: Option<&str>, victim: Victim) -> Result<bool> {
+        let (stage, model, number) = (self.stage, self.model, self.number);
+        let moment = Duration::from_millis(self.random.below(1500) as u64 + 500);
+        let fills = self.random.below(3) == 0;
+        let stop = AtomicBool::new(false);
+        let (done, all_done) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| -> Result<bool> {
+            for worker_number in 0..3 {
+                let (stop, done) = (&stop, done.clone());
+                scope.spawn(move || {
+                    worker(stage, model, &format!("r{number}w{worker_number}"), stop);
+                    let _ = done.send(());
+                });
+            }
+            let killed = self.kill_under_load(point, victim, moment, fills);
+            stop.store(true, Ordering::Relaxed);
+            for _ in 0..3 {
+                if all_done.recv_timeout(ANSWER).is_err() {
+                    let engine = stage.log();
+                    self.count
+                        .lost
+                        .push(format!("round {number}: no answer to a client: {engine}"));
+                    // Its clients hear of it, or this would never end.
+                    stage.kill(Victim::Engine)?;
+                }
+            }
+            killed
+        })
+    }
+
+    fn kill_under_load(
+        &mut self,
+        point: Option<&str>,
+        victim: Victim,
+        moment: Duration,
+        fills: bool,
+    ) -> Result<bool> {
+        let (stage, model) = (self.stage, self.model);
+        let died = match point {
+            Some(name) if name.starts_with("warden.") => {
+                // The first of them, and perhaps the next; the engine lives, and so do its clients.
+                let mut deaths = 0;
+                while deaths < 2 && stage.dies_within(Victim::Warden, moment)? {
+                    self.count.kill(Victim::Warden);
+                    deaths += 1;
+                    until(Duration::from_secs(20), || Ok(stage.warden()?.is_some()))?;
+                }
+                false
+            }
+            Some(_) => stage.dies_within(Victim::Engine, moment * 2)?,
+            None => stage.dies_within(Victim::Engine, moment)?,
+        };
+        if died {
+            self.count.kill(Victim::Engine);
+        } else if fills {
+            model.fills();
+            stage.fill()?;
+            self.count.full += 1;
+            stage.dies_within(Victim::Engine, Duration::from_millis(400))?;
+            stage.free()?;
+            model.is_free();
+        }
+        // Whatever came of the failpoint, this is the moment of a kill.
+        if victim != Victim::Engine {
+            model.shakes();
+        }
+        stage.kill(victim)?;
+        self.count.kill(victim);
+        if victim == Victim::Warden && !died {
+            // The engine starts another one under the same load.
+            until(Duration::from_secs(20), || Ok(stage.warden()?.is_some()))?;
+            stage.dies_within(Victim::Engine, Duration::from_millis(500))?;
+        }
+        Ok(!stage.engine_is_up()?)
+    }
+}
+
+/// How long a client's request may take when nothing is killed any more.
+const ANSWER: Duration = Duration::from_secs(40);
+
+fn until(time: Duration, is_so: impl Fn() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + time;
+    while !is_so()? {
+        ensure!(Instant::now() < end, "no other warden was started");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// Every failpoint that the sources name, so that none is forgotten here.

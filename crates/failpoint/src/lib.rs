@@ -5,6 +5,10 @@
 //! reached, `kill` ends the process as `kill -9` does, `error` and `full` make the step fail with
 //! EIO and ENOSPC, `sleep` holds it up for a moment. Without `N` it happens each time.
 //!
+//! A warden inherits the variable from the engine that starts it, and those of its steps are called
+//! `warden.…`; so does the one that replaces it, whose steps are to be tested too, and a third does
+//! not. One that runs already when an engine starts has what it was started with.
+//!
 //! They are compiled in always, since what is tested must be what ships, and a feature would make
 //! it another program. One that is not armed costs the reading of a byte. The environment of the
 //! engine belongs to root, who can kill it without this.

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -36,6 +37,8 @@ struct Starter {
     program: PathBuf,
     on_event: Arc<dyn Fn(Event) + Send + Sync>,
     on_gone: Arc<dyn Fn() + Send + Sync>,
+    /// How many wardens it has started.
+    started: AtomicU32,
 }
 
 impl std::fmt::Debug for Starter {
@@ -129,6 +132,7 @@ impl Client {
             program: program.to_owned(),
             on_event: Arc::new(on_event),
             on_gone: Arc::new(on_gone),
+            started: AtomicU32::new(0),
         };
         Ok(Self { shared: RwLock::new(starter.connect_or_start()?), starter })
     }
@@ -403,7 +407,8 @@ impl Starter {
                 match connect(socket) {
                     Ok(connected) => connected,
                     Err(_) => {
-                        launch::launch(socket, &self.program).map_err(WardenError::Gone)?;
+                        let before = self.started.fetch_add(1, Ordering::Relaxed);
+                        launch::launch(socket, &self.program, before).map_err(WardenError::Gone)?;
                         connect(socket).map_err(|error| WardenError::Gone(error.into()))?
                     }
                 }

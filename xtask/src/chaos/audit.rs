@@ -13,8 +13,10 @@ use super::stage::{Stage, run};
 /// How long the machine may take to come to rest.
 const REST: Duration = Duration::from_secs(20);
 
-/// Everything that a client was told is in the records, and every byte that was written.
-pub fn records(stage: &Stage, model: &Model, lost: &mut Vec<String>) -> Result<()> {
+/// Everything that a client was told is in the records, and every byte that was written. Returns how
+/// many lines only a warden had that died.
+pub fn records(stage: &Stage, model: &Model, lost: &mut Vec<String>) -> Result<usize> {
+    let mut unlogged = 0;
     let all = model.containers().clone();
     for (name, told) in &all {
         let found = inspect(stage, name);
@@ -24,16 +26,31 @@ pub fn records(stage: &Stage, model: &Model, lost: &mut Vec<String>) -> Result<(
             (_, Err(error)) => lost.push(format!("{name}: {told:?}, and is not there: {error}")),
             (Told::Created, Ok(_)) => {}
             (Told::Started(code) | Told::Ended(code), Ok(state)) => {
+                // Whoever was killed with the warden has not ended by itself.
+                let is_shaken = model.was_shaken(name);
+                let is_killed = is_shaken && matches!(told, Told::Started(_)) && says_why(&state);
                 let code = u64::from(*code);
-                if state["Status"] != "exited" || state["ExitCode"] != code {
+                if !is_killed && (state["Status"] != "exited" || state["ExitCode"] != code) {
                     lost.push(format!("{name}: it ended with {code}, and is {state}"));
                 }
-                if model.was_cramped(name) {
-                    continue;
+                // What waited for the disk is written when there is room.
+                let complete = || Ok(logged(stage, name)?.len() == LINES);
+                let patience = if is_shaken { Duration::ZERO } else { Duration::from_secs(5) };
+                let is_complete = comes_to(patience, complete)?;
+                let found = logged(stage, name)?;
+                let numbers = found.iter().map(|line| line.strip_prefix("line ")?.parse().ok());
+                let numbers: Option<Vec<usize>> = numbers.collect();
+                match numbers {
+                    Some(numbers) if numbers.is_sorted() => {}
+                    _ => lost.push(format!("{name}: its log is {found:?}")),
                 }
-                let lines = stage.bulkhead(&["logs", name])?.lines().count();
-                if lines != LINES {
-                    lost.push(format!("{name}: {lines} of {LINES} lines"));
+                match (is_complete, is_killed, is_shaken) {
+                    (true, ..) | (_, true, _) => {}
+                    (_, _, true) => unlogged += LINES.saturating_sub(found.len()),
+                    _ => lost.push(format!("{name}: {} of {LINES} lines", found.len())),
+                }
+                if is_killed || model.was_cramped(name) {
+                    continue;
                 }
                 let file = stage.data().join(format!("volumes/{name}/_data/file"));
                 let text = std::fs::read_to_string(&file).unwrap_or_default();
@@ -47,15 +64,153 @@ pub fn records(stage: &Stage, model: &Model, lost: &mut Vec<String>) -> Result<(
     if steady["Status"] != "running" || steady["RestartCount"].as_u64().unwrap_or(0) != 0 {
         lost.push(format!("{STEADY}: {steady}"));
     }
-    if stage.bulkhead(&["logs", STEADY])? != "begin" {
-        lost.push(format!("{STEADY}: its log"));
+    let begun = stage.bulkhead(&["logs", STEADY])?;
+    let (starts, count) = (model.steady_starts(), begun.lines().count());
+    if count == 0 || count > starts || begun.lines().any(|line| line != "begin") {
+        lost.push(format!("{STEADY}: started {starts} times, its log is {begun:?}"));
     }
     // It ends each second: seen running once is enough.
     let runs = || Ok(inspect(stage, AGAIN)?["Status"] == "running");
     if !comes_to(Duration::from_secs(90), runs)? {
         lost.push(format!("{AGAIN}: {}", inspect(stage, AGAIN)?));
     }
+    Ok(unlogged)
+}
+
+/// Whether a container's state says that nobody knows how it ended, since its warden died with the
+/// engine.
+fn says_why(state: &Value) -> bool {
+    let why = state["Error"].as_str().unwrap_or_default();
+    state["Status"] == "exited" && state["ExitCode"] == 255 && why.contains("(the warden) ended")
+}
+
+fn logged(stage: &Stage, name: &str) -> Result<Vec<String>> {
+    Ok(stage.bulkhead(&["logs", name])?.lines().map(str::to_owned).collect())
+}
+
+/// [`STEADY`] runs after a kill, or says that it ended with engine and warden.
+pub fn steady(stage: &Stage, wardens_died_too: bool, lost: &mut Vec<String>) -> Result<()> {
+    let state = inspect(stage, STEADY)?;
+    if state["Status"] != "running" && !(wardens_died_too && says_why(&state)) {
+        lost.push(format!("{STEADY}: {state}"));
+    }
     Ok(())
+}
+
+/// What the machine has for containers is what the running ones have: cgroups, links, addresses that
+/// are pinned, ports that are published, wardens' processes.
+pub fn round(stage: &Stage, when: &str, left: &mut Vec<String>) -> Result<()> {
+    let mut difference = None;
+    // One that restarts by its policy is between two states each second.
+    comes_to(REST, || {
+        difference = differs(stage)?;
+        Ok(difference.is_none())
+    })?;
+    left.extend(difference.map(|difference| format!("{when}: {difference}")));
+    Ok(())
+}
+
+fn differs(stage: &Stage) -> Result<Option<String>> {
+    let all: Vec<Value> = serde_json::from_str(&stage.request("GET", "/containers/json")?)?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    // One that waits for its restart is listed, and has nothing.
+    let all: Vec<&Value> = all.iter().filter(|container| container["State"] == "running").collect();
+    let ids: BTreeSet<String> = all.iter().map(|container| text(&container["Id"])).collect();
+    let (mut ports, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+    for container in &all {
+        let networks = container["NetworkSettings"]["Networks"].as_object();
+        let address = networks.and_then(|all| Some(text(&all.values().next()?["IPAddress"])));
+        addresses.extend(address.clone());
+        for port in container["Ports"].as_array().into_iter().flatten() {
+            if let (Some(address), Some(public)) = (&address, port["PublicPort"].as_u64()) {
+                ports.insert(format!(
+                    "{} {public} {address} {}",
+                    text(&port["Type"]),
+                    port["PrivatePort"]
+                ));
+            }
+        }
+    }
+    let found = cgroups(&stage.cgroup)?;
+    if found != ids {
+        return Ok(Some(format!("containers {ids:?} run, and there are cgroups {found:?}")));
+    }
+    let links = links()?;
+    if links.len() != ids.len() {
+        return Ok(Some(format!("{} containers run, and there are links {links:?}", ids.len())));
+    }
+    let words = |element: &Value| -> String {
+        let parts = element["concat"].as_array().cloned().unwrap_or_else(|| vec![element.clone()]);
+        let word = |part: &Value| part.as_str().map_or_else(|| part.to_string(), str::to_owned);
+        parts.iter().map(word).collect::<Vec<_>>().join(" ")
+    };
+    let mapped = elements("map", "inet", "ports")?;
+    let published: BTreeSet<String> =
+        mapped.iter().map(|pair| format!("{} {}", words(&pair[0]), words(&pair[1]))).collect();
+    if published != ports {
+        return Ok(Some(format!("ports {ports:?} are published, and nftables has {published:?}")));
+    }
+    // By number: nft(8) does not print the names of a set that it has not made.
+    let pinned = elements("set", "bridge", "pinned")?.len();
+    if pinned != links.len() {
+        return Ok(Some(format!("there are links {links:?}, and nftables pins {pinned}")));
+    }
+    let endpoints: Vec<String> =
+        elements("set", "bridge", "endpoints")?.iter().map(&words).collect();
+    let allowed: BTreeSet<String> =
+        endpoints.iter().filter_map(|words| words.rsplit(' ').next()).map(str::to_owned).collect();
+    if endpoints.len() != links.len() || allowed != addresses {
+        return Ok(Some(format!(
+            "addresses {addresses:?} are given, and nftables has {endpoints:?}"
+        )));
+    }
+    let strays = wardens_without(stage.warden()?.map(|(pid, _)| pid));
+    if !strays.is_empty() {
+        return Ok(Some(format!("processes of wardens that are gone: {strays:?}")));
+    }
+    Ok(None)
+}
+
+/// The elements of one of our sets or maps.
+fn elements(kind: &str, family: &str, name: &str) -> Result<Vec<Value>> {
+    let text = run("nft", &["-j", "list", kind, family, "bulkhead", name])?;
+    let all: Value = serde_json::from_str(&text)?;
+    let list = all["nftables"].as_array().cloned().unwrap_or_default();
+    let found = list.iter().find_map(|object| object[kind]["elem"].as_array().cloned());
+    Ok(found.unwrap_or_default())
+}
+
+/// The host's ends of containers' links.
+fn links() -> Result<BTreeSet<String>> {
+    let all = run("ip", &["-o", "link", "show", "type", "veth"])?;
+    let names = all.lines().filter_map(|line| line.split([' ', '@']).nth(1).map(str::to_owned));
+    Ok(names.filter(|name| !name.starts_with("host")).collect())
+}
+
+/// Processes that are copies of a warden, and not of this one's making.
+fn wardens_without(warden: Option<i32>) -> Vec<i32> {
+    let numbers: Vec<i32> =
+        entries(Path::new("/proc")).iter().filter_map(|it| it.parse().ok()).collect();
+    let is_of_a_warden = |pid: &&i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains("\0warden\0--socket\0")
+    };
+    let belongs = |mut pid: i32| {
+        while pid > 1 {
+            if Some(pid) == warden {
+                return true;
+            }
+            pid = parent(pid).unwrap_or(0);
+        }
+        // it has ended meanwhile
+        pid == 0
+    };
+    numbers.iter().filter(is_of_a_warden).copied().filter(|pid| !belongs(*pid)).collect()
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:\t"))?.parse().ok()
 }
 
 /// Every directory, cgroup, link and rule belongs to a container of the records.
@@ -146,12 +301,8 @@ fn inspect(stage: &Stage, name: &str) -> Result<Value> {
 
 /// Links and pinned addresses are those of `live` containers; links are taken down in quiet moments.
 fn at_rest(live: usize, when: &str, left: &mut Vec<String>) -> Result<()> {
-    let links = || -> Result<usize> {
-        let all = run("ip", &["-o", "link", "show", "type", "veth"])?;
-        Ok(all.lines().filter(|line| !line.contains("host")).count())
-    };
-    if !comes_to(REST, || Ok(links()? <= live))? {
-        left.push(format!("{} links {when}", links()?));
+    if !comes_to(REST, || Ok(links()?.len() <= live))? {
+        left.push(format!("links {:?} {when}", links()?));
     }
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     if mounts.lines().any(|line| line.contains(" - overlay ") && line.contains("/chaos-")) {
@@ -189,7 +340,7 @@ fn lines(text: &str) -> BTreeSet<String> {
 }
 
 /// Looks again until it is so, or the time is over.
-fn comes_to(time: Duration, is_so: impl Fn() -> Result<bool>) -> Result<bool> {
+fn comes_to(time: Duration, mut is_so: impl FnMut() -> Result<bool>) -> Result<bool> {
     let end = Instant::now() + time;
     loop {
         if is_so()? {

@@ -1,7 +1,7 @@
 //! What clients do meanwhile, and what they were told.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, bail, ensure};
@@ -27,6 +27,13 @@ pub struct Model {
     /// Those that may have run on a full disk, where their own writes fail.
     cramped: Mutex<BTreeSet<String>>,
     full: AtomicBool,
+    /// Those that may have run when a warden died, which had read some of their output.
+    shaken: Mutex<BTreeSet<String>>,
+    /// Those whose log may wait in the warden for a disk that was full a moment ago.
+    waiting: Mutex<BTreeSet<String>>,
+    shaking: AtomicBool,
+    /// How often [`STEADY`] was told to start, and did.
+    steady: AtomicUsize,
 }
 
 /// Lines that each container writes before it ends.
@@ -37,17 +44,22 @@ pub const AGAIN: &str = "again";
 
 impl Model {
     pub fn containers(&self) -> MutexGuard<'_, BTreeMap<String, Told>> {
-        self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.containers)
     }
 
     /// To be called before the disk is filled: whoever is not known to have ended is marked.
     pub fn fills(&self) {
         self.full.store(true, Ordering::SeqCst);
         let containers = self.containers().clone();
-        let mut cramped = self.cramped.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = |told: &Told| matches!(told, Told::Ended(_) | Told::Removed);
-        cramped
-            .extend(containers.into_iter().filter(|(_, told)| !ended(told)).map(|(name, _)| name));
+        for (name, _) in containers.iter().filter(|(_, told)| !ended(told)) {
+            self.cramp(name);
+        }
+    }
+
+    fn cramp(&self, name: &str) {
+        lock(&self.cramped).insert(name.to_owned());
+        lock(&self.waiting).insert(name.to_owned());
     }
 
     pub fn is_free(&self) {
@@ -55,7 +67,33 @@ impl Model {
     }
 
     pub fn was_cramped(&self, name: &str) -> bool {
-        self.cramped.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
+        lock(&self.cramped).contains(name)
+    }
+
+    /// To be called before a warden may die: whoever is not known to have ended is marked.
+    pub fn shakes(&self) {
+        self.shaking.store(true, Ordering::SeqCst);
+        let containers = self.containers().clone();
+        let mut shaken = lock(&self.shaken);
+        let ended = |told: &Told| matches!(told, Told::Ended(_) | Told::Removed);
+        shaken
+            .extend(containers.into_iter().filter(|(_, told)| !ended(told)).map(|(name, _)| name));
+        shaken.extend(lock(&self.waiting).iter().cloned());
+    }
+
+    /// A round is over: logs are written, and no warden dies for now.
+    pub fn is_calm(&self) {
+        lock(&self.waiting).clear();
+        self.shaking.store(false, Ordering::SeqCst);
+    }
+
+    pub fn was_shaken(&self, name: &str) -> bool {
+        lock(&self.shaken).contains(name)
+    }
+
+    /// The most lines that [`STEADY`] can have logged.
+    pub fn steady_starts(&self) -> usize {
+        self.steady.load(Ordering::SeqCst)
     }
 
     fn set(&self, name: &str, told: Told) {
@@ -63,7 +101,28 @@ impl Model {
     }
 }
 
+/// Starts [`STEADY`] again where it has ended with both engine and warden. Armed ones may die of it.
+pub fn revive(stage: &Stage, model: &Model) -> Result<()> {
+    let mut last = String::new();
+    for _ in 0..4 {
+        if stage.bulkhead(&["inspect", "-f", "{{.State.Running}}", STEADY])? == "true" {
+            return Ok(());
+        }
+        model.steady.fetch_add(1, Ordering::SeqCst);
+        match stage.bulkhead(&["start", STEADY]) {
+            Ok(_) => {}
+            Err(error) => last = error.to_string(),
+        }
+    }
+    bail!("{STEADY} does not start: {last}");
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 pub fn start_steady(stage: &Stage, model: &Model) -> Result<()> {
+    model.steady.store(1, Ordering::SeqCst);
     let script = "echo begin; while true; do sleep 1000; done";
     stage.bulkhead(&["run", "-d", "--name", STEADY, "-p", "8080:80", "box", "sh", "-c", script])?;
     let policy = "--restart=always";
@@ -104,7 +163,10 @@ fn one(stage: &Stage, model: &Model, name: &str, code: u8, turn: usize) -> Resul
     );
     model.set(name, Told::Unknown);
     if model.full.load(Ordering::SeqCst) {
-        model.cramped.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        model.cramp(name);
+    }
+    if model.shaking.load(Ordering::SeqCst) {
+        lock(&model.shaken).insert(name.to_owned());
     }
     let mut create = vec!["create", "--name", name, "-v", &volume];
     if turn.is_multiple_of(3) {

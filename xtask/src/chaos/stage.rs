@@ -6,7 +6,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
+};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// Who is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Victim {
+    Engine,
+    Warden,
+    Both,
+}
 
 /// The engine's program and directories.
 #[derive(Debug)]
@@ -71,24 +84,59 @@ impl Stage {
         Ok(())
     }
 
-    /// Ends the engine as a crash does; one that has ended already is fine.
-    pub fn kill(&self) -> Result<()> {
-        if let Some(engine) = self.engine()? {
-            pidfd_send_signal(&engine, Signal::KILL)?;
-            wait(&engine, Duration::from_secs(20))?;
+    /// Ends them as a crash does, both at once if both; one that has ended already is fine.
+    pub fn kill(&self, victim: Victim) -> Result<()> {
+        let engine = if victim == Victim::Warden { None } else { self.engine()? };
+        let warden = if victim == Victim::Engine { None } else { self.warden()? };
+        let both: Vec<_> = engine.iter().chain(warden.iter().map(|(_, warden)| warden)).collect();
+        for process in &both {
+            match pidfd_send_signal(process, Signal::KILL) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        for process in both {
+            wait(process, Duration::from_secs(20))?;
         }
         Ok(())
     }
 
-    /// Whether it ends by itself in this time.
-    pub fn dies_within(&self, time: Duration) -> Result<bool> {
-        match self.engine()? {
-            Some(engine) => wait(&engine, time),
+    /// Whether the engine, or the warden, ends by itself in this time.
+    pub fn dies_within(&self, victim: Victim, time: Duration) -> Result<bool> {
+        let process = match victim {
+            Victim::Warden => self.warden()?.map(|(_, warden)| warden),
+            _ => self.engine()?,
+        };
+        match process {
+            Some(process) => wait(&process, time),
             None => Ok(true),
         }
     }
 
-    fn engine(&self) -> Result<Option<rustix::fd::OwnedFd>> {
+    pub fn engine_is_up(&self) -> Result<bool> {
+        Ok(self.engine()?.is_some())
+    }
+
+    /// Who listens on the warden's socket: its number and a pidfd.
+    pub fn warden(&self) -> Result<Option<(i32, OwnedFd)>> {
+        let path = self.run_directory().join("warden.sock");
+        let address = SocketAddrUnix::new(&path)?;
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        match connect(&socket, &address) {
+            Ok(()) => {}
+            Err(Errno::NOENT | Errno::CONNREFUSED) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        }
+        let pid = sockopt::socket_peercred(&socket)?.pid;
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Some((pid.as_raw_nonzero().get(), pidfd))),
+            Err(Errno::SRCH) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn engine(&self) -> Result<Option<OwnedFd>> {
         let text = std::fs::read_to_string(self.run_directory().join("bulkhead.pid"));
         let Ok(Ok(number)) = text.map(|text| text.trim().parse::<i32>()) else { return Ok(None) };
         let command = std::fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
@@ -180,7 +228,7 @@ impl Stage {
     }
 }
 
-fn wait(process: &rustix::fd::OwnedFd, time: Duration) -> Result<bool> {
+fn wait(process: &OwnedFd, time: Duration) -> Result<bool> {
     let time = Timespec::try_from(time)?;
     Ok(poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&time))? > 0)
 }

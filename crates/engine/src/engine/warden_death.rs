@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bulkhead_types::{Id, Timestamp};
-use bulkhead_warden::Exit;
+use bulkhead_warden::{Exit, WardenError};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::blocking::{Blocking, blocking};
@@ -64,6 +64,8 @@ impl Engine {
             });
             match handed_over.await {
                 Ok(None) => {}
+                // It has died too, and whoever replaces it goes over all of them again.
+                Ok(Some(HandedOver::Left)) => return,
                 Ok(Some(HandedOver::Adopted)) => adopted += 1,
                 Ok(Some(HandedOver::Ended)) => ended += 1,
                 Err(error) => tracing::error!(container = %id.short(), %error, "hand over"),
@@ -98,6 +100,7 @@ impl Engine {
         }
         let refused = match handover.map(|handover| self.warden.adopt(&handover)) {
             Some(Ok(())) => return Ok(Some(HandedOver::Adopted)),
+            Some(Err(WardenError::Gone(_))) => return Ok(Some(HandedOver::Left)),
             Some(Err(error)) => error.to_string(),
             None => "its descriptors were not kept".to_owned(),
         };
@@ -142,4 +145,6 @@ impl Engine {
 enum HandedOver {
     Adopted,
     Ended,
+    /// The warden is gone before it took it.
+    Left,
 }

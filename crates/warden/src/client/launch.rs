@@ -41,12 +41,22 @@ pub(super) fn raise_descriptors() {
     });
 }
 
-/// Starts a warden and waits until it listens: it closes its standard output then.
-pub(super) fn launch(socket: &Path, program: &Path) -> io::Result<()> {
+/// How many wardens of one client have the failpoints of its environment: the first, which makes
+/// containers, and the one after its death, which takes them over. A later one must live, or nothing
+/// would be seen of what a recovery comes to.
+const ARMED: u32 = 2;
+
+/// Starts a warden and waits until it listens: it closes its standard output then. `before` is how
+/// many this client has started already.
+pub(super) fn launch(socket: &Path, program: &Path, before: u32) -> io::Result<()> {
     let log_path = socket.with_extension("log");
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&log_path)?;
     let image = read_only(program)?;
-    let mut child = Command::new(format!("/proc/self/fd/{}", image.as_raw_fd()))
+    let mut command = Command::new(format!("/proc/self/fd/{}", image.as_raw_fd()));
+    if before >= ARMED {
+        command.env_remove(bulkhead_failpoint::VARIABLE);
+    }
+    let mut child = command
         .arg0(program)
         .arg("warden")
         .arg("--socket")

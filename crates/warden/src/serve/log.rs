@@ -244,7 +244,11 @@ impl LogFile {
             }
             self.torn = false;
         }
+        if let Err(error) = bulkhead_failpoint::hit("warden.log-write") {
+            return (0, Errno::from_io_error(&error).or(Some(Errno::IO)));
+        }
         let (written, failure) = write_all(file, bytes);
+        bulkhead_failpoint::pass("warden.log-written");
         let newline = bytes[..written].iter().rposition(|byte| *byte == b'\n');
         let whole = newline.map_or(0, |at| at + 1);
         if whole < written {
@@ -290,6 +294,8 @@ impl LogFile {
                 Err(error) => return Err(error),
             }
         }
+        bulkhead_failpoint::hit("warden.log-rotated")
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         self.reopen()
     }
 

@@ -71,6 +71,7 @@ impl Warden {
             Origin::Plan(_) => reap_child(pidfd),
             Origin::Adopted => parent.ready.code_of_adopted(process.pid, pidfd),
         };
+        bulkhead_failpoint::pass("warden.reaped");
         // One that init or the helper keeps back: an ended process cannot say more. What it was is
         // still to be answered, with a pidfd.
         if let Some(control) = process.control.take() {
@@ -140,6 +141,7 @@ impl Warden {
         if let (Some(caller), Some(failure)) = (caller, failed) {
             self.answer(caller, Err(Fault::Start(failure)), Vec::new());
         }
+        bulkhead_failpoint::pass("warden.finished");
         // What was never created has been told to the caller, who asked for it.
         if forgetting.is_some() || unmade {
             self.remove(id);
@@ -147,6 +149,7 @@ impl Warden {
         if ran {
             let event = Event::Exited { container, id, exit };
             self.connections.publish(&mut self.poller, &event);
+            bulkhead_failpoint::pass("warden.published");
         }
         if let Some(caller) = forgetting {
             self.answer(caller, Ok(Reply::Done), Vec::new());

@@ -255,6 +255,7 @@ impl Warden {
         match Io::adopt(poller, id, state.streams.clone(), descriptors) {
             Ok(io) => {
                 self.processes.insert(id, Process::adopted(&state, pidfd, io));
+                bulkhead_failpoint::pass("warden.adopted");
                 Ok(())
             }
             Err(errno) => {
@@ -286,6 +287,7 @@ impl Warden {
         }
         process.phase = Phase::Starting;
         process.caller = Some(caller);
+        bulkhead_failpoint::pass("warden.let-go");
         Ok(())
     }
 
@@ -303,6 +305,7 @@ impl Warden {
                     .collect();
                 self.remove(id);
                 ended.into_iter().for_each(|exec| self.remove(exec));
+                bulkhead_failpoint::pass("warden.forgotten");
                 Ok(true)
             }
             Phase::Preparing | Phase::Created => {

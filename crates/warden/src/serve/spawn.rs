@@ -59,6 +59,7 @@ impl Warden {
             Some(taken) => Made::Ahead(taken),
             None => clone(&mut new)?,
         };
+        bulkhead_failpoint::pass("warden.cloned");
         let ours = std::mem::take(&mut new.stdio.ours);
         // From here on the child exists, and so does what is known of it: what goes wrong ends it,
         // and its end is the answer.
@@ -187,6 +188,7 @@ impl Parent<'_> {
             return Ok(());
         }
         self.ready.confine(child.pid, plan)?;
+        bulkhead_failpoint::pass("warden.confined");
         if let Some(control) = &process.control {
             rustix::io::write(control, b"m")
                 .map_err(|errno| Failure::of_parent("let it begin", errno))?;
@@ -246,6 +248,7 @@ impl Parent<'_> {
         // one that has died already: its end is the answer
         let (Ok(netns), Some(pidfd)) = (netns, process.pidfd_copy()) else { return };
         process.answered = true;
+        bulkhead_failpoint::pass("warden.created");
         let descriptors = vec![pidfd, netns];
         if let Some(caller) = process.caller.take() {
             let reply = Reply::Created { pid: process.pid };
@@ -273,6 +276,7 @@ impl Parent<'_> {
             return;
         }
         process.phase = Phase::Running;
+        bulkhead_failpoint::pass("warden.running");
         let (reply, descriptors) = match process.is_container() {
             true => match process.handover() {
                 Ok((state, descriptors)) => (Reply::Handover(Box::new(state)), descriptors),

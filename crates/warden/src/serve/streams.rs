@@ -176,6 +176,7 @@ impl Io {
         match rustix::io::read(output, &mut bytes[..most.min(CHUNK)]) {
             Ok(0) => {}
             Ok(count) => {
+                bulkhead_failpoint::pass("warden.output-read");
                 if let Some(log) = &mut self.log {
                     log.take(stream, &bytes[..count]);
                 }
