@@ -1,14 +1,31 @@
-//! What pages send: each form is one operation of the control plane.
+//! What pages send: each form is one operation of the control plane, which waits for the disk, and so
+//! is done away from the async runtime's threads.
 
 use axum::Form;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
-use bulkhead_ecs::{CreateCluster, RegisterTaskDefinition, RunTask};
+use bulkhead_ecs::{Control, CreateCluster, RegisterTaskDefinition, RunTask};
+use bulkhead_types::Port;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Console;
 use crate::pages::{self, Draft, DraftContainer};
+
+/// Does what waits for the disk, and shows what came of it.
+async fn blocking<T: IntoResponse>(
+    console: Console,
+    work: impl FnOnce(&Control) -> T + Send + 'static,
+) -> Response {
+    let worker = move || work(&console.control).into_response();
+    match tokio::task::spawn_blocking(worker).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::error!(%error, "a form's operation panicked");
+            pages::Problem::failed().into_response()
+        }
+    }
+}
 
 #[derive(Deserialize)]
 pub struct NewCluster {
@@ -18,14 +35,15 @@ pub struct NewCluster {
 pub async fn create_cluster(
     State(console): State<Console>,
     Form(form): Form<NewCluster>,
-) -> Result<Response, pages::Problem> {
+) -> Response {
     let request = CreateCluster { cluster_name: Some(form.name), ..CreateCluster::default() };
-    match console.control.create_cluster(request) {
+    blocking(console, |control| match control.create_cluster(request) {
         Ok(cluster) => {
             Ok(Redirect::to(&format!("/clusters/{}", cluster.cluster_name)).into_response())
         }
-        Err(error) => pages::show_clusters(&console.control, Some(error.message)),
-    }
+        Err(error) => pages::show_clusters(control, Some(error.message)),
+    })
+    .await
 }
 
 pub async fn register(
@@ -48,20 +66,18 @@ pub async fn register(
             }
         }
     };
-    let registered = RegisterTaskDefinition::from_json(&json)
-        .and_then(|request| console.control.register_task_definition(request));
-    match registered {
-        Ok((definition, _)) => {
-            let name = definition
-                .task_definition_arn
-                .rsplit('/')
-                .next()
-                .unwrap_or_default()
-                .replace(':', "/");
-            Redirect::to(&format!("/task-definitions/{name}")).into_response()
+    blocking(console, |control| {
+        let registered = RegisterTaskDefinition::from_json(&json)
+            .and_then(|request| control.register_task_definition(request));
+        match registered {
+            Ok((definition, _)) => {
+                let name = pages::last(&definition.task_definition_arn).replace(':', "/");
+                Redirect::to(&format!("/task-definitions/{name}")).into_response()
+            }
+            Err(error) => pages::show_new_task_definition(draft, json, Some(error.message)),
         }
-        Err(error) => pages::show_new_task_definition(draft, json, Some(error.message)),
-    }
+    })
+    .await
 }
 
 /// The form's fields as they were typed, to be shown again.
@@ -130,12 +146,12 @@ fn definition(fields: &[(String, String)]) -> Result<Value, String> {
 fn ports(text: &str) -> Result<Value, String> {
     let one = |text: &str| {
         let wrong = || format!("Port mapping {text:?} is not HOST PORT:CONTAINER PORT/PROTOCOL.");
-        let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let (host, container) = ports.split_once(':').unwrap_or(("0", ports));
-        let port = |text: &str| text.parse::<u16>().map_err(|_| wrong());
-        Ok(
-            json!({"hostPort": port(host)?, "containerPort": port(container)?, "protocol": protocol}),
-        )
+        let (host, container) = text.split_once(':').unwrap_or(("0", text));
+        let host: u16 = host.parse().map_err(|_| wrong())?;
+        let port: Port = container.parse().map_err(|_| wrong())?;
+        Ok(json!({
+            "hostPort": host, "containerPort": port.number(), "protocol": port.protocol().name(),
+        }))
     };
     text.split(',').map(|text| one(text.trim())).collect()
 }
@@ -163,10 +179,11 @@ pub async fn deregister(
     State(console): State<Console>,
     Path((family, revision)): Path<(String, String)>,
 ) -> Response {
-    match console.control.deregister_task_definition(&format!("{family}:{revision}")) {
-        Ok(_) => Redirect::to(&format!("/task-definitions/{family}/{revision}")).into_response(),
-        Err(error) => pages::Problem::from(error).into_response(),
-    }
+    blocking(console, move |control| {
+        control.deregister_task_definition(&format!("{family}:{revision}"))?;
+        Ok::<_, pages::Problem>(Redirect::to(&format!("/task-definitions/{family}/{revision}")))
+    })
+    .await
 }
 
 #[derive(Deserialize)]
@@ -179,7 +196,7 @@ pub async fn run_task(
     State(console): State<Console>,
     Path(cluster): Path<String>,
     Form(form): Form<NewTask>,
-) -> Result<Response, pages::Problem> {
+) -> Response {
     let request = RunTask {
         cluster: Some(cluster.clone()),
         task_definition: form.definition.clone(),
@@ -187,39 +204,28 @@ pub async fn run_task(
         started_by: Some("console".to_owned()),
         ..RunTask::default()
     };
-    match console.control.run_task(&request) {
-        Ok(result) if result.tasks.is_empty() => {
-            let failures = result
-                .failures
-                .into_iter()
-                .map(|failure| (failure.arn.unwrap_or_default(), failure.reason));
-            pages::show_run_task(
-                &console.control,
-                cluster,
-                form.definition,
-                None,
-                failures.collect(),
-            )
-        }
-        Ok(_) => Ok(Redirect::to(&format!("/clusters/{cluster}")).into_response()),
-        Err(error) => pages::show_run_task(
-            &console.control,
-            cluster,
-            form.definition,
-            Some(error.message),
-            Vec::new(),
-        ),
-    }
+    blocking(console, move |control| {
+        let (problem, failures) = match control.run_task(&request) {
+            Ok(result) if result.tasks.is_empty() => (None, result.failures),
+            Ok(_) => return Ok(Redirect::to(&format!("/clusters/{cluster}")).into_response()),
+            Err(error) => (Some(error.message), Vec::new()),
+        };
+        let failures =
+            failures.into_iter().map(|failure| (failure.arn.unwrap_or_default(), failure.reason));
+        pages::show_run_task(control, cluster, form.definition, problem, failures.collect())
+    })
+    .await
 }
 
 pub async fn stop_task(
     State(console): State<Console>,
     Path((cluster, task)): Path<(String, String)>,
 ) -> Response {
-    match console.control.stop_task(Some(&cluster), &task, Some("Stopped in the console")) {
-        Ok(_) => Redirect::to(&format!("/clusters/{cluster}/tasks/{task}")).into_response(),
-        Err(error) => pages::Problem::from(error).into_response(),
-    }
+    blocking(console, move |control| {
+        control.stop_task(Some(&cluster), &task, Some("Stopped in the console"))?;
+        Ok::<_, pages::Problem>(Redirect::to(&format!("/clusters/{cluster}/tasks/{task}")))
+    })
+    .await
 }
 
 #[cfg(test)]
@@ -265,6 +271,8 @@ mod tests {
         for (name, value) in [
             ("ports", "80:x"),
             ("ports", "70000:80"),
+            ("ports", "80:0"),
+            ("ports", "80:80/sctp"),
             ("memory", "much"),
             ("command", "[sh]"),
             ("environment", "novalue"),

@@ -8,6 +8,8 @@ mod forms;
 mod live;
 mod pages;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

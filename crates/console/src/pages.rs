@@ -37,6 +37,11 @@ pub struct Problem {
 }
 
 impl Problem {
+    pub fn failed() -> Self {
+        let sentence = "The control plane failed; its log says why.".to_owned();
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, sentence }
+    }
+
     fn not_found(sentence: String) -> Self {
         Self { status: StatusCode::NOT_FOUND, sentence }
     }
@@ -58,7 +63,7 @@ impl IntoResponse for Problem {
 type Shown = Result<Response, Problem>;
 
 /// What follows the last slash of an ARN: the id or the name.
-fn last(arn: &str) -> String {
+pub fn last(arn: &str) -> String {
     arn.rsplit('/').next().unwrap_or(arn).to_owned()
 }
 
