@@ -14,6 +14,8 @@ mod cluster;
 mod control;
 pub mod docker;
 mod error;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod instance;
 mod page;
 pub mod placement;

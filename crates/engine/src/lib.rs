@@ -34,6 +34,8 @@ mod events;
 mod exclusive;
 mod execs;
 mod extra_host;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod hosts;
 mod image_defaults;
 mod image_records;

@@ -6,6 +6,8 @@
 
 mod answer;
 mod blobs;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod lists;
 mod manifests;
 mod referrers;

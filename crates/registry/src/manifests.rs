@@ -111,14 +111,14 @@ fn find(store: &Store, name: &Name, version: &Version) -> Result<Digest, Refusal
 
 /// What the registry has to know of a manifest; the rest is its owner's business.
 #[derive(Debug)]
-struct Outline {
-    media_type: String,
+pub(crate) struct Outline {
+    pub(crate) media_type: String,
     subject: Option<Digest>,
     blobs: Vec<Digest>,
 }
 
 impl Outline {
-    fn parse(bytes: &[u8], announced: &str) -> Result<Self, Refusal> {
+    pub(crate) fn parse(bytes: &[u8], announced: &str) -> Result<Self, Refusal> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Link {

@@ -38,7 +38,10 @@ pub(crate) async fn create(
 }
 
 /// Reads a body into the engine's types, and says what is accepted without its full effect.
-fn request(body: ContainerCreate, name: &str) -> Result<(CreateContainer, Vec<String>), ApiError> {
+pub(crate) fn request(
+    body: ContainerCreate,
+    name: &str,
+) -> Result<(CreateContainer, Vec<String>), ApiError> {
     let name = match name {
         "" => None,
         name => Some(name.parse().map_err(|_| {
