@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulkhead_aws_api::acs::{DesiredStatus, TaskStatus};
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
 
@@ -63,7 +64,8 @@ impl Actor {
             self.remember_found(&task, &found)?;
             self.note_vanished(&task, &found, &mut learned);
             if plan::all_started(&task.payload, &found) && learned.failures.is_empty() {
-                let report = reports::describe(&task.payload, "RUNNING", &found, &learned, pulls);
+                let report =
+                    reports::describe(&task.payload, TaskStatus::Running, &found, &learned, pulls);
                 self.report(&mut reported, report, false);
             }
             let failed = |name: &str, kind: &str, error: &EngineError, learned: &mut Learned| {
@@ -131,8 +133,13 @@ impl Actor {
                 // an event wakes us; the timeout is for one that an engine might lose
                 Step::Wait => self.woken_or(LOOK_AGAIN).await,
                 Step::Finish => {
-                    let report =
-                        reports::describe(&task.payload, "STOPPED", &found, &learned, pulls);
+                    let report = reports::describe(
+                        &task.payload,
+                        TaskStatus::Stopped,
+                        &found,
+                        &learned,
+                        pulls,
+                    );
                     tracing::info!(task = self.arn, "stopped");
                     self.remember(|task| {
                         task.finished_at = Some(now() / 1000);
@@ -261,7 +268,7 @@ impl Actor {
             tokio::select! {
                 result = &mut work => return Some(result),
                 () = self.wake.notified() => {
-                    if self.saved().is_none_or(|task| task.payload.desired_status == "STOPPED") {
+                    if self.saved().is_none_or(|task| task.payload.desired_status == DesiredStatus::Stopped) {
                         return None;
                     }
                 }

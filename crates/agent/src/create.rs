@@ -50,7 +50,7 @@ fn labels_of<'a>(
     task: &'a PayloadTask,
     container: &'a PayloadContainer,
 ) -> [(&'static str, &'a str); 5] {
-    let cluster = task.task_cluster_arn.rsplit('/').next().unwrap_or_default();
+    let cluster = task.task_cluster_arn.id();
     [
         (TASK_LABEL, &task.arn),
         (NAME_LABEL, &container.name),
@@ -149,7 +149,7 @@ pub(crate) fn task_volumes(task: &PayloadTask) -> Vec<String> {
 }
 
 fn task_volume(task: &PayloadTask, name: &str) -> String {
-    let id = task.arn.rsplit('/').next().unwrap_or_default();
+    let id = task.arn.id();
     format!("ecs-{}-{}-{name}-{id}", task.family, task.version)
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_aws_api::acs::{PayloadContainer, PayloadTask};
+use bulkhead_aws_api::acs::{DependencyCondition, DesiredStatus, PayloadContainer, PayloadTask};
 
 use crate::state::SavedTask;
 
@@ -101,7 +101,7 @@ pub(crate) fn all_started(task: &PayloadTask, found: &BTreeMap<String, Found>) -
 /// Whether the task is on its way out: by order, by a failure, or because an essential container ended.
 fn ending(task: &SavedTask, found: &BTreeMap<String, Found>, learned: &Learned) -> bool {
     if task.finished_at.is_some()
-        || task.payload.desired_status == "STOPPED"
+        || task.payload.desired_status == DesiredStatus::Stopped
         || !learned.failures.is_empty()
     {
         return true;
@@ -121,9 +121,10 @@ fn ending(task: &SavedTask, found: &BTreeMap<String, Found>, learned: &Learned) 
 /// Whether some container waits for this one's success, which can no longer come.
 fn awaited(task: &PayloadTask, container: &PayloadContainer) -> bool {
     let conditions = task.containers.iter().flat_map(|other| &other.depends_on);
-    conditions
-        .into_iter()
-        .any(|on| on.container_name == container.name && on.condition == "SUCCESS")
+    conditions.into_iter().any(|on| {
+        on.container_name == container.name
+            && on.condition.parse::<DependencyCondition>() == Ok(DependencyCondition::Success)
+    })
 }
 
 /// What must exist before a container can be created: Docker resolves links and volumes then.
@@ -141,11 +142,11 @@ fn may_start(container: &PayloadContainer, found: &BTreeMap<String, Found>) -> b
     linked.into_iter().all(started)
         && container.depends_on.iter().all(|on| {
             let Some(other) = found.get(&on.container_name) else { return false };
-            match &*on.condition {
-                "COMPLETE" => matches!(other.phase, Phase::Exited(_)),
-                "SUCCESS" => other.phase == Phase::Exited(0),
-                "HEALTHY" => other.phase == Phase::Running && other.healthy,
-                _ => other.phase != Phase::Created,
+            match on.condition.parse().unwrap_or_default() {
+                DependencyCondition::Complete => matches!(other.phase, Phase::Exited(_)),
+                DependencyCondition::Success => other.phase == Phase::Exited(0),
+                DependencyCondition::Healthy => other.phase == Phase::Running && other.healthy,
+                DependencyCondition::Start => other.phase != Phase::Created,
             }
         })
 }
@@ -230,7 +231,7 @@ mod tests {
         }
         put(&mut found, "setup", Phase::Exited(0));
         assert_eq!(next(&task, &found, &Learned::default()), Step::Wait);
-        task.payload.desired_status = "STOPPED".into();
+        task.payload.desired_status = DesiredStatus::Stopped;
         assert_eq!(next(&task, &found, &Learned::default()), Step::Stop("proxy".into()));
         put(&mut found, "proxy", Phase::Exited(0));
         assert_eq!(next(&task, &found, &Learned::default()), Step::Stop("application".into()));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulkhead_aws_api::acs::PayloadTask;
+use bulkhead_aws_api::acs::{PayloadTask, TaskStatus};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -32,7 +32,7 @@ pub(crate) struct Pulls {
 /// Says in ECS's words how a task stands.
 pub(crate) fn describe(
     task: &PayloadTask,
-    status: &str,
+    status: TaskStatus,
     found: &BTreeMap<String, Found>,
     learned: &Learned,
     pulls: Pulls,
@@ -44,10 +44,10 @@ pub(crate) fn describe(
             let shown = found.get(&container.name);
             let failure = learned.failures.get(&container.name);
             let container_status = match shown.map(|shown| shown.phase) {
-                _ if status == "STOPPED" => "STOPPED",
-                Some(Phase::Running) => "RUNNING",
-                Some(Phase::Exited(_)) => "STOPPED",
-                Some(Phase::Created) | None => "PENDING",
+                _ if status == TaskStatus::Stopped => TaskStatus::Stopped,
+                Some(Phase::Running) => TaskStatus::Running,
+                Some(Phase::Exited(_)) => TaskStatus::Stopped,
+                Some(Phase::Created) | None => TaskStatus::Pending,
             };
             let mut value = json!({"containerName": container.name, "status": container_status});
             if let Some(shown) = shown {
@@ -75,7 +75,9 @@ pub(crate) fn describe(
     let mut request = json!({
         "cluster": task.task_cluster_arn, "task": task.arn, "status": status, "containers": containers,
     });
-    if let (Some(first), "STOPPED") = (learned.failures.values().next(), status) {
+    if status == TaskStatus::Stopped
+        && let Some(first) = learned.failures.values().next()
+    {
         request["reason"] = json!(first);
     }
     for (member, time) in [("pullStartedAt", pulls.started), ("pullStoppedAt", pulls.stopped)] {

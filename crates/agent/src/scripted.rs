@@ -10,7 +10,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use bulkhead_aws_api::acs::PayloadTask;
+use bulkhead_aws_api::acs::{DesiredStatus, PayloadTask};
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc};
@@ -371,7 +371,7 @@ async fn an_order_to_stop_stops_those_first_that_need_others() {
     let body: Value = serde_json::from_str(proxy).unwrap();
     let link = body["HostConfig"]["Links"][0].as_str().unwrap();
     assert!(link.starts_with("ecs-web-3-app-") && link.ends_with(":app"), "{link}");
-    let stop = |task: &mut SavedTask| task.payload.desired_status = "STOPPED".to_owned();
+    let stop = |task: &mut SavedTask| task.payload.desired_status = DesiredStatus::Stopped;
     play.state.change(|state| state.tasks.get_mut(TASK).map(stop)).unwrap();
     play.wake.notify_one();
     play.until_asked("POST /containers/id-", 4).await;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bulkhead_aws_api::acs::{PayloadMessage, PayloadTask};
+use bulkhead_aws_api::acs::{DesiredStatus, PayloadMessage, PayloadTask};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
@@ -58,8 +58,8 @@ impl Tasks {
     }
 
     fn accept_task(&self, payload: PayloadTask) -> Result<(), StateError> {
-        let arn = payload.arn.clone();
-        tracing::info!(task = arn, desired = payload.desired_status, "an order");
+        let arn = payload.arn.to_string();
+        tracing::info!(task = arn, desired = %payload.desired_status, "an order");
         let saved = self.state.read(|state| state.tasks.get(&arn).cloned());
         match saved {
             None => {
@@ -76,12 +76,12 @@ impl Tasks {
             }
             // a stop is never taken back
             Some(saved)
-                if saved.payload.desired_status != "STOPPED"
-                    && payload.desired_status == "STOPPED" =>
+                if saved.payload.desired_status == DesiredStatus::Running
+                    && payload.desired_status == DesiredStatus::Stopped =>
             {
                 self.state.change(|state| {
                     if let Some(task) = state.tasks.get_mut(&arn) {
-                        task.payload.desired_status = "STOPPED".into();
+                        task.payload.desired_status = DesiredStatus::Stopped;
                     }
                 })?;
                 self.wake(&arn);

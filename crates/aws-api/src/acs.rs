@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+pub use bulkhead_ecs::{Arn, DependencyCondition, DesiredStatus, TaskStatus};
 use bulkhead_ecs::{ContainerDependency, MountPoint, PortMapping, TaskOrder, VolumeFrom, docker};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -59,13 +60,12 @@ pub struct Ack {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PayloadTask {
-    pub arn: String,
-    pub task_cluster_arn: String,
+    pub arn: Arn,
+    pub task_cluster_arn: Arn,
     pub family: String,
     /// The revision, as text.
     pub version: String,
-    /// `RUNNING` or `STOPPED`.
-    pub desired_status: String,
+    pub desired_status: DesiredStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     pub launch_type: String,
@@ -155,9 +155,9 @@ impl PayloadTask {
             task_cluster_arn: task.cluster_arn.clone(),
             family: definition.family.clone(),
             version: order.revision.to_string(),
-            desired_status: task.desired_status.clone(),
+            desired_status: task.desired_status,
             group: task.group.clone(),
-            launch_type: task.launch_type.clone(),
+            launch_type: task.launch_type.to_string(),
             network_mode: definition.network().to_owned(),
             cpu: number(&definition.cpu).map(|units| units as f64 / 1024.0),
             memory: number(&definition.memory),
@@ -194,7 +194,9 @@ impl PayloadContainer {
             container.environment.iter().map(|pair| (pair.name.clone(), pair.value.clone()));
         Self {
             name: container.name.clone(),
-            container_arn: record.map(|record| record.container_arn.clone()).unwrap_or_default(),
+            container_arn: record
+                .map(|record| record.container_arn.to_string())
+                .unwrap_or_default(),
             image: container.image.clone(),
             cpu: container.cpu,
             memory: container.memory.unwrap_or(0),

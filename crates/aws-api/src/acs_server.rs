@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
-use bulkhead_ecs::{Change, Control, Session};
+use bulkhead_ecs::{Arn, Change, Control, DesiredStatus, Session};
 use tokio::sync::broadcast;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
@@ -41,7 +41,7 @@ pub(crate) async fn serve(
 
 /// What the agent was told of one task.
 struct Told {
-    desired: String,
+    desired: DesiredStatus,
     /// The message to be acknowledged; none once it is.
     waiting: Option<String>,
 }
@@ -50,7 +50,7 @@ struct Connection {
     socket: WebSocket,
     session: Session,
     changes: broadcast::Receiver<Change>,
-    told: HashMap<String, Told>,
+    told: HashMap<Arn, Told>,
     sequence: i64,
     last_heard: Instant,
 }
@@ -82,7 +82,7 @@ impl Connection {
         loop {
             let result = tokio::select! {
                 change = self.changes.recv() => match change {
-                    Ok(Change::Task(task)) if task.container_instance_arn != self.session.instance_arn() => Ok(()),
+                    Ok(Change::Task(task)) if task.container_instance_arn != *self.session.instance_arn() => Ok(()),
                     Ok(Change::Task(_)) | Err(broadcast::error::RecvError::Lagged(_)) => self.send_orders().await,
                     Ok(_) => Ok(()),
                     Err(broadcast::error::RecvError::Closed) => Err(Gone),
@@ -129,14 +129,13 @@ impl Connection {
         self.sequence += 1;
         let message_id = request_id();
         for task in &tasks {
-            let told =
-                Told { desired: task.desired_status.clone(), waiting: Some(message_id.clone()) };
+            let told = Told { desired: task.desired_status, waiting: Some(message_id.clone()) };
             self.told.insert(task.arn.clone(), told);
         }
         let message = PayloadMessage {
             message_id,
-            cluster_arn: self.session.cluster_arn(),
-            container_instance_arn: self.session.instance_arn().to_owned(),
+            cluster_arn: self.session.cluster_arn().into(),
+            container_instance_arn: self.session.instance_arn().to_string(),
             seq_num: self.sequence,
             generated_at: bulkhead_ecs::Timestamp::now().milliseconds(),
             tasks,
@@ -147,7 +146,7 @@ impl Connection {
     /// Shows that we are alive, gives up on an agent that is not, and repeats what was not acknowledged.
     async fn beat(&mut self) -> Result<(), Gone> {
         if self.last_heard.elapsed() > SILENCE {
-            tracing::warn!(instance = self.session.instance_arn(), "the agent is silent; closing");
+            tracing::warn!(instance = %self.session.instance_arn(), "the agent is silent; closing");
             return Err(Gone);
         }
         self.told.retain(|_, told| told.waiting.is_none());

@@ -8,8 +8,8 @@ use bulkhead_aws_api::acs::{Frame, PayloadMessage};
 use bulkhead_aws_api::sigv4::{self, Credentials, Request};
 use bulkhead_aws_api::{AccessKeys, router};
 use bulkhead_ecs::{
-    Change, Control, CreateCluster, Options, RegisterContainerInstance, RegisterTaskDefinition,
-    Resource, RunTask,
+    Change, Control, CreateCluster, DesiredStatus, Options, RegisterContainerInstance,
+    RegisterTaskDefinition, Resource, RunTask, TaskStatus,
 };
 use bulkhead_store::Embedded;
 use futures_util::{SinkExt, StreamExt};
@@ -70,7 +70,7 @@ impl World {
             ],
             ..RegisterContainerInstance::default()
         };
-        self.control.register_container_instance(&request).unwrap().container_instance_arn
+        self.control.register_container_instance(&request).unwrap().container_instance_arn.into()
     }
 
     async fn connected(&self, wanted: bool) {
@@ -109,15 +109,15 @@ async fn tasks_reach_the_agent_and_again_after_a_reconnect() {
 
     let first = payload(&mut socket).await;
     assert_eq!(
-        (&*first.tasks[0].arn, &*first.tasks[0].desired_status),
-        (&*task.task_arn, "RUNNING")
+        (&*first.tasks[0].arn, first.tasks[0].desired_status),
+        (&*task.task_arn, DesiredStatus::Running)
     );
     assert_eq!(first.tasks[0].containers[0].docker_config.config, r#"{"User":"7"}"#);
     let ack = Frame::text("AckRequest", serde_json::json!({"messageId": first.message_id}));
     socket.send(Message::text(ack)).await.unwrap();
     world.control.stop_task(None, task.id(), None).unwrap();
     let second = payload(&mut socket).await;
-    assert_eq!(second.tasks[0].desired_status, "STOPPED");
+    assert_eq!(second.tasks[0].desired_status, DesiredStatus::Stopped);
     assert!(second.seq_num > first.seq_num);
 
     socket.close(None).await.unwrap();
@@ -132,7 +132,7 @@ async fn tasks_reach_the_agent_and_again_after_a_reconnect() {
         serde_json::from_value(serde_json::json!({"task": task.task_arn, "status": "STOPPED"}));
     world.control.submit_task_state_change(&stopped.unwrap()).unwrap();
     let Ok(Change::Task(task)) = changes.recv().await else { panic!("the task changes first") };
-    assert_eq!(task.last_status, "STOPPED");
+    assert_eq!(task.last_status, TaskStatus::Stopped);
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ pub async fn register(
             .and_then(|request| control.register_task_definition(request));
         match registered {
             Ok((definition, _)) => {
-                let name = pages::last(&definition.task_definition_arn).replace(':', "/");
+                let name = definition.task_definition_arn.id().replace(':', "/");
                 Redirect::to(&format!("/task-definitions/{name}")).into_response()
             }
             Err(error) => pages::show_new_task_definition(draft, json, Some(error.message)),

@@ -5,8 +5,9 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 use bulkhead_ecs::{
-    ContainerInstance, Control, DescribeClusters, DescribeContainerInstances, Error,
-    ListContainerInstances, ListTaskDefinitions, ListTasks, Page, Resource, Task,
+    Arn, ContainerInstance, Control, DescribeClusters, DescribeContainerInstances, DesiredStatus,
+    Error, InstanceStatus, ListContainerInstances, ListTaskDefinitions, ListTasks, Page, Resource,
+    Status, Task, TaskStatus,
 };
 use serde::Deserialize;
 
@@ -62,11 +63,6 @@ impl IntoResponse for Problem {
 
 type Shown = Result<Response, Problem>;
 
-/// What follows the last slash of an ARN: the id or the name.
-pub fn last(arn: &str) -> String {
-    arn.rsplit('/').next().unwrap_or(arn).to_owned()
-}
-
 /// Everything that a list operation has, page by page.
 fn all<T>(mut list: impl FnMut(Option<String>) -> Result<Page<T>, Error>) -> Result<Vec<T>, Error> {
     let mut items = Vec::new();
@@ -86,7 +82,7 @@ const AT_ONCE: usize = 100;
 
 struct ClusterRow {
     name: String,
-    status: String,
+    status: Status,
     instances: i32,
     running: i32,
     pending: i32,
@@ -122,18 +118,18 @@ pub fn show_clusters(control: &Control, problem_text: Option<String>) -> Shown {
 
 struct TaskRow {
     id: String,
-    arn: String,
+    arn: Arn,
     definition: String,
     definition_path: String,
-    last_status: String,
-    desired_status: String,
+    last_status: TaskStatus,
+    desired_status: DesiredStatus,
     instance: String,
 }
 
 struct InstanceRow {
     id: String,
     ec2: String,
-    status: String,
+    status: InstanceStatus,
     connected: bool,
     running: i32,
     cpu: i32,
@@ -144,7 +140,7 @@ struct InstanceRow {
 #[template(path = "cluster.html")]
 struct ClusterPage {
     name: String,
-    arn: String,
+    arn: Arn,
     tasks: Vec<TaskRow>,
     instances: Vec<InstanceRow>,
 }
@@ -160,9 +156,9 @@ pub async fn cluster(State(console): State<Console>, Path(name): Path<String>) -
             .into_iter()
             .map(|task| TaskRow {
                 id: task.id().to_owned(),
-                definition: last(&task.task_definition_arn),
-                definition_path: last(&task.task_definition_arn).replace(':', "/"),
-                instance: last(&task.container_instance_arn),
+                definition: task.task_definition_arn.id().to_owned(),
+                definition_path: task.task_definition_arn.id().replace(':', "/"),
+                instance: task.container_instance_arn.id().to_owned(),
                 arn: task.task_arn,
                 last_status: task.last_status,
                 desired_status: task.desired_status,
@@ -171,7 +167,7 @@ pub async fn cluster(State(console): State<Console>, Path(name): Path<String>) -
         instances: instances
             .into_iter()
             .map(|instance| InstanceRow {
-                id: last(&instance.container_instance_arn),
+                id: instance.container_instance_arn.id().to_owned(),
                 cpu: number(&instance.remaining_resources, "CPU"),
                 memory: number(&instance.remaining_resources, "MEMORY"),
                 ec2: instance.ec2_instance_id.unwrap_or_default(),
@@ -214,11 +210,11 @@ fn instances(control: &Control, cluster: &str) -> Result<Vec<ContainerInstance>,
 
 fn tasks(control: &Control, cluster: &str) -> Result<Vec<Task>, Error> {
     let mut tasks = Vec::new();
-    for status in ["RUNNING", "STOPPED"] {
+    for status in [DesiredStatus::Running, DesiredStatus::Stopped] {
         let arns = all(|next_token| {
             control.list_tasks(&ListTasks {
                 cluster: Some(cluster.to_owned()),
-                desired_status: Some(status.to_owned()),
+                desired_status: Some(status.to_string()),
                 next_token,
                 ..ListTasks::default()
             })
@@ -233,7 +229,7 @@ fn tasks(control: &Control, cluster: &str) -> Result<Vec<Task>, Error> {
 struct DefinitionRow {
     family: String,
     revision: String,
-    status: &'static str,
+    status: Status,
 }
 
 #[derive(Template)]
@@ -244,7 +240,7 @@ struct TaskDefinitionsPage {
 
 pub async fn task_definitions(State(console): State<Console>) -> Shown {
     let mut definitions = Vec::new();
-    for status in ["ACTIVE", "INACTIVE"] {
+    for status in [Status::Active, Status::Inactive] {
         let names = definition_names(&console.control, status)?;
         definitions.extend(names.into_iter().filter_map(|name| {
             let (family, revision) = name.split_once(':')?;
@@ -255,16 +251,16 @@ pub async fn task_definitions(State(console): State<Console>) -> Shown {
 }
 
 /// `family:revision`, newest first.
-fn definition_names(control: &Control, status: &str) -> Result<Vec<String>, Error> {
+fn definition_names(control: &Control, status: Status) -> Result<Vec<String>, Error> {
     let arns = all(|next_token| {
         control.list_task_definitions(&ListTaskDefinitions {
-            status: Some(status.to_owned()),
+            status: Some(status.to_string()),
             sort: Some("DESC".to_owned()),
             next_token,
             ..ListTaskDefinitions::default()
         })
     })?;
-    Ok(arns.iter().map(|arn| last(arn)).collect())
+    Ok(arns.iter().map(|arn| Arn::from(&**arn).id().to_owned()).collect())
 }
 
 struct ContainerRow {
@@ -416,7 +412,7 @@ pub fn show_run_task(
     problem_text: Option<String>,
     failures: Vec<(String, String)>,
 ) -> Shown {
-    let definitions = definition_names(control, "ACTIVE")?;
+    let definitions = definition_names(control, Status::Active)?;
     let well = problem_text.is_none() && failures.is_empty();
     let shown =
         page(&RunTaskPage { cluster, definitions, chosen, problem: problem_text, failures });
@@ -426,7 +422,7 @@ pub fn show_run_task(
 struct TaskContainer {
     name: String,
     image: String,
-    last_status: String,
+    last_status: TaskStatus,
     links: Vec<String>,
     exit_code: String,
     reason: String,
@@ -437,11 +433,11 @@ struct TaskContainer {
 struct TaskPage {
     cluster: String,
     id: String,
-    arn: String,
+    arn: Arn,
     definition: String,
     definition_path: String,
-    last_status: String,
-    desired_status: String,
+    last_status: TaskStatus,
+    desired_status: DesiredStatus,
     instance: String,
     stopped_reason: String,
     containers: Vec<TaskContainer>,
@@ -466,7 +462,7 @@ pub async fn task(
         .map(|container| TaskContainer {
             name: container.name.clone(),
             image: container.image.clone(),
-            last_status: container.last_status.clone(),
+            last_status: container.last_status,
             links: links(instance, container),
             exit_code: container.exit_code.map(|code| code.to_string()).unwrap_or_default(),
             reason: container.reason.clone().unwrap_or_default(),
@@ -475,9 +471,9 @@ pub async fn task(
     Ok(page(&TaskPage {
         cluster,
         id,
-        definition: last(&task.task_definition_arn),
-        definition_path: last(&task.task_definition_arn).replace(':', "/"),
-        instance: last(&task.container_instance_arn),
+        definition: task.task_definition_arn.id().to_owned(),
+        definition_path: task.task_definition_arn.id().replace(':', "/"),
+        instance: task.container_instance_arn.id().to_owned(),
         arn: task.task_arn,
         last_status: task.last_status,
         desired_status: task.desired_status,
@@ -509,8 +505,8 @@ fn links(instance: Option<&ContainerInstance>, container: &bulkhead_ecs::Contain
 struct InstancePage {
     cluster: String,
     id: String,
-    arn: String,
-    status: String,
+    arn: Arn,
+    status: InstanceStatus,
     connected: bool,
     ec2: String,
     public_ip: String,
@@ -526,7 +522,7 @@ pub async fn instance(
     let control = &console.control;
     let found = instances(control, &cluster)?;
     let Some(instance) =
-        found.into_iter().find(|instance| last(&instance.container_instance_arn) == id)
+        found.into_iter().find(|instance| instance.container_instance_arn.id() == id)
     else {
         return Err(Problem::not_found(format!(
             "There is no container instance {id} in cluster {cluster}."
@@ -535,7 +531,7 @@ pub async fn instance(
     let tasks = tasks(control, &cluster)?;
     let here = tasks.iter().filter(|task| {
         task.container_instance_arn == instance.container_instance_arn
-            && task.last_status == "RUNNING"
+            && task.last_status == TaskStatus::Running
     });
     let links = here
         .flat_map(|task| &task.containers)
@@ -557,7 +553,7 @@ pub async fn instance(
     Ok(page(&InstancePage {
         cluster,
         id,
-        status: instance.status.clone(),
+        status: instance.status,
         connected: instance.agent_connected,
         ec2: instance.ec2_instance_id.clone().unwrap_or_default(),
         public_ip: instance.public_ip().unwrap_or("–").to_owned(),

@@ -1,4 +1,60 @@
+use std::fmt;
+use std::ops::Deref;
+
+use serde::{Deserialize, Serialize};
+
 use crate::error::Error;
+
+/// The name of a resource, `arn:aws:ecs:REGION:ACCOUNT:KIND/…/ID`.
+///
+/// One that came from another control plane may have any form; its parts are then empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Arn(String);
+
+impl Arn {
+    /// What stands behind the last slash: an id, a cluster's name, or `FAMILY:REVISION`.
+    pub fn id(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// Of a task definition.
+    pub fn family(&self) -> Option<&str> {
+        self.id().split_once(':').map(|(family, _)| family)
+    }
+}
+
+impl Deref for Arn {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for Arn {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Arn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&str> for Arn {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl From<Arn> for String {
+    fn from(arn: Arn) -> Self {
+        arn.0
+    }
+}
 
 /// Where things live in AWS's naming: the region and account that stand in every ARN.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,27 +70,27 @@ impl Default for Place {
 }
 
 impl Place {
-    fn arn(&self, resource: std::fmt::Arguments<'_>) -> String {
-        format!("arn:aws:ecs:{}:{}:{resource}", self.region, self.account)
+    fn arn(&self, resource: fmt::Arguments<'_>) -> Arn {
+        Arn(format!("arn:aws:ecs:{}:{}:{resource}", self.region, self.account))
     }
 
-    pub fn cluster(&self, name: &str) -> String {
+    pub fn cluster(&self, name: &str) -> Arn {
         self.arn(format_args!("cluster/{name}"))
     }
 
-    pub fn container(&self, cluster: &str, task: &str, id: &str) -> String {
+    pub fn container(&self, cluster: &str, task: &str, id: &str) -> Arn {
         self.arn(format_args!("container/{cluster}/{task}/{id}"))
     }
 
-    pub fn container_instance(&self, cluster: &str, id: &str) -> String {
+    pub fn container_instance(&self, cluster: &str, id: &str) -> Arn {
         self.arn(format_args!("container-instance/{cluster}/{id}"))
     }
 
-    pub fn task(&self, cluster: &str, id: &str) -> String {
+    pub fn task(&self, cluster: &str, id: &str) -> Arn {
         self.arn(format_args!("task/{cluster}/{id}"))
     }
 
-    pub fn task_definition(&self, family: &str, revision: u32) -> String {
+    pub fn task_definition(&self, family: &str, revision: u32) -> Arn {
         self.arn(format_args!("task-definition/{family}:{revision}"))
     }
 }
@@ -126,10 +182,11 @@ mod tests {
         assert_eq!(cluster_name(None), "default");
         assert_eq!(cluster_name(Some(&place.cluster("blue"))), "blue");
         let arn = place.task("blue", "0123");
+        assert_eq!((arn.id(), arn.family()), ("0123", None));
         for (cluster, reference, expected) in [
             ("blue", "0123", Some("0123")),
-            ("blue", arn.as_str(), Some("0123")),
-            ("green", arn.as_str(), None),
+            ("blue", &*arn, Some("0123")),
+            ("green", &*arn, None),
             ("blue", "blue/0123", Some("0123")),
             ("blue", "arn:aws:ecs:us-east-1:000000000000:task/0123", Some("0123")),
             ("blue", "arn:aws:ecs:us-east-1:000000000000:service/blue/x", None),
@@ -145,6 +202,7 @@ mod tests {
         assert_eq!(DefinitionReference::parse("web").unwrap(), Family("web"));
         assert_eq!(DefinitionReference::parse("web:3").unwrap(), Revision("web", 3));
         let arn = Place::default().task_definition("web", 3);
+        assert_eq!((arn.id(), arn.family()), ("web:3", Some("web")));
         assert_eq!(DefinitionReference::parse(&arn).unwrap(), Revision("web", 3));
         assert!(DefinitionReference::parse("web:newest").is_err());
     }

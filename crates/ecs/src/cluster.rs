@@ -1,7 +1,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::arn::Arn;
 use crate::error::Error;
+use crate::status::Status;
 use crate::tag::Tag;
 use crate::task_definition::KeyValuePair;
 
@@ -9,12 +11,11 @@ use crate::task_definition::KeyValuePair;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cluster {
-    pub cluster_arn: String,
+    pub cluster_arn: Arn,
     pub cluster_name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<Value>,
-    /// `ACTIVE` or `INACTIVE`.
-    pub status: String,
+    pub status: Status,
     pub registered_container_instances_count: i32,
     pub running_tasks_count: i32,
     pub pending_tasks_count: i32,

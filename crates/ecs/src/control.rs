@@ -16,11 +16,12 @@ use std::time::Duration;
 use bulkhead_store::{Store, StoreError};
 use tokio::sync::broadcast;
 
-use crate::arn::{self, Place};
+use crate::arn::{self, Arn, Place};
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::instance::ContainerInstance;
 use crate::record::{self, Record, key};
+use crate::status::Status;
 use crate::task::Task;
 use crate::task_definition::TaskDefinition;
 use crate::timestamp::Timestamp;
@@ -59,7 +60,7 @@ pub struct Control {
     options: Options,
     changes: broadcast::Sender<Change>,
     /// The agents that are connected now, by instance ARN.
-    connections: Mutex<HashMap<String, agents::Connection>>,
+    connections: Mutex<HashMap<Arn, agents::Connection>>,
     last_prune: Mutex<Option<Timestamp>>,
 }
 
@@ -95,7 +96,7 @@ impl Control {
         self.publish(Change::ContainerInstance(Arc::new(self.with_connection(instance))));
     }
 
-    fn connections(&self) -> MutexGuard<'_, HashMap<String, agents::Connection>> {
+    fn connections(&self) -> MutexGuard<'_, HashMap<Arn, agents::Connection>> {
         // every change of the map is a single insert or remove, so a panic leaves it whole
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,7 +112,7 @@ impl Control {
         let name = arn::cluster_name(reference);
         let cluster: Record<Cluster> = record::read(&*self.store, &key::cluster(name))?
             .ok_or_else(Error::cluster_not_found)?;
-        if cluster.value.status == "ACTIVE" {
+        if cluster.value.status == Status::Active {
             return Ok(cluster);
         }
         Err(Error::new(crate::Code::ClusterNotFound, "The referenced cluster was inactive."))

@@ -4,6 +4,7 @@
 //! sends it as text; the agent lays it over what it builds itself (aws/amazon-ecs-agent:
 //! agent/api/task/task.go, `dockerConfig` and `dockerHostConfig`). [`parts`] is the control plane's half.
 
+use bulkhead_docker_types::{Device, Healthcheck, Ulimit};
 use serde_json::{Map, Value, json};
 
 use crate::task_definition::{ContainerDefinition, Definition, HealthCheck};
@@ -61,14 +62,19 @@ fn fill_host_config(
     set("ExtraHosts", hosts);
     let ulimits = container.ulimits.as_ref().map(|limits| {
         let one = |limit: &crate::task_definition::Ulimit| {
-            json!({"Name": limit.name, "Soft": limit.soft_limit, "Hard": limit.hard_limit})
+            json!(Ulimit {
+                name: limit.name.clone(),
+                soft: limit.soft_limit,
+                hard: limit.hard_limit,
+            })
         };
         limits.iter().map(one).collect()
     });
     set("Ulimits", ulimits);
-    set("LogConfig", container.log_configuration.as_ref().map(|log| {
-        json!({"Type": log.log_driver, "Config": log.options.clone().unwrap_or_default()})
-    }));
+    let log = container.log_configuration.as_ref().map(
+        |log| json!({"Type": log.log_driver, "Config": log.options.clone().unwrap_or_default()}),
+    );
+    set("LogConfig", log);
     if !container.system_controls.is_empty() {
         let sysctls: Map<String, Value> = container
             .system_controls
@@ -123,21 +129,22 @@ fn device(device: &Value) -> Value {
         .filter_map(Value::as_str)
         .filter_map(|word| word.chars().next())
         .collect();
-    json!({
-        "PathOnHost": outside,
-        "PathInContainer": device["containerPath"].as_str().unwrap_or(outside),
-        "CgroupPermissions": if letters.is_empty() { "rwm" } else { &letters },
+    json!(Device {
+        path_on_host: outside.to_owned(),
+        path_in_container: device["containerPath"].as_str().unwrap_or(outside).to_owned(),
+        cgroup_permissions: if letters.is_empty() { "rwm".to_owned() } else { letters },
     })
 }
 
 fn health_check(check: &HealthCheck) -> Value {
     // ECS's defaults, spelled out: Docker's own differ (timeout 30 s)
-    json!({
-        "Test": check.command,
-        "Interval": check.interval.unwrap_or(30) * NANOSECONDS,
-        "Timeout": check.timeout.unwrap_or(5) * NANOSECONDS,
-        "Retries": check.retries.unwrap_or(3),
-        "StartPeriod": check.start_period.unwrap_or(0) * NANOSECONDS,
+    json!(Healthcheck {
+        test: check.command.clone(),
+        interval: check.interval.unwrap_or(30) * NANOSECONDS,
+        timeout: check.timeout.unwrap_or(5) * NANOSECONDS,
+        retries: check.retries.unwrap_or(3),
+        start_period: check.start_period.unwrap_or(0) * NANOSECONDS,
+        start_interval: 0,
     })
 }
 
@@ -184,7 +191,7 @@ mod tests {
                 "Hostname": "h", "User": "1000:1000", "WorkingDir": "/srv", "Labels": {"k": "v"},
                 "Healthcheck": {
                     "Test": ["CMD", "true"], "Interval": 10_000_000_000_i64, "Timeout": 5_000_000_000_i64,
-                    "Retries": 3, "StartPeriod": 0,
+                    "Retries": 3,
                 },
             })
         );

@@ -1,7 +1,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::arn::Arn;
 use crate::attribute::Attribute;
+use crate::status::InstanceStatus;
 use crate::tag::Tag;
 use crate::timestamp::Timestamp;
 
@@ -9,7 +11,7 @@ use crate::timestamp::Timestamp;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerInstance {
-    pub container_instance_arn: String,
+    pub container_instance_arn: Arn,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ec2_instance_id: Option<String>,
     /// Counts the changes of this record.
@@ -19,8 +21,7 @@ pub struct ContainerInstance {
     /// CPU and MEMORY that are free; of the ports, those **in use**.
     pub remaining_resources: Vec<Resource>,
     pub registered_resources: Vec<Resource>,
-    /// `ACTIVE`, `DRAINING` or `INACTIVE`.
-    pub status: String,
+    pub status: InstanceStatus,
     /// Whether the agent's connection is up now; not kept in the store.
     #[serde(default)]
     pub agent_connected: bool,

@@ -24,6 +24,7 @@ mod record;
 mod requirements;
 mod resources;
 mod setting;
+mod status;
 mod tag;
 mod task;
 mod task_definition;
@@ -31,7 +32,7 @@ mod timestamp;
 mod transition;
 mod validate;
 
-pub use arn::Place;
+pub use arn::{Arn, Place};
 pub use attribute::Attribute;
 pub use cluster::{Cluster, CreateCluster, DescribeClusters};
 pub use control::{Change, Control, Options, Session, TaskOrder};
@@ -42,6 +43,10 @@ pub use instance::{
 };
 pub use page::Page;
 pub use setting::Setting;
+pub use status::{
+    Connectivity, DependencyCondition, DesiredStatus, HealthStatus, InstanceStatus, LaunchType,
+    Status, StopCode, TaskStatus,
+};
 pub use tag::Tag;
 pub use task::{
     Container, ContainerOverride, ListTasks, NetworkBinding, RunTask, RunTaskResult, StartTask,

@@ -10,6 +10,7 @@ use crate::error::{Error, Failure};
 use crate::instance::ContainerInstance;
 use crate::query::Query;
 use crate::resources::{Remaining, Reservation};
+use crate::status::InstanceStatus;
 use crate::task_definition::{PlacementConstraint, PlacementStrategy};
 
 /// An instance as placement sees it.
@@ -119,7 +120,7 @@ impl Wish {
 
     /// Why the task cannot go to `node`, by ECS's words.
     pub fn refusal(&self, node: &Node) -> Option<&'static str> {
-        if node.instance.status == "INACTIVE" {
+        if node.instance.status == InstanceStatus::Inactive {
             return Some("INACTIVE");
         }
         if !node.instance.agent_connected {
@@ -206,7 +207,7 @@ pub fn place(
         if fitting.is_empty() {
             let failures = nodes.iter().filter_map(|node| {
                 let reason = wish.refusal(node)?;
-                let arn = Some(node.instance.container_instance_arn.clone());
+                let arn = Some(node.instance.container_instance_arn.to_string());
                 Some(Failure { arn, reason: reason.into(), detail: None })
             });
             return (placed, failures.collect());
@@ -229,7 +230,7 @@ mod tests {
     fn node(name: &str, cpu: i64, memory: i64, ports: &[u16]) -> Node {
         let instance = ContainerInstance {
             container_instance_arn: name.into(),
-            status: "ACTIVE".into(),
+            status: InstanceStatus::Active,
             agent_connected: true,
             attributes: vec![Attribute::new("zone", Some(&name[..1])), Attribute::new(name, None)],
             ..ContainerInstance::default()

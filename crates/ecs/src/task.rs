@@ -1,8 +1,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::arn::Arn;
 use crate::attribute::Attribute;
 use crate::error::Failure;
+use crate::status::{Connectivity, DesiredStatus, HealthStatus, LaunchType, StopCode, TaskStatus};
 use crate::tag::Tag;
 use crate::task_definition::{Definition, KeyValuePair, PlacementConstraint, PlacementStrategy};
 use crate::timestamp::Timestamp;
@@ -11,19 +13,18 @@ use crate::timestamp::Timestamp;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Task {
-    pub task_arn: String,
-    pub cluster_arn: String,
-    pub task_definition_arn: String,
-    pub container_instance_arn: String,
+    pub task_arn: Arn,
+    pub cluster_arn: Arn,
+    pub task_definition_arn: Arn,
+    pub container_instance_arn: Arn,
     #[serde(default)]
     pub attachments: Vec<Value>,
     #[serde(default)]
     pub attributes: Vec<Attribute>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub availability_zone: Option<String>,
-    /// `CONNECTED` or `DISCONNECTED`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub connectivity: Option<String>,
+    pub connectivity: Option<Connectivity>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connectivity_at: Option<Timestamp>,
     pub containers: Vec<Container>,
@@ -33,18 +34,16 @@ pub struct Task {
     pub memory: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Timestamp>,
-    /// What the control plane wants: `RUNNING` or `STOPPED`.
-    pub desired_status: String,
+    pub desired_status: DesiredStatus,
     #[serde(default)]
     pub enable_execute_command: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution_stopped_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    pub health_status: String,
-    /// What the agent last said: `PENDING`, `RUNNING` or `STOPPED`.
-    pub last_status: String,
-    pub launch_type: String,
+    pub health_status: HealthStatus,
+    pub last_status: TaskStatus,
+    pub launch_type: LaunchType,
     pub overrides: TaskOverride,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_started_at: Option<Timestamp>,
@@ -54,9 +53,8 @@ pub struct Task {
     pub started_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_by: Option<String>,
-    /// Why it stops, as a word: `TaskFailedToStart`, `EssentialContainerExited`, `UserInitiated`, ….
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stop_code: Option<String>,
+    pub stop_code: Option<StopCode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped_at: Option<Timestamp>,
     /// Why it stops, as a sentence.
@@ -73,11 +71,11 @@ pub struct Task {
 impl Task {
     /// The 32 digits at the end of the ARN.
     pub fn id(&self) -> &str {
-        self.task_arn.rsplit('/').next().unwrap_or_default()
+        self.task_arn.id()
     }
 
     pub fn is_stopped(&self) -> bool {
-        self.last_status == "STOPPED"
+        self.last_status == TaskStatus::Stopped
     }
 }
 
@@ -85,8 +83,8 @@ impl Task {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Container {
-    pub container_arn: String,
-    pub task_arn: String,
+    pub container_arn: Arn,
+    pub task_arn: Arn,
     pub name: String,
     pub image: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,7 +92,7 @@ pub struct Container {
     /// The container engine's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime_id: Option<String>,
-    pub last_status: String,
+    pub last_status: TaskStatus,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,7 +101,7 @@ pub struct Container {
     pub network_bindings: Vec<NetworkBinding>,
     #[serde(default)]
     pub network_interfaces: Vec<Value>,
-    pub health_status: String,
+    pub health_status: HealthStatus,
     pub cpu: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<String>,

@@ -1,8 +1,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::arn::Arn;
 use crate::attribute::Attribute;
 use crate::error::Error;
+use crate::status::Status;
 use crate::tag::Tag;
 use crate::timestamp::Timestamp;
 
@@ -13,10 +15,9 @@ use crate::timestamp::Timestamp;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskDefinition {
-    pub task_definition_arn: String,
+    pub task_definition_arn: Arn,
     pub revision: u32,
-    /// `ACTIVE` or `INACTIVE`.
-    pub status: String,
+    pub status: Status,
     #[serde(default)]
     pub requires_attributes: Vec<Attribute>,
     #[serde(default)]

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::status::{DesiredStatus, StopCode, TaskStatus};
 use crate::task::{Container, NetworkBinding, Task};
 use crate::timestamp::Timestamp;
 
@@ -58,18 +59,19 @@ pub(crate) fn report(
     task.pull_started_at = task.pull_started_at.or(change.pull_started_at);
     task.pull_stopped_at = task.pull_stopped_at.or(change.pull_stopped_at);
     task.execution_stopped_at = task.execution_stopped_at.or(change.execution_stopped_at);
-    match change.status.as_deref() {
-        Some("RUNNING") if task.last_status == "PENDING" => {
-            task.last_status = "RUNNING".into();
+    match change.status.as_deref().and_then(known) {
+        Some(TaskStatus::Running) if task.last_status == TaskStatus::Pending => {
+            task.last_status = TaskStatus::Running;
             task.started_at = Some(now);
         }
-        Some("STOPPED") => stopped(task, change.reason.as_deref(), now),
+        Some(TaskStatus::Stopped) => stopped(task, change.reason.as_deref(), now),
         _ => {}
     }
-    let exited =
-        |container: &Container| container.last_status == "STOPPED" && essential(&container.name);
-    if task.desired_status == "RUNNING" && task.containers.iter().any(exited) {
-        ask_to_stop(task, "EssentialContainerExited", ESSENTIAL_EXITED, now);
+    let exited = |container: &Container| {
+        container.last_status == TaskStatus::Stopped && essential(&container.name)
+    };
+    if task.desired_status == DesiredStatus::Running && task.containers.iter().any(exited) {
+        ask_to_stop(task, StopCode::EssentialContainerExited, ESSENTIAL_EXITED, now);
     }
     if *task == before {
         return false;
@@ -81,13 +83,13 @@ pub(crate) fn report(
 /// Wants the task stopped, for the given reason unless there is one already.
 ///
 /// Returns whether that is new.
-pub(crate) fn ask_to_stop(task: &mut Task, code: &str, reason: &str, now: Timestamp) -> bool {
-    if task.desired_status == "STOPPED" {
+pub(crate) fn ask_to_stop(task: &mut Task, code: StopCode, reason: &str, now: Timestamp) -> bool {
+    if task.desired_status == DesiredStatus::Stopped {
         return false;
     }
-    task.desired_status = "STOPPED".into();
+    task.desired_status = DesiredStatus::Stopped;
     task.stopping_at = Some(now);
-    task.stop_code = Some(code.into());
+    task.stop_code = Some(code);
     task.stopped_reason = Some(reason.into());
     true
 }
@@ -95,35 +97,29 @@ pub(crate) fn ask_to_stop(task: &mut Task, code: &str, reason: &str, now: Timest
 /// Ends the task.
 pub(crate) fn stopped(task: &mut Task, reason: Option<&str>, now: Timestamp) {
     if task.started_at.is_some() {
-        ask_to_stop(task, "EssentialContainerExited", reason.unwrap_or(ESSENTIAL_EXITED), now);
+        let reason = reason.unwrap_or(ESSENTIAL_EXITED);
+        ask_to_stop(task, StopCode::EssentialContainerExited, reason, now);
     } else {
         let first = task.containers.iter().find_map(|container| container.reason.clone());
         let reason = reason.map(str::to_owned).or(first);
         ask_to_stop(
             task,
-            "TaskFailedToStart",
+            StopCode::TaskFailedToStart,
             reason.as_deref().unwrap_or("Task failed to start"),
             now,
         );
     }
-    task.last_status = "STOPPED".into();
+    task.last_status = TaskStatus::Stopped;
     task.stopped_at = Some(now);
     task.execution_stopped_at.get_or_insert(now);
     for container in &mut task.containers {
-        container.last_status = "STOPPED".into();
+        container.last_status = TaskStatus::Stopped;
     }
 }
 
 fn report_container(container: &mut Container, update: &ContainerStateChange) {
-    let rank = |status: &str| match status {
-        "STOPPED" => 2,
-        "RUNNING" => 1,
-        _ => 0,
-    };
-    if let Some(status) = &update.status
-        && rank(status) > rank(&container.last_status)
-    {
-        container.last_status = if rank(status) == 2 { "STOPPED" } else { "RUNNING" }.into();
+    if let Some(status) = update.status.as_deref().and_then(known) {
+        container.last_status = container.last_status.max(status);
     }
     if !update.network_bindings.is_empty() {
         container.network_bindings.clone_from(&update.network_bindings);
@@ -139,6 +135,11 @@ fn report_container(container: &mut Container, update: &ContainerStateChange) {
     container.exit_code = update.exit_code.or(container.exit_code);
 }
 
+/// ECS's own agents tell of more (`PULLED`, `CREATED`), which are steps on the way to RUNNING.
+fn known(status: &str) -> Option<TaskStatus> {
+    status.parse().ok()
+}
+
 const ESSENTIAL_EXITED: &str = "Essential container in task exited";
 
 #[cfg(test)]
@@ -148,17 +149,8 @@ mod tests {
     const NOW: i64 = 1_000;
 
     fn task() -> Task {
-        let container = |name: &str| Container {
-            name: name.into(),
-            last_status: "PENDING".into(),
-            ..Container::default()
-        };
-        Task {
-            desired_status: "RUNNING".into(),
-            last_status: "PENDING".into(),
-            containers: vec![container("proxy"), container("side")],
-            ..Task::default()
-        }
+        let container = |name: &str| Container { name: name.into(), ..Container::default() };
+        Task { containers: vec![container("proxy"), container("side")], ..Task::default() }
     }
 
     fn hear(task: &mut Task, json: &str) -> bool {
@@ -174,18 +166,18 @@ mod tests {
             r#"{"status":"RUNNING","containers":[{"containerName":"proxy","status":"RUNNING",
                 "runtimeId":"abc","networkBindings":[{"bindIP":"0.0.0.0","containerPort":80,"hostPort":80,"protocol":"tcp"}]}]}"#
         ));
-        assert_eq!((&*task.last_status, task.version), ("RUNNING", 1));
+        assert_eq!((task.last_status, task.version), (TaskStatus::Running, 1));
         assert_eq!(task.containers[0].network_bindings[0].host_port, Some(80));
         assert!(!hear(&mut task, r#"{"status":"PENDING"}"#));
         assert!(hear(
             &mut task,
             r#"{"status":"STOPPED","containers":[{"containerName":"proxy","status":"STOPPED","exitCode":3}]}"#
         ));
-        assert_eq!(task.stop_code.as_deref(), Some("EssentialContainerExited"));
+        assert_eq!(task.stop_code, Some(StopCode::EssentialContainerExited));
         assert_eq!(task.stopped_reason.as_deref(), Some("Essential container in task exited"));
         assert_eq!(
-            (task.containers[0].exit_code, &*task.containers[1].last_status),
-            (Some(3), "STOPPED")
+            (task.containers[0].exit_code, task.containers[1].last_status),
+            (Some(3), TaskStatus::Stopped)
         );
         assert!(!hear(&mut task, r#"{"status":"RUNNING"}"#), "STOPPED is final");
     }
@@ -197,7 +189,7 @@ mod tests {
             &mut task,
             r#"{"status":"STOPPED","containers":[{"containerName":"proxy","status":"STOPPED","reason":"CannotPullContainerError: no"}]}"#,
         );
-        assert_eq!(task.stop_code.as_deref(), Some("TaskFailedToStart"));
+        assert_eq!(task.stop_code, Some(StopCode::TaskFailedToStart));
         assert_eq!(task.stopped_reason.as_deref(), Some("CannotPullContainerError: no"));
     }
 
@@ -208,10 +200,15 @@ mod tests {
             &mut task,
             r#"{"status":"RUNNING","containers":[{"containerName":"side","status":"STOPPED","exitCode":0}]}"#,
         );
-        assert_eq!(task.desired_status, "RUNNING");
-        ask_to_stop(&mut task, "UserInitiated", "enough", Timestamp::from_milliseconds(NOW));
+        assert_eq!(task.desired_status, DesiredStatus::Running);
+        ask_to_stop(
+            &mut task,
+            StopCode::UserInitiated,
+            "enough",
+            Timestamp::from_milliseconds(NOW),
+        );
         hear(&mut task, r#"{"status":"STOPPED","reason":"other"}"#);
-        assert_eq!(task.stop_code.as_deref(), Some("UserInitiated"));
+        assert_eq!(task.stop_code, Some(StopCode::UserInitiated));
         assert_eq!(task.stopped_reason.as_deref(), Some("enough"));
     }
 }

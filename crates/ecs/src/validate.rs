@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use crate::cluster::is_name;
 use crate::error::Error;
+use crate::status::DependencyCondition;
 use crate::task_definition::{ContainerDefinition, Definition, HealthCheck, PortMapping};
 
 /// Checks what a user wrote and fills in what ECS fills in.
@@ -268,19 +269,23 @@ fn check_together(definition: &Definition) -> Result<(), Error> {
 }
 
 fn check_condition(on: &ContainerDefinition, condition: &str) -> Result<(), Error> {
+    let condition = condition.parse().map_err(|_| {
+        Error::client(format!(
+            "Invalid dependency condition '{condition}': use START, COMPLETE, SUCCESS or HEALTHY."
+        ))
+    })?;
     match condition {
-        "START" => Ok(()),
-        "COMPLETE" | "SUCCESS" if on.essential => Err(Error::client(
-            "A dependency container with SUCCESS or COMPLETE condition cannot be an essential container",
-        )),
-        "COMPLETE" | "SUCCESS" => Ok(()),
-        "HEALTHY" if on.health_check.is_some() => Ok(()),
-        "HEALTHY" => Err(Error::client(format!(
+        DependencyCondition::Start => Ok(()),
+        DependencyCondition::Complete | DependencyCondition::Success if on.essential => {
+            Err(Error::client(
+                "A dependency container with SUCCESS or COMPLETE condition cannot be an essential container",
+            ))
+        }
+        DependencyCondition::Complete | DependencyCondition::Success => Ok(()),
+        DependencyCondition::Healthy if on.health_check.is_some() => Ok(()),
+        DependencyCondition::Healthy => Err(Error::client(format!(
             "Container '{}' needs a health check to be depended on with the HEALTHY condition.",
             on.name
-        ))),
-        other => Err(Error::client(format!(
-            "Invalid dependency condition '{other}': use START, COMPLETE, SUCCESS or HEALTHY."
         ))),
     }
 }

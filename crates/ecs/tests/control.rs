@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_ecs::{
-    Attribute, Change, Code, Control, CreateCluster, DescribeClusters, DescribeContainerInstances,
-    ListTaskDefinitions, ListTasks, Options, RegisterContainerInstance, RegisterTaskDefinition,
-    Resource, RunTask, StartTask, TaskStateChange,
+    Attribute, Change, Code, Connectivity, Control, CreateCluster, DescribeClusters,
+    DescribeContainerInstances, DesiredStatus, InstanceStatus, ListTaskDefinitions, ListTasks,
+    Options, RegisterContainerInstance, RegisterTaskDefinition, Resource, RunTask, StartTask,
+    Status, StopCode, TaskStateChange, TaskStatus,
 };
 use bulkhead_store::Embedded;
 
@@ -52,12 +53,12 @@ impl World {
             attributes: vec![Attribute::new("bulkhead.public-ip", Some("127.0.0.1"))],
             ..RegisterContainerInstance::default()
         };
-        self.control.register_container_instance(&request).unwrap().container_instance_arn
+        self.control.register_container_instance(&request).unwrap().container_instance_arn.into()
     }
 
     fn define(&self, json: &str) -> String {
         let request = RegisterTaskDefinition::from_json(json).unwrap();
-        self.control.register_task_definition(request).unwrap().0.task_definition_arn
+        self.control.register_task_definition(request).unwrap().0.task_definition_arn.into()
     }
 
     fn report(&self, task: &str, json: &str) {
@@ -105,7 +106,8 @@ fn a_task_books_its_instance_until_it_stops() {
 
     let session = world.control.connect_agent(None, &instance).unwrap();
     let task = world.control.run_task(&run("SecurityApp")).unwrap().tasks.remove(0);
-    assert_eq!((&*task.last_status, &*task.desired_status), ("PENDING", "RUNNING"));
+    assert_eq!(task.last_status, TaskStatus::Pending);
+    assert_eq!(task.desired_status, DesiredStatus::Running);
     assert_eq!(task.group.as_deref(), Some("family:SecurityApp"));
     let ports = |list: &[&str]| list.iter().map(|port| (*port).to_owned()).collect::<Vec<_>>();
     assert_eq!(world.remaining(&instance), (1536, 512, ports(&["22", "80"]), 1, 0));
@@ -126,18 +128,21 @@ fn a_task_books_its_instance_until_it_stops() {
     );
 
     let stopping = world.control.stop_task(None, task.id(), None).unwrap();
-    assert_eq!((&*stopping.desired_status, &*stopping.last_status), ("STOPPED", "RUNNING"));
+    assert_eq!(stopping.desired_status, DesiredStatus::Stopped);
+    assert_eq!(stopping.last_status, TaskStatus::Running);
     assert_eq!(stopping.stopped_reason.as_deref(), Some("Task stopped by user"));
-    assert_eq!(session.orders().unwrap()[0].task.desired_status, "STOPPED");
+    assert_eq!(session.orders().unwrap()[0].task.desired_status, DesiredStatus::Stopped);
     world.report(&task.task_arn, r#"{"status": "STOPPED"}"#);
     assert_eq!(world.remaining(&instance), (2048, 1024, ports(&["22"]), 0, 0));
     assert!(session.orders().unwrap().is_empty());
-    let (tasks, failures) =
-        world.control.describe_tasks(None, &[task.task_arn.clone(), "gone".into()], &[]).unwrap();
-    assert_eq!(tasks[0].stop_code.as_deref(), Some("UserInitiated"));
+    let (tasks, failures) = world
+        .control
+        .describe_tasks(None, &[task.task_arn.to_string(), "gone".into()], &[])
+        .unwrap();
+    assert_eq!(tasks[0].stop_code, Some(StopCode::UserInitiated));
     assert_eq!(failures[0].reason, "MISSING");
     let stopped = ListTasks { desired_status: Some("STOPPED".into()), ..ListTasks::default() };
-    assert_eq!(world.control.list_tasks(&stopped).unwrap().items, [task.task_arn]);
+    assert_eq!(world.control.list_tasks(&stopped).unwrap().items, [String::from(task.task_arn)]);
     assert!(world.control.list_tasks(&ListTasks::default()).unwrap().items.is_empty());
 }
 
@@ -152,8 +157,8 @@ fn what_was_booked_survives_a_crash() {
     drop(session);
     let world = world.reopen();
     assert_eq!(world.remaining(&instance), before);
-    let (tasks, _) = world.control.describe_tasks(None, &[task.task_arn], &[]).unwrap();
-    assert_eq!(tasks[0].connectivity.as_deref(), Some("DISCONNECTED"));
+    let (tasks, _) = world.control.describe_tasks(None, &[task.task_arn.into()], &[]).unwrap();
+    assert_eq!(tasks[0].connectivity, Some(Connectivity::Disconnected));
 }
 
 #[test]
@@ -199,7 +204,7 @@ fn revisions_are_never_reused() {
     assert!(world.define(json).ends_with("task-definition/f:2"));
     world.control.deregister_task_definition("f:2").unwrap();
     assert_eq!(world.control.describe_task_definition("f").unwrap().0.revision, 1);
-    assert_eq!(world.control.describe_task_definition("f:2").unwrap().0.status, "INACTIVE");
+    assert_eq!(world.control.describe_task_definition("f:2").unwrap().0.status, Status::Inactive);
     assert!(world.define(json).ends_with("task-definition/f:3"));
     let listed = world.control.list_task_definitions(&ListTaskDefinitions::default()).unwrap();
     assert_eq!(listed.items.len(), 2);
@@ -289,12 +294,12 @@ fn bad_definitions_get_one_clear_sentence() {
 fn clusters_come_and_go() {
     let world = World::with_cluster();
     let again = world.control.create_cluster(CreateCluster::default()).unwrap();
-    assert_eq!((&*again.cluster_name, &*again.status), ("default", "ACTIVE"));
+    assert_eq!((&*again.cluster_name, again.status), ("default", Status::Active));
     let request =
         DescribeClusters { clusters: vec!["default".into(), "x".into()], ..Default::default() };
     let (found, failures) = world.control.describe_clusters(&request).unwrap();
     assert_eq!((found.len(), &*failures[0].reason), (1, "MISSING"));
-    assert_eq!(world.control.delete_cluster("default").unwrap().status, "INACTIVE");
+    assert_eq!(world.control.delete_cluster("default").unwrap().status, Status::Inactive);
     assert!(world.control.list_clusters(None, None).unwrap().items.is_empty());
     assert_eq!(world.control.delete_cluster("x").unwrap_err().message, "Cluster not found.");
     let bad = CreateCluster { cluster_name: Some("a b".into()), ..CreateCluster::default() };
@@ -339,9 +344,9 @@ fn a_known_machine_is_the_same_instance() {
     assert!(error.message.starts_with("Found running tasks on the instance."));
     assert_eq!(
         world.control.deregister_container_instance(None, &arn, true).unwrap().status,
-        "INACTIVE"
+        InstanceStatus::Inactive
     );
-    assert_eq!(world.control.delete_cluster("default").unwrap().status, "INACTIVE");
+    assert_eq!(world.control.delete_cluster("default").unwrap().status, Status::Inactive);
 }
 
 #[test]
@@ -374,4 +379,23 @@ fn resources_carry_tags() {
     assert_eq!(world.control.list_tags_for_resource(&arn).unwrap(), [tag("a", "3")]);
     let missing = world.control.place().cluster("x");
     assert_eq!(world.control.tag_resource(&missing, &[]).unwrap_err().code, Code::ResourceNotFound);
+}
+
+#[test]
+fn words_that_the_api_does_not_have_are_refused() {
+    let world = World::new();
+    world.control.create_cluster(CreateCluster::default()).unwrap();
+    let tasks = |status: &str, launch_type: &str| {
+        let desired_status = Some(status.to_owned());
+        let launch_type = Some(launch_type.to_owned());
+        world.control.list_tasks(&ListTasks { desired_status, launch_type, ..ListTasks::default() })
+    };
+    assert!(tasks("PENDING", "FARGATE").unwrap().items.is_empty());
+    let error = tasks("RUNING", "").unwrap_err();
+    assert_eq!(error.code, Code::InvalidParameter);
+    assert!(error.message.contains("RUNING"), "{error}");
+    tasks("RUNNING", "ec2").unwrap_err();
+    let status = Some("GONE".to_owned());
+    let request = ListTaskDefinitions { status, ..ListTaskDefinitions::default() };
+    world.control.list_task_definitions(&request).unwrap_err();
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::Control;
-use crate::arn::{self, fresh_id};
+use crate::arn::{self, Arn, fresh_id};
 use crate::error::Error;
 use crate::record::{self, Record, key};
+use crate::status::InstanceStatus;
 use crate::task::Task;
 use crate::task_definition::Definition;
 
@@ -32,7 +33,7 @@ pub struct TaskOrder {
 pub struct Session {
     control: Arc<Control>,
     cluster: String,
-    instance_arn: String,
+    instance_arn: Arn,
     id: String,
     replaced: oneshot::Receiver<()>,
 }
@@ -51,7 +52,7 @@ impl Control {
         let cluster = self.active_cluster(named)?.value.cluster_name;
         let record = self.instance(&cluster, instance)?;
         let instance_arn = record.value.container_instance_arn.clone();
-        if record.value.status == "INACTIVE" {
+        if record.value.status == InstanceStatus::Inactive {
             return Err(Error::invalid("The container instance is inactive; register it again."));
         }
         let (alive, replaced) = oneshot::channel();
@@ -69,17 +70,17 @@ impl Control {
 }
 
 impl Session {
-    pub fn cluster_arn(&self) -> String {
+    pub fn cluster_arn(&self) -> Arn {
         self.control.place().cluster(&self.cluster)
     }
 
-    pub fn instance_arn(&self) -> &str {
+    pub fn instance_arn(&self) -> &Arn {
         &self.instance_arn
     }
 
     /// Every task of the instance that has not stopped yet.
     pub fn orders(&self) -> Result<Vec<TaskOrder>, Error> {
-        let id = self.instance_arn.rsplit('/').next().unwrap_or_default();
+        let id = self.instance_arn.id();
         let mut orders = Vec::new();
         for entry in self.control.store.range(&key::placed_on(id))? {
             let task = entry.key.rsplit('/').next().unwrap_or_default();

@@ -46,7 +46,7 @@ impl Control {
                 let named = name.is_none_or(|name| own.name == name);
                 if named && value.is_none_or(|value| own.value.as_deref() == Some(value)) {
                     found.push(Attribute {
-                        target_id: Some(node.instance.container_instance_arn.clone()),
+                        target_id: Some(node.instance.container_instance_arn.to_string()),
                         target_type: None,
                         ..own.clone()
                     });
@@ -90,7 +90,7 @@ impl Control {
                 Ok::<_, Setback>(record.value)
             })?;
             done.push(Attribute {
-                target_id: Some(instance.container_instance_arn.clone()),
+                target_id: Some(instance.container_instance_arn.to_string()),
                 target_type: Some("container-instance".into()),
                 ..attribute.clone()
             });

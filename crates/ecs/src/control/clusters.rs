@@ -9,6 +9,7 @@ use crate::error::{Code, Error, Failure};
 use crate::instance::ContainerInstance;
 use crate::page::{self, Order, Page};
 use crate::record::{self, Record, key};
+use crate::status::{InstanceStatus, Status};
 use crate::tag;
 
 impl Control {
@@ -23,7 +24,7 @@ impl Control {
         let cluster = Cluster {
             cluster_arn: self.place().cluster(name),
             cluster_name: name.to_owned(),
-            status: "ACTIVE".into(),
+            status: Status::Active,
             tags: request.tags.clone(),
             settings: request.settings.clone(),
             configuration: request.configuration.clone(),
@@ -35,7 +36,7 @@ impl Control {
         let key = key::cluster(name);
         attempt(|| {
             let condition = match record::read::<Cluster>(&*self.store, &key)? {
-                Some(old) if old.value.status == "ACTIVE" => {
+                Some(old) if old.value.status == Status::Active => {
                     return Ok(self.counted(old.value)?);
                 }
                 Some(old) => old.unchanged(),
@@ -88,8 +89,8 @@ impl Control {
         maximum: Option<i64>,
     ) -> Result<Page<String>, Error> {
         let clusters: Vec<Record<Cluster>> = record::range(&*self.store, key::CLUSTERS)?;
-        let active = clusters.into_iter().filter(|cluster| cluster.value.status == "ACTIVE");
-        let arns = active.map(|cluster| cluster.value.cluster_arn).collect();
+        let active = clusters.into_iter().filter(|cluster| cluster.value.status == Status::Active);
+        let arns = active.map(|cluster| cluster.value.cluster_arn.into()).collect();
         page::cut(arns, String::clone, Order::Ascending, next_token, maximum)
     }
 
@@ -102,7 +103,7 @@ impl Control {
             let name = arn::cluster_name(Some(reference));
             let mut cluster: Record<Cluster> = record::read(&*self.store, &key::cluster(name))?
                 .ok_or_else(Error::cluster_not_found)?;
-            if cluster.value.status != "ACTIVE" {
+            if cluster.value.status != Status::Active {
                 return Ok(cluster.value);
             }
             let counted = self.counted(cluster.value.clone())?;
@@ -118,7 +119,7 @@ impl Control {
                     "The Cluster cannot be deleted while Tasks are active.",
                 )));
             }
-            cluster.value.status = "INACTIVE".into();
+            cluster.value.status = Status::Inactive;
             self.store.commit(&[cluster.unchanged()], &[cluster.put()])?;
             self.publish(Change::Cluster(Arc::new(cluster.value.clone())));
             Ok(cluster.value)
@@ -129,8 +130,8 @@ impl Control {
     pub(super) fn counted(&self, mut cluster: Cluster) -> Result<Cluster, Error> {
         let prefix = key::instances(&cluster.cluster_name);
         let instances: Vec<Record<ContainerInstance>> = record::range(&*self.store, &prefix)?;
-        let here =
-            || instances.iter().map(|record| &record.value).filter(|i| i.status != "INACTIVE");
+        let is_here = |instance: &&ContainerInstance| instance.status != InstanceStatus::Inactive;
+        let here = || instances.iter().map(|record| &record.value).filter(is_here);
         cluster.registered_container_instances_count =
             i32::try_from(here().count()).unwrap_or(i32::MAX);
         cluster.running_tasks_count = here().map(|instance| instance.running_tasks_count).sum();

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::page::{self, Order, Page};
 use crate::record::{self, Record, key};
 use crate::requirements;
+use crate::status::{self, Status};
 use crate::tag::{self, Tag};
 use crate::task_definition::{ListTaskDefinitions, RegisterTaskDefinition, TaskDefinition};
 use crate::timestamp::Timestamp;
@@ -43,7 +44,7 @@ impl Control {
             let definition = TaskDefinition {
                 task_definition_arn: self.place().task_definition(&family, revision),
                 revision,
-                status: "ACTIVE".into(),
+                status: Status::Active,
                 requires_attributes: requirements::of(&complete),
                 compatibilities: requirements::compatibilities(&complete),
                 registered_at: Timestamp::now(),
@@ -90,8 +91,8 @@ impl Control {
                 .find_definition(reference)?
                 .ok_or_else(|| Error::client("The specified task definition does not exist."))?;
             let definition = &mut stored.value.definition;
-            if definition.status == "ACTIVE" {
-                definition.status = "INACTIVE".into();
+            if definition.status == Status::Active {
+                definition.status = Status::Inactive;
                 definition.deregistered_at = Some(Timestamp::now());
                 self.store.commit(&[stored.unchanged()], &[stored.put()])?;
                 self.publish(Change::TaskDefinition(Arc::new(stored.value.definition.clone())));
@@ -105,7 +106,7 @@ impl Control {
         &self,
         request: &ListTaskDefinitions,
     ) -> Result<Page<String>, Error> {
-        let status = request.status.as_deref().unwrap_or("ACTIVE");
+        let status: Status = status::asked(request.status.as_deref())?.unwrap_or_default();
         let family = request.family_prefix.as_deref().filter(|family| !family.is_empty());
         let prefix = family.map_or(key::DEFINITIONS.to_owned(), key::definitions);
         let mut stored: Vec<Record<StoredDefinition>> = record::range(&*self.store, &prefix)?;
@@ -120,7 +121,9 @@ impl Control {
         let token = request.next_token.as_deref();
         let page =
             page::cut(stored, |record| record.key.clone(), order, token, request.max_results)?;
-        let arn = |record: Record<StoredDefinition>| record.value.definition.task_definition_arn;
+        let arn = |record: Record<StoredDefinition>| {
+            String::from(record.value.definition.task_definition_arn)
+        };
         Ok(Page { items: page.items.into_iter().map(arn).collect(), next_token: page.next_token })
     }
 
@@ -132,16 +135,17 @@ impl Control {
         let prefix = request.family_prefix.as_deref().unwrap_or_default();
         let stored: Vec<Record<StoredDefinition>> =
             record::range(&*self.store, &format!("{}{prefix}", key::DEFINITIONS))?;
-        let families = |wanted: fn(&str) -> bool| -> BTreeSet<String> {
+        let families = |wanted: fn(Status) -> bool| -> BTreeSet<String> {
             let definitions = stored.iter().map(|record| &record.value.definition);
-            let kept = definitions.filter(|definition| wanted(&definition.status));
+            let kept = definitions.filter(|definition| wanted(definition.status));
             kept.map(|definition| definition.definition.family.clone()).collect()
         };
-        let active = families(|status| status == "ACTIVE");
-        let names = match request.status.as_deref() {
-            Some("ACTIVE") => active,
-            Some("INACTIVE") => families(|_| true).difference(&active).cloned().collect(),
-            _ => families(|_| true),
+        let active = families(|status| status == Status::Active);
+        let status = request.status.as_deref().filter(|status| *status != "ALL");
+        let names = match status::asked(status)? {
+            Some(Status::Active) => active,
+            Some(Status::Inactive) => families(|_| true).difference(&active).cloned().collect(),
+            None => families(|_| true),
         };
         let names = names.into_iter().collect();
         let token = request.next_token.as_deref();
@@ -159,7 +163,10 @@ impl Control {
             DefinitionReference::Family(family) => {
                 let all: Vec<Record<StoredDefinition>> =
                     record::range(&*self.store, &key::definitions(family))?;
-                Ok(all.into_iter().rev().find(|record| record.value.definition.status == "ACTIVE"))
+                Ok(all
+                    .into_iter()
+                    .rev()
+                    .find(|record| record.value.definition.status == Status::Active))
             }
         }
     }
@@ -172,7 +179,7 @@ impl Control {
         let found = self
             .find_definition(reference)?
             .ok_or_else(|| Error::client("TaskDefinition not found."))?;
-        if found.value.definition.status != "ACTIVE" {
+        if found.value.definition.status != Status::Active {
             return Err(Error::invalid("TaskDefinition is inactive"));
         }
         Ok(found.value)

@@ -3,13 +3,14 @@ use std::collections::BTreeMap;
 use bulkhead_store::{Compare, Write};
 
 use super::{Control, Setback, attempt};
-use crate::arn;
+use crate::arn::{self, Arn};
 use crate::error::{Error, Failure};
 use crate::instance::{ContainerInstance, DescribeContainerInstances, ListContainerInstances};
 use crate::page::{self, Order, Page};
 use crate::placement::Node;
 use crate::query::Query;
 use crate::record::{self, Record, key};
+use crate::status::{self, InstanceStatus, StopCode};
 use crate::timestamp::Timestamp;
 use crate::transition;
 
@@ -50,15 +51,18 @@ impl Control {
         let cluster = self.active_cluster(request.cluster.as_deref())?.value.cluster_name;
         let filter = request.filter.as_deref().filter(|text| !text.is_empty());
         let query = filter.map(Query::parse).transpose()?;
+        let wanted: Option<InstanceStatus> = status::asked(request.status.as_deref())?;
         let mut nodes = self.nodes(&cluster)?;
         nodes.retain(|(_, node)| {
-            let status = &node.instance.status;
+            let status = node.instance.status;
             let right =
-                request.status.as_ref().map_or(status != "INACTIVE", |wanted| wanted == status);
+                wanted.map_or(status != InstanceStatus::Inactive, |wanted| wanted == status);
             right && query.as_ref().is_none_or(|query| node.matches(query))
         });
-        let arns =
-            nodes.into_iter().map(|(_, node)| node.instance.container_instance_arn).collect();
+        let arns = nodes
+            .into_iter()
+            .map(|(_, node)| node.instance.container_instance_arn.into())
+            .collect();
         page::cut(
             arns,
             String::clone,
@@ -71,7 +75,8 @@ impl Control {
     /// All instances of all clusters that are not INACTIVE: EC2's `DescribeInstances` and pages need them.
     pub fn all_container_instances(&self) -> Result<Vec<ContainerInstance>, Error> {
         let all: Vec<Record<ContainerInstance>> = record::range(&*self.store, key::INSTANCES)?;
-        let here = all.into_iter().map(|record| record.value).filter(|i| i.status != "INACTIVE");
+        let is_here = |instance: &ContainerInstance| instance.status != InstanceStatus::Inactive;
+        let here = all.into_iter().map(|record| record.value).filter(is_here);
         Ok(here.map(|instance| self.with_connection(instance)).collect())
     }
 
@@ -99,14 +104,14 @@ impl Control {
             let task = entry.key.rsplit('/').next().unwrap_or_default();
             self.change_task(&cluster, task, |task| {
                 let now = Timestamp::now();
-                transition::ask_to_stop(task, "TerminationNotice", DEREGISTERED, now);
+                transition::ask_to_stop(task, StopCode::TerminationNotice, DEREGISTERED, now);
                 transition::stopped(task, None, now);
                 true
             })?;
         }
         let instance = attempt(|| {
             let mut record = self.instance(&cluster, reference)?;
-            record.value.status = "INACTIVE".into();
+            record.value.status = InstanceStatus::Inactive;
             record.value.version += 1;
             self.store.commit(&[record.unchanged()], &[record.put()])?;
             Ok::<_, Setback>(record.value)
@@ -123,11 +128,14 @@ impl Control {
         references: &[String],
         status: &str,
     ) -> Result<(Vec<ContainerInstance>, Vec<Failure>), Error> {
-        if !["ACTIVE", "DRAINING"].contains(&status) {
-            return Err(Error::invalid(format!(
-                "Container instance status should be one of [ACTIVE, DRAINING], not {status}."
-            )));
-        }
+        let status = match status.parse() {
+            Ok(status @ (InstanceStatus::Active | InstanceStatus::Draining)) => status,
+            Ok(InstanceStatus::Inactive) | Err(_) => {
+                return Err(Error::invalid(format!(
+                    "Container instance status should be one of [ACTIVE, DRAINING], not {status}."
+                )));
+            }
+        };
         if references.len() > 10 {
             return Err(Error::invalid("Container instances can have at most 10 items."));
         }
@@ -138,10 +146,10 @@ impl Control {
                 let Some(mut record) = self.find_instance(&cluster, reference)? else {
                     return Ok(Err("MISSING"));
                 };
-                if record.value.status == "INACTIVE" {
+                if record.value.status == InstanceStatus::Inactive {
                     return Ok(Err("INACTIVE"));
                 }
-                record.value.status = status.into();
+                record.value.status = status;
                 record.value.version += 1;
                 self.store.commit(&[record.unchanged()], &[record.put()])?;
                 Ok::<_, Setback>(Ok(record.value))
@@ -188,7 +196,7 @@ impl Control {
             .map(|record| {
                 let condition = record.unchanged();
                 let instance = self.with_connection(record.value);
-                let id = instance.container_instance_arn.rsplit('/').next().unwrap_or_default();
+                let id = instance.container_instance_arn.id();
                 let placed: Vec<Record<String>> = record::range(&*self.store, &key::placed_on(id))?;
                 let mut groups = BTreeMap::new();
                 for group in placed {
@@ -199,15 +207,15 @@ impl Control {
             .collect()
     }
 
-    pub(super) fn instance_arn(&self, cluster: &str, reference: &str) -> String {
+    pub(super) fn instance_arn(&self, cluster: &str, reference: &str) -> Arn {
         match reference.starts_with("arn:") {
-            true => reference.to_owned(),
+            true => reference.into(),
             false => self.place().container_instance(cluster, reference),
         }
     }
 
     pub(super) fn put_instance(&self, cluster: &str, instance: &ContainerInstance) -> Write {
-        let id = instance.container_instance_arn.rsplit('/').next().unwrap_or_default();
+        let id = instance.container_instance_arn.id();
         record::put(&key::instance(cluster, id), instance)
     }
 }

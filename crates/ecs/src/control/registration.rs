@@ -2,13 +2,14 @@ use bulkhead_store::Compare;
 use serde_json::Value;
 
 use super::{Control, Setback, attempt};
-use crate::arn::{self, fresh_id};
+use crate::arn::{self, Arn, fresh_id};
 use crate::attribute;
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::instance::{ContainerInstance, RegisterContainerInstance};
 use crate::record::{self, Record, key};
 use crate::resources::Remaining;
+use crate::status::InstanceStatus;
 use crate::tag;
 use crate::timestamp::Timestamp;
 
@@ -75,12 +76,13 @@ impl Control {
         let all: Vec<Record<ContainerInstance>> =
             record::range(&*self.store, &key::instances(name))?;
         Ok(all.into_iter().find(|old| {
-            old.value.status != "INACTIVE" && old.value.ec2_instance_id.as_deref() == Some(&id)
+            old.value.status != InstanceStatus::Inactive
+                && old.value.ec2_instance_id.as_deref() == Some(&id)
         }))
     }
 }
 
-fn fresh(arn: String, request: &RegisterContainerInstance) -> ContainerInstance {
+fn fresh(arn: Arn, request: &RegisterContainerInstance) -> ContainerInstance {
     ContainerInstance {
         container_instance_arn: arn,
         ec2_instance_id: ec2_instance_id(request),
@@ -88,7 +90,7 @@ fn fresh(arn: String, request: &RegisterContainerInstance) -> ContainerInstance 
         version_info: request.version_info.clone(),
         remaining_resources: request.total_resources.clone(),
         registered_resources: request.total_resources.clone(),
-        status: "ACTIVE".into(),
+        status: InstanceStatus::Active,
         attributes: request.attributes.clone(),
         registered_at: Some(Timestamp::now()),
         tags: request.tags.clone(),
@@ -101,7 +103,7 @@ fn renew(
     instance: &mut ContainerInstance,
     request: &RegisterContainerInstance,
 ) -> Result<(), Error> {
-    if instance.status == "INACTIVE" {
+    if instance.status == InstanceStatus::Inactive {
         return Err(Error::invalid(
             "The container instance was deregistered; register without an ARN.",
         ));

@@ -6,11 +6,14 @@ use serde_json::Value;
 
 use super::definitions::StoredDefinition;
 use super::{Change, Control, Setback, attempt};
-use crate::arn::{fresh_id, fresh_uuid};
+use crate::arn::{Arn, fresh_id, fresh_uuid};
 use crate::error::{Code, Error, Failure};
 use crate::placement::{self, Node, Wish};
 use crate::record::{self, key};
 use crate::resources::Reservation;
+use crate::status::{
+    self, Connectivity, DesiredStatus, HealthStatus, InstanceStatus, LaunchType, TaskStatus,
+};
 use crate::tag::{self, Tag};
 use crate::task::{Container, RunTask, RunTaskResult, StartTask, Task, TaskOverride};
 use crate::task_definition::Definition;
@@ -34,7 +37,7 @@ impl Control {
             count @ 1..=10 => usize::try_from(count).expect("1 to 10 fits"),
             _ => return Err(Error::invalid("count should be between 1 and 10.")),
         };
-        check_launch_type(request.launch_type.as_deref())?;
+        let launch_type = launch_type(request.launch_type.as_deref())?;
         let cluster = self.active_cluster(request.cluster.as_deref())?.value.cluster_name;
         let stored = self.definition_to_run(&request.task_definition)?;
         let start = Start::new(
@@ -48,7 +51,7 @@ impl Control {
                 tags: &request.tags,
                 propagate_tags: request.propagate_tags.as_deref(),
                 execute_command: request.enable_execute_command,
-                launch_type: request.launch_type.as_deref(),
+                launch_type,
             },
         )?;
         let definition = &stored.definition.definition;
@@ -74,7 +77,7 @@ impl Control {
                 return Ok((result, Vec::new()));
             }
             let mut nodes = self.nodes(&cluster)?;
-            nodes.retain(|(_, node)| node.instance.status == "ACTIVE");
+            nodes.retain(|(_, node)| node.instance.status == InstanceStatus::Active);
             if nodes.is_empty() {
                 return Err(Error::invalid(NO_INSTANCES).into());
             }
@@ -112,12 +115,12 @@ impl Control {
                 tags: &request.tags,
                 propagate_tags: request.propagate_tags.as_deref(),
                 execute_command: request.enable_execute_command,
-                launch_type: None,
+                launch_type: LaunchType::Ec2,
             },
         )?;
         let requires = stored.definition.requires_attributes.clone();
         let wish = Wish::new(&start.group, start.reservation.clone(), requires, &[], &[])?;
-        let wanted: Vec<String> = request
+        let wanted: Vec<Arn> = request
             .container_instances
             .iter()
             .map(|one| self.instance_arn(&cluster, one))
@@ -130,13 +133,12 @@ impl Control {
                 let Some(index) =
                     nodes.iter().position(|node| node.instance.container_instance_arn == *arn)
                 else {
-                    failures.push(Failure::missing(arn));
+                    failures.push(Failure::missing(arn.clone()));
                     continue;
                 };
                 match wish.refusal(&nodes[index]) {
-                    Some(reason) => {
-                        failures.push(Failure { reason: reason.into(), ..Failure::missing(arn) })
-                    }
+                    Some(reason) => failures
+                        .push(Failure { reason: reason.into(), ..Failure::missing(arn.clone()) }),
                     None => {
                         nodes[index].remaining.take(&start.reservation);
                         placed.push(index);
@@ -181,7 +183,7 @@ impl Control {
         }
         for task in tasks {
             let key = key::task(start.cluster, task.id());
-            let instance = task.container_instance_arn.rsplit('/').next().unwrap_or_default();
+            let instance = task.container_instance_arn.id();
             writes.push(record::put(&key, task));
             writes.push(record::put(&key::placed(instance, task.id()), &start.group));
             compare.push(Compare::Absent(key));
@@ -213,7 +215,8 @@ impl Control {
         let key = key::client_token(cluster, token);
         let Some(old) = record::read::<Remembered>(&*self.store, &key)? else { return Ok(None) };
         if old.value.request != *request {
-            let arns = old.value.tasks.iter().map(|id| self.place().task(cluster, id)).collect();
+            let arns = old.value.tasks.iter();
+            let arns = arns.map(|id| self.place().task(cluster, id).into()).collect();
             return Err(Error {
                 code: Code::Conflict,
                 message: "The client token was used before with other parameters.".into(),
@@ -246,7 +249,7 @@ struct StartOptions<'a> {
     tags: &'a [Tag],
     propagate_tags: Option<&'a str>,
     execute_command: bool,
-    launch_type: Option<&'a str>,
+    launch_type: LaunchType,
 }
 
 /// A checked request to start tasks.
@@ -325,17 +328,17 @@ impl<'a> Start<'a> {
             task_definition_arn: self.stored.definition.task_definition_arn.clone(),
             container_instance_arn: node.instance.container_instance_arn.clone(),
             availability_zone: zone.map(str::to_owned),
-            connectivity: Some("CONNECTED".into()),
+            connectivity: Some(Connectivity::Connected),
             connectivity_at: Some(now),
             cpu: self.reservation.cpu.to_string(),
             memory: self.reservation.memory.to_string(),
             created_at: Some(now),
-            desired_status: "RUNNING".into(),
-            last_status: "PENDING".into(),
-            health_status: "UNKNOWN".into(),
+            desired_status: DesiredStatus::Running,
+            last_status: TaskStatus::Pending,
+            health_status: HealthStatus::Unknown,
             enable_execute_command: self.options.execute_command,
             group: Some(self.group.clone()),
-            launch_type: self.options.launch_type.unwrap_or("EC2").into(),
+            launch_type: self.options.launch_type,
             overrides: self.shown_overrides(),
             started_by: self.options.started_by.map(str::to_owned),
             tags: self.tags.clone(),
@@ -344,14 +347,14 @@ impl<'a> Start<'a> {
         }
     }
 
-    fn containers(&self, effective: &Definition, id: &str, task_arn: &str) -> Vec<Container> {
+    fn containers(&self, effective: &Definition, id: &str, task_arn: &Arn) -> Vec<Container> {
         let one = |container: &crate::ContainerDefinition| Container {
             container_arn: self.control.place().container(self.cluster, id, &fresh_uuid()),
-            task_arn: task_arn.to_owned(),
+            task_arn: task_arn.clone(),
             name: container.name.clone(),
             image: container.image.clone(),
-            last_status: "PENDING".into(),
-            health_status: "UNKNOWN".into(),
+            last_status: TaskStatus::Pending,
+            health_status: HealthStatus::Unknown,
             cpu: container.cpu.to_string(),
             memory: container.memory.map(|limit| limit.to_string()),
             memory_reservation: container.memory_reservation.map(|limit| limit.to_string()),
@@ -377,16 +380,13 @@ impl<'a> Start<'a> {
     }
 }
 
-fn check_launch_type(launch_type: Option<&str>) -> Result<(), Error> {
-    match launch_type {
-        None | Some("" | "EC2" | "EXTERNAL") => Ok(()),
-        Some("FARGATE" | "MANAGED_INSTANCES") => Err(Error::new(
+fn launch_type(word: Option<&str>) -> Result<LaunchType, Error> {
+    match status::asked(word)?.unwrap_or_default() {
+        kind @ (LaunchType::Ec2 | LaunchType::External) => Ok(kind),
+        LaunchType::Fargate | LaunchType::ManagedInstances => Err(Error::new(
             Code::UnsupportedFeature,
             "Bulkhead runs tasks on container instances only: use launch type EC2 or EXTERNAL.",
         )),
-        Some(other) => {
-            Err(Error::invalid(format!("Invalid launch type '{other}': use EC2 or EXTERNAL.")))
-        }
     }
 }
 

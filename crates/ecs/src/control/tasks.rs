@@ -7,6 +7,7 @@ use crate::instance::ContainerInstance;
 use crate::page::{self, Order, Page};
 use crate::record::{self, Record, key};
 use crate::resources::{Remaining, Reservation};
+use crate::status::{self, Connectivity, LaunchType, StopCode, TaskStatus};
 use crate::task::{ListTasks, Task};
 use crate::timestamp::Timestamp;
 use crate::transition::{self, ContainerStateChange, TaskStateChange};
@@ -37,7 +38,7 @@ impl Control {
                 }
                 None => failures.push(Failure::missing(match reference.starts_with("arn:") {
                     true => reference.clone(),
-                    false => self.place().task(&cluster, reference),
+                    false => self.place().task(&cluster, reference).into(),
                 })),
             }
         }
@@ -53,22 +54,21 @@ impl Control {
             }
             None => None,
         };
-        let desired = request.desired_status.as_deref().unwrap_or("RUNNING");
+        let desired =
+            status::asked(request.desired_status.as_deref())?.unwrap_or(TaskStatus::Running);
+        let launch_type: Option<LaunchType> = status::asked(request.launch_type.as_deref())?;
         let service = request.service_name.as_ref().map(|name| format!("service:{name}"));
         let mut tasks: Vec<Record<Task>> = record::range(&*self.store, &key::tasks(&cluster))?;
         tasks.retain(|Record { value: task, .. }| {
-            let family = || {
-                let name = task.task_definition_arn.rsplit('/').next().unwrap_or_default();
-                name.split_once(':').map(|(family, _)| family.to_owned())
-            };
-            task.desired_status == desired
+            TaskStatus::from(task.desired_status) == desired
                 && instance.as_ref().is_none_or(|arn| task.container_instance_arn == *arn)
-                && (request.family.is_none() || request.family == family())
+                && (request.family.is_none()
+                    || request.family.as_deref() == task.task_definition_arn.family())
                 && (request.started_by.is_none() || request.started_by == task.started_by)
                 && (service.is_none() || service == task.group)
-                && request.launch_type.as_ref().is_none_or(|kind| task.launch_type == *kind)
+                && launch_type.is_none_or(|wanted| task.launch_type == wanted)
         });
-        let arns = tasks.into_iter().map(|record| record.value.task_arn).collect();
+        let arns = tasks.into_iter().map(|record| record.value.task_arn.into()).collect();
         page::cut(
             arns,
             String::clone,
@@ -92,7 +92,8 @@ impl Control {
             if task.is_stopped() {
                 return false;
             }
-            let changed = transition::ask_to_stop(task, "UserInitiated", reason, Timestamp::now());
+            let changed =
+                transition::ask_to_stop(task, StopCode::UserInitiated, reason, Timestamp::now());
             task.version += i64::from(changed);
             changed
         })
@@ -150,22 +151,22 @@ impl Control {
     ) -> Result<Task, Error> {
         let (task, instance) = attempt(|| {
             let mut task = self.find_task(cluster, id)?.ok_or_else(task_not_found)?;
-            let before = task.value.last_status.clone();
+            let before = task.value.last_status;
             if !change(&mut task.value) {
                 return Ok::<_, Setback>((task.value, None));
             }
             let mut compare = vec![task.unchanged()];
             let mut writes = vec![task.put()];
-            let after = task.value.last_status.clone();
+            let after = task.value.last_status;
             let mut instance = None;
             if before != after {
-                let held = self.instance_of(cluster, &task.value, &before, &after)?;
+                let held = self.instance_of(cluster, &task.value, before, after)?;
                 if let Some(record) = held {
                     compare.push(record.unchanged());
                     writes.push(record.put());
                     instance = Some(record.value);
                 }
-                if after == "STOPPED" {
+                if after == TaskStatus::Stopped {
                     writes.extend(self.bury(cluster, &task.value));
                 }
             }
@@ -187,8 +188,8 @@ impl Control {
         &self,
         cluster: &str,
         task: &Task,
-        before: &str,
-        after: &str,
+        before: TaskStatus,
+        after: TaskStatus,
     ) -> Result<Option<Record<ContainerInstance>>, Error> {
         let Some(mut record) = self.find_instance(cluster, &task.container_instance_arn)? else {
             return Ok(None);
@@ -196,12 +197,12 @@ impl Control {
         let instance = &mut record.value;
         for (status, step) in [(before, -1), (after, 1)] {
             match status {
-                "PENDING" => instance.pending_tasks_count += step,
-                "RUNNING" => instance.running_tasks_count += step,
-                _ => {}
+                TaskStatus::Pending => instance.pending_tasks_count += step,
+                TaskStatus::Running => instance.running_tasks_count += step,
+                TaskStatus::Stopped => {}
             }
         }
-        if after == "STOPPED"
+        if after == TaskStatus::Stopped
             && let Some(stored) = self.find_definition(&task.task_definition_arn)?
         {
             let taken = Reservation::of(&stored.value.definition.definition, &task.overrides);
@@ -215,7 +216,7 @@ impl Control {
 
     /// What a task's end writes besides: it leaves its instance and enters the list to be pruned.
     fn bury(&self, cluster: &str, task: &Task) -> [Write; 2] {
-        let instance = task.container_instance_arn.rsplit('/').next().unwrap_or_default();
+        let instance = task.container_instance_arn.id();
         let when = task.stopped_at.unwrap_or_else(Timestamp::now).milliseconds();
         let stopped = key::stopped(when, cluster, task.id());
         [Write::Delete(key::placed(instance, task.id())), record::put(&stopped, &())]
@@ -256,7 +257,10 @@ impl Control {
     pub(super) fn with_connectivity(&self, mut task: Task) -> Task {
         let connected = self.connections().contains_key(&task.container_instance_arn);
         if !task.is_stopped() {
-            task.connectivity = Some(if connected { "CONNECTED" } else { "DISCONNECTED" }.into());
+            task.connectivity = Some(match connected {
+                true => Connectivity::Connected,
+                false => Connectivity::Disconnected,
+            });
         }
         task
     }
