@@ -117,7 +117,8 @@ fn by_descriptor(parts: &Parts) -> rustix::io::Result<OwnedFd> {
         fsconfig_set_fd(&overlay, "lowerdir+", lower)?;
     }
     let hidden = seen_from_parent(&parts.upper, &parts.work);
-    let (upper, work) = hidden.as_ref().map_or((&parts.upper, &parts.work), |it| (&it.0, &it.1));
+    let (upper, work) =
+        hidden.as_ref().map_or((&parts.upper, &parts.work), |pair| (&pair.0, &pair.1));
     fsconfig_set_fd(&overlay, "upperdir", upper)?;
     fsconfig_set_fd(&overlay, "workdir", work)?;
     create(&overlay)

@@ -104,11 +104,11 @@ fn addresses(route: &mut Rtnetlink, index: u32) -> io::Result<Vec<AddressMessage
         RouteNetlinkMessage::NewAddress(it) => Some(it),
         _ => None,
     };
-    let stays = |it: &AddressMessage| {
-        it.header.index == index
-            && it.header.scope == AddressScope::Universe
-            && (it.header.flags.contains(AddressHeaderFlags::Permanent)
-                || flags(it).contains(AddressFlags::Permanent))
+    let stays = |address: &AddressMessage| {
+        address.header.index == index
+            && address.header.scope == AddressScope::Universe
+            && (address.header.flags.contains(AddressHeaderFlags::Permanent)
+                || flags(address).contains(AddressFlags::Permanent))
     };
     Ok(all.filter_map(address).filter(stays).collect())
 }

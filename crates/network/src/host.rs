@@ -213,7 +213,9 @@ impl Host {
         let mut route = self.route();
         let survey = survey(&mut route)?;
         let wanted = |name: &str| {
-            bridges.iter().any(|(_, endpoints)| endpoints.iter().any(|it| it.host_link == name))
+            bridges
+                .iter()
+                .any(|(_, endpoints)| endpoints.iter().any(|endpoint| endpoint.host_link == name))
         };
         let names: Vec<_> = bridges.iter().map(|(bridge, _)| bridge.name.as_str()).collect();
         let strays = survey.veths_on(&names).into_iter().filter(|name| !wanted(name));

@@ -73,11 +73,13 @@ impl Survey {
 
     /// Names of the veths on the bridges with these names.
     pub(crate) fn veths_on(&self, bridges: &[&str]) -> Vec<&str> {
-        let named = |link: &&LinkMessage| link::name(link).is_some_and(|it| bridges.contains(&it));
+        let named =
+            |link: &&LinkMessage| link::name(link).is_some_and(|name| bridges.contains(&name));
         let indexes: Vec<_> =
             self.links.iter().filter(named).map(|link| link.header.index).collect();
         let on_one = |link: &&LinkMessage| {
-            link::is_veth(link) && link::controller(link).is_some_and(|it| indexes.contains(&it))
+            link::is_veth(link)
+                && link::controller(link).is_some_and(|index| indexes.contains(&index))
         };
         self.links.iter().filter(on_one).filter_map(link::name).collect()
     }

@@ -373,7 +373,7 @@ fn a_thousand_ports_and_endpoints_are_one_transaction() {
         let [high, low] = number.to_be_bytes();
         Ipv4Addr::new(10, 77, high, low)
     };
-    let ports: Vec<_> = (2..1502).map(|it| tcp(ANY, it, address(it), 80)).collect();
+    let ports: Vec<_> = (2..1502).map(|number| tcp(ANY, number, address(number), 80)).collect();
     let endpoints = (2..1002_u16).map(|number| bulkhead_network::Endpoint {
         host_link: format!("bh{number}"),
         interface: "eth0".to_owned(),

@@ -25,7 +25,7 @@ pub fn warn_of_capabilities(config: &Config, log: &Log) {
     let has_users = config
         .linux
         .iter()
-        .flat_map(|it| &it.namespaces)
+        .flat_map(|linux| &linux.namespaces)
         .any(|namespace| namespace.kind == NamespaceKind::User);
     if has_users {
         return;
@@ -52,7 +52,7 @@ pub fn warn_of_unknown(capability: &str, log: &Log) {
 ///
 /// What was compiled is kept below `root`, for the next one with this profile.
 pub fn compile_filter(config: &Config, root: &Path) -> Result<Option<Compiled>> {
-    let Some(profile) = config.linux.as_ref().and_then(|it| it.seccomp.as_ref()) else {
+    let Some(profile) = config.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) else {
         return Ok(None);
     };
     let open = config.annotations.get(SOCKETCALL).is_some_and(|value| value == "open");
@@ -68,7 +68,7 @@ pub fn compile_filter(config: &Config, root: &Path) -> Result<Option<Compiled>> 
     let compiled = compiled.map_err(wrong)?;
     // who names a listener gets one, even of a filter that notifies of nothing
     let listened = !profile.listener_path.is_empty();
-    Ok(compiled.map(|it| Compiled { listener: it.listener || listened, ..it }))
+    Ok(compiled.map(|compiled| Compiled { listener: compiled.listener || listened, ..compiled }))
 }
 
 /// The compiled filters in `root`; none where that is not there yet, or is another's.
@@ -108,8 +108,10 @@ pub fn pass_sockets(config: &mut Config) -> u32 {
 /// A user namespace without mappings gets the caller's own ids, as under crun.
 pub fn fill_id_maps(config: &mut Config, log: &Log) {
     let Some(linux) = &mut config.linux else { return };
-    let own =
-        linux.namespaces.iter().any(|it| it.kind == NamespaceKind::User && it.path.is_empty());
+    let own = linux
+        .namespaces
+        .iter()
+        .any(|namespace| namespace.kind == NamespaceKind::User && namespace.path.is_empty());
     if !own || !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty() {
         return;
     }
@@ -126,7 +128,7 @@ pub fn mentions(text: &[u8], word: &[u8]) -> bool {
 }
 
 pub fn not_ours(config: &Config) -> i32 {
-    let listed = config.linux.iter().flat_map(|it| &it.namespaces);
+    let listed = config.linux.iter().flat_map(|linux| &linux.namespaces);
     listed.fold(0, |all, namespace| {
         let name = namespace.kind.file();
         all | KINDS.iter().find(|(_, known)| *known == name).map_or(0, |(flag, _)| *flag)

@@ -63,7 +63,7 @@ impl Global {
         if verb == "help" {
             return Ok(Parsed::Answer(usage::overview()));
         }
-        let verb = usage::VERBS.iter().find(|it| it.name == verb).ok_or_else(|| {
+        let verb = usage::VERBS.iter().find(|known| known.name == verb).ok_or_else(|| {
             Error::Usage(format!("there is no command {verb:?}: see `bulkhead oci --help`"))
         })?;
         let Some(command) = Command::parse(verb, &mut parser)? else {
@@ -73,7 +73,9 @@ impl Global {
     }
 
     fn from_options(options: &[(&str, String)]) -> Result<Self> {
-        let last = |name: &str| options.iter().rev().find(|(it, _)| *it == name).map(|it| &it.1);
+        let last = |name: &str| {
+            options.iter().rev().find(|(option, _)| *option == name).map(|option| &option.1)
+        };
         let manager = last("cgroup-manager").map_or("cgroupfs", String::as_str);
         if !["cgroupfs", "systemd", "disabled"].contains(&manager) {
             let text =
@@ -140,16 +142,23 @@ impl Command {
     }
 
     pub fn has(&self, name: &str) -> bool {
-        self.options.iter().any(|(it, value)| *it == name && value != "false")
+        self.options.iter().any(|(option, value)| *option == name && value != "false")
     }
 
     /// The last value that was given.
     pub fn value(&self, name: &str) -> Option<&str> {
-        self.options.iter().rev().find(|(it, _)| *it == name).map(|it| it.1.as_str())
+        self.options
+            .iter()
+            .rev()
+            .find(|(option, _)| *option == name)
+            .map(|option| option.1.as_str())
     }
 
     pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.options.iter().filter(move |(it, _)| *it == name).map(|it| it.1.as_str())
+        self.options
+            .iter()
+            .filter(move |(option, _)| *option == name)
+            .map(|option| option.1.as_str())
     }
 
     pub fn path(&self, name: &str) -> Option<PathBuf> {

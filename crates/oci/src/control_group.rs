@@ -31,7 +31,7 @@ pub struct Place {
 impl Place {
     /// Where the cgroup of `config` is to be.
     pub fn of(config: &Config, id: &str, by_systemd: bool) -> Result<Self> {
-        let path = config.linux.as_ref().map_or("", |it| it.cgroups_path.as_str());
+        let path = config.linux.as_ref().map_or("", |linux| linux.cgroups_path.as_str());
         if !by_systemd {
             return Ok(Self { path: oci_path(path, id)?, ..Self::default() });
         }
@@ -97,7 +97,7 @@ impl Place {
         log: &Log,
     ) -> Result<Cgroup> {
         let none = Resources::default();
-        let resources = config.linux.as_ref().and_then(|it| it.resources.as_ref());
+        let resources = config.linux.as_ref().and_then(|linux| linux.resources.as_ref());
         warn(resources, log);
         let options = CreateOptions { devices_later: true, ..options(config, hierarchies) };
         let path = &self.path;
@@ -116,7 +116,7 @@ impl Place {
         log: &Log,
     ) -> Result<()> {
         let none = Resources::default();
-        let resources = config.linux.as_ref().and_then(|it| it.resources.as_ref());
+        let resources = config.linux.as_ref().and_then(|linux| linux.resources.as_ref());
         warn(resources, log);
         let unit = unit(self.unit.as_deref().unwrap_or_default(), id)?;
         let more = systemd::annotated_properties(&config.annotations)?;
@@ -130,8 +130,8 @@ impl Place {
 
 /// Sets the device rules of what [`Place::make`] made.
 pub fn limit_devices(cgroup: &Cgroup, hierarchies: &Hierarchies, config: &Config) -> Result<()> {
-    let resources = config.linux.as_ref().and_then(|it| it.resources.as_ref());
-    let rules = resources.map_or(&[][..], |it| &it.devices);
+    let resources = config.linux.as_ref().and_then(|linux| linux.resources.as_ref());
+    let rules = resources.map_or(&[][..], |resources| &resources.devices);
     Ok(cgroup.limit_devices(rules, &options(config, hierarchies))?)
 }
 
@@ -156,7 +156,8 @@ fn options(config: &Config, hierarchies: &Hierarchies) -> CreateOptions {
     CreateOptions {
         delegate_to: owner(config).filter(|_| hierarchies.mode() == HostMode::V2),
         reuse_existing: true,
-        rootless: linux.is_none_or(|it| it.cgroups_path.is_empty()) && !caller::is_host_root(),
+        rootless: linux.is_none_or(|linux| linux.cgroups_path.is_empty())
+            && !caller::is_host_root(),
         devices_later: false,
     }
 }
@@ -165,9 +166,11 @@ fn options(config: &Config, hierarchies: &Hierarchies) -> CreateOptions {
 /// namespaces of its own and sees its cgroup writable (config-linux.md, "Cgroup ownership").
 fn owner(config: &Config) -> Option<(u32, u32)> {
     let linux = config.linux.as_ref()?;
-    let own = |kind| linux.namespaces.iter().any(|it| it.kind == kind && it.path.is_empty());
+    let own = |kind| {
+        linux.namespaces.iter().any(|namespace| namespace.kind == kind && namespace.path.is_empty())
+    };
     let writable = config.mounts.iter().any(|mount| {
-        mount.kind.starts_with("cgroup") && !mount.options.iter().any(|it| it == "ro")
+        mount.kind.starts_with("cgroup") && !mount.options.iter().any(|option| option == "ro")
     });
     if !own(NamespaceKind::User) || !own(NamespaceKind::Cgroup) || !writable {
         return None;
@@ -179,7 +182,7 @@ fn owner(config: &Config) -> Option<(u32, u32)> {
 }
 
 fn warn(resources: Option<&Resources>, log: &Log) {
-    let Some(memory) = resources.and_then(|it| it.memory) else { return };
+    let Some(memory) = resources.and_then(|resources| resources.memory) else { return };
     if memory.kernel.is_some() || memory.kernel_tcp.is_some() {
         log.warn("limits of kernel memory have no effect: kernels no longer have them");
     }

@@ -30,8 +30,8 @@ use crate::handshake::reap;
 /// number, under whatever name the host has it.
 pub fn make(config: &Config) -> Result<Vec<(String, OwnedFd)>> {
     let Some(linux) = &config.linux else { return Ok(Vec::new()) };
-    let own = linux.namespaces.iter().any(|it| it.kind == oci::NamespaceKind::User);
-    let wanted: Vec<_> = linux.devices.iter().filter(|it| !is_on_host(it)).collect();
+    let own = linux.namespaces.iter().any(|namespace| namespace.kind == oci::NamespaceKind::User);
+    let wanted: Vec<_> = linux.devices.iter().filter(|device| !is_on_host(device)).collect();
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
@@ -61,9 +61,9 @@ pub fn make(config: &Config) -> Result<Vec<(String, OwnedFd)>> {
 /// Whether the host has the very node, which can then be bound.
 fn is_on_host(device: &oci::Device) -> bool {
     let Ok(stat) = rustix::fs::lstat(device.path.as_str()) else { return false };
-    let as_wanted = device.uid.is_none_or(|it| it == stat.st_uid)
-        && device.gid.is_none_or(|it| it == stat.st_gid)
-        && device.file_mode.is_none_or(|it| it & 0o7777 == stat.st_mode & 0o7777);
+    let as_wanted = device.uid.is_none_or(|uid| uid == stat.st_uid)
+        && device.gid.is_none_or(|gid| gid == stat.st_gid)
+        && device.file_mode.is_none_or(|file_mode| file_mode & 0o7777 == stat.st_mode & 0o7777);
     is_node_of(device, &stat) && as_wanted
 }
 
@@ -145,7 +145,7 @@ fn open_attached(place: &OwnedFd, count: usize) -> std::result::Result<Vec<Owned
     )?;
     let child = clone3(CLONE_NEWNS, None, || {
         let attached = attach(place).and_then(|()| open(place, count));
-        let sent = attached.and_then(|trees| trees.iter().try_for_each(|it| send(&theirs, it)));
+        let sent = attached.and_then(|trees| trees.iter().try_for_each(|tree| send(&theirs, tree)));
         i32::from(sent.is_err())
     })?;
     drop(theirs);

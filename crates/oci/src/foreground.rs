@@ -67,7 +67,8 @@ impl Foreground {
                 Err(Errno::INTR) => continue,
                 other => other.map_err(Error::system("wait for the container"))?,
             };
-            let ready: Vec<bool> = watched.iter().map(|it| !it.revents().is_empty()).collect();
+            let ready: Vec<bool> =
+                watched.iter().map(|descriptor| !descriptor.revents().is_empty()).collect();
             if let Some(terminal) = terminal {
                 if relay.output && ready.get(2) == Some(&true) {
                     relay.output = pass(terminal.as_fd(), rustix::stdio::stdout());

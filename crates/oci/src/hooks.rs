@@ -57,7 +57,7 @@ impl HookFiles {
 /// "Lifecycle").
 pub fn poststop(hooks: &oci::Hooks, state: &oci::State, outputs: Outputs<'_>, log: &Log) {
     for error in hook::run_each("poststop", &hooks.poststop, state, outputs) {
-        let how = error.exit_status.map_or(String::new(), |it| format!(" with exit code {it}"));
+        let how = error.exit_status.map_or(String::new(), |code| format!(" with exit code {code}"));
         log.warn(&format!("poststop hook failed{how}, the container is removed even so: {error}"));
     }
 }

@@ -25,9 +25,9 @@ pub fn write(pid: u32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<()> {
     }
     for (file, helper, maps) in [("uid_map", "newuidmap", uids), ("gid_map", "newgidmap", gids)] {
         let path = format!("/proc/{pid}/{file}");
-        let written = File::options().write(true).open(&path).and_then(|mut it| {
+        let written = File::options().write(true).open(&path).and_then(|mut file| {
             // one write is all that the kernel takes
-            it.write_all(lines(maps).as_bytes())
+            file.write_all(lines(maps).as_bytes())
         });
         match written {
             Ok(()) => {}

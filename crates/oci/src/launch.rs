@@ -288,7 +288,7 @@ impl Launch<'_> {
                     None => terminal = Some(master),
                 },
                 Some((Report::Mounted, _)) => {
-                    let pid = child.as_ref().map_or(0, |it| it.pid);
+                    let pid = child.as_ref().map_or(0, |child| child.pid);
                     let state =
                         oci::State { pid, ..self.record.state(Status::Created, &self.config) };
                     let hooks = self.config.hooks.clone().unwrap_or_default();

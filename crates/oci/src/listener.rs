@@ -34,7 +34,7 @@ pub fn pass_on(
             return Err(Error::Refused(text.to_owned()));
         }
     };
-    let Some(seccomp) = config.linux.as_ref().and_then(|it| it.seccomp.as_ref()) else {
+    let Some(seccomp) = config.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) else {
         return Ok(());
     };
     let message = ContainerProcessState {

@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 /// Refuses what cannot be done before anything is made (runc: libcontainer/configs/validate,
 /// `netdevices`).
 pub fn check(config: &Config) -> Result<()> {
-    let Some(linux) = config.linux.as_ref().filter(|it| !it.net_devices.is_empty()) else {
+    let Some(linux) = config.linux.as_ref().filter(|linux| !linux.net_devices.is_empty()) else {
         return Ok(());
     };
-    if !linux.namespaces.iter().any(|it| it.kind == NamespaceKind::Network) {
+    if !linux.namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::Network) {
         let text = "unable to move network devices without a NET namespace";
         return Err(Error::Config(text.to_owned()));
     }
@@ -27,7 +27,7 @@ pub fn check(config: &Config) -> Result<()> {
 /// Moves them into the network namespace of `pid`. One that fails leaves those before it there:
 /// they go the way of the namespace.
 pub fn adopt(config: &Config, pid: u32) -> std::result::Result<(), String> {
-    let devices = config.linux.iter().flat_map(|it| &it.net_devices);
+    let devices = config.linux.iter().flat_map(|linux| &linux.net_devices);
     let path = format!("/proc/{pid}/ns/net");
     for (name, device) in devices {
         let new_name = if device.name.is_empty() { name } else { &device.name };

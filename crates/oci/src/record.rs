@@ -74,7 +74,7 @@ impl Record {
     pub fn state(&self, status: Status, config: &Config) -> oci::State {
         let pid = match status {
             Status::Stopped | Status::Creating => 0,
-            _ => self.process.map_or(0, |it| it.pid),
+            _ => self.process.map_or(0, |process| process.pid),
         };
         oci::State {
             oci_version: self.oci_version.clone(),

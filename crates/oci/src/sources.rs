@@ -36,7 +36,7 @@ impl Opened {
             opened.open_mount(config, mount, index, bundle)?;
         }
         opened.make_devices(config)?;
-        for namespace in config.linux.iter().flat_map(|it| &it.namespaces) {
+        for namespace in config.linux.iter().flat_map(|linux| &linux.namespaces) {
             if namespace.path.is_empty() {
                 continue;
             }

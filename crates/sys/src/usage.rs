@@ -40,8 +40,8 @@ pub fn reap(pid: u32) -> Result<Ended, Errno> {
     } else {
         libc::WEXITSTATUS(status)
     };
-    let time = |it: libc::timeval| {
-        let microseconds = u64::try_from(it.tv_sec * 1_000_000 + it.tv_usec).unwrap_or(0);
+    let time = |value: libc::timeval| {
+        let microseconds = u64::try_from(value.tv_sec * 1_000_000 + value.tv_usec).unwrap_or(0);
         Duration::from_micros(microseconds)
     };
     Ok(Ended {

@@ -60,9 +60,11 @@ pub async fn run(client: &Client, arguments: NsArguments) -> Result<(), Failure>
     let roots = if given.is_empty() { [bulkhead_oci::default_root()].into() } else { given };
     for root in roots {
         match bulkhead_oci::containers(&root) {
-            Ok(found) => {
-                known.extend(found.into_iter().filter_map(|it| Some((it.id, Source::Oci, it.pid?))))
-            }
+            Ok(found) => known.extend(
+                found
+                    .into_iter()
+                    .filter_map(|container| Some((container.id, Source::Oci, container.pid?))),
+            ),
             Err(error) => notes.push(format!("containers of bulkhead oci are not shown: {error}")),
         }
     }

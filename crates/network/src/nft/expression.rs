@@ -57,27 +57,31 @@ impl Rule {
     }
 
     pub(crate) fn meta(self, key: Meta, register: u32) -> Self {
-        self.expression("meta", |it| {
-            it.number(1, register).number(2, key as u32);
+        self.expression("meta", |expression| {
+            expression.number(1, register).number(2, key as u32);
         })
     }
 
     pub(crate) fn connection(self, key: Connection, register: u32) -> Self {
-        self.expression("ct", |it| {
-            it.number(1, register).number(2, key as u32);
+        self.expression("ct", |expression| {
+            expression.number(1, register).number(2, key as u32);
         })
     }
 
     pub(crate) fn payload(self, base: Base, offset: u32, length: u32, register: u32) -> Self {
-        self.expression("payload", |it| {
-            it.number(1, register).number(2, base as u32).number(3, offset).number(4, length);
+        self.expression("payload", |expression| {
+            expression
+                .number(1, register)
+                .number(2, base as u32)
+                .number(3, offset)
+                .number(4, length);
         })
     }
 
     /// Loads what kind of address (local, unicast, …) the packet's destination is to this host.
     pub(crate) fn destination_kind(self, register: u32) -> Self {
-        self.expression("fib", |it| {
-            it.number(1, register).number(2, 3).number(3, 1 << 1); // ADDRTYPE of DADDR
+        self.expression("fib", |expression| {
+            expression.number(1, register).number(2, 3).number(3, 1 << 1); // ADDRTYPE of DADDR
         })
     }
 
@@ -92,8 +96,8 @@ impl Rule {
     }
 
     fn compare(self, register: u32, operator: u32, value: &[u8]) -> Self {
-        self.expression("cmp", |it| {
-            it.number(1, register).number(2, operator).nested(3, |data| {
+        self.expression("cmp", |expression| {
+            expression.number(1, register).number(2, operator).nested(3, |data| {
                 data.bytes(1, value);
             });
         })
@@ -103,12 +107,12 @@ impl Rule {
     pub(crate) fn mask(self, register: u32, mask: &[u8]) -> Self {
         let nothing = vec![0; mask.len()];
         let length = u32::try_from(mask.len()).expect("a mask is at most 16 bytes");
-        self.expression("bitwise", |it| {
-            it.number(1, register).number(2, register).number(3, length);
-            it.nested(4, |data| {
+        self.expression("bitwise", |expression| {
+            expression.number(1, register).number(2, register).number(3, length);
+            expression.nested(4, |data| {
                 data.bytes(1, mask);
             });
-            it.nested(5, |data| {
+            expression.nested(5, |data| {
                 data.bytes(1, &nothing);
             });
         })
@@ -116,30 +120,30 @@ impl Rule {
 
     /// Goes on if the registers from `register` on are a key of the set.
     pub(crate) fn within(self, set: &str, register: u32) -> Self {
-        self.expression("lookup", |it| {
-            it.text(1, set).number(2, register);
+        self.expression("lookup", |expression| {
+            expression.text(1, set).number(2, register);
         })
     }
 
     /// Goes on if the registers from `register` on are not a key of the set.
     pub(crate) fn not_within(self, set: &str, register: u32) -> Self {
-        self.expression("lookup", |it| {
-            it.text(1, set).number(2, register).number(5, 1); // NFT_LOOKUP_F_INV
+        self.expression("lookup", |expression| {
+            expression.text(1, set).number(2, register).number(5, 1); // NFT_LOOKUP_F_INV
         })
     }
 
     /// Replaces the key in the registers by the map's value; ends the rule where there is none.
     pub(crate) fn look_up(self, map: &str, register: u32) -> Self {
-        self.expression("lookup", |it| {
-            it.text(1, map).number(2, register).number(3, register);
+        self.expression("lookup", |expression| {
+            expression.text(1, map).number(2, register).number(3, register);
         })
     }
 
     /// Sends the connection to the address and port in these registers.
     pub(crate) fn dnat(self, address: u32, port: u32) -> Self {
-        self.expression("nat", |it| {
+        self.expression("nat", |expression| {
             // NFT_NAT_DNAT of NFPROTO_IPV4
-            it.number(1, 1).number(2, 2).number(3, address).number(5, port);
+            expression.number(1, 1).number(2, 2).number(3, address).number(5, port);
         })
     }
 
@@ -151,21 +155,26 @@ impl Rule {
     /// Lowers the TCP option "maximum segment size" to what the route's MTU allows. The kernel
     /// never raises it by this expression (net/netfilter/nft_exthdr.c).
     pub(crate) fn clamp_segment_size(self, register: u32) -> Self {
-        self.expression("rt", |it| {
-            it.number(1, register).number(2, 3); // NFT_RT_TCPMSS
+        self.expression("rt", |expression| {
+            expression.number(1, register).number(2, 3); // NFT_RT_TCPMSS
         })
-        .expression("byteorder", |it| {
-            it.number(1, register).number(2, register).number(3, 1).number(4, 2).number(5, 2);
+        .expression("byteorder", |expression| {
+            expression
+                .number(1, register)
+                .number(2, register)
+                .number(3, 1)
+                .number(4, 2)
+                .number(5, 2);
         })
-        .expression("exthdr", |it| {
+        .expression("exthdr", |expression| {
             // option 2 of TCP: 2 bytes from offset 2, written from the register
-            it.bytes(2, &[2]).number(3, 2).number(4, 2).number(6, 1).number(7, register);
+            expression.bytes(2, &[2]).number(3, 2).number(4, 2).number(6, 1).number(7, register);
         })
     }
 
     pub(crate) fn verdict(self, verdict: Verdict) -> Self {
-        self.expression("immediate", |it| {
-            it.number(1, 0).nested(2, |data| {
+        self.expression("immediate", |expression| {
+            expression.number(1, 0).nested(2, |data| {
                 data.nested(2, |fields| {
                     let code: i32 = match verdict {
                         Verdict::Drop => 0,

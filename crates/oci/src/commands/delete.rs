@@ -111,7 +111,7 @@ fn end(record: &Record, cgroup: Option<&Cgroup>) -> Result<()> {
         return Ok(());
     }
     let whole = cgroup;
-    let cgroup = cgroup.filter(|it| it.exists());
+    let cgroup = cgroup.filter(|cgroup| cgroup.exists());
     if let Some(pidfd) = &process {
         let _ = pidfd_send_signal(pidfd, Signal::KILL);
     }

@@ -60,10 +60,10 @@ fn duration(text: &str) -> Result<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
     while !rest.is_empty() {
-        let digits = rest.find(|it: char| !it.is_ascii_digit()).ok_or_else(wrong)?;
+        let digits = rest.find(|character: char| !character.is_ascii_digit()).ok_or_else(wrong)?;
         let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
         rest = &rest[digits..];
-        let letters = rest.find(|it: char| it.is_ascii_digit()).unwrap_or(rest.len());
+        let letters = rest.find(|character: char| character.is_ascii_digit()).unwrap_or(rest.len());
         let nanoseconds: u64 = match &rest[..letters] {
             "ms" => 1_000_000,
             "s" => 1_000_000_000,

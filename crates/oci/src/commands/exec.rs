@@ -92,13 +92,14 @@ impl Exec {
         }
         let mut descriptors = Vec::new();
         let mut v2 = None;
-        if let Some(cgroup) = self.record.cgroup.open()?.filter(|it| it.exists()) {
+        if let Some(cgroup) = self.record.cgroup.open()?.filter(|cgroup| cgroup.exists()) {
             let sub: Vec<&str> = command.values("cgroup").collect();
             let join = if sub.is_empty() { cgroup.join()? } else { cgroup.sub_join(&sub)? };
             descriptors = join.procs;
             v2 = join.v2_dir;
         }
-        let procs: Vec<FdIndex> = (0..descriptors.len()).map(|it| FdIndex(it as u16)).collect();
+        let procs: Vec<FdIndex> =
+            (0..descriptors.len()).map(|index| FdIndex(index as u16)).collect();
         let namespaces = self.joined()?;
         let mut plan =
             Plan::bundle_exec(&self.config, &self.process, &procs, namespaces, &self.options)?;
@@ -126,7 +127,7 @@ impl Exec {
             // The container's own init has made groups below, and its group takes no processes any
             // more: the new one goes where the first one is.
             Err(Errno::BUSY) if v2.is_some() => {
-                let pid = self.record.process.map_or(0, |it| it.pid);
+                let pid = self.record.process.map_or(0, |process| process.pid);
                 let cgroup = Cgroup::of_process(&Hierarchies::detect()?, pid)?;
                 spawn(cgroup.join()?.v2_dir.as_ref())
             }
@@ -231,7 +232,7 @@ impl Exec {
         if namespaces & CLONE_NEWUSER == 0 {
             return Ok(namespaces);
         }
-        let pid = self.record.process.map_or(0, |it| it.pid);
+        let pid = self.record.process.map_or(0, |process| process.pid);
         let file = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/user"));
         let same = file(&pid.to_string())
             .and_then(|theirs| Ok(theirs == file("self")?))
@@ -261,7 +262,7 @@ fn process(command: &Command, config: &Config) -> Result<Process> {
     process.console_size = None;
     for variable in command.values("env") {
         let name = variable.split_once('=').map_or(variable, |(name, _)| name);
-        process.env.retain(|it| it.split_once('=').is_none_or(|(known, _)| known != name));
+        process.env.retain(|pair| pair.split_once('=').is_none_or(|(known, _)| known != name));
         process.env.push(variable.to_owned());
     }
     if let Some(cwd) = command.value("cwd") {

@@ -10,7 +10,12 @@ pub fn run(global: &Global, command: &Command) -> Result<u8> {
     let record = directory.record()?.ok_or(Error::NotRunning)?;
     let pids = match record.cgroup.open()?.filter(|cgroup| cgroup.exists()) {
         Some(cgroup) => cgroup.pids()?,
-        None => record.process.filter(|it| it.open().is_some()).iter().map(|it| it.pid).collect(),
+        None => record
+            .process
+            .filter(|process| process.open().is_some())
+            .iter()
+            .map(|process| process.pid)
+            .collect(),
     };
     let text = match command.value("format").unwrap_or("table") {
         "json" => format!("{}\n", serde_json::json!(pids)),

@@ -96,7 +96,7 @@ fn adapt_to_rootless(config: &mut Value) {
         fields.remove("resources");
     }
     if let Some(namespaces) = linux["namespaces"].as_array_mut() {
-        namespaces.retain(|it| it["type"] != "network");
+        namespaces.retain(|namespace| namespace["type"] != "network");
         namespaces.push(json!({ "type": "user" }));
     }
     if let Some(mounts) = config["mounts"].as_array_mut() {

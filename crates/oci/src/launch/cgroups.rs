@@ -39,9 +39,9 @@ impl Launch<'_> {
         let Some(hierarchies) = self.hierarchies.as_ref().filter(|_| shown) else {
             return Ok(CgroupMount::default());
         };
-        let namespaces = self.config.linux.iter().flat_map(|it| &it.namespaces);
-        let own = namespaces.filter(|it| it.kind == NamespaceKind::Cgroup);
-        let own: Vec<bool> = own.map(|it| it.path.is_empty()).collect();
+        let namespaces = self.config.linux.iter().flat_map(|linux| &linux.namespaces);
+        let own = namespaces.filter(|namespace| namespace.kind == NamespaceKind::Cgroup);
+        let own: Vec<bool> = own.map(|namespace| namespace.path.is_empty()).collect();
         let mut host = Host::from(hierarchies);
         // one that is joined may be the host's after all
         if own != [true] {

@@ -124,15 +124,17 @@ pub fn compare(found: &[Found], host: &[u64; 8], named: &BTreeMap<u64, String>) 
 impl Picture {
     /// Names of the containers whose namespace of a kind is this one.
     pub fn members(&self, kind: &str, inode: u64) -> Vec<&str> {
-        let inside = |it: &&Container| it.namespaces.get(kind).is_some_and(|m| m.inode == inode);
-        self.containers.iter().filter(inside).map(|it| it.name.as_str()).collect()
+        let inside = |container: &&Container| {
+            container.namespaces.get(kind).is_some_and(|m| m.inode == inode)
+        };
+        self.containers.iter().filter(inside).map(|container| container.name.as_str()).collect()
     }
 }
 
 /// Reads `/proc/PID/uid_map` or `gid_map` (user_namespaces(7)).
 pub fn mappings(text: &str) -> Vec<Mapping> {
     let line = |line: &str| {
-        let mut numbers = line.split_ascii_whitespace().map(|it| it.parse().ok());
+        let mut numbers = line.split_ascii_whitespace().map(|number| number.parse().ok());
         let (inside, outside, size) = (numbers.next()??, numbers.next()??, numbers.next()??);
         Some(Mapping { inside, outside, size })
     };

@@ -7,11 +7,11 @@ use super::picture::{Container, KINDS, Mapping, Picture, PidNamespace, Source, U
 /// The two trees, the table of containers, and what could not be seen.
 pub fn text(picture: &Picture) -> String {
     let mut text = String::from("PID NAMESPACES\n");
-    let ids = |it: &PidNamespace| (it.inode, it.parent);
-    tree(&picture.pid_namespaces, &ids, &|it| pid_lines(picture, it), &mut text);
+    let ids = |namespace: &PidNamespace| (namespace.inode, namespace.parent);
+    tree(&picture.pid_namespaces, &ids, &|namespace| pid_lines(picture, namespace), &mut text);
     text.push_str("\nUSER NAMESPACES\n");
-    let ids = |it: &UserNamespace| (it.inode, it.parent);
-    tree(&picture.user_namespaces, &ids, &|it| user_lines(picture, it), &mut text);
+    let ids = |namespace: &UserNamespace| (namespace.inode, namespace.parent);
+    tree(&picture.user_namespaces, &ids, &|namespace| user_lines(picture, namespace), &mut text);
     if !picture.containers.is_empty() {
         text.push('\n');
         table(&picture.containers, &mut text);
@@ -49,8 +49,8 @@ type Lines<'a, T> = &'a dyn Fn(&T) -> Vec<String>;
 
 /// Draws nodes below their parents; one whose parent is not among them is a root.
 fn tree<T>(nodes: &[T], ids: Ids<'_, T>, lines: Lines<'_, T>, text: &mut String) {
-    let known = |inode| nodes.iter().any(|it| ids(it).0 == inode);
-    for root in nodes.iter().filter(|it| !ids(it).1.is_some_and(known)) {
+    let known = |inode| nodes.iter().any(|node| ids(node).0 == inode);
+    for root in nodes.iter().filter(|node| !ids(node).1.is_some_and(known)) {
         draw(nodes, root, ("", ""), ids, lines, text);
     }
 }
@@ -63,7 +63,7 @@ fn draw<T>(
     lines: Lines<'_, T>,
     text: &mut String,
 ) {
-    let below: Vec<&T> = nodes.iter().filter(|it| ids(it).1 == Some(ids(node).0)).collect();
+    let below: Vec<&T> = nodes.iter().filter(|child| ids(child).1 == Some(ids(node).0)).collect();
     for (index, line) in lines(node).iter().enumerate() {
         let lead = match (index, below.is_empty()) {
             (0, _) => first.to_owned(),
@@ -84,7 +84,11 @@ fn draw<T>(
 }
 
 fn pid_lines(picture: &Picture, it: &PidNamespace) -> Vec<String> {
-    let parents: Vec<_> = picture.pid_namespaces.iter().map(|it| (it.inode, it.parent)).collect();
+    let parents: Vec<_> = picture
+        .pid_namespaces
+        .iter()
+        .map(|namespace| (namespace.inode, namespace.parent))
+        .collect();
     let mut head = heading(picture, "pid", it.inode, it.host, &parents);
     let _ = write!(head, ", {}", count(it.processes));
     let mut lines = vec![head];
@@ -101,7 +105,11 @@ fn pid_lines(picture: &Picture, it: &PidNamespace) -> Vec<String> {
 }
 
 fn user_lines(picture: &Picture, it: &UserNamespace) -> Vec<String> {
-    let parents: Vec<_> = picture.user_namespaces.iter().map(|it| (it.inode, it.parent)).collect();
+    let parents: Vec<_> = picture
+        .user_namespaces
+        .iter()
+        .map(|namespace| (namespace.inode, namespace.parent))
+        .collect();
     let mut head = heading(picture, "user", it.inode, it.host, &parents);
     let _ = write!(head, ", {}", count(it.processes));
     if let Some(owner) = it.owner.filter(|_| !it.host) {
@@ -132,12 +140,14 @@ fn heading(
         return format!("{inode}  the host's");
     }
     let of = |inode: u64| picture.members(kind, inode);
-    let above = |inode: &u64| parents.iter().find(|(it, _)| it == inode).and_then(|(_, up)| *up);
+    let above =
+        |inode: &u64| parents.iter().find(|(known, _)| known == inode).and_then(|(_, up)| *up);
     let own = of(inode);
     // a container that shares the host's has everything below it, which says nothing
     let is_host = |inode: &u64| {
-        let memberships = picture.containers.iter().filter_map(|it| it.namespaces.get(kind));
-        memberships.into_iter().any(|it| it.inode == *inode && it.host)
+        let memberships =
+            picture.containers.iter().filter_map(|container| container.namespaces.get(kind));
+        memberships.into_iter().any(|membership| membership.inode == *inode && membership.host)
     };
     let around = std::iter::successors(above(&inode), above)
         .filter(|inode| !is_host(inode))
@@ -155,8 +165,13 @@ fn ranges(what: &str, mappings: &[Mapping]) -> Option<String> {
         1 => first.to_string(),
         _ => format!("{first}-{}", u64::from(first) + u64::from(size) - 1),
     };
-    let one =
-        |it: &Mapping| format!("{} → {}", range(it.inside, it.size), range(it.outside, it.size));
+    let one = |mapping: &Mapping| {
+        format!(
+            "{} → {}",
+            range(mapping.inside, mapping.size),
+            range(mapping.outside, mapping.size)
+        )
+    };
     let shown: Vec<String> = mappings.iter().take(2).map(one).collect();
     let more = mappings.len().saturating_sub(shown.len());
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };

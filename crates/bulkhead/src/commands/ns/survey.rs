@@ -73,7 +73,7 @@ impl Survey {
         if let Some(it) = inside.and_then(|inode| self.pid.get_mut(&inode)) {
             it.processes += 1;
             // the one with the lowest pid inside, which is 1 as long as the namespace takes new ones
-            let last = |it: &Process| it.pids.last().copied();
+            let last = |process: &Process| process.pids.last().copied();
             if it.first_process.as_ref().is_none_or(|first| last(&process) < last(first)) {
                 it.first_process = Some(process);
             }

@@ -17,7 +17,7 @@ fn pid(
     first: &[u32],
 ) -> PidNamespace {
     let first_process = Some(Process { command: "sh".to_owned(), pids: first.to_vec() })
-        .filter(|it| !it.pids.is_empty());
+        .filter(|process| !process.pids.is_empty());
     let host = inode == HOST[1];
     PidNamespace { inode, parent, host, user_namespace: Some(user), processes, first_process }
 }
