@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use bulkhead_types::Id;
+use bulkhead_types::{Chain, Id};
 use rustix::io::Errno;
 
 /// What kind of failure it is: the API's edges turn it into an HTTP status, an AWS code or an exit
@@ -48,22 +48,12 @@ pub struct EngineError {
 
 impl fmt::Display for EngineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return write!(f, "{}", Chain(self));
+        }
         f.write_str(&self.message)?;
         if let Some(hint) = &self.hint {
             write!(f, "; {hint}")?;
-        }
-        if f.alternate() {
-            let mut said = self.message.clone();
-            let mut next = self.source();
-            while let Some(cause) = next {
-                let text = cause.to_string();
-                // Many sentences end with their cause.
-                if !said.contains(&text) {
-                    write!(f, ": {text}")?;
-                    said.push_str(&text);
-                }
-                next = cause.source();
-            }
         }
         Ok(())
     }
