@@ -3,6 +3,7 @@
 mod body;
 mod stream;
 
+use bulkhead_docker_types::{ExecCreate, ExecStart, Words};
 use clap::Args;
 use hyper::Method;
 use serde_json::{Value, json};
@@ -327,31 +328,30 @@ pub async fn exec(client: &Client, arguments: ExecArguments) -> Result<(), Failu
             "the input device is not a terminal: leave out -t, or run it in one",
         ));
     }
-    let body = json!({
-        "AttachStdin": arguments.interactive && !arguments.detach,
-        "AttachStdout": !arguments.detach,
-        "AttachStderr": !arguments.detach,
-        "Tty": arguments.tty,
-        "Cmd": arguments.command,
-        "Env": body::environment(&arguments.env, &[])?,
-        "User": arguments.user.clone().unwrap_or_default(),
-        "WorkingDir": arguments.workdir.clone().unwrap_or_default(),
-        "Privileged": arguments.privileged,
+    let body = json!(ExecCreate {
+        attach_stdin: arguments.interactive && !arguments.detach,
+        attach_stdout: !arguments.detach,
+        attach_stderr: !arguments.detach,
+        tty: arguments.tty,
+        cmd: Some(Words(arguments.command)),
+        env: body::environment(&arguments.env, &[])?,
+        user: arguments.user.unwrap_or_default(),
+        working_dir: arguments.workdir.unwrap_or_default(),
+        privileged: arguments.privileged,
+        ..ExecCreate::default()
     });
     let made = client
         .post(&format!("/containers/{}/exec", encode(&arguments.container)), Some(&body))
         .await?;
     let id = made["Id"].as_str().unwrap_or_default().to_owned();
-    let mut start = json!({"Detach": arguments.detach, "Tty": arguments.tty});
+    let console_size = terminal::size().filter(|_| arguments.tty && !arguments.detach);
+    let start = json!(ExecStart { detach: arguments.detach, tty: arguments.tty, console_size });
     if arguments.detach {
         return client
             .post(&format!("/exec/{id}/start"), Some(&start))
             .await
             .map(drop)
             .map_err(Failure::of_start);
-    }
-    if let Some((rows, columns)) = terminal::size().filter(|_| arguments.tty) {
-        start["ConsoleSize"] = json!([rows, columns]);
     }
     let connection = client
         .hijack(&format!("/exec/{id}/start"), Some(&start))
