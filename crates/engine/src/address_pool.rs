@@ -7,14 +7,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bulkhead_types::Id;
 
 use crate::addresses;
+use crate::free_ranges::FreeRanges;
 
 /// An address is leased to an endpoint, not to a container: the next start of a container does not
 /// wait for the link of the last one, and a lease is never given back in the name of another.
 #[derive(Debug)]
 pub(crate) struct AddressPool {
-    gateway: Ipv4Addr,
-    prefix: u8,
-    leases: Mutex<BTreeMap<Ipv4Addr, Lease>>,
+    leases: Mutex<Leases>,
+}
+
+#[derive(Debug)]
+struct Leases {
+    taken: BTreeMap<Ipv4Addr, Lease>,
+    free: FreeRanges,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,32 +36,41 @@ pub(crate) struct Exhausted {
 }
 
 impl AddressPool {
+    /// All addresses of `gateway`/`prefix`'s network but the gateway's own, the network's (its first)
+    /// and the broadcast's (its last).
     pub(crate) fn new(gateway: Ipv4Addr, prefix: u8) -> Self {
-        Self { gateway, prefix, leases: Mutex::default() }
+        let network = addresses::network(gateway, prefix).to_bits();
+        let last = addresses::broadcast(gateway, prefix).to_bits();
+        let mut free = FreeRanges::new(network.saturating_add(1), last.saturating_sub(1));
+        free.take(gateway.to_bits());
+        Self { leases: Mutex::new(Leases { taken: BTreeMap::new(), free }) }
     }
 
     /// The lowest free address.
     pub(crate) fn lease(&self, endpoint: Id) -> Result<Ipv4Addr, Exhausted> {
         let mut leases = self.leases();
-        match addresses::free_address(self.gateway, self.prefix, leases.keys().copied()) {
+        match leases.free.take_lowest().map(Ipv4Addr::from_bits) {
             Some(address) => {
-                leases.insert(address, Lease { endpoint, retired: false });
+                leases.taken.insert(address, Lease { endpoint, retired: false });
                 Ok(address)
             }
             None => {
-                Err(Exhausted { retired: leases.values().filter(|lease| lease.retired).count() })
+                let retired = leases.taken.values().filter(|lease| lease.retired).count();
+                Err(Exhausted { retired })
             }
         }
     }
 
     /// Notes a lease of the engine before this one.
     pub(crate) fn recover(&self, address: Ipv4Addr, endpoint: Id) {
-        self.leases().insert(address, Lease { endpoint, retired: false });
+        let mut leases = self.leases();
+        leases.free.take(address.to_bits());
+        leases.taken.insert(address, Lease { endpoint, retired: false });
     }
 
     /// Notes that the endpoint waits to be taken down; `false` if that is known, or it has gone.
     pub(crate) fn retire(&self, address: Ipv4Addr, endpoint: Id) -> bool {
-        match self.leases().get_mut(&address) {
+        match self.leases().taken.get_mut(&address) {
             Some(lease) if lease.endpoint == endpoint && !lease.retired => {
                 lease.retired = true;
                 true
@@ -68,12 +82,13 @@ impl AddressPool {
     /// Gives the address back, if it is still this endpoint's.
     pub(crate) fn release(&self, address: Ipv4Addr, endpoint: Id) {
         let mut leases = self.leases();
-        if leases.get(&address).is_some_and(|lease| lease.endpoint == endpoint) {
-            leases.remove(&address);
+        if leases.taken.get(&address).is_some_and(|lease| lease.endpoint == endpoint) {
+            leases.taken.remove(&address);
+            leases.free.give_back(address.to_bits());
         }
     }
 
-    fn leases(&self) -> MutexGuard<'_, BTreeMap<Ipv4Addr, Lease>> {
+    fn leases(&self) -> MutexGuard<'_, Leases> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -81,6 +96,31 @@ impl AddressPool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_avoid_network_gateway_and_broadcast() {
+        let lease_all = |gateway: [u8; 4], prefix| {
+            let pool = AddressPool::new(gateway.into(), prefix);
+            std::iter::from_fn(|| pool.lease(Id::random()).ok().map(|it| it.octets()[3]))
+                .take(300)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(lease_all([10, 0, 0, 1], 29), [2, 3, 4, 5, 6]);
+        assert_eq!(lease_all([10, 0, 0, 12], 29), [9, 10, 11, 13, 14]);
+        assert_eq!(lease_all([10, 0, 0, 1], 30), [2]);
+        assert_eq!(lease_all([10, 0, 0, 1], 24).len(), 253);
+        assert!(lease_all([10, 0, 0, 1], 32).is_empty());
+    }
+
+    #[test]
+    fn what_was_leased_before_is_not_leased_again() {
+        let pool = AddressPool::new(Ipv4Addr::new(10, 0, 0, 1), 24);
+        let old = (Ipv4Addr::new(10, 0, 0, 2), Id::random());
+        pool.recover(old.0, old.1);
+        assert_eq!(pool.lease(Id::random()), Ok(Ipv4Addr::new(10, 0, 0, 3)));
+        pool.release(old.0, old.1);
+        assert_eq!(pool.lease(Id::random()), Ok(old.0));
+    }
 
     #[test]
     fn an_address_goes_round_and_is_only_given_back_by_its_own_endpoint() {

@@ -36,6 +36,7 @@ mod execs;
 mod extra_host;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod free_ranges;
 mod hosts;
 mod image_defaults;
 mod image_records;
