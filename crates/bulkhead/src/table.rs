@@ -1,23 +1,47 @@
 //! Docker's borderless tables.
 
-use comfy_table::{Table, presets};
+use std::io::Write as _;
+
+use unicode_width::UnicodeWidthStr;
+
+use crate::terminal::printable;
 
 /// Prints rows under upper-case titles, columns three spaces apart, as `docker ps` does.
 pub fn print(titles: &[&str], rows: Vec<Vec<String>>) {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(titles.iter().copied());
-    let printable = |row: Vec<String>| {
-        row.iter().map(|cell| crate::terminal::printable(cell)).collect::<Vec<_>>()
-    };
-    table.add_rows(rows.into_iter().map(printable));
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 3));
-    }
-    for line in table.lines() {
-        println!("{}", line.trim_end());
+    let text = render(titles, &rows);
+    // one write for all: a terminal and a pipe are asked once and not for every line
+    if let Err(error) = std::io::stdout().write_all(text.as_bytes()) {
+        eprintln!("bulkhead: write the table: {error}");
     }
 }
+
+fn render(titles: &[&str], rows: &[Vec<String>]) -> String {
+    let titles = titles.iter().map(|title| printable(title)).collect();
+    let shown = rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect());
+    let rows: Vec<Vec<String>> = std::iter::once(titles).chain(shown).collect();
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let mut widths = vec![0; columns];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.width().max(*width);
+        }
+    }
+    let mut text = String::with_capacity(rows.len() * (widths.iter().sum::<usize>() + 3 * columns));
+    for row in &rows {
+        let start = text.len();
+        for (width, cell) in widths.iter().zip(row) {
+            text.push_str(cell);
+            text.extend(std::iter::repeat_n(' ', width + GAP - cell.width()));
+        }
+        let end = text.trim_end_matches(' ').len().max(start);
+        text.truncate(end);
+        text.push('\n');
+    }
+    text
+}
+
+/// Spaces between columns.
+const GAP: usize = 3;
 
 /// `2 hours`, in the words of Docker's go-units.
 pub fn ago(seconds: i64) -> String {
@@ -33,5 +57,23 @@ pub fn ago(seconds: i64) -> String {
         1_209_600..5_184_000 => format!("{} weeks", seconds / 604_800),
         5_184_000..63_072_000 => format!("{} months", seconds / 2_592_000),
         _ => format!("{} years", seconds / 31_536_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell_looks() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let rows = [row(["a", "\u{4f60}\u{597d}", "x"]), row(["long one", "b\u{1b}[2J", ""])];
+        assert_eq!(
+            render(&["NAME", "SIZE", "PORTS"], &rows),
+            "NAME       SIZE         PORTS\n\
+             a          \u{4f60}\u{597d}         x\n\
+             long one   b\\u{1b}[2J\n"
+        );
+        assert_eq!(render(&["ONLY", "TITLES"], &[]), "ONLY   TITLES\n");
     }
 }

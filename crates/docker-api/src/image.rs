@@ -11,7 +11,7 @@ use axum::Router;
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use bulkhead_engine::{Container, Image, RemovedImage};
+use bulkhead_engine::{ContainerSnapshot, Image, RemovedImage};
 use bulkhead_types::glob::{Dialect, Glob};
 use bulkhead_types::{Reference, Timestamp};
 use http::{Method, StatusCode};
@@ -117,7 +117,7 @@ fn familiar(references: &[Reference]) -> Vec<String> {
 }
 
 /// One image as the list shows it; `system df` too.
-pub(crate) fn summary(image: &Image, containers: &[Container]) -> Value {
+pub(crate) fn summary(image: &Image, containers: &[ContainerSnapshot]) -> Value {
     json!({
         "Containers": containers.iter().filter(|c| c.image_id == image.id).count(),
         "Created": created(image).map_or(0, |time| time.as_second()),

@@ -187,12 +187,12 @@ async fn disk_usage(State(api): State<Api>, query: Query) -> Answer<axum::Json<V
         answer["Images"] = images.iter().map(|one| image::summary(one, &containers)).collect();
     }
     if wanted("container") {
-        let now = Timestamp::now();
+        let mut summaries = container::list::Summaries::new(&api);
         let mut rows = Vec::new();
         for one in &containers {
-            let mut row = container::list::summary(&api, one, now);
-            container::list::add_size(&api, &mut row, one).await?;
-            rows.push(row);
+            let mut row = summaries.summary(one);
+            row.size = container::list::size(&api, one.id).await?;
+            rows.push(json!(row));
         }
         answer["Containers"] = rows.into();
     }

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bulkhead_docker_types::VolumeCreate;
-use bulkhead_engine::{Container, DriverOptions, Volume};
+use bulkhead_engine::{ContainerSnapshot, DriverOptions, Volume};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -91,8 +91,8 @@ async fn prune(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>
 }
 
 /// How many containers, running or not, have the volume.
-fn users(volume: &Volume, containers: &[Container]) -> usize {
-    let uses = |container: &&Container| {
+fn users(volume: &Volume, containers: &[ContainerSnapshot]) -> usize {
+    let uses = |container: &&ContainerSnapshot| {
         container.mounts.iter().any(|mount| mount.name.as_deref() == Some(&volume.name))
     };
     containers.iter().filter(uses).count()
@@ -116,7 +116,11 @@ fn view(volume: &Volume) -> Value {
 }
 
 /// As `system df` shows it; -1 is Docker's "not known".
-pub(crate) async fn with_usage(api: &Api, volume: &Volume, containers: &[Container]) -> Value {
+pub(crate) async fn with_usage(
+    api: &Api,
+    volume: &Volume,
+    containers: &[ContainerSnapshot],
+) -> Value {
     let mut view = view(volume);
     let size = api.engine.volume_size(&volume.name).await.map_or(json!(-1), |size| json!(size));
     view["UsageData"] = json!({ "RefCount": users(volume, containers), "Size": size });

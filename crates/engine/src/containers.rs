@@ -1,6 +1,7 @@
 //! The containers: their records and names, and what only this process knows of them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -43,10 +44,23 @@ impl Record {
     }
 }
 
+/// A container as it was at one moment, shared with the engine.
+#[derive(Debug, Clone)]
+pub struct ContainerSnapshot(Arc<Record>);
+
+impl Deref for ContainerSnapshot {
+    type Target = Container;
+
+    fn deref(&self) -> &Container {
+        &self.0.container
+    }
+}
+
 /// A container with what only this process knows of it.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    pub record: Record,
+    /// Shared with whoever shows it: a list of a thousand copies none.
+    pub record: Arc<Record>,
     pub runtime: Runtime,
     /// Held by what changes the container; every writer of `record` holds it.
     pub operation: Arc<tokio::sync::Mutex<()>>,
@@ -61,7 +75,7 @@ impl Entry {
             ..Lifecycle::default()
         };
         Self {
-            record,
+            record: Arc::new(record),
             runtime: Runtime::default(),
             operation: Arc::default(),
             lifecycle: watch::Sender::new(lifecycle),
@@ -156,12 +170,28 @@ impl Containers {
     }
 
     pub(crate) fn record(&self, id: Id) -> Result<Record, EngineError> {
-        Ok(self.lock().entry(id)?.record.clone())
+        Ok(Record::clone(&self.lock().entry(id)?.record))
+    }
+
+    /// [`Self::record`] for whoever only looks at it.
+    pub(crate) fn shared_record(&self, id: Id) -> Result<Arc<Record>, EngineError> {
+        Ok(Arc::clone(&self.lock().entry(id)?.record))
     }
 
     /// Every container's id, lowest first.
     pub(crate) fn ids(&self) -> Vec<Id> {
         self.lock().entries.keys().copied().collect()
+    }
+
+    /// Every container but the steps of builds, newest first.
+    pub(crate) fn snapshots(&self) -> Vec<ContainerSnapshot> {
+        let known = self.lock();
+        let records = known.entries.values().map(|entry| &entry.record);
+        let shown = records.filter(|record| !record.throw_away);
+        let mut all: Vec<_> = shown.map(|record| ContainerSnapshot(Arc::clone(record))).collect();
+        drop(known);
+        all.sort_by_key(|container| std::cmp::Reverse(container.created));
+        all
     }
 
     /// Takes the right to change a container; waits for whoever changes it now.
@@ -186,8 +216,8 @@ impl Containers {
     pub(crate) fn insert<'a>(&'a self, transaction: &mut Transaction<'a>, entry: Entry) {
         let key = key(entry.record.container.id);
         transaction.expect_absent(key.clone());
-        let record = entry.record.clone();
-        transaction.put(key, &record, move || self.lock().insert(entry));
+        let record = Arc::clone(&entry.record);
+        transaction.put(key, &*record, move || self.lock().insert(entry));
     }
 
     /// The edit that makes `record` the record of its container, under the name that it has there.
@@ -241,7 +271,7 @@ impl Known {
     pub(crate) fn set_record(&mut self, new: Record) {
         let id = new.container.id;
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let old = std::mem::replace(&mut entry.record, new);
+        let old = std::mem::replace(&mut entry.record, Arc::new(new));
         let name = &entry.record.container.name;
         if old.container.name != *name {
             self.names.remove(&old.container.name);

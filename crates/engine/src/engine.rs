@@ -42,7 +42,7 @@ use crate::allocation::AllocationLock;
 use crate::blocking::{Blocking, blocking};
 use crate::build_cache::Steps;
 use crate::cgroups::Cgroups;
-use crate::containers::Containers;
+use crate::containers::{ContainerSnapshot, Containers};
 use crate::data_dir::DataDir;
 use crate::error::io_error;
 use crate::events::Events;
@@ -251,15 +251,8 @@ impl Engine {
     }
 
     /// Newest first.
-    pub fn containers(&self) -> Vec<Container> {
-        let state = self.containers.lock();
-        let records = state.entries.values().map(|entry| &entry.record);
-        let mut all: Vec<Container> = records
-            .filter(|record| !record.throw_away)
-            .map(|record| record.container.clone())
-            .collect();
-        all.sort_by_key(|container| std::cmp::Reverse(container.created));
-        all
+    pub fn containers(&self) -> Vec<ContainerSnapshot> {
+        self.containers.snapshots()
     }
 }
 

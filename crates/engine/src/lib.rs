@@ -75,6 +75,7 @@ pub use attachment::{Addresses, Attachment, NetworkStack, Networking, PortBindin
 pub use bind::Bind;
 pub use build_cache::{CacheEntry, CachedStep, PrunedCache};
 pub use container::*;
+pub use containers::ContainerSnapshot;
 pub use engine::{
     BuildCache, Change, ChangeKind, ContainerAction, ContainerFiles, ContainerSize, Engine,
     ImageAction,

@@ -138,9 +138,12 @@ impl Networks {
     }
 
     /// Makes links and published ports those of the containers that run.
-    pub(crate) fn reconcile(&self, running: &[Container]) -> Result<(), EngineError> {
-        let endpoints = running.iter().flat_map(endpoints).collect();
-        let ports: Vec<_> = running.iter().flat_map(published).collect();
+    pub(crate) fn reconcile<'a>(
+        &self,
+        running: impl Iterator<Item = &'a Container> + Clone,
+    ) -> Result<(), EngineError> {
+        let endpoints = running.clone().flat_map(endpoints).collect();
+        let ports: Vec<_> = running.flat_map(published).collect();
         Ok(self.host.reconcile(&[(self.default.bridge.clone(), endpoints)], &ports)?)
     }
 

@@ -1,5 +1,6 @@
 //! The host's network namespace, and what is done in it for containers.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -212,13 +213,12 @@ impl Host {
     fn delete_strays(&self, bridges: &[(Bridge, Vec<Endpoint>)]) -> Result<(), NetworkError> {
         let mut route = self.route();
         let survey = survey(&mut route)?;
-        let wanted = |name: &str| {
-            bridges
-                .iter()
-                .any(|(_, endpoints)| endpoints.iter().any(|endpoint| endpoint.host_link == name))
-        };
+        let wanted: HashSet<&str> = bridges
+            .iter()
+            .flat_map(|(_, endpoints)| endpoints.iter().map(|it| it.host_link.as_str()))
+            .collect();
         let names: Vec<_> = bridges.iter().map(|(bridge, _)| bridge.name.as_str()).collect();
-        let strays = survey.veths_on(&names).into_iter().filter(|name| !wanted(name));
+        let strays = survey.veths_on(&names).into_iter().filter(|name| !wanted.contains(name));
         let deletions: Vec<_> = strays.map(link::delete).collect();
         let answers =
             route.change(deletions).map_err(NetworkError::kernel("remove stale interfaces"))?;

@@ -1,5 +1,8 @@
 //! Commands on existing containers.
 
+use std::borrow::Cow;
+use std::io::Write as _;
+
 use bulkhead_types::Timestamp;
 use hyper::Method;
 use serde_json::{Value, json};
@@ -84,26 +87,56 @@ pub async fn list(
     if !filters.is_empty() {
         path.push_str(&format!("&filters={}", encode(&filter_map(filters)?.to_string())));
     }
-    let containers = client.get(&path).await?;
-    let rows = containers.as_array().into_iter().flatten();
-    if quiet {
-        for container in rows {
-            let id = container["Id"].as_str().unwrap_or_default();
-            println!("{}", if no_trunc { id } else { short(id) });
-        }
-        return Ok(());
-    }
-    let rows: Vec<Value> = rows.map(|container| row(container, no_trunc)).collect();
-    if let Some(format) = format {
+    if let Some(format) = format.filter(|_| !quiet) {
+        let containers = client.get(&path).await?;
+        let rows = containers.as_array().into_iter().flatten();
+        let rows: Vec<Value> = rows.map(|container| row(container, no_trunc)).collect();
         return template::print_rows(format, &rows, &row(&Value::Null, no_trunc));
     }
+    let text = collect(client.call(Method::GET, &path, None, None).await?).await?;
+    let listed: Vec<Listed<'_>> = serde_json::from_slice(&text)
+        .map_err(|cause| Failure::new(format!("the engine's answer is not understood: {cause}")))?;
+    if quiet {
+        let ids = listed.iter().map(|it| if no_trunc { &*it.id } else { short(&it.id) });
+        let lines = ids.fold(String::new(), |lines, id| lines + id + "\n");
+        return Ok(std::io::stdout().write_all(lines.as_bytes())?);
+    }
     let titles = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
-    let fields = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"];
-    table::print(
-        &titles,
-        rows.iter().map(|row| fields.iter().map(|field| text(&row[field])).collect()).collect(),
-    );
+    let now = Timestamp::now();
+    table::print(&titles, listed.into_iter().map(|it| it.cells(now, no_trunc)).collect());
     Ok(())
+}
+
+/// What the table shows of a container. It borrows from the answer, which has a line for each of a
+/// thousand containers and much that is not shown.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Listed<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    image: Cow<'a, str>,
+    #[serde(borrow)]
+    command: Cow<'a, str>,
+    created: i64,
+    #[serde(borrow)]
+    status: Cow<'a, str>,
+    ports: Value,
+    names: Vec<String>,
+}
+
+impl Listed<'_> {
+    fn cells(self, now: Timestamp, no_trunc: bool) -> Vec<String> {
+        vec![
+            if no_trunc { self.id.into_owned() } else { short(&self.id).to_owned() },
+            self.image.into_owned(),
+            shown_command(&self.command, no_trunc),
+            running_for(self.created, now),
+            self.status.into_owned(),
+            ports(&self.ports),
+            shown_names(self.names.iter().map(String::as_str)),
+        ]
+    }
 }
 
 /// What people write for a moment, as the API takes it: seconds since the epoch with a fraction.
@@ -134,12 +167,7 @@ fn row(container: &Value, no_trunc: bool) -> Value {
     let id = text(&container["Id"]);
     let command = text(&container["Command"]);
     let created = container["Created"].as_i64().unwrap_or_default();
-    let names: Vec<String> = container["Names"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|name| text(name).trim_start_matches('/').to_owned())
-        .collect();
+    let names = container["Names"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let labels: Vec<String> = container["Labels"]
         .as_object()
         .into_iter()
@@ -149,17 +177,29 @@ fn row(container: &Value, no_trunc: bool) -> Value {
     json!({
         "ID": if no_trunc { id.as_str() } else { short(&id) },
         "Image": container["Image"],
-        "Command": if no_trunc { format!("{command:?}") } else { format!("{:?}", shorten(&command, 20)) },
+        "Command": shown_command(&command, no_trunc),
         "CreatedAt": Timestamp::from_second(created).map(|at| at.to_string()).unwrap_or_default(),
-        "RunningFor": format!("{} ago", table::ago(Timestamp::now().as_second() - created)),
+        "RunningFor": running_for(created, Timestamp::now()),
         "State": container["State"],
         "Status": container["Status"],
         "Ports": ports(&container["Ports"]),
-        "Names": names.join(","),
+        "Names": shown_names(names),
         "Labels": labels.join(","),
         "Networks": container["NetworkSettings"]["Networks"].as_object().map(|networks| networks.keys().cloned().collect::<Vec<_>>().join(",")).unwrap_or_default(),
         "Mounts": container["Mounts"].as_array().map(|mounts| mounts.iter().map(|mount| text(&mount["Source"])).collect::<Vec<_>>().join(",")).unwrap_or_default(),
     })
+}
+
+fn shown_command(command: &str, no_trunc: bool) -> String {
+    if no_trunc { format!("{command:?}") } else { format!("{:?}", shorten(command, 20)) }
+}
+
+fn running_for(created: i64, now: Timestamp) -> String {
+    format!("{} ago", table::ago(now.as_second() - created))
+}
+
+fn shown_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.map(|name| name.trim_start_matches('/')).collect::<Vec<_>>().join(",")
 }
 
 fn ports(ports: &Value) -> String {
@@ -191,7 +231,6 @@ pub async fn logs(
     since: Option<&str>,
 ) -> Result<(), Failure> {
     use http_body_util::BodyExt;
-    use std::io::Write;
 
     let name = encode(container);
     let seen = client.get(&format!("/containers/{name}/json")).await?;

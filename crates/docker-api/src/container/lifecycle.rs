@@ -2,7 +2,7 @@
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use bulkhead_engine::{ChangeKind, Container, EngineError, Started, Status, Stopped};
+use bulkhead_engine::{ChangeKind, ContainerSnapshot, EngineError, Started, Status, Stopped};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ pub(crate) async fn inspect(
         view["ExecIDs"] = json!(execs);
     }
     if query.flag("size") {
-        super::list::add_size(&api, &mut view, &container).await?;
+        super::list::add_size(&api, &mut view, container.id).await?;
     }
     Ok(axum::Json(view))
 }
@@ -160,7 +160,7 @@ pub(crate) async fn changes(
 pub(crate) async fn prune(State(api): State<Api>, query: Query) -> Answer<Response> {
     let filters = Filters::from_query(&query, &["until", "label", "label!"])?;
     let until = filters.until()?;
-    let unused = |container: &Container| {
+    let unused = |container: &ContainerSnapshot| {
         matches!(container.state.status, Status::Created | Status::Exited | Status::Dead)
             && until.is_none_or(|until| container.created < until)
             && filters.labels(&container.config.labels)

@@ -1,11 +1,19 @@
 //! `GET /containers/json`: what `docker ps` shows.
 
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use bulkhead_engine::{Class, Container, Status};
-use bulkhead_types::{Port, Timestamp};
+use bulkhead_network::Protocol;
+use bulkhead_types::{Digest, Id, Port, Timestamp};
+use http::header::CONTENT_TYPE;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::view;
+use super::view::{self, Networks};
 use crate::Api;
 use crate::clock;
 use crate::error::{Answer, ApiError};
@@ -16,69 +24,141 @@ mod selection;
 use selection::Selection;
 
 /// `GET /containers/json`
-pub(crate) async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>> {
+pub(crate) async fn list(State(api): State<Api>, query: Query) -> Answer<Response> {
     let selection = Selection::of(&api, query.text("filters"))?;
     let limit = query.number::<i64>("limit")?.filter(|limit| *limit > 0);
     // A limit means all containers, not just those that run.
     let all = query.flag("all") || limit.is_some() || selection.wants_all();
-    let now = Timestamp::now();
-    let shown = api.engine.containers().into_iter().filter(|container| {
+    let containers = api.engine.containers();
+    let shown = containers.iter().filter(|container| {
         let state = container.state.status;
         (all || matches!(state, Status::Running | Status::Paused | Status::Restarting))
             && selection.selects(container)
     });
     let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let mut rows = Vec::new();
-    for container in shown.take(limit) {
-        let mut row = summary(&api, &container, now);
-        if query.flag("size") {
-            add_size(&api, &mut row, &container).await?;
+    let mut summaries = Summaries::new(&api);
+    let mut rows: Vec<Summary<'_>> =
+        shown.take(limit).map(|container| summaries.summary(container)).collect();
+    if query.flag("size") {
+        for row in &mut rows {
+            row.size = size(&api, row.id).await?;
         }
-        rows.push(row);
     }
-    Ok(axum::Json(rows.into()))
+    // Written straight from the records: a thousand of them are listed several times a second.
+    let text = serde_json::to_vec(&rows).map_err(|error| ApiError::internal(error.to_string()))?;
+    Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
 }
 
-/// `SizeRw` and `SizeRootFs`; one that is being removed has neither any more.
-pub(crate) async fn add_size(
-    api: &Api,
-    view: &mut Value,
-    container: &Container,
-) -> Result<(), ApiError> {
-    match api.engine.container_size(container.id).await {
-        Ok(size) => {
-            view["SizeRw"] = json!(size.written);
-            view["SizeRootFs"] = json!(size.root);
-            Ok(())
-        }
-        Err(error) if error.class == Class::NotFound => Ok(()),
+/// `SizeRw` and `SizeRootFs`, for a container as `inspect` shows it.
+pub(crate) async fn add_size(api: &Api, view: &mut Value, id: Id) -> Result<(), ApiError> {
+    if let Some(Size { written, root }) = size(api, id).await? {
+        view["SizeRw"] = json!(written);
+        view["SizeRootFs"] = json!(root);
+    }
+    Ok(())
+}
+
+/// One that is being removed has none any more.
+pub(crate) async fn size(api: &Api, id: Id) -> Result<Option<Size>, ApiError> {
+    match api.engine.container_size(id).await {
+        Ok(size) => Ok(Some(Size { written: size.written, root: size.root })),
+        Err(error) if error.class == Class::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
+/// Bytes.
+#[derive(Debug, Serialize)]
+pub(crate) struct Size {
+    #[serde(rename = "SizeRw")]
+    written: u64,
+    #[serde(rename = "SizeRootFs")]
+    root: u64,
+}
+
 /// One container as the list shows it; `system df` too.
-pub(crate) fn summary(api: &Api, container: &Container, now: Timestamp) -> Value {
-    // Once the name means another image, the id says which one this was.
-    let image = match api.engine.images().find(&container.image) {
-        Ok(image) if image.id == container.image_id => container.image.clone(),
-        _ => container.image_id.to_string(),
-    };
-    let mode = container.host.network_mode.to_string();
-    json!({
-        "Id": container.id,
-        "Names": [format!("/{}", container.name)],
-        "Image": image,
-        "ImageID": container.image_id,
-        "Command": command(&container.arguments),
-        "Created": container.created.as_second(),
-        "Ports": ports(container),
-        "Labels": container.config.labels,
-        "State": container.state.status,
-        "Status": status_text(container, now),
-        "HostConfig": { "NetworkMode": mode },
-        "NetworkSettings": { "Networks": view::networks(container) },
-        "Mounts": view::mounts(&container.mounts),
-    })
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Summary<'a> {
+    id: Id,
+    names: [String; 1],
+    image: Cow<'a, str>,
+    #[serde(rename = "ImageID")]
+    image_id: Digest,
+    command: String,
+    created: i64,
+    ports: Vec<PortSummary>,
+    labels: &'a BTreeMap<String, String>,
+    state: Status,
+    status: String,
+    host_config: HostSummary,
+    network_settings: NetworkSummary,
+    mounts: Value,
+    #[serde(flatten)]
+    pub(crate) size: Option<Size>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct PortSummary {
+    #[serde(rename = "IP", skip_serializing_if = "Option::is_none")]
+    address: Option<Ipv4Addr>,
+    private_port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    public_port: Option<u16>,
+    r#type: Protocol,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostSummary {
+    network_mode: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct NetworkSummary {
+    networks: Networks,
+}
+
+/// Makes summaries at one moment, and looks each image up once.
+pub(crate) struct Summaries<'a> {
+    api: &'a Api,
+    now: Timestamp,
+    images: HashMap<&'a str, Option<Digest>>,
+}
+
+impl<'a> Summaries<'a> {
+    pub(crate) fn new(api: &'a Api) -> Self {
+        Self { api, now: Timestamp::now(), images: HashMap::new() }
+    }
+
+    pub(crate) fn summary(&mut self, container: &'a Container) -> Summary<'a> {
+        // Once the name means another image, the id says which one this was.
+        let meant = *self.images.entry(&container.image).or_insert_with(|| {
+            self.api.engine.images().find(&container.image).ok().map(|image| image.id)
+        });
+        let image = match meant == Some(container.image_id) {
+            true => Cow::Borrowed(container.image.as_str()),
+            false => Cow::Owned(container.image_id.to_string()),
+        };
+        Summary {
+            id: container.id,
+            names: [format!("/{}", container.name)],
+            image,
+            image_id: container.image_id,
+            command: command(&container.arguments),
+            created: container.created.as_second(),
+            ports: ports(container),
+            labels: &container.config.labels,
+            state: container.state.status,
+            status: status_text(container, self.now),
+            host_config: HostSummary { network_mode: container.host.network_mode.to_string() },
+            network_settings: NetworkSummary { networks: view::networks(container) },
+            mounts: view::mounts(&container.mounts),
+            size: None,
+        }
+    }
 }
 
 /// The words, quoted where they hold spaces (moby: container/view.go).
@@ -89,23 +169,25 @@ fn command(arguments: &[String]) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-fn ports(container: &Container) -> Value {
+fn ports(container: &Container) -> Vec<PortSummary> {
     if !matches!(container.state.status, Status::Running | Status::Paused) {
-        return json!([]);
+        return Vec::new();
     }
-    let published = container.network.ports.iter().map(|port| {
-        json!({
-            "IP": port.host_address.to_string(),
-            "PrivatePort": port.container_port,
-            "PublicPort": port.host_port,
-            "Type": port.protocol,
-        })
+    let bindings = &container.network.ports;
+    let published = bindings.iter().map(|port| PortSummary {
+        address: Some(port.host_address),
+        private_port: port.container_port,
+        public_port: Some(port.host_port),
+        r#type: port.protocol,
     });
-    let is_published =
-        |exposed: &Port| container.network.ports.iter().any(|binding| binding.port() == *exposed);
+    let is_published = |exposed: &Port| bindings.iter().any(|binding| binding.port() == *exposed);
     let exposed = container.config.exposed_ports.iter().filter(|port| !is_published(port));
-    let exposed =
-        exposed.map(|port| json!({ "PrivatePort": port.number(), "Type": port.protocol() }));
+    let exposed = exposed.map(|port| PortSummary {
+        address: None,
+        private_port: port.number(),
+        public_port: None,
+        r#type: port.protocol(),
+    });
     published.chain(exposed).collect()
 }
 
@@ -149,7 +231,7 @@ mod tests {
     #[test]
     fn exposed_ports_are_listed_after_published_ones() {
         assert_eq!(
-            ports(&example()),
+            json!(ports(&example())),
             json!([
                 {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
                 {"PrivatePort": 53, "Type": "udp"},

@@ -6,7 +6,8 @@ use bulkhead_engine::{
     Attachment, Container, ContainerConfig, MountOptions, MountPoint, MountType, NetworkStack,
     Status,
 };
-use bulkhead_types::{Id, Port};
+use bulkhead_types::Port;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::host_config;
@@ -142,7 +143,7 @@ pub(crate) fn mounts(mounts: &[MountPoint]) -> Value {
 }
 
 fn network_settings(container: &Container) -> Value {
-    let endpoint = endpoint(container.network.primary());
+    let endpoint = json!(EndpointView::of(container.network.primary()));
     // A path to the network namespace, which nsenter and the like can open.
     let sandbox = match container.state.pid {
         0 => String::new(),
@@ -172,37 +173,70 @@ fn network_settings(container: &Container) -> Value {
 }
 
 /// Network name → endpoint; empty for a container that shares another's network.
-pub(crate) fn networks(container: &Container) -> Value {
+pub(crate) fn networks(container: &Container) -> Networks {
     match container.network.stack {
-        NetworkStack::Container(_) => json!({}),
-        stack => json!({ stack.to_string(): endpoint(container.network.primary()) }),
+        NetworkStack::Container(_) => Networks(None),
+        stack => Networks(Some((stack.to_string(), EndpointView::of(container.network.primary())))),
     }
 }
 
-/// One that does not run has no endpoint yet.
-fn endpoint(attachment: Option<&Attachment>) -> Value {
-    let ipv4 = attachment.and_then(|attachment| attachment.ipv4);
-    let address = |address: Option<std::net::Ipv4Addr>| {
-        address.map(|address| address.to_string()).unwrap_or_default()
-    };
-    let id = |id: Option<Id>| id.map(|id| id.to_string()).unwrap_or_default();
-    json!({
-        "IPAMConfig": null,
-        "Links": null,
-        "Aliases": null,
-        "MacAddress": attachment.map(|attachment| mac(attachment.mac)).unwrap_or_default(),
-        "DriverOpts": null,
-        "GwPriority": 0,
-        "NetworkID": id(attachment.map(|attachment| attachment.network)),
-        "EndpointID": id(attachment.map(|attachment| attachment.endpoint)),
-        "Gateway": address(ipv4.and_then(|ipv4| ipv4.gateway)),
-        "IPAddress": address(ipv4.map(|ipv4| ipv4.address)),
-        "IPPrefixLen": ipv4.map_or(0, |ipv4| ipv4.prefix),
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "DNSNames": null,
-    })
+/// As [`networks`] has it.
+#[derive(Debug)]
+pub(crate) struct Networks(Option<(String, EndpointView)>);
+
+impl Serialize for Networks {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, endpoint)| (name, endpoint)))
+    }
+}
+
+/// Docker's `EndpointSettings`. One that does not run has no endpoint yet.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct EndpointView {
+    #[serde(rename = "IPAMConfig")]
+    ipam_config: (),
+    links: (),
+    aliases: (),
+    mac_address: String,
+    driver_opts: (),
+    gw_priority: i32,
+    #[serde(rename = "NetworkID")]
+    network_id: String,
+    #[serde(rename = "EndpointID")]
+    endpoint_id: String,
+    gateway: String,
+    #[serde(rename = "IPAddress")]
+    address: String,
+    #[serde(rename = "IPPrefixLen")]
+    prefix_len: u8,
+    #[serde(rename = "IPv6Gateway")]
+    ipv6_gateway: String,
+    #[serde(rename = "GlobalIPv6Address")]
+    global_ipv6_address: String,
+    #[serde(rename = "GlobalIPv6PrefixLen")]
+    global_ipv6_prefix_len: u8,
+    #[serde(rename = "DNSNames")]
+    dns_names: (),
+}
+
+impl EndpointView {
+    fn of(attachment: Option<&Attachment>) -> Self {
+        let Some(attachment) = attachment else { return Self::default() };
+        let ipv4 = attachment.ipv4;
+        let address = |address: Option<std::net::Ipv4Addr>| {
+            address.map(|address| address.to_string()).unwrap_or_default()
+        };
+        Self {
+            mac_address: mac(attachment.mac),
+            network_id: attachment.network.to_string(),
+            endpoint_id: attachment.endpoint.to_string(),
+            gateway: address(ipv4.and_then(|ipv4| ipv4.gateway)),
+            address: address(ipv4.map(|ipv4| ipv4.address)),
+            prefix_len: ipv4.map_or(0, |ipv4| ipv4.prefix),
+            ..Self::default()
+        }
+    }
 }
 
 /// `02:42:ac:11:00:02`
@@ -240,7 +274,7 @@ pub(crate) mod tests {
 
     use bulkhead_engine::{Addresses, HostConfig, Networking, PortBinding, State};
     use bulkhead_network::Protocol;
-    use bulkhead_types::Digest;
+    use bulkhead_types::{Digest, Id};
 
     use super::*;
 

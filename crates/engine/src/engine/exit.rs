@@ -150,7 +150,7 @@ impl Engine {
     ) -> Vec<EngineError> {
         let netns = match self.containers.lock().entry_mut(id) {
             Ok(entry) => {
-                ended(&mut entry.record);
+                ended(Arc::make_mut(&mut entry.record));
                 entry.runtime.netns.take()
             }
             Err(_) => None,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bulkhead_runtime::cgroup::OomWatch;
+use bulkhead_runtime::cgroup::{Cgroup, OomWatch};
 use bulkhead_types::Id;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -14,9 +14,8 @@ use crate::containers::AbortOnDrop;
 impl Engine {
     /// Begins to watch a container whose cgroup is there. One that cannot be watched runs all the same:
     /// its end tells.
-    pub(crate) fn watch_oom(self: &Arc<Self>, id: Id) -> Option<AbortOnDrop> {
-        let watch = self.cgroups.of(id).and_then(|cgroup| Ok(cgroup.watch_oom()?));
-        let watch = match watch {
+    pub(crate) fn watch_oom(self: &Arc<Self>, id: Id, cgroup: &Cgroup) -> Option<AbortOnDrop> {
+        let watch = match cgroup.watch_oom() {
             Ok(watch) => watch?,
             Err(error) => {
                 tracing::warn!(container = %id.short(), %error, "watch for want of memory");
@@ -24,7 +23,7 @@ impl Engine {
             }
         };
         let engine = Arc::downgrade(self);
-        Some(AbortOnDrop(tokio::spawn(async move {
+        Some(AbortOnDrop(self.runtime.spawn(async move {
             let happens = async |watched: &AsyncFd<OomWatch>, interest| loop {
                 let mut ready = watched.ready(interest).await?;
                 ready.clear_ready();

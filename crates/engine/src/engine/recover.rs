@@ -1,15 +1,18 @@
 //! Opening an engine: what is found is made to match what is recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bulkhead_types::{Id, Timestamp};
 use bulkhead_warden::{Exit, Known, State as Found, WardenError};
+use rustix::fs::{Mode, OFlags};
 
 use crate::blocking::{Blocking, blocking};
+use crate::containers::Record;
 use crate::data_dir::Kind;
+use crate::descriptors::has_ended;
 use crate::engine::settle::WardenRecord;
 use crate::ports::reserve;
 use crate::restart::starts_with_engine;
@@ -20,7 +23,7 @@ impl Engine {
     /// containers that their policy starts. Doing it twice changes nothing.
     pub(crate) fn recover(self: &Arc<Self>, may_block: &Blocking) -> Result<Vec<Id>, EngineError> {
         self.read_records(may_block)?;
-        let known: BTreeMap<Id, (Known, Option<Arc<std::os::fd::OwnedFd>>)> = self
+        let known: BTreeMap<Id, (Known, Option<Arc<OwnedFd>>)> = self
             .warden
             .list()?
             .into_iter()
@@ -28,11 +31,12 @@ impl Engine {
             .collect();
         let ids = self.containers.ids();
         let (mut ended, mut lost_with_warden) = (Vec::new(), BTreeSet::new());
+        let mut running = Vec::new();
         for id in &ids {
-            let record = self.containers.record(*id)?;
+            let record = self.containers.shared_record(*id)?;
             match (record.is_running(), known.get(id)) {
                 (_, Some((known, Some(pidfd)))) if known.state == Found::Running => {
-                    self.adopt(may_block, *id, known.pid, Arc::clone(pidfd))?;
+                    running.push((*id, known.pid, Arc::clone(pidfd)));
                 }
                 (true, Some((known, _))) => match known.state {
                     Found::Exited(exit) => ended.push((*id, exit)),
@@ -52,11 +56,12 @@ impl Engine {
                 (false, None) => {}
             }
         }
+        self.adopt_all(may_block, &running)?;
         self.reconcile_network()?;
         self.remove_orphans(&known);
         let mut restart = Vec::new();
         for id in ids {
-            let record = self.containers.record(id)?;
+            let record = self.containers.shared_record(id)?;
             if record.throw_away {
                 for fault in self.take_down(&record.container, None, WardenRecord::Forget) {
                     tracing::warn!(error = %fault, "remove an unfinished build step");
@@ -100,23 +105,47 @@ impl Engine {
         Ok(())
     }
 
+    /// Takes all containers that run. Each asks the kernel and the warden for this and that, and nobody
+    /// is served until it is done: so as many at a time as there are processors.
+    fn adopt_all(
+        self: &Arc<Self>,
+        may_block: &Blocking,
+        running: &[(Id, u32, Arc<OwnedFd>)],
+    ) -> Result<(), EngineError> {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, 8);
+        let some = running.len().div_ceil(workers).max(1);
+        std::thread::scope(|scope| {
+            let adopt = |(id, pid, pidfd): &(Id, u32, Arc<OwnedFd>)| {
+                self.adopt(may_block, *id, *pid, Arc::clone(pidfd))
+            };
+            let workers: Vec<_> = running
+                .chunks(some)
+                .map(|some| scope.spawn(move || some.iter().try_for_each(adopt)))
+                .collect();
+            let panicked = |_| EngineError::internal("adopting a container failed");
+            workers.into_iter().try_for_each(|worker| worker.join().map_err(panicked)?)
+        })
+    }
+
     /// Takes a container that runs: its pidfd, its ports, its status.
     fn adopt(
         self: &Arc<Self>,
         may_block: &Blocking,
         id: Id,
         pid: u32,
-        pidfd: Arc<std::os::fd::OwnedFd>,
+        pidfd: Arc<OwnedFd>,
     ) -> Result<(), EngineError> {
         let record = self.containers.record(id)?;
+        let cgroup = self.cgroups.of(id);
+        let asked = cgroup.as_ref().ok();
         // A pause that was recorded may not have happened, or the other way round: the kernel knows.
-        let frozen = self.cgroups.of(id).and_then(|it| Ok(it.is_frozen()?)).unwrap_or(false);
+        let frozen = asked.is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false));
         let status = if frozen { Status::Paused } else { Status::Running };
         if record.container.state.status != status {
             self.containers.change(may_block, id, |record| record.set_status(status))?;
         }
-        let oom = self.watch_oom(id);
-        let kills = self.cgroups.of(id).and_then(|it| Ok(it.oom_kill_count()?)).unwrap_or(0);
+        let oom = asked.and_then(|cgroup| self.watch_oom(id, cgroup));
+        let kills = asked.and_then(|cgroup| cgroup.oom_kill_count().ok()).unwrap_or(0);
         if kills > 0 && !record.container.state.oom_killed {
             // nobody was there to tell it
             let container = self
@@ -132,12 +161,12 @@ impl Engine {
                 Vec::new()
             }
         };
-        let netns = self.namespace_of(id, "net").ok().map(Arc::new);
+        let netns = network_namespace(pid, &pidfd).map(Arc::new);
         let handover = self.warden.handover(id).ok().map(Arc::new);
         let mut state = self.containers.lock();
         let entry = state.entry_mut(id)?;
         entry.runtime.netns = netns;
-        entry.record.container.state.pid = pid;
+        Arc::make_mut(&mut entry.record).container.state.pid = pid;
         entry.runtime.pidfd = Some(pidfd);
         entry.runtime.handover = handover;
         entry.runtime.ports = ports;
@@ -149,17 +178,17 @@ impl Engine {
 
     /// Makes links and ports those of the running containers.
     fn reconcile_network(&self) -> Result<(), EngineError> {
-        let running: Vec<crate::Container> = {
+        let running: Vec<Arc<Record>> = {
             let state = self.containers.lock();
             let live = state.entries.values().filter(|entry| entry.runtime.pidfd.is_some());
-            live.map(|entry| entry.record.container.clone()).collect()
+            live.map(|entry| Arc::clone(&entry.record)).collect()
         };
-        self.networks.reconcile(&running)
+        self.networks.reconcile(running.iter().map(|record| &record.container))
     }
 
     /// Removes what belongs to no record: processes, cgroups, links and directories that a crash
     /// left. Errors are told and do not stop the engine from opening.
-    fn remove_orphans(&self, known: &BTreeMap<Id, (Known, Option<Arc<std::os::fd::OwnedFd>>)>) {
+    fn remove_orphans(&self, known: &BTreeMap<Id, (Known, Option<Arc<OwnedFd>>)>) {
         let recorded: BTreeSet<Id> = self.containers.ids().into_iter().collect();
         let mut faults = Vec::new();
         for (id, (found, _)) in known.iter().filter(|(id, _)| !recorded.contains(id)) {
@@ -181,7 +210,8 @@ impl Engine {
         };
         for name in self.cgroups.names().into_iter().filter(|name| !live.contains(name)) {
             // One whose end is not recorded yet is looked at, and its cgroup removed, when it is.
-            let ends = |id| self.containers.record(id).is_ok_and(|record| record.is_running());
+            let ends =
+                |id| self.containers.shared_record(id).is_ok_and(|record| record.is_running());
             if name.parse::<Id>().is_ok_and(ends) {
                 continue;
             }
@@ -259,9 +289,13 @@ impl Engine {
                 return stopped;
             }
             // Somebody else's stop, with a longer patience, is under way: a task's agent has 30 s.
-            self.kill(id, "KILL").await?;
+            let killed = self.kill(id, "KILL").await;
             // Without a warden nobody tells of the end; removing the cgroup below kills for good.
-            tokio::time::timeout(TIMEOUT, stop).await.unwrap_or(Ok(Stopped::Already))
+            match tokio::time::timeout(TIMEOUT, stop).await {
+                // of a thousand that end at once, many do so between the two
+                Ok(stopped) => stopped,
+                Err(_) => killed.map(|()| Stopped::Already),
+            }
         });
         let mut faults: Vec<EngineError> = futures_util::future::join_all(stops)
             .await
@@ -298,6 +332,15 @@ impl Engine {
         }
         faults
     }
+}
+
+/// The network namespace of a process, by its number while its pidfd says that it lives.
+fn network_namespace(pid: u32, pidfd: &OwnedFd) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let path = format!("/proc/{pid}/ns/net");
+    let namespace = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+    // the number may be another's by now
+    (!has_ended(pidfd)).then_some(namespace)
 }
 
 /// How long a container's own end is waited for when everything is torn down.

@@ -85,11 +85,15 @@ impl Engine {
             Ok(up) => {
                 record.container.state.pid = up.pid;
                 let container = record.container.clone();
-                let oom = self.watch_oom(id);
+                let oom = match self.cgroups.of(id) {
+                    Ok(cgroup) => self.watch_oom(id, &cgroup),
+                    // it has ended already, and its end tells
+                    Err(_) => None,
+                };
                 {
                     let mut state = self.containers.lock();
                     let entry = state.entry_mut(id)?;
-                    entry.record = record;
+                    entry.record = Arc::new(record);
                     entry.runtime.pidfd = Some(up.pidfd);
                     entry.runtime.handover = up.handover;
                     entry.runtime.ports = up.ports;
@@ -329,7 +333,7 @@ impl Engine {
         let mut state = self.containers.lock();
         if let Ok(entry) = state.entry_mut(id) {
             let code = record.container.state.exit_code;
-            entry.record = record;
+            entry.record = Arc::new(record);
             entry.runtime = Runtime { generation: entry.runtime.generation, ..Runtime::default() };
             entry.lifecycle.send_modify(|lifecycle| {
                 lifecycle.code = code;

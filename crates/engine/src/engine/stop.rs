@@ -175,7 +175,7 @@ impl Engine {
             .await?;
         }
         // Not the record that was read above: others may change it meanwhile.
-        self.containers.lock().entry_mut(id)?.record.stopped_by_user = true;
+        Arc::make_mut(&mut self.containers.lock().entry_mut(id)?.record).stopped_by_user = true;
         Ok(())
     }
 
