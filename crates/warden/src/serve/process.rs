@@ -71,8 +71,11 @@ pub(super) struct Process {
 
 /// Where a process comes from.
 pub(super) enum Origin {
-    /// This warden made it.
+    /// This warden makes it.
     Plan(Box<Plan>),
+    /// This warden made it, and its program has been executed: the plan, some 30 kB, has been walked to
+    /// its end and can explain nothing any more.
+    Executed,
     /// A warden before this one made it, and an engine handed it over. It is not this one's child.
     Adopted,
 }
@@ -173,7 +176,7 @@ impl Process {
     pub fn start_failure(&self, failure: &Failure) -> StartFailure {
         let message = match &self.origin {
             Origin::Plan(plan) => plan.describe(failure),
-            Origin::Adopted => failure.detail.clone(),
+            Origin::Executed | Origin::Adopted => failure.detail.clone(),
         };
         StartFailure { message, errno: failure.errno }
     }

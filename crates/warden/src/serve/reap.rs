@@ -68,7 +68,7 @@ impl Warden {
         let Some((mut parent, process)) = self.parent_of(id) else { return };
         let Some(pidfd) = &process.pidfd else { return };
         let code = match process.origin {
-            Origin::Plan(_) => reap_child(pidfd),
+            Origin::Plan(_) | Origin::Executed => reap_child(pidfd),
             Origin::Adopted => parent.ready.code_of_adopted(process.pid, pidfd),
         };
         bulkhead_failpoint::pass("warden.reaped");

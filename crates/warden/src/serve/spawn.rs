@@ -276,6 +276,7 @@ impl Parent<'_> {
             return;
         }
         process.phase = Phase::Running;
+        process.origin = Origin::Executed;
         bulkhead_failpoint::pass("warden.running");
         let (reply, descriptors) = match process.is_container() {
             true => match process.handover() {
