@@ -1,6 +1,7 @@
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -10,7 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use rustix::fs::Mode;
 use rustix::net;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// How long a client may take to send a request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,6 +38,8 @@ pub async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT);
     let graceful = GracefulShutdown::new();
+    let ended = Arc::new(Notify::new());
+    let giving_back = tokio::spawn(give_back_memory(Arc::clone(&ended)));
     // Also when the sender is gone: whoever could have stopped the server has ended.
     let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
     tokio::pin!(stopped);
@@ -53,9 +56,10 @@ pub async fn serve(
             },
             () = &mut stopped => break,
         };
-        spawn_connection(&server, &graceful, stream, router.clone());
+        spawn_connection(&server, &graceful, stream, router.clone(), Arc::clone(&ended));
     }
     drop(listener);
+    giving_back.abort();
     // Streams that never end (`docker events`, `logs -f`) are cut after the time is over.
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await;
     Ok(())
@@ -66,6 +70,7 @@ fn spawn_connection(
     graceful: &GracefulShutdown,
     stream: UnixStream,
     router: axum::Router,
+    ended: Arc<Notify>,
 ) {
     let service = TowerToHyperService::new(router);
     let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
@@ -74,8 +79,22 @@ fn spawn_connection(
         if let Err(error) = connection.await {
             tracing::debug!("API connection: {error}");
         }
+        ended.notify_one();
     });
 }
+
+/// Hundreds of clients that do not read what they asked for make buffers of hundreds of megabytes, which
+/// the allocator keeps when they have gone. In the first quiet moment after it, the kernel gets them back.
+async fn give_back_memory(ended: Arc<Notify>) {
+    loop {
+        ended.notified().await;
+        while tokio::time::timeout(QUIET, ended.notified()).await.is_ok() {}
+        let _ = tokio::task::spawn_blocking(bulkhead_sys::memory::give_back).await;
+    }
+}
+
+/// No connection has ended for this long.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Binds the socket at `path` for its owner and one group: never more than mode 0660.
 ///

@@ -5,6 +5,7 @@
 
 pub mod bpf;
 pub mod landlock;
+pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod path;
