@@ -1,5 +1,6 @@
 //! Speed as ratios against Docker, in one run on one machine.
 
+pub mod many;
 pub mod start;
 
 use std::path::{Path, PathBuf};

@@ -32,6 +32,7 @@ usage: cargo xtask COMMAND
   bench run       `run --rm` of a no-op: bulkhead, and the docker CLI against Bulkhead and Docker
   bench oci [--rounds N] [--format json] [--bulkhead FILE]
                   a no-op by `bulkhead oci`, crun and runc: run, exec, create, memory, system calls
+  bench many [N]  with N containers running, 1000 unless said: the next start, ps, memory, engine start
   bench start     a start through the warden, against overlay, mounts and exec alone; cgroup v1 and v2
 ";
 
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         },
         ["bench", "run", rest @ ..] => bench::run(rest),
         ["bench", "oci", rest @ ..] => bench::oci::run(rest),
+        ["bench", "many", rest @ ..] => bench::many::run(rest),
         ["bench", "start", rest @ ..] => bench::start::run(rest),
         _ => {
             eprint!("{USAGE}");
