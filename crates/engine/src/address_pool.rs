@@ -101,7 +101,7 @@ mod tests {
     fn addresses_avoid_network_gateway_and_broadcast() {
         let lease_all = |gateway: [u8; 4], prefix| {
             let pool = AddressPool::new(gateway.into(), prefix);
-            std::iter::from_fn(|| pool.lease(Id::random()).ok().map(|it| it.octets()[3]))
+            std::iter::from_fn(|| pool.lease(Id::random()).ok().map(|address| address.octets()[3]))
                 .take(300)
                 .collect::<Vec<_>>()
         };

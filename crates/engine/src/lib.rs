@@ -34,9 +34,9 @@ mod events;
 mod exclusive;
 mod execs;
 mod extra_host;
+mod free_ranges;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
-mod free_ranges;
 mod hosts;
 mod image_defaults;
 mod image_records;

@@ -215,7 +215,7 @@ impl Host {
         let survey = survey(&mut route)?;
         let wanted: HashSet<&str> = bridges
             .iter()
-            .flat_map(|(_, endpoints)| endpoints.iter().map(|it| it.host_link.as_str()))
+            .flat_map(|(_, endpoints)| endpoints.iter().map(|endpoint| endpoint.host_link.as_str()))
             .collect();
         let names: Vec<_> = bridges.iter().map(|(bridge, _)| bridge.name.as_str()).collect();
         let strays = survey.veths_on(&names).into_iter().filter(|name| !wanted.contains(name));

@@ -97,13 +97,13 @@ pub async fn list(
     let listed: Vec<Listed<'_>> = serde_json::from_slice(&text)
         .map_err(|cause| Failure::new(format!("the engine's answer is not understood: {cause}")))?;
     if quiet {
-        let ids = listed.iter().map(|it| if no_trunc { &*it.id } else { short(&it.id) });
+        let ids = listed.iter().map(|one| if no_trunc { &*one.id } else { short(&one.id) });
         let lines = ids.fold(String::new(), |lines, id| lines + id + "\n");
         return Ok(std::io::stdout().write_all(lines.as_bytes())?);
     }
     let titles = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
     let now = Timestamp::now();
-    table::print(&titles, listed.into_iter().map(|it| it.cells(now, no_trunc)).collect());
+    table::print(&titles, listed.into_iter().map(|one| one.cells(now, no_trunc)).collect());
     Ok(())
 }
 
