@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -7,8 +7,10 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::broadcast;
 
 use crate::disk::{Disk, Room};
+use crate::journal::Journal;
+use crate::mirror::Mirror;
 use crate::witness::Witness;
-use crate::{Change, Compare, Entry, Revision, Store, StoreError, Write};
+use crate::{Change, Compare, Durability, Entry, Revision, Store, StoreError, Write};
 
 /// key → (revision that wrote it, value)
 const ENTRIES: TableDefinition<'_, &str, (u64, &[u8])> = TableDefinition::new("entries");
@@ -21,11 +23,15 @@ const IDENTITY: &str = "identity";
 /// Transactions that a slow watcher may be behind before its channel ends.
 const WATCH_BACKLOG: usize = 1024;
 
-/// The store of one machine, in one file.
+/// The store of one machine: a database, and a journal of what it does not have yet.
 ///
 /// Everything is mirrored in memory: what an engine or a control plane of one machine records is
-/// megabytes at most, and a read must never wait for the disk. A commit goes to the disk first and
+/// megabytes at most, and a read must never wait for the disk. A commit goes to the files first and
 /// then to the mirror, so what was read is never lost by a crash.
+///
+/// A transaction that need not survive a power cut ([`Durability::Process`]) is added to the journal
+/// alone; the next one that must, or one for which the journal has no room, takes all of them into
+/// the database with itself, in one transaction there.
 ///
 /// After an error of the disk the file is opened again, and the transaction that failed is taken back
 /// if it had happened: what a caller was told and what the file holds stay the same. A transaction
@@ -47,12 +53,12 @@ struct Opened {
     database: Option<(Database, Arc<Room>)>,
     /// What the transaction that failed last would have changed, while it is not known whether it did.
     unsettled: Vec<Change>,
-}
-
-#[derive(Debug, Default)]
-struct Mirror {
-    revision: Revision,
-    entries: BTreeMap<String, (Revision, Vec<u8>)>,
+    /// The last transaction that the database has.
+    recorded: Revision,
+    /// `None` where it could not be made: on a full disk.
+    journal: Option<Journal>,
+    /// The keys that were changed by transactions that only the journal has.
+    journaled: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -70,14 +76,39 @@ impl Embedded {
         if let Err(error) = room.reserve() {
             tracing::warn!(store = %path.display(), %error, "no room is reserved for removals");
         }
-        let mirror = Mirror::read(&database).map_err(|cause| failed(path, cause))?;
+        let mut mirror = mirror_of(&database).map_err(|cause| failed(path, cause))?;
         let (identity, is_new) = identity(&database).map_err(|cause| failed(path, cause))?;
-        let is_older = is_new && mirror.revision > 0;
-        let witness = Witness::open(path, identity, mirror.revision, is_older);
+        let recorded = mirror.revision;
+        let is_older = is_new && recorded > 0;
+        // It knows of the database alone: what the journal has may be gone after a power cut, and
+        // nothing was put back then.
+        let witness = Witness::open(path, identity, recorded, is_older);
+        let mut journaled = BTreeSet::new();
+        let journal = match Journal::open(path, identity, recorded) {
+            Ok((journal, records)) => {
+                for (revision, changes) in records {
+                    journaled.extend(changes.iter().map(|change| change.key.clone()));
+                    mirror.apply(revision, &changes);
+                }
+                Some(journal)
+            }
+            Err(error) if is_full(&error) => {
+                tracing::warn!(store = %path.display(), %error, "every change waits for the disk");
+                None
+            }
+            Err(error) => return Err(failed(path, error.into())),
+        };
         let (revision, _) = tokio::sync::watch::channel(mirror.revision);
+        let opened = Opened {
+            database: Some((database, room)),
+            unsettled: Vec::new(),
+            recorded,
+            journal,
+            journaled,
+        };
         Ok(Self {
             path: path.to_owned(),
-            file: Mutex::new(Opened { database: Some((database, room)), unsettled: Vec::new() }),
+            file: Mutex::new(opened),
             mirror: RwLock::new(mirror),
             watchers: Mutex::default(),
             revision,
@@ -94,8 +125,7 @@ impl Embedded {
     /// What the store does not know was taken care of: from now on it knows everything.
     pub fn confirm(&self) {
         let opened = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        self.witness.confirm(self.mirror.read().unwrap_or_else(PoisonError::into_inner).revision);
-        drop(opened);
+        self.witness.confirm(opened.recorded);
     }
 
     /// The last transaction; changes with each, so that who failed learns when the store works again.
@@ -111,7 +141,8 @@ impl Embedded {
         let (disk, room) = Disk::open(&self.path).map_err(|cause| failed(cause.into()))?;
         let database = database(&self.path, disk)?;
         let mirror = self.mirror.read().unwrap_or_else(PoisonError::into_inner);
-        if revision_of(&database).map_err(failed)? != mirror.revision {
+        if revision_of(&database).map_err(failed)? != opened.recorded {
+            // It happened, and what the journal has with it.
             let before: Vec<_> = opened
                 .unsettled
                 .iter()
@@ -121,10 +152,51 @@ impl Embedded {
                 })
                 .collect();
             write(&database, mirror.revision, before.into_iter()).map_err(failed)?;
+            opened.has_recorded(mirror.revision);
         }
         opened.unsettled.clear();
         opened.database = Some((database, room));
         tracing::info!(store = %self.path.display(), "opened again after an error");
+        Ok(())
+    }
+
+    /// Takes a transaction, and all that only the journal has, into the database.
+    fn record(
+        &self,
+        opened: &mut Opened,
+        revision: Revision,
+        changes: &[Change],
+    ) -> Result<(), StoreError> {
+        let written = {
+            let mirror = self.mirror.read().unwrap_or_else(PoisonError::into_inner);
+            let mut rows: BTreeMap<&str, Option<(Revision, &[u8])>> = BTreeMap::new();
+            for key in &opened.journaled {
+                let row = mirror.entries.get(key);
+                rows.insert(key, row.map(|(modified, value)| (*modified, value.as_slice())));
+            }
+            for change in changes {
+                let row = change.value.as_deref().map(|value| (revision, value));
+                rows.insert(&change.key, row);
+            }
+            match &opened.database {
+                Some((database, _)) => write(database, revision, rows.into_iter()),
+                None => Err(redb::Error::DatabaseClosed),
+            }
+        };
+        if let Err(cause) = written {
+            opened.unsettled = changes.to_vec();
+            return Err(match self.open_again(opened) {
+                Ok(()) => failed(&self.path, cause),
+                Err(again) => StoreError::Unknown {
+                    path: self.path.display().to_string(),
+                    cause: Box::new(cause),
+                    again: Box::new(again),
+                },
+            });
+        }
+        bulkhead_failpoint::pass("store.committed");
+        opened.has_recorded(revision);
+        self.witness.write(revision);
         Ok(())
     }
 
@@ -141,6 +213,31 @@ impl Embedded {
                 // Fails only when the last receiver has just gone.
                 let _ = watcher.sender.send(Arc::new(seen));
             }
+        }
+    }
+}
+
+impl Opened {
+    /// Whether the journal has taken a transaction; the database has to where it has not.
+    fn add_to_journal(&mut self, revision: Revision, changes: &[Change]) -> bool {
+        let Some(journal) = &mut self.journal else { return false };
+        if let Err(error) = journal.append(revision, changes) {
+            if !is_full(&error) {
+                tracing::warn!(%error, "write to the store's journal");
+            }
+            return false;
+        }
+        bulkhead_failpoint::pass("store.journaled");
+        self.journaled.extend(changes.iter().map(|change| change.key.clone()));
+        true
+    }
+
+    /// The database has all transactions up to this one.
+    fn has_recorded(&mut self, revision: Revision) {
+        self.recorded = revision;
+        self.journaled.clear();
+        if let Some(journal) = &mut self.journal {
+            journal.begin_again();
         }
     }
 }
@@ -169,7 +266,12 @@ impl Store for Embedded {
             .collect())
     }
 
-    fn commit(&self, compare: &[Compare], writes: &[Write]) -> Result<Revision, StoreError> {
+    fn commit_to(
+        &self,
+        durability: Durability,
+        compare: &[Compare],
+        writes: &[Write],
+    ) -> Result<Revision, StoreError> {
         // Held to the end: commits happen one after the other, and watchers see them in order.
         let mut opened = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let (revision, changes, relieves) = {
@@ -189,27 +291,17 @@ impl Store for Embedded {
         }
         let failed = |cause: std::io::Error| failed(&self.path, cause.into());
         bulkhead_failpoint::hit("store.commit").map_err(failed)?;
-        if let Some((database, room)) = &opened.database {
-            if !relieves {
-                room.reserve().map_err(failed)?;
-            }
-            let rows = changes.iter().map(|change| {
-                (change.key.as_str(), change.value.as_deref().map(|value| (revision, value)))
-            });
-            if let Err(cause) = write(database, revision, rows) {
-                opened.unsettled = changes;
-                return Err(match self.open_again(&mut opened) {
-                    Ok(()) => crate::embedded::failed(&self.path, cause),
-                    Err(again) => StoreError::Unknown {
-                        path: self.path.display().to_string(),
-                        cause: Box::new(cause),
-                        again: Box::new(again),
-                    },
-                });
-            }
+        // Also for what goes to the journal alone: the database has to take it some time.
+        if let Some((_, room)) = &opened.database
+            && !relieves
+        {
+            room.reserve().map_err(failed)?;
         }
-        bulkhead_failpoint::pass("store.committed");
-        self.witness.write(revision);
+        let journaled =
+            durability == Durability::Process && opened.add_to_journal(revision, &changes);
+        if !journaled {
+            self.record(&mut opened, revision, &changes)?;
+        }
         self.mirror.write().unwrap_or_else(PoisonError::into_inner).apply(revision, &changes);
         self.tell_watchers(&changes);
         self.revision.send_replace(revision);
@@ -227,81 +319,6 @@ impl Store for Embedded {
     }
 }
 
-impl Mirror {
-    fn read(database: &Database) -> Result<Self, redb::Error> {
-        let mut mirror = Self { revision: revision_of(database)?, ..Self::default() };
-        let transaction = database.begin_read()?;
-        let entries = match transaction.open_table(ENTRIES) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(mirror),
-            Err(error) => return Err(error.into()),
-        };
-        for row in entries.iter()? {
-            let (key, value) = row?;
-            let (modified, bytes) = value.value();
-            mirror.entries.insert(key.value().to_owned(), (modified, bytes.to_vec()));
-        }
-        Ok(mirror)
-    }
-
-    /// Whether what `changes` come to needs no more room than there is: they give some back, or write
-    /// known keys anew with little more in them. An end that must be recorded is of this kind.
-    fn relieves(&self, changes: &[Change]) -> bool {
-        const LITTLE: usize = 1024;
-        let (mut before, mut after, mut new_keys) = (0, 0, false);
-        for change in changes {
-            let known = self.entries.get(&change.key);
-            before += known.map_or(0, |(_, value)| change.key.len() + value.len());
-            after += change.value.as_ref().map_or(0, |value| change.key.len() + value.len());
-            new_keys |= known.is_none();
-        }
-        after <= before || (!new_keys && after <= before + LITTLE)
-    }
-
-    fn holds(&self, compare: &Compare) -> bool {
-        match compare {
-            Compare::Absent(key) => !self.entries.contains_key(key),
-            Compare::Exists(key) => self.entries.contains_key(key),
-            Compare::Unchanged(key, revision) => {
-                self.entries.get(key).is_some_and(|(modified, _)| modified == revision)
-            }
-        }
-    }
-
-    /// What `writes` come to: the last write of a key counts, absent keys are not deleted.
-    fn changes(&self, writes: &[Write]) -> Vec<Change> {
-        let mut last = BTreeMap::new();
-        for write in writes {
-            match write {
-                Write::Put(key, value) => last.insert(key, Some(value)),
-                Write::Delete(key) => last.insert(key, None),
-            };
-        }
-        last.into_iter()
-            .filter(|(key, value)| value.is_some() || self.entries.contains_key(*key))
-            .map(|(key, value)| Change {
-                revision: self.revision + 1,
-                key: key.clone(),
-                value: value.cloned(),
-            })
-            .collect()
-    }
-
-    fn apply(&mut self, revision: Revision, changes: &[Change]) {
-        self.revision = revision;
-        for change in changes {
-            match &change.value {
-                Some(value) => {
-                    self.entries.insert(change.key.clone(), (revision, value.clone()));
-                }
-                None => {
-                    self.entries.remove(&change.key);
-                }
-            }
-        }
-    }
-}
-
 fn database(path: &Path, disk: Disk) -> Result<Database, StoreError> {
     // The mirror answers reads, so redb's page cache (1 GiB by default) only serves commits.
     let opened = Database::builder().set_cache_size(4 << 20).create_with_backend(disk);
@@ -312,6 +329,22 @@ fn database(path: &Path, disk: Disk) -> Result<Database, StoreError> {
             error => error,
         },
     })
+}
+
+fn mirror_of(database: &Database) -> Result<Mirror, redb::Error> {
+    let mut mirror = Mirror { revision: revision_of(database)?, ..Mirror::default() };
+    let transaction = database.begin_read()?;
+    let entries = match transaction.open_table(ENTRIES) {
+        Ok(table) => table,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(mirror),
+        Err(error) => return Err(error.into()),
+    };
+    for row in entries.iter()? {
+        let (key, value) = row?;
+        let (modified, bytes) = value.value();
+        mirror.entries.insert(key.value().to_owned(), (modified, bytes.to_vec()));
+    }
+    Ok(mirror)
 }
 
 /// The store's identity, drawn if it has none, and whether it was.
@@ -368,16 +401,16 @@ fn write<'a>(
     Ok(())
 }
 
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
 /// What an error of redb's is for callers: they can mend a full disk, and try again after others.
 fn failed(path: &Path, cause: redb::Error) -> StoreError {
-    use std::io::ErrorKind;
     let path = path.display().to_string();
     match cause {
-        redb::Error::Io(cause)
-            if matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
-        {
-            StoreError::Full { path, cause }
-        }
+        redb::Error::Io(cause) if is_full(&cause) => StoreError::Full { path, cause },
         redb::Error::Io(cause) => StoreError::Io { path, cause },
         cause => StoreError::Database { path, cause: Box::new(cause) },
     }

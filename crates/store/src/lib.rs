@@ -6,10 +6,12 @@
 
 mod disk;
 mod embedded;
+mod journal;
+mod mirror;
 mod record;
 mod store;
 mod witness;
 
 pub use embedded::Embedded;
 pub use record::{load, load_all, put};
-pub use store::{Change, Compare, Entry, Revision, Store, StoreError, Write};
+pub use store::{Change, Compare, Durability, Entry, Revision, Store, StoreError, Write};

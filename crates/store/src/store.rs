@@ -34,6 +34,17 @@ pub struct Change {
     pub value: Option<Vec<u8>>,
 }
 
+/// What a transaction survives once its commit has returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A power cut too: the commit waits for the disk.
+    Disk,
+    /// The end of this process, by `kill -9` too. After a power cut the last of these transactions
+    /// may be missing; those that are there are in order, and whatever was committed to
+    /// [`Self::Disk`] after one has it on disk as well.
+    Process,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("the store {0} is used by another process; stop that one first")]
@@ -63,16 +74,26 @@ pub enum StoreError {
     Conflict,
 }
 
-/// Blocking, but short: memory for reads, one fsync for a transaction.
+/// Blocking, but short: memory for reads, one flush of the disk at most for a transaction.
 pub trait Store: Send + Sync + std::fmt::Debug {
     fn read(&self, key: &str) -> Result<Option<Entry>, StoreError>;
 
     /// Every entry whose key starts with `prefix`, in key order.
     fn range(&self, prefix: &str) -> Result<Vec<Entry>, StoreError>;
 
-    /// All or nothing, on disk when it returns. Deleting what is absent changes nothing; a
-    /// transaction that changes nothing keeps the revision, and returns it.
-    fn commit(&self, compare: &[Compare], writes: &[Write]) -> Result<Revision, StoreError>;
+    /// All or nothing, and as durable as is asked for when it returns. Deleting what is absent
+    /// changes nothing; a transaction that changes nothing keeps the revision, and returns it.
+    fn commit_to(
+        &self,
+        durability: Durability,
+        compare: &[Compare],
+        writes: &[Write],
+    ) -> Result<Revision, StoreError>;
+
+    /// [`Self::commit_to`] the disk.
+    fn commit(&self, compare: &[Compare], writes: &[Write]) -> Result<Revision, StoreError> {
+        self.commit_to(Durability::Disk, compare, writes)
+    }
 
     /// Changes of keys under `prefix` from now on. A watcher that falls far behind sees its
     /// channel end and must read again.

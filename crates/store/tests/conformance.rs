@@ -5,7 +5,9 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use bulkhead_store::{Compare, Embedded, Store, StoreError, Write, load, load_all, put};
+use bulkhead_store::{
+    Compare, Durability, Embedded, Store, StoreError, Write, load, load_all, put,
+};
 use tokio::sync::broadcast::error::TryRecvError;
 
 fn conformance(store: &dyn Store) {
@@ -46,6 +48,25 @@ fn conformance(store: &dyn Store) {
         Err(StoreError::Conflict)
     ));
 
+    // What does not wait for the disk is read, compared, counted and told as the rest is.
+    let third = store
+        .commit_to(
+            Durability::Process,
+            &[Compare::Unchanged("a/1".into(), second)],
+            &[Write::Put("a/3".into(), text("three")), Write::Delete("a/3".into())],
+        )
+        .unwrap();
+    assert_eq!(third, second, "nothing changed");
+    let third = store
+        .commit_to(Durability::Process, &[], &[Write::Put("c".into(), text("three"))])
+        .unwrap();
+    assert_eq!(third, 3);
+    assert_eq!(store.read("c").unwrap().unwrap().modified, third);
+    assert!(matches!(
+        store.commit_to(Durability::Process, &[Compare::Absent("c".into())], &[]),
+        Err(StoreError::Conflict)
+    ));
+
     let keys: Vec<String> = store.range("a/").unwrap().into_iter().map(|e| e.key).collect();
     assert_eq!(keys, ["a/0", "a/1"]);
     let entry = store.read("a/1").unwrap().unwrap();
@@ -53,6 +74,7 @@ fn conformance(store: &dyn Store) {
 
     assert_eq!(all.try_recv().unwrap().len(), 2);
     assert_eq!(all.try_recv().unwrap().len(), 3);
+    assert_eq!(all.try_recv().unwrap()[0].key, "c");
     let seen = letters.try_recv().unwrap();
     assert_eq!((seen[0].key.as_str(), seen[0].value.as_deref()), ("a/1", Some(b"one".as_slice())));
     assert_eq!(letters.try_recv().unwrap().len(), 2);
@@ -143,47 +165,55 @@ const WRITER: &str = "BULKHEAD_TEST_STORE_WRITER";
 fn writer() {
     let Some(path) = std::env::var_os(WRITER) else { return };
     let store = Embedded::open(path.as_ref()).unwrap();
-    for count in 0_u64.. {
-        store
-            .commit(&[], &[put(format!("k/{:03}", count % 100), &count), put("last", &count)])
-            .unwrap();
+    let first = load(&store, "last").unwrap().map_or(0, |last: u64| last + 1);
+    for count in first.. {
+        let durability = if count % 5 == 0 { Durability::Disk } else { Durability::Process };
+        let writes = [put(format!("k/{:03}", count % 100), &count), put("last", &count)];
+        store.commit_to(durability, &[], &writes).unwrap();
         println!("\ncommitted {count}");
     }
 }
+
+/// Where the writer dies by itself, the fifteenth time it comes there.
+const POINTS: [&str; 5] =
+    ["store.commit", "store.journal", "store.journaled", "store.sync", "store.committed"];
 
 #[test]
 fn what_was_acknowledged_survives_kill_9() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
-    for round in 1..=3_u64 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+    let points = POINTS.map(Some);
+    for point in points.into_iter().chain([None; 3]) {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        if let Some(point) = point {
+            child.env(bulkhead_failpoint::VARIABLE, format!("{point}:kill:15"));
+        }
+        let mut child = child
             .args(["--exact", "writer", "--nocapture"])
             .env(WRITER, &path)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut acknowledged = None;
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        while acknowledged < Some(40 * round) {
-            let line = lines.next().expect("the writer goes on").unwrap();
-            if let Some(count) = line.strip_prefix("committed ") {
-                acknowledged = Some(count.parse().unwrap());
+        let mut acknowledged = 0;
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let counts = lines.map_while(Result::ok);
+        let counts = counts.filter_map(|line| line.strip_prefix("committed ")?.parse::<u64>().ok());
+        for (number, count) in counts.enumerate() {
+            acknowledged = count;
+            if point.is_none() && number == 40 {
+                child.kill().unwrap();
             }
         }
-        child.kill().unwrap();
         child.wait().unwrap();
-        for line in lines.map_while(Result::ok) {
-            if let Some(count) = line.strip_prefix("committed ") {
-                acknowledged = count.parse().ok().or(acknowledged);
-            }
-        }
         let store = Embedded::open(&path).unwrap();
         let last: u64 = load(&store, "last").unwrap().unwrap();
-        let acknowledged = acknowledged.unwrap();
         assert!(
             last == acknowledged || last == acknowledged + 1,
-            "{acknowledged} was acknowledged, {last} was found"
+            "{point:?}: {acknowledged} was acknowledged, {last} was found"
         );
+        let newest =
+            load_all::<u64>(&store, "k/").unwrap().into_iter().map(|(_, count)| count).max();
+        assert_eq!(newest, Some(last), "{point:?}: all or nothing");
     }
 }

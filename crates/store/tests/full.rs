@@ -4,7 +4,7 @@
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 
-use bulkhead_store::{Embedded, Store, StoreError, Write};
+use bulkhead_store::{Durability, Embedded, Store, StoreError, Write};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
     fsopen,
@@ -60,9 +60,11 @@ fn on_a_full_disk_removals_and_ends_are_recorded_and_nothing_is_added() {
     let store = Embedded::open(&path).unwrap();
     for number in 0..300 {
         let key = format!("container/{number}");
-        store.commit(&[], &[record(&key, 3100)]).unwrap_or_else(|error| panic!("{key}: {error}"));
+        let durability = [Durability::Disk, Durability::Process][number / 3 % 2];
+        let commit = |writes: &[Write]| store.commit_to(durability, &[], writes);
+        commit(&[record(&key, 3100)]).unwrap_or_else(|error| panic!("{key}: {error}"));
         let intent = record(&format!("removing/{key}"), 2);
-        store.commit(&[], &[Write::Delete(key.clone()), intent]).unwrap();
+        commit(&[Write::Delete(key.clone()), intent]).unwrap();
     }
     std::fs::remove_file(directory.join("ballast")).unwrap();
     store.commit(&[], &[record("after", 45_000)]).unwrap();
