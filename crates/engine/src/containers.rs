@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bulkhead_store::load_all;
+use bulkhead_store::{Durability, load_all};
 use bulkhead_types::{Digest, Id, Name};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, watch};
@@ -37,6 +37,16 @@ impl Record {
     pub(crate) fn set_status(&mut self, status: Status) {
         self.container.state.status = status;
         self.container.state.paused = status == Status::Paused;
+    }
+
+    /// What its changes have to survive, decided here for all of them. A power cut ends every
+    /// container, and one that goes with its end (`--rm`, a step of a build) has nothing to come back
+    /// to after it: its records do not wait for the disk. They survive the engine's end, as it does.
+    pub(crate) fn durability(&self) -> Durability {
+        match self.throw_away || self.container.host.auto_remove {
+            true => Durability::Process,
+            false => Durability::Disk,
+        }
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -127,8 +137,18 @@ pub(crate) struct Runtime {
     pub unrecorded: bool,
     /// How many `docker restart` end it just now, to start it again.
     pub restarting: u32,
+    /// `docker rm -f` ends it: its end and its removal are one change of the records.
+    pub removal: Option<Removal>,
     /// Counts starts and stops by users, so that a restart that was planned before is dropped.
     pub generation: u64,
+}
+
+/// What goes with a container that is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removal {
+    Alone,
+    /// And the volumes without a name that only it has.
+    WithVolumes,
 }
 
 /// The containers, under `container/` in the store. Whoever changes a record holds the container's
@@ -217,19 +237,20 @@ impl Containers {
         let key = key(entry.record.container.id);
         transaction.expect_absent(key.clone());
         let record = Arc::clone(&entry.record);
-        transaction.put(key, &*record, move || self.lock().insert(entry));
+        let insert = move || self.lock().insert(entry);
+        transaction.put_to(record.durability(), key, &*record, insert);
     }
 
     /// The edit that makes `record` the record of its container, under the name that it has there.
     pub(crate) fn put<'a>(&'a self, transaction: &mut Transaction<'a>, record: &Record) {
         let new = record.clone();
         let key = key(record.container.id);
-        transaction.put(key, record, move || self.lock().set_record(new));
+        transaction.put_to(record.durability(), key, record, move || self.lock().set_record(new));
     }
 
     /// The edit that writes a record whose copy in memory changes at another moment.
     pub(crate) fn put_on_disk(&self, transaction: &mut Transaction<'_>, record: &Record) {
-        transaction.put(key(record.container.id), record, || {});
+        transaction.put_to(record.durability(), key(record.container.id), record, || {});
     }
 
     /// The edit that removes a container; `removed` gets what was known of it.
@@ -239,7 +260,9 @@ impl Containers {
         id: Id,
         removed: &'a mut Option<Entry>,
     ) {
-        transaction.delete(key(id), move || *removed = self.lock().remove(id));
+        let durability = self.lock().entry(id).map(|entry| entry.record.durability());
+        let remove = move || *removed = self.lock().remove(id);
+        transaction.delete_to(durability.unwrap_or(Durability::Disk), key(id), remove);
     }
 
     /// Records a change of a container, on disk and then in memory. The caller holds its operation

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use bulkhead_store::Durability;
 use bulkhead_sys::path;
 use bulkhead_types::{Id, IdMap};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -36,6 +37,10 @@ impl Kind {
         }
     }
 }
+
+/// The bit of a container's directory that says that it goes with its record. The sticky bit: it is
+/// there from the moment of mkdir(2), and means nothing else where only root may write.
+const MARK: u32 = 0o1000;
 
 /// Where what no record knows is moved to, below the data directory.
 const LOST: &str = "lost+found";
@@ -125,17 +130,19 @@ impl DataDir {
     }
 
     /// Makes a container's directory with the upper and work directory of its overlay; what is
-    /// there already stays.
+    /// there already stays. `durability` is that of its record: see [`Self::goes_with_its_record`].
     pub(crate) fn make_container(
         &self,
         id: Id,
         range: Option<IdMap>,
+        durability: Durability,
     ) -> Result<OwnedFd, EngineError> {
         let what = || format!("make the directory of container {}", id.short());
         let make = || -> std::io::Result<OwnedFd> {
             let name = id.to_string();
             bulkhead_failpoint::hit("directory.make")?;
-            make_directory(&self.containers, &name, 0o700, None)?;
+            let mark = if durability == Durability::Process { MARK } else { 0 };
+            make_directory(&self.containers, &name, 0o700 | mark, None)?;
             let own = rustix::fs::openat(&self.containers, &name, DIRECTORY, Mode::empty())?;
             // The upper directory is the root's own entry: it shows as the container's root user.
             make_directory(&own, "upper", 0o755, range)?;
@@ -143,6 +150,13 @@ impl DataDir {
             Ok(own)
         };
         make().map_err(io_error(what()))
+    }
+
+    /// Whether a directory without a record is that of a container which goes with its end: after a
+    /// power cut it may be on disk where the record is not. Nobody comes back for it.
+    pub(crate) fn goes_with_its_record(&self, kind: Kind, name: &str) -> bool {
+        let found = rustix::fs::statat(self.directory(kind), name, AtFlags::SYMLINK_NOFOLLOW);
+        kind == Kind::Container && found.is_ok_and(|found| found.st_mode & MARK == MARK)
     }
 
     pub(crate) fn container(&self, id: Id) -> Result<OwnedFd, EngineError> {
@@ -378,7 +392,8 @@ mod tests {
         data_dir.volume("v").unwrap();
         data_dir.existing_volume("v").unwrap();
         let id = Id::random().to_string();
-        data_dir.make_container(id.parse().unwrap(), None).unwrap();
+        data_dir.make_container(id.parse().unwrap(), None, Durability::Process).unwrap();
+        assert!(data_dir.goes_with_its_record(Kind::Container, &id));
         for path in ["", "volumes", "containers", "volumes/v", &format!("containers/{id}")] {
             let mode = std::fs::metadata(data.join(path)).unwrap().mode();
             assert_eq!(mode & 0o777, 0o700, "{path}");
@@ -392,8 +407,10 @@ mod tests {
         let data_dir = DataDir::open(directory.path()).unwrap();
         let id = Id::random();
         let range = IdMap::new(1_234_560, IdMap::SIZE);
-        let own = data_dir.make_container(id, Some(range)).unwrap();
-        data_dir.make_container(id, Some(range)).unwrap();
+        let make = || data_dir.make_container(id, Some(range), Durability::Disk).unwrap();
+        let own = make();
+        make();
+        assert!(!data_dir.goes_with_its_record(Kind::Container, &id.to_string()));
         write_file(&own, "hostname", "first\n").unwrap();
         write_file(&own, "hostname", "x\n").unwrap();
         let path = directory.path().join("containers").join(id.to_string());

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bulkhead_store::{Compare, Embedded, Revision, Store, Write};
+use bulkhead_store::{Compare, Durability, Embedded, Revision, Store, Write};
 
 use crate::EngineError;
 use crate::blocking::Blocking;
@@ -52,11 +52,12 @@ impl Records {
         self.store.confirm();
     }
 
-    /// One flush of the disk, with which the intents of finished removals go too: a flush of their
+    /// One flush of the disk at most, with which the intents of finished removals go too: a flush of their
     /// own would cost every removal as much as the removal.
     pub(crate) fn commit(
         &self,
         _: &Blocking,
+        durability: Durability,
         compare: &[Compare],
         writes: Vec<Write>,
     ) -> Result<(), EngineError> {
@@ -64,14 +65,14 @@ impl Records {
         if finished.is_empty() {
             drop(finished);
             if !writes.is_empty() {
-                self.store.commit(compare, &writes)?;
+                self.store.commit_to(durability, compare, &writes)?;
             }
             return Ok(());
         }
         // Before the others: whoever makes a volume of the same name again has the last word.
         let mut all: Vec<Write> = finished.iter().cloned().map(Write::Delete).collect();
         all.extend(writes);
-        self.store.commit(compare, &all)?;
+        self.store.commit_to(durability, compare, &all)?;
         finished.clear();
         Ok(())
     }
@@ -89,7 +90,7 @@ impl Records {
 
     /// Deletes the intents of what has gone. Not doing so costs a few bytes.
     pub(crate) fn forget_finished_removals(&self, may_block: &Blocking) {
-        if let Err(error) = self.commit(may_block, &[], Vec::new()) {
+        if let Err(error) = self.commit(may_block, Durability::Process, &[], Vec::new()) {
             tracing::warn!(%error, "forget removals that are finished");
         }
     }

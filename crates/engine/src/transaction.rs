@@ -1,6 +1,6 @@
 //! One change of the records: on disk first, then in memory.
 
-use bulkhead_store::{Compare, Write, put};
+use bulkhead_store::{Compare, Durability, Write, put};
 use bulkhead_types::Timestamp;
 use serde::Serialize;
 
@@ -12,11 +12,20 @@ use crate::records::{Records, removal_key};
 /// Records edits of records, each with what it means for the copy in memory. [`Self::commit`] writes
 /// them in one store transaction and then makes the edits in memory; if it fails, memory stays as it
 /// was. Two transactions on the same record are kept apart by a lock of the caller's.
-#[derive(Default)]
+///
+/// It survives what the most demanding of its edits has to survive.
 pub(crate) struct Transaction<'a> {
+    durability: Durability,
     compare: Vec<Compare>,
     writes: Vec<Write>,
     effects: Vec<Box<dyn FnOnce() + Send + 'a>>,
+}
+
+impl Default for Transaction<'_> {
+    fn default() -> Self {
+        let durability = Durability::Process;
+        Self { durability, compare: Vec::new(), writes: Vec::new(), effects: Vec::new() }
+    }
 }
 
 impl<'a> Transaction<'a> {
@@ -25,14 +34,24 @@ impl<'a> Transaction<'a> {
         self.compare.push(Compare::Absent(key));
     }
 
+    /// An edit that survives a power cut.
     pub(crate) fn put<T: Serialize>(
         &mut self,
         key: String,
         record: &T,
         in_memory: impl FnOnce() + Send + 'a,
     ) {
-        self.writes.push(put(key, record));
-        self.effects.push(Box::new(in_memory));
+        self.put_to(Durability::Disk, key, record, in_memory);
+    }
+
+    pub(crate) fn put_to<T: Serialize>(
+        &mut self,
+        durability: Durability,
+        key: String,
+        record: &T,
+        in_memory: impl FnOnce() + Send + 'a,
+    ) {
+        self.edit(durability, put(key, record), in_memory);
     }
 
     /// An edit that only memory has, such as an index.
@@ -40,8 +59,25 @@ impl<'a> Transaction<'a> {
         self.effects.push(Box::new(edit));
     }
 
+    /// An edit that survives a power cut.
     pub(crate) fn delete(&mut self, key: String, in_memory: impl FnOnce() + Send + 'a) {
-        self.writes.push(Write::Delete(key));
+        self.delete_to(Durability::Disk, key, in_memory);
+    }
+
+    pub(crate) fn delete_to(
+        &mut self,
+        durability: Durability,
+        key: String,
+        in_memory: impl FnOnce() + Send + 'a,
+    ) {
+        self.edit(durability, Write::Delete(key), in_memory);
+    }
+
+    fn edit(&mut self, durability: Durability, write: Write, in_memory: impl FnOnce() + Send + 'a) {
+        if durability == Durability::Disk {
+            self.durability = durability;
+        }
+        self.writes.push(write);
         self.effects.push(Box::new(in_memory));
     }
 
@@ -50,7 +86,9 @@ impl<'a> Transaction<'a> {
     pub(crate) fn intend_removal(&mut self, records: &Records, kind: Kind, name: &str) {
         // Of an earlier one of this name: its end is not this one's.
         records.forget_finished_removal(kind, name);
-        self.put(removal_key(kind, name), &Timestamp::now(), || {});
+        // As durable as the removal.
+        let key = removal_key(kind, name);
+        self.put_to(Durability::Process, key, &Timestamp::now(), || {});
     }
 
     /// Says that a directory of this name stays: it is made again.
@@ -58,9 +96,9 @@ impl<'a> Transaction<'a> {
         self.delete(removal_key(kind, name), || {});
     }
 
-    /// Blocks for one flush of the disk. The caller holds no lock of what the edits change.
+    /// Blocks for one flush of the disk, if it has to survive a power cut. The caller holds no lock of what the edits change.
     pub(crate) fn commit(self, records: &Records, may_block: &Blocking) -> Result<(), EngineError> {
-        records.commit(may_block, &self.compare, self.writes)?;
+        records.commit(may_block, self.durability, &self.compare, self.writes)?;
         for effect in self.effects {
             effect();
         }

@@ -24,8 +24,9 @@ impl Engine {
         let engine = Arc::clone(self);
         blocking(move |_| {
             let _guard = guard;
-            let container = engine.containers.record(id)?.container;
-            let directory = engine.data_dir.make_container(id, container.id_range)?;
+            let record = engine.containers.record(id)?;
+            let directory = engine.container_directory(&record)?;
+            let container = record.container;
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let upper = rustix::fs::openat(&directory, "upper", flags, Mode::empty())
                 .map_err(|errno| io_error("upper")(errno.into()))?;
@@ -49,7 +50,7 @@ impl Engine {
         blocking(move |_| {
             let _guard = guard;
             let record = engine.containers.record(id)?;
-            let directory = engine.data_dir.make_container(id, record.container.id_range)?;
+            let directory = engine.container_directory(&record)?;
             let layers = record.layers.iter().rev().map(|layer| engine.content.layer(*layer));
             let layers = layers.collect::<Result<Vec<_>, _>>()?;
             let upper = bulkhead_sys::path::open(

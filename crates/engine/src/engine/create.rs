@@ -146,7 +146,7 @@ impl Engine {
             Some(range) => Some(self.warden.user_namespace(range)?),
             None => None,
         };
-        let directory = self.data_dir.make_container(container.id, container.id_range)?;
+        let directory = self.container_directory(record)?;
         let root = self.rootfs(record, &directory, users.as_ref())?;
         if !working_directory.is_empty() {
             make_working_directory(root.as_fd(), working_directory, container.id_range)?;

@@ -8,7 +8,7 @@ use bulkhead_types::{Id, Timestamp};
 use bulkhead_warden::Exit;
 
 use crate::blocking::{Blocking, blocking};
-use crate::containers::Record;
+use crate::containers::{Record, Removal};
 use crate::data_dir::Kind;
 use crate::engine::settle::WardenRecord;
 use crate::engine::start::Cause;
@@ -109,14 +109,20 @@ impl Engine {
             }
         };
         let code = exit.code.to_string();
-        let restarting =
-            self.containers.lock().entry(id).is_ok_and(|entry| entry.runtime.restarting > 0);
+        let (restarting, removal) = match self.containers.lock().entry(id) {
+            Ok(entry) => (entry.runtime.restarting > 0, entry.runtime.removal),
+            Err(_) => (false, None),
+        };
         let goes = before.host.auto_remove && !record.throw_away && !restarting;
-        if wait.is_none() && goes {
+        let removal = removal.or_else(|| goes.then_some(Removal::WithVolumes));
+        if wait.is_none()
+            && let Some(removal) = removal
+        {
             self.events.container(&before, "die", &[("exitCode", code)]);
             self.events.volumes_of(&before, "unmount");
             self.finish(id, exit.code, false);
-            if let Err(error) = self.drop_container(may_block, id, true, cleaning) {
+            let volumes = removal == Removal::WithVolumes;
+            if let Err(error) = self.drop_container(may_block, id, volumes, cleaning) {
                 tracing::error!(container = %before.name, %error, "record a removal");
                 faults.extend(self.end_unrecorded(id, &before, ended));
             }

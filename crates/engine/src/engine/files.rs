@@ -81,7 +81,7 @@ impl Engine {
             Some(range) => Some(self.warden.user_namespace(range)?),
             None => None,
         };
-        let directory = self.data_dir.make_container(container.id, container.id_range)?;
+        let directory = self.container_directory(record)?;
         let root = self.rootfs(record, &directory, users.as_ref())?;
         let mut descriptors = Descriptors::default();
         let users = users.as_ref().map(OwnedFd::as_fd);

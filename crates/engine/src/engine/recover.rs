@@ -243,9 +243,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes the directories that were to go when an engine died. One that has neither a record nor
-    /// an intent belongs to a store that was lost, emptied or put back: nobody can make it again, so
-    /// it is moved aside.
+    /// Removes the directories that were to go when an engine died, and those that go with their
+    /// record. Another that has neither a record nor an intent belongs to a store that was lost,
+    /// emptied or put back: nobody can make it again, so it is moved aside.
     fn remove_directories(
         &self,
         kind: Kind,
@@ -258,7 +258,7 @@ impl Engine {
             Err(fault) => return vec![fault],
         };
         for name in found.iter().filter(|name| !is_recorded(name)) {
-            if intents.contains(name) {
+            if intents.contains(name) || self.data_dir.goes_with_its_record(kind, name) {
                 faults.extend(self.data_dir.remove(kind, name).err());
                 continue;
             }

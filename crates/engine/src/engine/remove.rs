@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bulkhead_types::Id;
 
 use crate::blocking::blocking;
+use crate::containers::Removal;
 use crate::engine::stop::killed;
 use crate::signals::Signal;
 use crate::{Engine, EngineError, Status};
@@ -36,16 +37,25 @@ impl Engine {
                 self.mark_stopped(id).await?;
                 let (pidfd, mut lifecycle) = self.watch_end(id)?;
                 let ends = lifecycle.borrow_and_update().ends;
+                let removal = if volumes { Removal::WithVolumes } else { Removal::Alone };
+                self.containers.lock().entry_mut(id)?.runtime.removal = Some(removal);
                 drop(guard);
                 let number = Signal::KILL.as_raw().to_string();
                 self.events.container(&container, "kill", &[("signal", number)]);
-                self.send(id, &pidfd, Signal::KILL)?;
-                killed(&container, lifecycle.wait_for(|it| it.ends > ends || it.removed)).await?;
+                let ended = async {
+                    self.send(id, &pidfd, Signal::KILL)?;
+                    let ended = lifecycle.wait_for(|seen| seen.ends > ends || seen.removed);
+                    killed(&container, ended).await
+                };
+                let ended = ended.await;
+                // Waits for what its end brings about, which is its removal.
                 guard = match self.containers.exclusive(id).await {
                     Ok(guard) => guard,
-                    // `--rm` was faster.
                     Err(_) => return Ok(()),
                 };
+                // It has not ended, or the store has not taken it: what follows says which.
+                self.containers.lock().entry_mut(id)?.runtime.removal = None;
+                ended?;
             }
             Status::Restarting => self.cancel_restart(id).await?,
             _ => {}

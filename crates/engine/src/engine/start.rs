@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bulkhead_image::mount_overlay;
 use bulkhead_runtime::cgroup::Cgroup;
+use bulkhead_store::Durability;
 use bulkhead_types::{Id, Timestamp};
 use bulkhead_warden::Created;
 use rustix::fs::{Mode, OFlags};
@@ -163,18 +164,22 @@ impl Engine {
         // The record says "runs" before anything does: an engine that dies here finds out from the
         // warden what came of it. The disk is slow, so it writes while the rest is made; only what
         // others can see (links, ports, the program itself) waits for it.
-        let created = std::thread::scope(|scope| {
-            let mut transaction = Transaction::default();
-            self.containers.put_on_disk(&mut transaction, record);
-            let commit = scope.spawn(|| transaction.commit(&self.records, may_block));
-            let made = self.make(record, &modes, links, clients);
-            // First, whatever became of the rest: it decides what is to be undone on disk.
-            let recorded = commit.join().map_err(|_| EngineError::internal("the store failed"));
-            match recorded.and_then(|recorded| recorded) {
-                Ok(()) => made.map_err(StartFailure::from),
-                Err(error) => Err(StartFailure { error, refused_by: RefusedBy::Store }),
-            }
-        })?;
+        let mut transaction = Transaction::default();
+        self.containers.put_on_disk(&mut transaction, record);
+        let commit = || transaction.commit(&self.records, may_block);
+        let (recorded, made) = match record.durability() {
+            // it takes less than a thread does
+            Durability::Process => (commit(), self.make(record, &modes, links, clients)),
+            Durability::Disk => std::thread::scope(|scope| {
+                let commit = scope.spawn(commit);
+                let made = self.make(record, &modes, links, clients);
+                let failed = |_| EngineError::internal("the store failed");
+                (commit.join().map_err(failed).and_then(|recorded| recorded), made)
+            }),
+        };
+        // First, whatever became of the rest: it decides what is to be undone on disk.
+        recorded.map_err(|error| StartFailure { error, refused_by: RefusedBy::Store })?;
+        let created = made?;
         bulkhead_failpoint::hit("start.created").map_err(io_error("start.created"))?;
         self.networks.plug(container, created.netns.as_fd())?;
         bulkhead_failpoint::hit("start.plugged").map_err(io_error("start.plugged"))?;
@@ -204,7 +209,7 @@ impl Engine {
                 Some(range) => Some(self.warden.user_namespace(range)?),
                 None => None,
             };
-            let directory = self.data_dir.make_container(id, container.id_range)?;
+            let directory = self.container_directory(record)?;
             self.write_files(container, &directory)?;
             bulkhead_failpoint::hit("start.files").map_err(io_error("start.files"))?;
             let rootfs = self.rootfs(record, &directory, users.as_ref())?;
@@ -257,6 +262,12 @@ impl Engine {
             }
         }
         Ok(modes)
+    }
+
+    /// A container's directory, made if it is missing.
+    pub(crate) fn container_directory(&self, record: &Record) -> Result<OwnedFd, EngineError> {
+        let container = &record.container;
+        self.data_dir.make_container(container.id, container.id_range, record.durability())
     }
 
     pub(crate) fn rootfs(

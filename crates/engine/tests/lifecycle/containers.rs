@@ -5,6 +5,7 @@ use bulkhead_engine::{
     SecurityOptions, Started, Status, Stopped, Streams, TmpfsOptions, UsernsMode, UtsMode,
     WaitCondition,
 };
+use bulkhead_failpoint::{Action, arm, reached};
 use bulkhead_types::{BuildStep, StepNetwork};
 
 use crate::rig::{Rig, read_output, send};
@@ -345,6 +346,31 @@ pub async fn namespaces_are_shared_on_request(rig: &mut Rig) {
     assert!(output.starts_with(&of_target("net")), "{output}");
     assert!(output.contains(&target.network.address().unwrap().to_string()), "{output}");
 
+    rig.done().await;
+}
+
+/// `--rm` waits for no flush of the disk, and `rm -f` for one.
+pub async fn what_goes_with_its_end_waits_for_no_disk(rig: &mut Rig) {
+    const FLUSH: &str = "store.sync";
+    arm(FLUSH, Some(Action::Sleep));
+    let mut create = Rig::script("gone", "echo hello");
+    create.host.auto_remove = true;
+    rig.engine.create(create).await.unwrap();
+    let removed = rig.engine.wait(rig.id("gone"), WaitCondition::Removed).unwrap();
+    rig.engine.start(rig.id("gone")).await.unwrap();
+    assert_eq!(removed.await.unwrap(), 0);
+    assert_eq!(reached(FLUSH), 0);
+    arm(FLUSH, None);
+    for (name, auto_remove, flushes) in [("kept", false, 1), ("temporary", true, 0)] {
+        let mut create = Rig::sleeper(name);
+        create.host.auto_remove = auto_remove;
+        rig.start(create).await;
+        arm(FLUSH, Some(Action::Sleep));
+        rig.engine.remove(rig.id(name), true, false).await.unwrap();
+        assert_eq!(reached(FLUSH), flushes, "{name}");
+        arm(FLUSH, None);
+        assert!(rig.engine.container(name).is_err());
+    }
     rig.done().await;
 }
 

@@ -57,6 +57,7 @@ fn main() -> ExitCode {
         containers::namespaces_are_shared_on_request,
         containers::removed_by_itself,
         containers::one_that_goes_with_its_end_is_restarted,
+        containers::what_goes_with_its_end_waits_for_no_disk,
         containers::build_steps_become_layers,
         containers::limits_hold,
         containers::privileges_are_what_was_asked_for,

@@ -1,5 +1,6 @@
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -189,6 +190,10 @@ pub async fn orphans_are_removed(rig: &mut Rig) {
     let data = rig.options.data.clone();
     std::fs::create_dir_all(data.join(format!("containers/{orphan}/upper/deep"))).unwrap();
     std::fs::create_dir_all(data.join("volumes/orphan/_data")).unwrap();
+    // One with `--rm`, of whose record a power cut has left nothing.
+    let lost = data.join("containers").join("e".repeat(64));
+    std::fs::create_dir_all(lost.join("upper")).unwrap();
+    std::fs::set_permissions(&lost, std::fs::Permissions::from_mode(0o1700)).unwrap();
     let cgroups = || -> Vec<std::path::PathBuf> {
         let engine = &rig.engine.info().id[..12];
         let own = format!("{}/{engine}/{orphan}", rig.options.cgroup_parent);
@@ -206,6 +211,7 @@ pub async fn orphans_are_removed(rig: &mut Rig) {
     // No record and no removal names them, so nobody knows that they may go.
     assert!(!data.join("containers").join(&orphan).exists());
     assert!(data.join(format!("lost+found/container-{orphan}/upper/deep")).exists());
+    assert!(!lost.exists());
     assert!(!data.join("volumes/orphan").exists());
     assert!(data.join("lost+found/volume-orphan/_data").exists());
     let warnings = rig.engine.info().warnings;
@@ -260,6 +266,8 @@ pub async fn a_killed_engine_is_repaired(rig: &mut Rig) {
 const STEPS: &[&str] = &[
     "store.commit",
     "store.committed",
+    "store.journal",
+    "store.journaled",
     "directory.make",
     "start.files",
     "start.mounted",
@@ -459,7 +467,9 @@ pub fn engine_to_be_killed(directory: &Path) -> ExitCode {
                     let name = format!("n{number}-{round}-{}", std::process::id());
                     let mut create = Rig::sleeper(&name);
                     create.host.auto_remove = round % 2 == 0;
-                    create.config.volumes = vec!["/v".into()];
+                    if round % 4 < 2 {
+                        create.config.volumes = vec!["/v".into()];
+                    }
                     let id = engine.create(create).await.unwrap().id;
                     engine.start(id).await.unwrap();
                     let removed = engine.wait(id, WaitCondition::NextExit).unwrap();
