@@ -118,25 +118,35 @@ fn by_descriptor(parts: &Parts) -> rustix::io::Result<OwnedFd> {
     }
     let hidden = seen_from_parent(&parts.upper, &parts.work);
     let (upper, work) =
-        hidden.as_ref().map_or((&parts.upper, &parts.work), |pair| (&pair.0, &pair.1));
+        hidden.as_ref().map_or((&parts.upper, &parts.work), |hidden| (&hidden.upper, &hidden.work));
     fsconfig_set_fd(&overlay, "upperdir", upper)?;
     fsconfig_set_fd(&overlay, "workdir", work)?;
     create(&overlay)
 }
 
+/// Two directories of one mount that is in no mount namespace.
+struct Hidden {
+    upper: OwnedFd,
+    work: OwnedFd,
+    /// The mount itself: it is taken apart with this descriptor, and an overlay takes no directory of
+    /// one that was (Linux: fs/namespace.c, `dissolve_on_fput` and `clone_private_mount`).
+    _mount: OwnedFd,
+}
+
 /// The two directories through a detached mount of the directory that holds both: the container's
 /// table of mounts then shows `/upper` and `/work`, and not where the host keeps its containers.
 /// `None` where they have no parent in common.
-fn seen_from_parent(upper: &OwnedFd, work: &OwnedFd) -> Option<(OwnedFd, OwnedFd)> {
+fn seen_from_parent(upper: &OwnedFd, work: &OwnedFd) -> Option<Hidden> {
     let parent = directory::open(upper.as_fd(), "..").ok()?;
-    let clone = clone_mapped(parent.as_fd(), None).ok()?;
+    let mount = clone_mapped(parent.as_fd(), None).ok()?;
     let again = |directory: &OwnedFd| {
         let path = std::fs::read_link(bulkhead_sys::path::of_descriptor(directory.as_fd())).ok()?;
-        let found = directory::open(clone.as_fd(), path.file_name()?).ok()?;
+        let found = directory::open(mount.as_fd(), path.file_name()?).ok()?;
         let (is, was) = (rustix::fs::fstat(&found).ok()?, rustix::fs::fstat(directory).ok()?);
         ((is.st_dev, is.st_ino) == (was.st_dev, was.st_ino)).then_some(found)
     };
-    Some((again(upper)?, again(work)?))
+    let (upper, work) = (again(upper)?, again(work)?);
+    Some(Hidden { upper, work, _mount: mount })
 }
 
 fn create(overlay: &OwnedFd) -> rustix::io::Result<OwnedFd> {

@@ -219,6 +219,26 @@ fn kernels_without_layers_by_descriptor_mount_by_path() {
 }
 
 #[test]
+fn kernels_with_detached_layers_mount_by_descriptor() {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    if (numbers.next(), numbers.next()) < (Some(6), Some(15)) {
+        return bulkhead_sys::testing::skip("Linux before 6.15");
+    }
+    let rig = Rig::new();
+    let (below, above) = changes(&rig);
+    let namespace = user_namespace();
+    let clone = |layer: &Layer| {
+        let layer = rig.content.layer(layer.diff_id).unwrap();
+        clone_mapped(layer.as_fd(), Some(namespace.as_fd())).unwrap()
+    };
+    let clones = vec![clone(&above), clone(&below)];
+    let lower = clones.iter().map(|clone| directory::open(clone.as_fd(), ".").unwrap()).collect();
+    let parts = Parts { upper: rig.fd("upper"), work: rig.fd("work"), lower, clones };
+    check_changes(&by_descriptor(&parts).expect("mount"));
+}
+
+#[test]
 fn an_image_without_layers_is_an_empty_root() {
     let rig = Rig::new();
     let namespace = user_namespace();
