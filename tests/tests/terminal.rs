@@ -1,7 +1,7 @@
 //! Bulkhead's own command line, as a person at a terminal meets it.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 
 use anyhow::{Result, ensure};
@@ -151,6 +151,45 @@ fn the_engine_is_found_by_any_address() -> Result<()> {
     assert_eq!(daemon.shell(&line)?.ok()?, "typed");
     daemon.bulkhead(&["-H", "ssh://box", "ps"])?.expect(1, "ssh")?;
     daemon.bulkhead(&["-H", "tcp://127.0.0.1:1", "ps"])?.expect(1, "tcp://127.0.0.1:1")?;
+    Ok(())
+}
+
+/// Docker, and a Bulkhead of before: whatever is below `/bulkhead/containers/` is unknown there.
+#[test]
+fn an_engine_that_knows_dockers_requests_alone_is_served_by_them() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    let listener = daemon.within(|| Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?))?;
+    let host = format!("tcp://{}", listener.local_addr()?);
+    let socket = daemon.run_directory().join("docker.sock");
+    let serve = move |mut stream: TcpStream| -> Result<()> {
+        let mut engine = UnixStream::connect(&socket)?;
+        let mut head = [0; 4096];
+        let length = stream.read(&mut head)?;
+        let head = String::from_utf8_lossy(&head[..length]);
+        engine.write_all(head.replacen("/bulkhead/containers/", "/nothing/", 1).as_bytes())?;
+        let (back, from) = (stream.try_clone()?, engine.try_clone()?);
+        std::thread::spawn(move || {
+            copy(&from, &back);
+            let _ = back.shutdown(Shutdown::Write);
+        });
+        copy(&stream, &engine);
+        Ok(engine.shutdown(Shutdown::Write)?)
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    let bulkhead = |line: &str| daemon.shell(&format!("$BULKHEAD -H {host} {line}"));
+    let said = daemon.shell(&format!("echo typed | $BULKHEAD -H {host} run -i --rm box cat"))?;
+    assert_eq!(said.ok()?, "typed");
+    bulkhead("run --rm box sh -c 'echo out; exit 7'")?.expect(7, "out")?;
+    bulkhead("run --rm box no-such-program")?.expect(127, "not found")?;
+    bulkhead("run -d --name up box sleep 1000")?.ok()?;
+    bulkhead("exec up sh -c 'echo in; exit 5'")?.expect(5, "in")?;
+    bulkhead("rm -f up")?.ok()?;
     Ok(())
 }
 

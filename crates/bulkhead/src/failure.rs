@@ -28,6 +28,11 @@ impl Failure {
         Self { exit_code, ..Self::new("") }
     }
 
+    /// An engine that does not know a request of Bulkhead's own: Docker, or one of before.
+    pub fn is_unknown_request(&self) -> bool {
+        self.status == Some(404) && self.message == "page not found"
+    }
+
     /// With the exit status of `run`, `start` and `create`, which docker's client makes of the error's
     /// words (docker/cli: cli/command/container/run.go, `toStatusError`).
     pub fn of_start(self) -> Self {

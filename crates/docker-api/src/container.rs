@@ -7,6 +7,7 @@ mod found;
 mod host_config;
 mod lifecycle;
 pub(crate) mod list;
+mod session;
 mod stats;
 mod streams;
 mod update;
@@ -44,6 +45,8 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/containers/{id}/update", post(update::update))
         .route("/containers/{id}/export", get(archive::export))
         .route("/containers/{id}/exec", post(exec::create))
+        .route("/bulkhead/containers/run", post(session::run))
+        .route("/bulkhead/containers/{id}/exec", post(session::exec))
         .route("/exec/{id}/start", post(exec::start))
         .route("/exec/{id}/resize", post(exec::resize))
         .route("/exec/{id}/json", get(exec::inspect))

@@ -11,6 +11,7 @@ use axum::response::IntoResponse;
 use bulkhead_engine::Stream;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::TryStreamExt;
+use futures_util::future::{BoxFuture, FutureExt};
 use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::{HeaderValue, StatusCode};
 use hyper::ext::ReasonPhrase;
@@ -63,6 +64,11 @@ pub(crate) fn frame(stream: Stream, text: &[u8]) -> Bytes {
     )
 }
 
+/// What Bulkhead's own clients are told between the frames of Docker's streams; see [`Session`].
+pub(crate) fn frame_control(value: &serde_json::Value) -> Bytes {
+    frame_of(4, value.to_string().as_bytes())
+}
+
 /// The frame that clients show as an error of the engine's.
 pub(crate) fn frame_error(message: &str) -> Bytes {
     frame_of(3, message.as_bytes())
@@ -75,6 +81,16 @@ fn frame_of(stream: u8, text: &[u8]) -> Bytes {
     framed.put_u32(u32::try_from(text.len()).unwrap_or(u32::MAX));
     framed.put_slice(text);
     framed.freeze()
+}
+
+/// What stands around the output on a connection that lasts from a process's start to its end.
+pub(crate) struct Session {
+    /// Sent before the output.
+    pub(crate) head: Bytes,
+    /// Whether the process has started; sent in the place of the output where it has not.
+    pub(crate) started: BoxFuture<'static, Result<(), Bytes>>,
+    /// Sent behind the output.
+    pub(crate) end: BoxFuture<'static, Bytes>,
 }
 
 /// What a request says about taking its connection over.
@@ -110,6 +126,34 @@ impl Hijack {
         output: Output,
         detach: Option<DetachKeys>,
     ) -> Answer {
+        self.connect(stream, output, detach, None)
+    }
+
+    /// As [`Self::answer`], with more than output on the connection. The client must have asked for
+    /// it ([`Self::expect_upgrade`]).
+    pub(crate) fn answer_session(
+        self,
+        stream: StdStream,
+        output: Output,
+        detach: Option<DetachKeys>,
+        session: Session,
+    ) -> Answer {
+        self.connect(stream, output, detach, Some(session))
+    }
+
+    /// Refuses a client that could not be given the connection.
+    pub(crate) fn expect_upgrade(&self) -> Result<(), ApiError> {
+        let refused = || ApiError::invalid("this request needs the header Upgrade: tcp");
+        self.upgrade.as_ref().map(|_| ()).ok_or_else(refused)
+    }
+
+    fn connect(
+        self,
+        stream: StdStream,
+        output: Output,
+        detach: Option<DetachKeys>,
+        session: Option<Session>,
+    ) -> Answer {
         let stream = to_tokio(stream).map_err(|error| {
             ApiError::internal(format!("the stream of the container cannot be used: {error}"))
         })?;
@@ -124,7 +168,7 @@ impl Hijack {
             match upgrade.await.map(upgrade::downcast::<TokioIo<UnixStream>>) {
                 Ok(Ok(parts)) => {
                     let client = Client { stream: parts.io.into_inner(), sent: parts.read_buf };
-                    copy(client, stream, output, detach.map(DetachKeys::watch)).await;
+                    copy(client, stream, output, detach.map(DetachKeys::watch), session).await;
                 }
                 Ok(Err(_)) => tracing::error!("the API is served on something but Unix sockets"),
                 Err(error) => tracing::debug!("the client left before the upgrade: {error}"),
@@ -163,11 +207,21 @@ struct Client {
 ///
 /// Neither direction reads more before what it has read is written: a client that does not read
 /// holds the container's program back, and nothing is kept here but one buffer.
-async fn copy(client: Client, container: UnixStream, output: Output, detach: Option<DetachWatch>) {
+async fn copy(
+    client: Client,
+    container: UnixStream,
+    output: Output,
+    detach: Option<DetachWatch>,
+    session: Option<Session>,
+) {
     let (from_client, mut to_client) = client.stream.into_split();
     let mut from_client = client.sent.chain(from_client);
     let (mut from_container, mut to_container) = container.into_split();
+    let (begin, begun) = tokio::sync::oneshot::channel();
     let input = async {
+        // What reaches a terminal before its program is flushed away with the program's first change
+        // of the terminal's mode.
+        let _ = begun.await;
         if let Ok(Passed::Detached) = pass(&mut from_client, &mut to_container, detach).await {
             return;
         }
@@ -176,23 +230,64 @@ async fn copy(client: Client, container: UnixStream, output: Output, detach: Opt
         let _ = to_container.shutdown().await;
         std::future::pending::<()>().await;
     };
-    let forward = async {
-        head_is_read(to_client.as_ref()).await;
-        send(&mut from_container, &mut to_client, output).await
+    let (head, mut started, end) = match session {
+        Some(Session { head, started, end }) => (head, started, Some(end)),
+        None => (Bytes::new(), std::future::ready(Ok(())).boxed(), None),
     };
-    let ended = tokio::select! {
-        () = input => Ok(()),
-        ended = forward => ended,
-    };
-    if let Err(error) = ended {
-        tracing::debug!("an attached client left: {error}");
+    let is_session = end.is_some();
+    if let Err(error) = to_client.write_all(&head).await {
+        tracing::debug!("a client left its session: {error}");
         return;
     }
+    let ended = {
+        let forward = async {
+            if !is_session {
+                head_is_read(to_client.as_ref()).await;
+            }
+            send(&mut from_container, &mut to_client, output).await
+        };
+        tokio::pin!(input, forward);
+        let mut begin = Some(begin);
+        loop {
+            tokio::select! {
+                () = &mut input => break Ok(Ended::Detached),
+                sent = &mut forward => break match sent {
+                    Ok(()) if begin.is_none() => Ok(Ended::Output),
+                    Ok(()) => Ok(started.await.map_or_else(Ended::NotStarted, |()| Ended::Output)),
+                    Err(error) => Err(error),
+                },
+                result = &mut started, if begin.is_some() => match (result, begin.take()) {
+                    (Ok(()), Some(begin)) => drop(begin.send(())),
+                    (Ok(()), None) => {}
+                    (Err(failure), _) => break Ok(Ended::NotStarted(failure)),
+                },
+            }
+        }
+    };
+    let last = match (ended, end) {
+        (Ok(Ended::NotStarted(failure)), _) => failure,
+        (Ok(Ended::Output), Some(end)) => end.await,
+        (Ok(Ended::Output | Ended::Detached), _) => Bytes::new(),
+        (Err(error), _) => {
+            tracing::debug!("an attached client left: {error}");
+            return;
+        }
+    };
+    // A client that has gone needs no end.
+    let _ = to_client.write_all(&last).await;
     // For the client this is the end of the output. The container's side ends with it.
     drop((from_container, to_container));
     if to_client.shutdown().await.is_ok() {
         let _ = tokio::time::timeout(LINGER, discard(&mut from_client)).await;
     }
+}
+
+/// Why copying ended.
+enum Ended {
+    Output,
+    /// The client has left the process, which goes on.
+    Detached,
+    NotStarted(Bytes),
 }
 
 /// How long a client may take to read the last of its output and to go; only one that neither goes
@@ -281,7 +376,7 @@ mod tests {
         let (mut client, server) = UnixStream::pair().expect("a pair");
         let (mut container, ours) = UnixStream::pair().expect("a pair");
         let server = Client { stream: server, sent: Bytes::from_static(b"early ") };
-        let copying = tokio::spawn(copy(server, ours, Output::Framed, None));
+        let copying = tokio::spawn(copy(server, ours, Output::Framed, None, None));
         client.write_all(b"in").await.expect("room");
         client.shutdown().await.expect("half closed");
         let mut input = Vec::new();
@@ -301,7 +396,7 @@ mod tests {
         let (mut container, ours) = UnixStream::pair().expect("a pair");
         let server = Client { stream: server, sent: Bytes::new() };
         let keys = DetachKeys::parse("").expect("the default").watch();
-        let copying = tokio::spawn(copy(server, ours, Output::Unframed, Some(keys)));
+        let copying = tokio::spawn(copy(server, ours, Output::Unframed, Some(keys), None));
         client.write_all(b"in\x10\x11").await.expect("room");
         let mut rest = Vec::new();
         client.read_to_end(&mut rest).await.expect("the end");
@@ -316,7 +411,7 @@ mod tests {
         let (mut client, server) = UnixStream::pair().expect("a pair");
         let (mut container, ours) = UnixStream::pair().expect("a pair");
         let server = Client { stream: server, sent: Bytes::new() };
-        let copying = tokio::spawn(copy(server, ours, Output::Framed, None));
+        let copying = tokio::spawn(copy(server, ours, Output::Framed, None, None));
         container.write_all(b"out").await.expect("room");
         // as `yes |` does: more than every buffer holds, and nobody takes it
         let (mut from_server, mut to_server) = client.split();
@@ -333,6 +428,31 @@ mod tests {
         assert_eq!(rest, b"");
         drop(client);
         copying.await.expect("ends with the client");
+    }
+
+    #[tokio::test]
+    async fn a_session_has_a_head_and_an_end_around_its_output() {
+        for starts in [true, false] {
+            let (mut client, server) = UnixStream::pair().expect("a pair");
+            let (mut container, ours) = UnixStream::pair().expect("a pair");
+            let server = Client { stream: server, sent: Bytes::new() };
+            let refused = Bytes::from_static(b"refused");
+            let session = Session {
+                head: Bytes::from_static(b"head "),
+                started: std::future::ready(if starts { Ok(()) } else { Err(refused) }).boxed(),
+                end: std::future::ready(Bytes::from_static(b" end")).boxed(),
+            };
+            let copying = tokio::spawn(copy(server, ours, Output::Framed, None, Some(session)));
+            if starts {
+                container.write_all(b"out").await.expect("room");
+                drop(container);
+            }
+            let mut all = Vec::new();
+            client.read_to_end(&mut all).await.expect("an end");
+            assert_eq!(all, if starts { &b"head out end"[..] } else { b"head refused" });
+            drop(client);
+            copying.await.expect("ends with the container");
+        }
     }
 
     #[test]

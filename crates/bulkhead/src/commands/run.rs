@@ -8,7 +8,7 @@ use clap::Args;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::client::{Client, encode};
+use crate::client::{Client, Hijacked, encode};
 use crate::failure::Failure;
 use crate::terminal;
 
@@ -190,7 +190,65 @@ pub async fn run(client: &Client, arguments: RunArguments) -> Result<(), Failure
             "the input device is not a terminal: leave out -t, or run it in one",
         ));
     }
-    let id = make(client, &arguments).await.map_err(Failure::of_start)?;
+    let body = json!(body::container(&arguments)?);
+    if arguments.pull == "always" {
+        pull(client, &arguments).await.map_err(Failure::of_start)?;
+    }
+    // The id has to be in the file before the start.
+    if !arguments.detach && arguments.cidfile.is_none() {
+        let path = format!("/bulkhead/containers/run{}", name_query(&arguments));
+        let asked = async || client.hijack(&path, Some(&body)).await;
+        match with_image(client, &arguments, asked).await {
+            Ok(connection) => return run_session(client, &arguments, connection).await,
+            Err(failure) if failure.is_unknown_request() => {}
+            Err(failure) => return Err(failure.of_start()),
+        }
+    }
+    run_in_steps(client, &arguments, &body).await
+}
+
+/// Creation, attaching, start and end on one connection.
+async fn run_session(
+    client: &Client,
+    arguments: &RunArguments,
+    mut connection: Hijacked,
+) -> Result<(), Failure> {
+    let made = stream::head(&mut connection).await?;
+    warn(&made);
+    let raw = (arguments.tty && arguments.interactive).then(terminal::Raw::enter).flatten();
+    let target = stream::Target::Container(made["Id"].as_str().unwrap_or_default().to_owned());
+    let (tty, stdin) = (arguments.tty, arguments.interactive);
+    let mode = stream::Mode { tty, stdin, form: stream::Form::Session };
+    let copied = stream::run(client, &target, connection, mode).await?;
+    drop(raw);
+    session_end(&copied)
+}
+
+/// Ends with what a session said last.
+fn session_end(copied: &stream::Ended) -> Result<(), Failure> {
+    let said = match copied {
+        stream::Ended::Left => return Ok(()),
+        stream::Ended::Output(said) => said.as_ref().unwrap_or(&Value::Null),
+    };
+    match said.get("Failure") {
+        None => exit(&said["StatusCode"]),
+        Some(failure) => {
+            let start_status = failure["StartStatus"].as_u64();
+            let start_status = start_status.and_then(|status| status.try_into().ok());
+            let message = failure["Message"].as_str().unwrap_or_default();
+            Err(Failure { start_status, ..Failure::new(message) }.of_start())
+        }
+    }
+}
+
+/// With the requests of Docker's API alone: for engines that know no others, and for what has to
+/// happen between creation and start.
+async fn run_in_steps(
+    client: &Client,
+    arguments: &RunArguments,
+    body: &Value,
+) -> Result<(), Failure> {
+    let id = make(client, arguments, body).await.map_err(Failure::of_start)?;
     if arguments.detach {
         client.post(&format!("/containers/{id}/start"), None).await.map_err(Failure::of_start)?;
         println!("{id}");
@@ -212,7 +270,11 @@ pub async fn run(client: &Client, arguments: RunArguments) -> Result<(), Failure
         return Err(failure.of_start());
     }
     let target = stream::Target::Container(id.clone());
-    let mode = stream::Mode { tty: arguments.tty, stdin: arguments.interactive };
+    let mode = stream::Mode {
+        tty: arguments.tty,
+        stdin: arguments.interactive,
+        form: stream::Form::Docker,
+    };
     let copied = stream::run(client, &target, connection, mode).await?;
     drop(raw);
     if copied == stream::Ended::Left {
@@ -226,41 +288,62 @@ pub async fn run(client: &Client, arguments: RunArguments) -> Result<(), Failure
 }
 
 pub async fn create(client: &Client, arguments: RunArguments) -> Result<(), Failure> {
-    let id = make(client, &arguments).await.map_err(Failure::of_start)?;
+    let body = json!(body::container(&arguments)?);
+    if arguments.pull == "always" {
+        pull(client, &arguments).await.map_err(Failure::of_start)?;
+    }
+    let id = make(client, &arguments, &body).await.map_err(Failure::of_start)?;
     println!("{id}");
     Ok(())
 }
 
 /// Creates the container, pulling the image first if it is not here.
-async fn make(client: &Client, arguments: &RunArguments) -> Result<String, Failure> {
-    let body = json!(body::container(arguments)?);
-    let name =
-        arguments.name.as_deref().map(|name| format!("?name={}", encode(name))).unwrap_or_default();
-    let path = format!("/containers/create{name}");
-    if arguments.pull == "always" {
-        super::images::pull_to(client, &arguments.image, super::images::Show::OnStderr).await?;
-    }
-    let created = match client.post(&path, Some(&body)).await {
-        Err(failure)
-            if failure.status == Some(404)
-                && arguments.pull == "missing"
-                && failure.message.contains("No such image") =>
-        {
-            eprintln!("Unable to find image '{}' locally", arguments.image);
-            super::images::pull_to(client, &arguments.image, super::images::Show::OnStderr).await?;
-            client.post(&path, Some(&body)).await?
-        }
-        answer => answer?,
-    };
-    for warning in created["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        eprintln!("WARNING: {warning}");
-    }
+async fn make(client: &Client, arguments: &RunArguments, body: &Value) -> Result<String, Failure> {
+    let path = format!("/containers/create{}", name_query(arguments));
+    let asked = async || client.post(&path, Some(body)).await;
+    let created = with_image(client, arguments, asked).await?;
+    warn(&created);
     let id = created["Id"].as_str().unwrap_or_default().to_owned();
     if let Some(path) = &arguments.cidfile {
         std::fs::write(path, &id)
             .map_err(|cause| Failure::new(format!("cannot write {}: {cause}", path.display())))?;
     }
     Ok(id)
+}
+
+fn name_query(arguments: &RunArguments) -> String {
+    let name = arguments.name.as_deref();
+    name.map(|name| format!("?name={}", encode(name))).unwrap_or_default()
+}
+
+fn warn(made: &Value) {
+    for warning in made["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        eprintln!("WARNING: {warning}");
+    }
+}
+
+async fn pull(client: &Client, arguments: &RunArguments) -> Result<(), Failure> {
+    super::images::pull_to(client, &arguments.image, super::images::Show::OnStderr).await
+}
+
+/// Makes a request for a container; if the image is missing, once more after it was pulled.
+async fn with_image<T>(
+    client: &Client,
+    arguments: &RunArguments,
+    asked: impl AsyncFn() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    match asked().await {
+        Err(failure)
+            if failure.status == Some(404)
+                && arguments.pull == "missing"
+                && failure.message.contains("No such image") =>
+        {
+            eprintln!("Unable to find image '{}' locally", arguments.image);
+            pull(client, arguments).await?;
+            asked().await
+        }
+        answer => answer,
+    }
 }
 
 pub async fn start(client: &Client, attach: bool, containers: &[String]) -> Result<(), Failure> {
@@ -285,7 +368,7 @@ pub async fn start(client: &Client, attach: bool, containers: &[String]) -> Resu
         client.call(Method::POST, &wait, None, None)
     )?;
     client.post(&format!("/containers/{name}/start"), None).await.map_err(Failure::of_start)?;
-    let mode = stream::Mode { tty, stdin: false };
+    let mode = stream::Mode { tty, stdin: false, form: stream::Form::Docker };
     stream::run(client, &stream::Target::Container(container.clone()), connection, mode).await?;
     let ended: Value = serde_json::from_slice(&crate::client::collect(waiting).await?)
         .map_err(|cause| Failure::new(cause.to_string()))?;
@@ -310,7 +393,7 @@ pub async fn attach(client: &Client, container: &str) -> Result<(), Failure> {
         client.call(Method::POST, &wait, None, None)
     )?;
     let raw = (tty && stdin).then(terminal::Raw::enter).flatten();
-    let mode = stream::Mode { tty, stdin };
+    let mode = stream::Mode { tty, stdin, form: stream::Form::Docker };
     let target = stream::Target::Container(container.to_owned());
     let copied = stream::run(client, &target, connection, mode).await?;
     drop(raw);
@@ -333,16 +416,50 @@ pub async fn exec(client: &Client, arguments: ExecArguments) -> Result<(), Failu
         attach_stdout: !arguments.detach,
         attach_stderr: !arguments.detach,
         tty: arguments.tty,
-        cmd: Some(Words(arguments.command)),
+        cmd: Some(Words(arguments.command.clone())),
         env: body::environment(&arguments.env, &[])?,
-        user: arguments.user.unwrap_or_default(),
-        working_dir: arguments.workdir.unwrap_or_default(),
+        user: arguments.user.clone().unwrap_or_default(),
+        working_dir: arguments.workdir.clone().unwrap_or_default(),
         privileged: arguments.privileged,
+        console_size: terminal::size().filter(|_| arguments.tty && !arguments.detach),
         ..ExecCreate::default()
     });
-    let made = client
-        .post(&format!("/containers/{}/exec", encode(&arguments.container)), Some(&body))
-        .await?;
+    let container = encode(&arguments.container);
+    if !arguments.detach {
+        let path = format!("/bulkhead/containers/{container}/exec");
+        match client.hijack(&path, Some(&body)).await {
+            Ok(connection) => return exec_session(client, &arguments, connection).await,
+            Err(failure) if failure.is_unknown_request() => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    exec_in_steps(client, &arguments, &body).await
+}
+
+/// Creation, start and end on one connection.
+async fn exec_session(
+    client: &Client,
+    arguments: &ExecArguments,
+    mut connection: Hijacked,
+) -> Result<(), Failure> {
+    let made = stream::head(&mut connection).await?;
+    let raw = (arguments.tty && arguments.interactive).then(terminal::Raw::enter).flatten();
+    let target = stream::Target::Exec(made["Id"].as_str().unwrap_or_default().to_owned());
+    let (tty, stdin) = (arguments.tty, arguments.interactive);
+    let mode = stream::Mode { tty, stdin, form: stream::Form::Session };
+    let copied = stream::run(client, &target, connection, mode).await?;
+    drop(raw);
+    session_end(&copied)
+}
+
+/// With the requests of Docker's API alone.
+async fn exec_in_steps(
+    client: &Client,
+    arguments: &ExecArguments,
+    body: &Value,
+) -> Result<(), Failure> {
+    let path = format!("/containers/{}/exec", encode(&arguments.container));
+    let made = client.post(&path, Some(body)).await?;
     let id = made["Id"].as_str().unwrap_or_default().to_owned();
     let console_size = terminal::size().filter(|_| arguments.tty && !arguments.detach);
     let start = json!(ExecStart { detach: arguments.detach, tty: arguments.tty, console_size });
@@ -358,7 +475,11 @@ pub async fn exec(client: &Client, arguments: ExecArguments) -> Result<(), Failu
         .await
         .map_err(Failure::of_start)?;
     let raw = (arguments.tty && arguments.interactive).then(terminal::Raw::enter).flatten();
-    let mode = stream::Mode { tty: arguments.tty, stdin: arguments.interactive };
+    let mode = stream::Mode {
+        tty: arguments.tty,
+        stdin: arguments.interactive,
+        form: stream::Form::Docker,
+    };
     let target = stream::Target::Exec(id.clone());
     let copied = stream::run(client, &target, connection, mode).await?;
     drop(raw);

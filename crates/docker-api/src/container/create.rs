@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::IntoResponse;
 use bulkhead_docker_types::{ContainerCreate, Healthcheck, NetworkingConfig};
-use bulkhead_engine::{ContainerConfig, CreateContainer};
+use bulkhead_engine::{Container, ContainerConfig, CreateContainer};
 use bulkhead_types::image;
 use http::StatusCode;
 use serde_json::json;
@@ -19,6 +19,17 @@ pub(crate) async fn create(
     query: Query,
     Json(body): Json<ContainerCreate>,
 ) -> Answer {
+    let (container, warnings) = make(&api, &query, body).await?;
+    let body = json!({ "Id": container.id, "Warnings": warnings });
+    Ok((StatusCode::CREATED, axum::Json(body)).into_response())
+}
+
+/// Makes the container, and says what of the request has not its full effect.
+pub(crate) async fn make(
+    api: &Api,
+    query: &Query,
+    body: ContainerCreate,
+) -> Answer<(Container, Vec<String>)> {
     check_platform(query.text("platform"))?;
     let name = query.text("name");
     let (request, mut warnings) = request(body, name.strip_prefix('/').unwrap_or(name))?;
@@ -33,8 +44,7 @@ pub(crate) async fn create(
     // Not running yet, which it says, but it remembers the size for the start: a resize after that
     // may come when the program has asked already.
     let _ = api.engine.resize(container.id, rows, columns).await;
-    let body = json!({ "Id": container.id, "Warnings": warnings });
-    Ok((StatusCode::CREATED, axum::Json(body)).into_response())
+    Ok((container, warnings))
 }
 
 /// Reads a body into the engine's types, and says what is accepted without its full effect.

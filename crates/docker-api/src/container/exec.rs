@@ -16,7 +16,7 @@ use crate::error::{Answer, ApiError};
 use crate::hijack::{Hijack, Output, frame};
 use crate::request::{Json, Query};
 
-fn request(body: ExecCreate) -> Result<CreateExec, ApiError> {
+pub(super) fn request(body: ExecCreate) -> Result<CreateExec, ApiError> {
     let cmd = body.cmd.map(|words| words.0).unwrap_or_default();
     if cmd.is_empty() {
         return Err(ApiError::invalid("No exec command specified"));
@@ -78,7 +78,7 @@ pub(crate) async fn start(
 }
 
 /// A stream that says one thing and ends.
-fn said(message: &str, terminal: bool) -> Answer<UnixStream> {
+pub(super) fn said(message: &str, terminal: bool) -> Answer<UnixStream> {
     let line = format!("{message}\r\n");
     let bytes = match terminal {
         true => Bytes::from(line),

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -20,13 +21,23 @@ pub enum Target {
 pub struct Mode {
     pub tty: bool,
     pub stdin: bool,
+    pub form: Form,
+}
+
+/// What is on the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Docker's: frames, or a terminal's bytes as they are.
+    Docker,
+    /// Frames in any case, and behind them how the process ended.
+    Session,
 }
 
 /// Why the copying ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub enum Ended {
-    /// The other side has ended its output.
-    Output,
+    /// The other side has ended its output, with what a session says last.
+    Output(Option<Value>),
     /// The user typed the keys to leave; the process goes on.
     Left,
 }
@@ -74,14 +85,29 @@ pub async fn run(
         // Docker's CLI closes its side at once; the server has to keep the other one open.
         let _ = to.shutdown().await;
     }
-    let copy =
-        async { if mode.tty { copy_raw(&mut from).await } else { copy_frames(&mut from).await } };
+    let copy = async {
+        match mode.form {
+            Form::Docker if mode.tty => copy_raw(&mut from).await.map(|()| None),
+            Form::Docker | Form::Session => copy_frames(&mut from).await,
+        }
+    };
     let copied = tokio::select! {
         copied = copy => copied,
         Ok(()) = &mut leaving => return Ok(Ended::Left),
     };
-    copied.map_err(|cause| Failure::new(format!("the connection to the engine broke: {cause}")))?;
-    Ok(Ended::Output)
+    Ok(Ended::Output(copied.map_err(broke)?))
+}
+
+/// What a session says first: what was made, and what is to be told about it.
+pub async fn head(connection: &mut Hijacked) -> Result<Value, Failure> {
+    match frame(connection, &mut Vec::new()).await.map_err(broke)? {
+        Some(Frame::Control(value)) => Ok(value),
+        _ => Err(Failure::new("the engine did not say what it has made")),
+    }
+}
+
+fn broke(cause: std::io::Error) -> Failure {
+    Failure::new(format!("the connection to the engine broke: {cause}"))
 }
 
 fn read_stdin(sender: &tokio::sync::mpsc::Sender<Vec<u8>>) {
@@ -106,23 +132,44 @@ async fn copy_raw(from: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<()>
     }
 }
 
-/// Docker's frames: stream (1 stdout, 2 stderr), three zeros, and the length, big-endian.
-async fn copy_frames(from: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<()> {
-    let mut payload = Vec::new();
+/// Copies frames to their end, and returns the last one of a session.
+async fn copy_frames(from: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<Option<Value>> {
+    let (mut payload, mut last) = (Vec::new(), None);
     loop {
-        let mut header = [0; 8];
-        match from.read_exact(&mut header).await {
-            Err(cause) if cause.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
-            read => read?,
-        };
-        let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-        payload.clear();
-        (&mut *from).take(u64::from(length)).read_to_end(&mut payload).await?;
-        match header[0] {
-            1 => write(std::io::stdout(), &payload)?,
-            _ => write(std::io::stderr(), &payload)?,
+        match frame(from, &mut payload).await? {
+            None => return Ok(last),
+            Some(Frame::Output(1)) => write(std::io::stdout(), &payload)?,
+            Some(Frame::Output(_)) => write(std::io::stderr(), &payload)?,
+            Some(Frame::Control(value)) => last = Some(value),
         }
     }
+}
+
+enum Frame {
+    /// The payload is of this stream.
+    Output(u8),
+    /// Of a session.
+    Control(Value),
+}
+
+/// Reads a frame of Docker's: stream (1 stdout, 2 stderr, and 4 for what a session says), three
+/// zeros, and the length, big-endian. `None` at the end.
+async fn frame(
+    from: &mut (impl AsyncReadExt + Unpin),
+    payload: &mut Vec<u8>,
+) -> std::io::Result<Option<Frame>> {
+    let mut header = [0; 8];
+    match from.read_exact(&mut header).await {
+        Err(cause) if cause.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    };
+    let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+    payload.clear();
+    from.take(u64::from(length)).read_to_end(payload).await?;
+    Ok(Some(match header[0] {
+        4 => Frame::Control(serde_json::from_slice(payload)?),
+        stream => Frame::Output(stream),
+    }))
 }
 
 fn write(mut to: impl Write, bytes: &[u8]) -> std::io::Result<()> {
