@@ -29,7 +29,7 @@ usage: cargo xtask COMMAND
   test [PART …]   everything that is tested: format lint unit small isolation clients walkthrough chaos vm
   test chaos [--rounds N] [--seed N]
                   kill the engine at every failpoint under load, fill its disk, and compare
-  bench run       `run --rm` of a no-op: bulkhead, and the docker CLI against Bulkhead and Docker
+  bench run       `run --rm`, `exec`, fifty at once, `rm -f`: bulkhead, and the docker CLI against Bulkhead and Docker
   bench oci [--rounds N] [--format json] [--bulkhead FILE]
                   a no-op by `bulkhead oci`, crun and runc: run, exec, create, memory, system calls
   bench many [N]  with N containers running, 1000 unless said: the next start, ps, memory, engine start
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(cause) => Err(cause),
         },
-        ["bench", "run", rest @ ..] => bench::run(rest),
+        ["bench", "run", rest @ ..] => bench::run::run(rest),
         ["bench", "oci", rest @ ..] => bench::oci::run(rest),
         ["bench", "many", rest @ ..] => bench::many::run(rest),
         ["bench", "start", rest @ ..] => bench::start::run(rest),
