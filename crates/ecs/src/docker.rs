@@ -137,6 +137,9 @@ fn device(device: &Value) -> Value {
 }
 
 fn health_check(check: &HealthCheck) -> Value {
+    if check.is_disabled() {
+        return json!({ "Test": check.command });
+    }
     // ECS's defaults, spelled out: Docker's own differ (timeout 30 s)
     json!(Healthcheck {
         test: check.command.clone(),
@@ -207,5 +210,12 @@ mod tests {
                 "Tmpfs": {"/t": "size=5m,noexec"},
             })
         );
+    }
+
+    #[test]
+    fn a_health_check_that_is_off_has_no_intervals() {
+        let check = json!({"command": ["NONE"], "interval": 10});
+        let parts = parts_of(json!({"name": "a", "image": "b", "healthCheck": check}));
+        assert_eq!(Value::Object(parts.config), json!({"Healthcheck": {"Test": ["NONE"]}}));
     }
 }

@@ -294,6 +294,13 @@ pub struct HealthCheck {
     pub start_period: Option<i64>,
 }
 
+impl HealthCheck {
+    /// Whether it says that the image's check is not to run.
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.command == ["NONE"]
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SystemControl {

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use crate::cluster::is_name;
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::status::DependencyCondition;
 use crate::task_definition::{ContainerDefinition, Definition, HealthCheck, PortMapping};
 
@@ -128,7 +128,17 @@ fn check_health(name: &str, check: &HealthCheck) -> Result<(), Error> {
             return invalid(&format!("{member} must be between {low} and {high}"));
         }
     }
-    Ok(())
+    if check.is_disabled() {
+        return Ok(());
+    }
+    // A container that is never found unhealthy would be a promise that nobody keeps.
+    Err(Error::new(
+        Code::UnsupportedFeature,
+        format!(
+            "Container '{name}': healthCheck is not supported, since health checks are not run yet; leave it out, or \
+             turn the image's own off with the command [\"NONE\"]."
+        ),
+    ))
 }
 
 fn fill_ports(container: &mut ContainerDefinition, network: &str) -> Result<(), Error> {
@@ -160,7 +170,7 @@ fn check_port(name: &str, mapping: &PortMapping) -> Result<(), Error> {
     let inside = mapping.container_port;
     if mapping.container_port_range.is_some() {
         return Err(Error::new(
-            crate::Code::UnsupportedFeature,
+            Code::UnsupportedFeature,
             format!(
                 "Container '{name}': containerPortRange is not supported; list the ports one by one."
             ),
@@ -282,11 +292,14 @@ fn check_condition(on: &ContainerDefinition, condition: &str) -> Result<(), Erro
             ))
         }
         DependencyCondition::Complete | DependencyCondition::Success => Ok(()),
-        DependencyCondition::Healthy if on.health_check.is_some() => Ok(()),
-        DependencyCondition::Healthy => Err(Error::client(format!(
-            "Container '{}' needs a health check to be depended on with the HEALTHY condition.",
-            on.name
-        ))),
+        DependencyCondition::Healthy => Err(Error::new(
+            Code::UnsupportedFeature,
+            format!(
+                "The dependency condition HEALTHY on container '{}' is not supported, since health checks are not \
+                 run yet; use START, COMPLETE or SUCCESS.",
+                on.name
+            ),
+        )),
     }
 }
 

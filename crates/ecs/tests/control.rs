@@ -279,6 +279,21 @@ fn bad_definitions_get_one_clear_sentence() {
         ),
         (
             one(
+                r#"{"name": "a", "image": "b", "memory": 64, "healthCheck": {"command": ["CMD", "x"]}}"#,
+            ),
+            "Container 'a': healthCheck is not supported, since health checks are not run yet; leave it out, or turn the \
+             image's own off with the command [\"NONE\"].",
+        ),
+        (
+            one(
+                r#"{"name": "a", "image": "b", "memory": 64, "dependsOn": [{"containerName": "c", "condition": "HEALTHY"}]},
+                   {"name": "c", "image": "b", "memory": 64}"#,
+            ),
+            "The dependency condition HEALTHY on container 'c' is not supported, since health checks are not run yet; use \
+             START, COMPLETE or SUCCESS.",
+        ),
+        (
+            one(
                 r#"{"name": "a", "image": "b", "memory": 64, "portMappings": [{"containerPort": 99999}]}"#,
             ),
             "Invalid 'containerPort' setting for container 'a': use a number between 1 and 65535.",
@@ -288,6 +303,15 @@ fn bad_definitions_get_one_clear_sentence() {
             .and_then(|request| world.control.register_task_definition(request));
         assert_eq!(result.unwrap_err().message, message);
     }
+}
+
+#[test]
+fn an_images_health_check_can_be_turned_off() {
+    let world = World::new();
+    let json = r#"{"family": "f", "containerDefinitions": [
+        {"name": "a", "image": "b", "memory": 64, "healthCheck": {"command": ["NONE"]}}]}"#;
+    let request = RegisterTaskDefinition::from_json(json).unwrap();
+    world.control.register_task_definition(request).unwrap();
 }
 
 #[test]
