@@ -6,12 +6,15 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bulkhead_types::{Id, IdMap};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
 };
+use rustix::process::{PidfdFlags, pidfd_open};
 
+use crate::hello;
 use crate::protocol::{CreateContainer, Event, Exec, Known, StartFailure};
 use crate::wire::{Fault, HandoverState, Message, Numbered, Packet, Reply, Request, receive};
 
@@ -87,6 +90,19 @@ pub enum WardenError {
     Protocol(String),
     #[error("{0}")]
     Refused(String),
+    #[error(
+        "the warden that runs (process {pid}) was started by another version of Bulkhead and speaks \
+         {}, this program {}: say `bulkhead down` with that version first; or end the process, and \
+         its containers with it",
+        .protocol.map_or("an older protocol".to_owned(), |version| format!("protocol {version}")),
+        crate::hello::VERSION
+    )]
+    OtherVersion {
+        /// Of the warden, in this process's pid namespace.
+        pid: i32,
+        /// `None`: from before protocols had a version.
+        protocol: Option<u32>,
+    },
 }
 
 type Answer = (Result<Reply, Fault>, Vec<OwnedFd>);
@@ -399,21 +415,20 @@ impl Drop for Client {
 impl Starter {
     fn connect_or_start(&self) -> Result<Arc<Shared>, WardenError> {
         let socket = &self.socket;
-        let connected = match connect(socket) {
-            Ok(connected) => connected,
-            Err(Errno::NOENT | Errno::CONNREFUSED) => {
+        let connected = match connect(socket)? {
+            Some(connected) => connected,
+            None => {
                 // one starter at a time; who had to wait finds a warden
                 let _turn = launch::turn(socket).map_err(WardenError::Gone)?;
-                match connect(socket) {
-                    Ok(connected) => connected,
-                    Err(_) => {
+                match connect(socket)? {
+                    Some(connected) => connected,
+                    None => {
                         let before = self.started.fetch_add(1, Ordering::Relaxed);
                         launch::launch(socket, &self.program, before).map_err(WardenError::Gone)?;
-                        connect(socket).map_err(|error| WardenError::Gone(error.into()))?
+                        connect(socket)?.ok_or(WardenError::Gone(Errno::PIPE.into()))?
                     }
                 }
             }
-            Err(error) => return Err(WardenError::Gone(error.into())),
         };
         let shared = Arc::new(Shared { socket: connected, waiting: Mutex::default() });
         let (events, incoming) = channel();
@@ -461,12 +476,40 @@ fn read(shared: &Shared, events: &Sender<Event>) {
     waiting.calls.clear();
 }
 
-fn connect(path: &Path) -> Result<OwnedFd, Errno> {
-    let flags = SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket)
+/// Connects to the warden that listens, if one does, and learns whether it speaks our protocol.
+fn connect(path: &Path) -> Result<Option<OwnedFd>, WardenError> {
+    let gone = |errno: Errno| WardenError::Gone(errno.into());
+    let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    let socket =
+        rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None).map_err(gone)?;
+    let address = SocketAddrUnix::new(path).map_err(gone)?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) => {}
+        Err(Errno::NOENT | Errno::CONNREFUSED) => return Ok(None),
+        Err(errno) => return Err(gone(errno)),
+    }
+    let greeted = hello::send(socket.as_fd())
+        .and_then(|()| hello::receive(socket.as_fd(), RecvFlags::empty()));
+    match greeted {
+        Ok(Some(hello::VERSION)) => return Ok(Some(socket)),
+        Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+        Err(errno) => return Err(gone(errno)),
+    }
+    // It let go of us: because it does not understand, or because it was just ending.
+    let peer = rustix::net::sockopt::socket_peercred(&socket).map_err(gone)?;
+    let Ok(process) = pidfd_open(peer.pid, PidfdFlags::empty()) else { return Ok(None) };
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
+    match poll(&mut ended, Some(&ENDING)) {
+        Ok(0) | Err(_) => Err(WardenError::OtherVersion {
+            pid: peer.pid.as_raw_nonzero().get(),
+            protocol: greeted.ok().flatten(),
+        }),
+        Ok(_) => Ok(None),
+    }
 }
+
+/// How long a warden takes to end once it has let go of its clients, at the very most.
+const ENDING: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 
 /// Replaces a descriptor of something in this mount namespace by a detached mount of it; one that
 /// is detached already is left alone (open_tree(2) refuses it).

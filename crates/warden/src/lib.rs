@@ -8,6 +8,7 @@
 mod client;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod hello;
 mod protocol;
 mod serve;
 mod wire;

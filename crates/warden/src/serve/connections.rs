@@ -9,6 +9,7 @@ use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 use serde::Serialize;
 
 use super::poller::{Poller, Source, Watched};
+use crate::hello;
 use crate::protocol::Event;
 use crate::wire::{Fault, Message, Numbered, Packet, Reply, receive};
 
@@ -17,6 +18,8 @@ pub(super) struct Connections(HashMap<u64, Connection>);
 
 struct Connection {
     socket: Watched,
+    /// It has said that it speaks our protocol; until then nothing else is heard or told.
+    is_greeted: bool,
     queue: VecDeque<Packet>,
 }
 
@@ -25,6 +28,20 @@ struct Connection {
 pub(super) struct Caller {
     client: u64,
     number: u64,
+}
+
+impl Connection {
+    /// Takes the client's hello and says ours, also to one of another version, which can tell its
+    /// user then.
+    fn greet(&self) -> Result<(), Errno> {
+        let theirs = hello::receive(self.socket.as_fd(), RecvFlags::DONTWAIT)?;
+        // Its own first packet in an empty socket: there is room.
+        hello::send(self.socket.as_fd())?;
+        match theirs {
+            Some(hello::VERSION) => Ok(()),
+            _ => Err(Errno::PROTO),
+        }
+    }
 }
 
 impl Connections {
@@ -37,7 +54,10 @@ impl Connections {
             _ => return,
         }
         if let Ok(socket) = poller.watch(socket, Source::Client, EventFlags::IN) {
-            self.0.insert(socket.token, Connection { socket, queue: VecDeque::new() });
+            self.0.insert(
+                socket.token,
+                Connection { socket, is_greeted: false, queue: VecDeque::new() },
+            );
         }
     }
 
@@ -54,7 +74,15 @@ impl Connections {
         if !flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
             return None;
         }
-        let client = self.0.get(&token)?;
+        let client = self.0.get_mut(&token)?;
+        if !client.is_greeted {
+            match client.greet() {
+                Err(Errno::AGAIN) => {}
+                Ok(()) => client.is_greeted = true,
+                Err(_) => self.drop_client(poller, token),
+            }
+            return None;
+        }
         match receive::<Numbered>(client.socket.as_fd(), RecvFlags::DONTWAIT) {
             Ok(Some((request, descriptors))) => {
                 let caller = Caller { client: token, number: request.number };
@@ -78,7 +106,8 @@ impl Connections {
     }
 
     pub fn publish(&mut self, poller: &mut Poller, event: &Event) {
-        let clients: Vec<u64> = self.0.keys().copied().collect();
+        let greeted = self.0.iter().filter(|(_, connection)| connection.is_greeted);
+        let clients: Vec<u64> = greeted.map(|(token, _)| *token).collect();
         for client in clients {
             self.send(poller, client, &Message::Event(event.clone()), Vec::new());
         }

@@ -18,6 +18,7 @@ crate::cases::cases![
     many_at_once,
     signals_do_not_end_the_warden,
     one_warden_at_a_socket,
+    a_warden_of_another_version_is_named,
     a_program_runs_and_its_output_is_logged,
     programs_that_cannot_be_executed,
     the_engine_may_crash,
@@ -226,6 +227,33 @@ fn one_warden_at_a_socket() {
     clients[0].as_ref().unwrap().shut_down().unwrap();
     let error = clients[1].as_ref().unwrap().list().unwrap_err();
     assert!(matches!(error, WardenError::Gone(_)), "{error}");
+}
+
+fn a_warden_of_another_version_is_named() {
+    use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketType};
+    let directory = tempfile::tempdir().unwrap();
+    let program = std::env::current_exe().unwrap();
+    // one from before there was a hello lets go of whoever says one
+    for (name, hello) in [("old", None), ("new", Some("bulkhead-warden 999"))] {
+        let path = directory.path().join(name);
+        let listener = net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        net::listen(&listener, 1).unwrap();
+        let error = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let client = net::accept(&listener).unwrap();
+                net::recv(&client, &mut [0; 64][..], RecvFlags::empty()).unwrap();
+                if let Some(hello) = hello {
+                    net::send(&client, hello.as_bytes(), SendFlags::empty()).unwrap();
+                }
+            });
+            Client::connect_or_start(&path, &program, |_| {}, || {}).unwrap_err()
+        });
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let WardenError::OtherVersion { pid, protocol } = error else { panic!("{error}") };
+        assert_eq!((pid, protocol), (own, hello.map(|_| 999)));
+        assert!(error.to_string().contains("`bulkhead down` with that version"), "{error}");
+    }
 }
 
 fn large_requests_travel_in_memory() {
