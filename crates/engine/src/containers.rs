@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bulkhead_store::{Durability, load_all};
+use bulkhead_store::{Durability, Store, load_all};
 use bulkhead_types::{Digest, Id, Name};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, watch};
@@ -163,6 +163,12 @@ pub(crate) struct Containers {
 pub(crate) struct Known {
     pub entries: BTreeMap<Id, Entry>,
     pub names: HashMap<Name, Id>,
+}
+
+/// How many run according to the store: for what is decided before anything is recovered.
+pub(crate) fn running(store: &dyn Store) -> Result<usize, EngineError> {
+    let records: Vec<(String, Record)> = load_all(store, PREFIX)?;
+    Ok(records.iter().filter(|(_, record)| record.is_running()).count())
 }
 
 impl Containers {

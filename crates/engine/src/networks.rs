@@ -11,7 +11,7 @@ use bulkhead_types::{Digest, Id};
 
 use crate::address_pool::{AddressPool, Exhausted};
 use crate::blocking::Blocking;
-use crate::containers::Known;
+use crate::containers::{self, Known};
 use crate::deferred_teardown::{DeferredTeardown, PendingUnplug};
 use crate::error::io_error;
 use crate::ports::{Reservation, reserve, wanted};
@@ -31,7 +31,11 @@ pub(crate) struct DefaultNetwork {
 impl DefaultNetwork {
     const KEY: &str = "network/bridge";
 
-    /// The recorded one, or one on a subnet that no route of this host overlaps.
+    /// The recorded one, or one on a subnet that no route of this host overlaps. Where another
+    /// bridge or address is asked for, the old one goes with all that is left of it.
+    ///
+    /// # Errors
+    /// A conflict, where that would cut off containers that run.
     pub(crate) fn choose(
         store: &dyn Store,
         host: &Host,
@@ -39,11 +43,24 @@ impl DefaultNetwork {
     ) -> Result<Self, EngineError> {
         let recorded: Option<Self> = load(store, Self::KEY)?;
         let told = options.bridge_address;
-        if let Some(network) = recorded
+        if let Some(network) = &recorded
             && (options.bridge.is_empty() || network.bridge.name == options.bridge)
             && told.is_none_or(|told| told == (network.bridge.gateway, network.bridge.prefix))
         {
-            return Ok(network);
+            return Ok(network.clone());
+        }
+        if let Some(DefaultNetwork { bridge: old, .. }) = &recorded {
+            // A record alone may be of one that a reboot has ended, and a link alone of one that is
+            // just being taken down.
+            let running = containers::running(store)?;
+            if running > 0 && host.plugged(&old.name)? > 0 {
+                return Err(EngineError::conflict(format!(
+                    "bridge {} ({}/{}) cannot be changed while containers are on it ({running}): \
+                     start with the same --bridge and --bridge-address, or `bulkhead down` first",
+                    old.name, old.gateway, old.prefix
+                )));
+            }
+            host.remove_bridge(old)?;
         }
         let (gateway, prefix) = match told {
             Some(told) => told,
@@ -150,7 +167,7 @@ impl Networks {
     /// Removes every link, the bridge and the rules.
     pub(crate) fn tear_down(&self, may_block: &Blocking) -> Vec<EngineError> {
         let mut faults = self.retired.remove_all(may_block);
-        faults.extend(self.host.remove_bridge(&self.default.bridge.name).err().map(Into::into));
+        faults.extend(self.host.remove_bridge(&self.default.bridge).err().map(Into::into));
         faults.extend(self.host.tear_down().err().map(Into::into));
         faults
     }

@@ -34,8 +34,31 @@ impl Firewall {
         self.commit(&batch)
     }
 
-    pub(crate) fn remove_bridge(&mut self, name: &str) -> io::Result<()> {
-        self.remove_interface(name)
+    /// Removes the bridge's elements, and what an engine that crashed left in its subnet.
+    pub(crate) fn remove_bridge(&mut self, bridge: &Bridge) -> io::Result<()> {
+        let stale = self.concerning(&[bridge])?;
+        self.commit(&removing(&stale))?;
+        self.forget_endpoint(stale)
+    }
+
+    /// The elements of these bridges and of whatever has an address in their subnets.
+    fn concerning(&mut self, bridges: &[&Bridge]) -> io::Result<Vec<Placed>> {
+        let mut placed = Vec::new();
+        for (family, set) in ruleset::SETS {
+            let found = match self.socket.elements(family, ruleset::TABLE, set.name) {
+                Err(error) if is_absent(&error) => Vec::new(),
+                other => other?,
+            };
+            for element in found {
+                if bridges.iter().any(|bridge| ruleset::concerns(set, &element, bridge)) {
+                    if set.name == ruleset::ENDPOINTS.name {
+                        placed.push(ruleset::pinned_port(&element));
+                    }
+                    placed.push((family, set.name, element));
+                }
+            }
+        }
+        Ok(placed)
     }
 
     pub(crate) fn pin(&mut self, bridge: &Bridge, endpoint: &Endpoint) -> io::Result<()> {
@@ -111,21 +134,8 @@ impl Firewall {
         let before = self.socket.generation()?;
         let mut batch = Batch::default();
         ruleset::base(&mut batch);
-        let mut stale: Vec<Placed> = Vec::new();
-        for (family, set) in ruleset::SETS {
-            let found = match self.socket.elements(family, ruleset::TABLE, set.name) {
-                Err(error) if is_absent(&error) => Vec::new(),
-                other => other?,
-            };
-            for element in found {
-                if bridges.iter().any(|(bridge, _)| ruleset::concerns(set, &element, bridge)) {
-                    if set.name == ruleset::ENDPOINTS.name {
-                        stale.push(ruleset::pinned_port(&element));
-                    }
-                    stale.push((family, set.name, element));
-                }
-            }
-        }
+        let named: Vec<&Bridge> = bridges.iter().map(|(bridge, _)| bridge).collect();
+        let stale = self.concerning(&named)?;
         remove(&mut batch, &stale);
         let mut elements: Vec<Placed> = ports.iter().map(ruleset::port).collect();
         for (bridge, endpoints) in bridges {

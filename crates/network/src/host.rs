@@ -71,11 +71,18 @@ impl Host {
             .map_err(failed())
     }
 
-    /// Removes the bridge; one that is gone already is no error.
-    pub fn remove_bridge(&self, name: &str) -> Result<(), NetworkError> {
+    /// Removes the bridge, and of endpoints and published ports in its subnet whatever is left; one
+    /// that is gone already is no error.
+    pub fn remove_bridge(&self, bridge: &Bridge) -> Result<(), NetworkError> {
+        let name = &bridge.name;
         let failed = NetworkError::kernel(format!("remove the nftables elements of {name}"));
         let deleted = self.delete_link(name);
-        self.firewall().remove_bridge(name).map_err(failed).and(deleted)
+        self.firewall().remove_bridge(bridge).map_err(failed).and(deleted)
+    }
+
+    /// How many containers are plugged into a bridge: none, where there is no such bridge.
+    pub fn plugged(&self, bridge: &str) -> Result<usize, NetworkError> {
+        Ok(survey(&mut self.route())?.veths_on(&[bridge]).len())
     }
 
     /// Brings `lo` up, makes the veth pair with one end in `netns`, and sets address and route.

@@ -353,7 +353,7 @@ fn a_taken_port_is_refused_and_nothing_is_left() {
     let again = host.namespace.run(|| Host::open().unwrap());
     again.unpublish(&[free, port]).unwrap();
     again.unplug(&end.host_link).unwrap();
-    again.remove_bridge(&network.name).unwrap();
+    again.remove_bridge(&network).unwrap();
     if has("nft") {
         let listed = host.namespace.command("nft", &["list", "ruleset"]);
         assert!(!listed.contains("elements"), "{listed}");
@@ -363,6 +363,24 @@ fn a_taken_port_is_refused_and_nothing_is_left() {
     if has("nft") {
         assert_eq!(host.namespace.command("nft", &["list", "ruleset"]), "");
     }
+}
+
+#[test]
+fn another_address_of_a_bridge_finds_nothing_of_the_old_one() {
+    let host = TestHost::new();
+    let old = bridge("bulkhead0", 1);
+    host.host.ensure_bridge(&old).unwrap();
+    let (_container, end) = host.container(&old, 2);
+    host.host.publish(&[tcp(ANY, 80, end.address, 80)]).unwrap();
+
+    // an engine that crashed knows nothing of what it plugged and published
+    let again = host.namespace.run(|| Host::open().unwrap());
+    assert_eq!(again.plugged("bulkhead0").unwrap(), 1);
+    assert_eq!(again.plugged("bulkhead1").unwrap(), 0);
+    again.remove_bridge(&old).unwrap();
+    // one that overlaps the old subnet, as 172.17.0.1/16 does 172.17.0.1/24
+    again.ensure_bridge(&Bridge { prefix: 16, ..old }).unwrap();
+    again.publish(&[tcp(ANY, 80, Ipv4Addr::new(10, 77, 2, 9), 80)]).unwrap();
 }
 
 #[test]

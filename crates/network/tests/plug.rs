@@ -39,8 +39,8 @@ fn doing_it_twice_changes_nothing() {
 
     host.host.unplug(&end.host_link).unwrap();
     host.host.unplug(&end.host_link).unwrap();
-    host.host.remove_bridge(&network.name).unwrap();
-    host.host.remove_bridge(&network.name).unwrap();
+    host.host.remove_bridge(&network).unwrap();
+    host.host.remove_bridge(&network).unwrap();
     assert_eq!(links(&host.namespace), ["lo"]);
     assert_eq!(links(&container), ["lo"]);
 }
