@@ -90,7 +90,6 @@ fn limits_hold_for_the_steps_or_are_refused_by_name() -> Result<()> {
     for (flags, sentence) in [
         ("--cgroup-parent /x", "cgroup-parent"),
         ("--isolation hyperv", "isolation"),
-        ("--cache-from nosuch", "cache-from: No such image: nosuch:latest"),
         ("--platform linux/s390x", "platform linux/s390x"),
         ("-m 1m", "Minimum memory limit allowed is 6MB"),
         ("--security-opt bogus=1", "bogus"),
@@ -101,6 +100,11 @@ fn limits_hold_for_the_steps_or_are_refused_by_name() -> Result<()> {
     }
     let said = daemon.shell("$DOCKER build --cache-from box $HERE/context")?.ok()?;
     ensure!(said.contains("[Warning] cache-from box"), "{said}");
+    let said = daemon
+        .shell("$DOCKER build --add-host extra:1.2.3.4 --cache-from nosuch $HERE/context")?
+        .ok()?;
+    ensure!(said.contains("cache-from nosuch: there is no such image"), "{said}");
+    ensure!(!said.contains("Using cache"), "{said}");
     for (query, sentence) in [("bogus=1", "bogus"), ("squash=1", "squash")] {
         let line = format!(
             "curl -s --unix-socket $RUN_DIRECTORY/docker.sock -X POST 'http://d/build?{query}'"

@@ -79,8 +79,8 @@ impl Executor for EngineExecutor {
         let (sender, mut receiver) = mpsc::channel(ROOM);
         let running = self.engine.run_step(step, self.host.clone(), sender);
         let telling = async {
-            while let Some(text) = receiver.recv().await {
-                events.send(Event::Log { vertex, text }).await;
+            while let Some((stream, text)) = receiver.recv().await {
+                events.send(Event::Log { vertex, stream, text }).await;
             }
         };
         match tokio::join!(running, telling).0 {

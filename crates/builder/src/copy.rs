@@ -8,17 +8,15 @@ mod write;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use bulkhead_archive::attributes;
 use rustix::fs::FileType;
 
 use crate::ignore::Ignore;
 use crate::owner::{self, ModeChange, Owner};
-use crate::view::{Node, View};
+use crate::view::{Attributes, Node, View};
 use source::Found;
 
 /// One COPY or ADD with everything expanded and resolved.
@@ -59,7 +57,7 @@ struct Entry {
     owner: Owner,
     /// Seconds since 1970.
     mtime: i64,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    xattrs: Attributes,
 }
 
 #[derive(Debug)]
@@ -140,7 +138,11 @@ impl Transfer {
         for found in found {
             if found.is_directory() {
                 if !exists && !lower.path.as_os_str().is_empty() {
-                    let entry = self.directory(&found.node, found.path.as_os_str().is_empty());
+                    let entry = self.directory(
+                        &found.node,
+                        &found.path,
+                        found.path.as_os_str().is_empty(),
+                    )?;
                     collected.entries.insert(lower.path.clone(), entry);
                 }
                 self.directory_contents(
@@ -216,7 +218,7 @@ impl Transfer {
             let before = collected.entries.len();
             self.directory_contents(collected, &path, &child, &target, below.as_ref())?;
             if !excluded || collected.entries.len() > before {
-                let entry = self.directory(&child, false);
+                let entry = self.directory(&child, &path, false)?;
                 self.insert(collected, target, entry)?;
             }
         }
@@ -252,22 +254,21 @@ impl Transfer {
         };
         let mut entry = self.entry(node, kind);
         if let EntryKind::Source(path, _) = &entry.kind {
-            let file = self.open(path)?;
-            // A layer and a context are stored as any namespace's root sees them.
-            entry.xattrs = attributes(file.as_fd(), None)
-                .while_doing(|| format!("read the attributes of {}", path.display()))?;
+            entry.xattrs = attributes(node, path)?;
         }
         self.insert(collected, target, entry)
     }
 
-    fn directory(&self, node: &Node, context_root: bool) -> Entry {
+    fn directory(&self, node: &Node, path: &Path, context_root: bool) -> Result<Entry, CopyError> {
         let mut entry = self.entry(node, EntryKind::Directory);
         if context_root {
             // The context's own directory is this machine's business.
             entry.mode = self.mode.as_ref().map_or(0o755, |change| change.apply(0o755, true));
             entry.owner = self.owner.unwrap_or(ROOT);
+        } else {
+            entry.xattrs = attributes(node, path)?;
         }
-        entry
+        Ok(entry)
     }
 
     fn entry(&self, node: &Node, kind: EntryKind) -> Entry {
@@ -324,6 +325,10 @@ pub(crate) fn resolve_owner(text: &str, image: &View) -> Result<Owner, CopyError
 }
 
 /// One directory's contents merge into the destination, whatever its name ends with.
+fn attributes(node: &Node, path: &Path) -> Result<Attributes, CopyError> {
+    node.attributes().while_doing(|| format!("read the attributes of {}", path.display()))
+}
+
 fn all_directories(found: &[Found]) -> bool {
     found.len() == 1 && found.iter().all(Found::is_directory)
 }

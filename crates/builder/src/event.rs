@@ -1,7 +1,7 @@
 //! What a build tells while it goes: typed, so that each front end words it in its own protocol.
 
 use bulkhead_image::Progress;
-use bulkhead_types::Digest;
+use bulkhead_types::{Digest, Stream};
 use tokio::sync::mpsc;
 
 /// One operation of a build as others see it.
@@ -42,6 +42,7 @@ pub enum Event {
     /// What the operation's program writes, in order, cut anywhere but within a character.
     Log {
         vertex: Digest,
+        stream: Stream,
         text: String,
     },
     /// The operation is done; `image` names what the stage has come to. `None`: of an ARG before

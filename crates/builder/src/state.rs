@@ -5,7 +5,7 @@ mod metadata;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_types::Digest;
-use bulkhead_types::image::{Descriptor, History, ImageConfig, Platform, RootFs};
+use bulkhead_types::image::{Config, Descriptor, History, ImageConfig, Platform, RootFs};
 
 use crate::cache::{self, CachedStep};
 use crate::expand::{self, Style};
@@ -44,7 +44,7 @@ impl State {
                 variant: platform.variant,
                 created: None,
                 author: String::new(),
-                config: Default::default(),
+                config: Config { env: Some(vec![DEFAULT_PATH.to_owned()]), ..Config::default() },
                 rootfs: RootFs { kind: "layers".to_owned(), diff_ids: Vec::new() },
                 history: Vec::new(),
             },
@@ -59,8 +59,12 @@ impl State {
         }
     }
 
-    /// `FROM image`.
-    pub(crate) fn on(id: Digest, image: ImageConfig, layers: Vec<Descriptor>) -> Self {
+    /// `FROM image`. One without a PATH gets the default, which its next image has.
+    pub(crate) fn on(id: Digest, mut image: ImageConfig, layers: Vec<Descriptor>) -> Self {
+        let environment = image.config.env.get_or_insert_default();
+        if !environment.iter().any(|pair| pair.starts_with("PATH=")) {
+            environment.push(DEFAULT_PATH.to_owned());
+        }
         let chain = cache::key(["image", &id.hex()]);
         Self { image, layers, chain, base: Some(id), ..Self::scratch() }
     }
@@ -179,3 +183,7 @@ fn too_heavy() -> String {
 const HEAVIEST: usize = 3 << 19;
 
 const MAX_VARIABLES: usize = 10_000;
+
+/// What every stage begins with that has no PATH of its base's (moby:
+/// builder/dockerfile/dispatchers.go; BuildKit: frontend/dockerfile/dockerfile2llb/convert.go).
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -12,6 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use bulkhead_archive::attributes;
 use bulkhead_sys::path;
 use rustix::fs::{Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -21,6 +22,9 @@ use rustix::io::Errno;
 pub(crate) struct View {
     layers: Arc<Vec<OwnedFd>>,
 }
+
+/// Names and values, sorted.
+pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Something in the tree, not followed if it is a link.
 #[derive(Debug)]
@@ -159,6 +163,20 @@ impl Node {
         match &self.kind {
             NodeKind::Link(target) => Some(target),
             _ => None,
+        }
+    }
+
+    /// What it has beside its content, as any namespace's root sees it: layers and contexts are
+    /// stored so. None of a link.
+    pub(crate) fn attributes(&self) -> io::Result<Attributes> {
+        match &self.kind {
+            // As in an overlay: those of the highest layer that has the directory.
+            NodeKind::Directory(Directory(layers)) => match layers.first() {
+                Some(highest) => attributes(highest.as_fd(), None),
+                None => Ok(Vec::new()),
+            },
+            NodeKind::Other(file) => attributes(file.as_fd(), None),
+            NodeKind::Link(_) => Ok(Vec::new()),
         }
     }
 

@@ -60,9 +60,10 @@ pub struct UpArguments {
     /// A registry to reach by plain HTTP (repeatable)
     #[arg(long)]
     pub insecure_registry: Vec<String>,
-    /// Where images without a registry in their name are looked for first (repeatable)
+    /// Where images without a registry in their name are looked for first, such as
+    /// https://mirror.example (repeatable)
     #[arg(long)]
-    pub registry_mirror: Vec<String>,
+    pub registry_mirror: Vec<bulkhead_image::Mirror>,
     /// Set by --detach: this is the process in the background
     #[arg(long, hide = true)]
     pub in_background: bool,

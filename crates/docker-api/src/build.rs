@@ -24,7 +24,7 @@ use crate::error::{Answer, ApiError};
 use crate::lines;
 use crate::request::Query;
 
-use classic::ClassicOutput;
+use classic::{CacheFrom, ClassicOutput};
 use fields::BuildQuery;
 
 pub(crate) fn routes() -> Router<Api> {
@@ -41,16 +41,10 @@ pub(crate) fn check_query(query: &Query) -> Result<(), ApiError> {
 
 async fn build(State(api): State<Api>, query: Query, request: Request) -> Answer<Response> {
     let BuildQuery { mut build, quiet, cache_from } = BuildQuery::try_from(&query)?;
-    for name in &cache_from {
-        api.engine.images().find(name).map_err(|error| ApiError {
-            message: format!(
-                "cache-from: {}; pull it first, or leave it out: steps that were built here are \
-                 in the build cache already",
-                error.message
-            ),
-            ..ApiError::from(error)
-        })?;
-    }
+    let (found, missing) =
+        cache_from.into_iter().partition(|name: &String| api.engine.images().find(name).is_ok());
+    let cache_from = CacheFrom { found, missing };
+    build.no_cache |= !cache_from.allows_cache();
     build.credentials = auth::registry_config(request.headers())?;
     let body = request.into_body().into_data_stream();
     lines::answer(|lines| async move {

@@ -12,6 +12,7 @@ mod stats;
 mod streams;
 mod update;
 mod view;
+mod websocket;
 
 use axum::Router;
 use axum::routing::{delete, get, post};
@@ -26,6 +27,7 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/containers/json", get(list::list))
         .route("/containers/prune", post(lifecycle::prune))
         .route("/containers/{id}", delete(lifecycle::remove))
+        .route("/containers/{id}/{alias}", delete(lifecycle::remove_link))
         .route("/containers/{id}/json", get(lifecycle::inspect))
         .route("/containers/{id}/start", post(lifecycle::start))
         .route("/containers/{id}/stop", post(lifecycle::stop))
@@ -38,6 +40,7 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/containers/{id}/top", get(lifecycle::top))
         .route("/containers/{id}/wait", post(streams::wait))
         .route("/containers/{id}/attach", post(streams::attach))
+        .route("/containers/{id}/attach/ws", get(websocket::attach))
         .route("/containers/{id}/logs", get(streams::logs))
         .route("/containers/{id}/stats", get(stats::stats))
         .route("/containers/{id}/archive", get(archive::get).head(archive::stat).put(archive::put))

@@ -189,7 +189,8 @@ pub(crate) fn content_type(terminal: bool, version: ApiVersion) -> &'static str 
     if terminal || version < ApiVersion(42) { RAW } else { MULTIPLEXED }
 }
 
-fn to_tokio(stream: StdStream) -> io::Result<UnixStream> {
+/// For the async runtime.
+pub(crate) fn to_tokio(stream: StdStream) -> io::Result<UnixStream> {
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
 }

@@ -7,10 +7,10 @@ pub(crate) mod transfer;
 
 use std::collections::BTreeMap;
 
-use axum::Router;
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use bulkhead_engine::{ContainerSnapshot, Image, RemovedImage};
 use bulkhead_types::glob::{Dialect, Glob};
 use bulkhead_types::{Reference, Timestamp};
@@ -22,6 +22,7 @@ use crate::clock::NEVER;
 use crate::error::{Answer, ApiError};
 use crate::filters::Filters;
 use crate::request::{Query, timestamp};
+use crate::version::{ApiVersion, MAXIMUM};
 
 /// Names hold slashes, so everything below `/images` but the list is told apart by its last word.
 pub(crate) fn routes() -> Router<Api> {
@@ -39,6 +40,7 @@ async fn route(
 ) -> Answer<Response> {
     let (mut parts, body) = request.into_parts();
     let query = Query::from_request_parts(&mut parts, &()).await?;
+    let version = parts.extensions.get().copied().unwrap_or(MAXIMUM);
     let request = Request::from_parts(parts, body);
     let method = request.method().clone();
     match (&method, rest.as_str(), rest.rsplit_once('/')) {
@@ -48,7 +50,7 @@ async fn route(
         (&Method::POST, "load", _) => archive::load::load(api, request).await,
         (&Method::GET, "get", _) => archive::save::save(api, query.all("names")),
         (&Method::GET, _, Some((name, "get"))) => archive::save::save(api, &[name.to_owned()]),
-        (&Method::GET, _, Some((name, "json"))) => inspect(api, name),
+        (&Method::GET, _, Some((name, "json"))) => inspect(api, name, version),
         (&Method::GET, _, Some((name, "history"))) => history(api, name),
         (&Method::POST, _, Some((name, "tag"))) => tag(api, name, query).await,
         (&Method::POST, _, Some((name, "push"))) => {
@@ -59,7 +61,11 @@ async fn route(
     }
 }
 
-async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>> {
+async fn list(
+    State(api): State<Api>,
+    Extension(version): Extension<ApiVersion>,
+    query: Query,
+) -> Answer<axum::Json<Value>> {
     let known = ["before", "dangling", "label", "label!", "reference", "since", "until"];
     let filters = Filters::from_query(&query, &known)?;
     let dangling = filters.boolean("dangling")?;
@@ -73,21 +79,27 @@ async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>>
     let until = filters.until()?;
     let patterns = reference_patterns(&filters)?;
     let containers = api.engine.containers();
-    let shown = api.engine.images().list().into_iter().filter(|image| {
-        let made = created(image);
-        dangling.is_none_or(|dangling| dangling == image.tags.is_empty())
+    let shown = api.engine.images().list().into_iter().filter_map(|mut image| {
+        let has_names = !image.tags.is_empty();
+        // Of the image's names only those that are asked for are shown (moby:
+        // daemon/images/images.go), and without one it is not.
+        let wanted = |name: &Reference| patterns.iter().any(|pattern| is_reference(pattern, name));
+        if !patterns.is_empty() {
+            image.tags.retain(wanted);
+            image.digests.retain(wanted);
+        }
+        let made = created(&image);
+        let is_shown = dangling.is_none_or(|dangling| dangling != has_names)
             && filters.labels(image.config.config.labels.as_ref().unwrap_or(&BTreeMap::new()))
             && before.is_none_or(|before| made < Some(before))
             && since.is_none_or(|since| made > Some(since))
             && until.is_none_or(|until| made < Some(until))
-            && (patterns.is_empty()
-                || patterns.iter().any(|pattern| {
-                    image.tags.iter().chain(&image.digests).any(|tag| is_reference(pattern, tag))
-                }))
+            && (patterns.is_empty() || !image.tags.is_empty() || !image.digests.is_empty());
+        is_shown.then_some(image)
     });
     let mut shown: Vec<Image> = shown.collect();
     shown.sort_by_key(|image| std::cmp::Reverse(created(image)));
-    Ok(axum::Json(shown.iter().map(|image| summary(image, &containers)).collect()))
+    Ok(axum::Json(shown.iter().map(|image| summary(image, &containers, version)).collect()))
 }
 
 /// Whether a `reference` filter means this name: with or without the tag, `*` within a component.
@@ -117,23 +129,43 @@ fn familiar(references: &[Reference]) -> Vec<String> {
 }
 
 /// One image as the list shows it; `system df` too.
-pub(crate) fn summary(image: &Image, containers: &[ContainerSnapshot]) -> Value {
-    json!({
+pub(crate) fn summary(
+    image: &Image,
+    containers: &[ContainerSnapshot],
+    version: ApiVersion,
+) -> Value {
+    let mut view = json!({
         "Containers": containers.iter().filter(|c| c.image_id == image.id).count(),
         "Created": created(image).map_or(0, |time| time.as_second()),
         "Id": image.id,
         "Labels": image.config.config.labels,
-        "ParentId": "",
+        "ParentId": parent(image),
         "RepoDigests": familiar(&image.digests),
         "RepoTags": familiar(&image.tags),
         "SharedSize": -1,
         "Size": image.size,
-    })
+    });
+    add_virtual_size(&mut view, version);
+    view
 }
 
-fn inspect(api: Api, name: &str) -> Answer<Response> {
+/// The size by the name that it also had until API 1.43, for clients that know no other.
+fn add_virtual_size(view: &mut Value, version: ApiVersion) {
+    if version < ApiVersion(44) {
+        view["VirtualSize"] = view["Size"].clone();
+    }
+}
+
+/// Empty where Docker would know of no parent either.
+fn parent(image: &Image) -> String {
+    image.parent.map(|parent| parent.to_string()).unwrap_or_default()
+}
+
+fn inspect(api: Api, name: &str, version: ApiVersion) -> Answer<Response> {
     let image = api.engine.images().find(name)?;
-    Ok(axum::Json(view(&image, &api.engine.options().data.display().to_string())).into_response())
+    let mut view = view(&image, &api.engine.options().data.display().to_string());
+    add_virtual_size(&mut view, version);
+    Ok(axum::Json(view).into_response())
 }
 
 fn view(image: &Image, data: &str) -> Value {
@@ -143,7 +175,7 @@ fn view(image: &Image, data: &str) -> Value {
         "Id": image.id,
         "RepoTags": familiar(&image.tags),
         "RepoDigests": familiar(&image.digests),
-        "Parent": "",
+        "Parent": parent(image),
         "Comment": config.history.last().map_or("", |step| step.comment.as_str()),
         "Created": config.created.as_deref().unwrap_or(NEVER),
         "DockerVersion": "",
@@ -303,6 +335,15 @@ mod tests {
         let wrong = Filters::parse(r#"{"reference":["[a"]}"#, &["reference"]).expect("filters");
         let error = reference_patterns(&wrong).expect_err("an open bracket");
         assert!(error.message.contains("reference=[a"), "{}", error.message);
+    }
+
+    #[test]
+    fn old_clients_get_the_size_by_its_old_name() {
+        for (version, old) in [(43, json!(7)), (44, Value::Null)] {
+            let mut view = json!({"Size": 7});
+            add_virtual_size(&mut view, ApiVersion(version));
+            assert_eq!(view["VirtualSize"], old, "{version}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod fields;
 mod filters;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod grpc;
 mod hijack;
 mod image;
 mod lines;
@@ -59,6 +60,7 @@ pub fn router(engine: Arc<Engine>, shutdown: watch::Sender<bool>) -> Router {
         .merge(container::routes())
         .merge(image::routes())
         .merge(build::routes())
+        .merge(grpc::routes())
         .merge(network::routes())
         .merge(volume::routes())
         .merge(swarm::routes())

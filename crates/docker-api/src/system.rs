@@ -1,9 +1,9 @@
 //! What the engine says of itself: ping, version, info, disk usage.
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use bulkhead_types::Timestamp;
 use bulkhead_types::image::Platform;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, PRAGMA};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::Api;
 use crate::error::{Answer, ApiError};
 use crate::request::Query;
+use crate::version::ApiVersion;
 use crate::{build, container, events, image, version, volume};
 
 pub(crate) fn routes() -> Router<Api> {
@@ -75,7 +76,8 @@ fn version_view(kernel: &str) -> Value {
 
 async fn info(State(api): State<Api>) -> axum::Json<Value> {
     let info = api.engine.info();
-    let registries = &api.engine.options().registries;
+    let mirrors = &api.engine.options().registries.registry_mirrors;
+    let mirrors: Vec<String> = mirrors.iter().map(ToString::to_string).collect();
     let has = |controller| info.controllers.contains(&controller);
     let cgroups = if info.cgroup_version == "2" { "2" } else { "1" };
     let mut security = vec!["name=seccomp,profile=builtin", "name=cgroupns"];
@@ -123,14 +125,14 @@ async fn info(State(api): State<Api>) -> axum::Json<Value> {
         "RegistryConfig": {
             "IndexConfigs": {
                 "docker.io": {
-                    "Mirrors": registries.registry_mirrors,
+                    "Mirrors": mirrors,
                     "Name": "docker.io",
                     "Official": true,
                     "Secure": true,
                 },
             },
             "InsecureRegistryCIDRs": ["127.0.0.0/8"],
-            "Mirrors": registries.registry_mirrors,
+            "Mirrors": mirrors,
         },
         "NCPU": info.cpus,
         "MemTotal": info.memory,
@@ -168,7 +170,11 @@ async fn info(State(api): State<Api>) -> axum::Json<Value> {
 
 /// `GET /system/df`; `type` picks what is measured. Layers that images share are counted with each
 /// of them.
-async fn disk_usage(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>> {
+async fn disk_usage(
+    State(api): State<Api>,
+    Extension(version): Extension<ApiVersion>,
+    query: Query,
+) -> Answer<axum::Json<Value>> {
     let known = ["container", "image", "volume", "build-cache"];
     let types = query.all("type");
     if let Some(unknown) = types.iter().find(|kind| !known.contains(&kind.as_str())) {
@@ -184,7 +190,8 @@ async fn disk_usage(State(api): State<Api>, query: Query) -> Answer<axum::Json<V
         let content = api.engine.content();
         let sizes = layers.into_iter().filter_map(|id| content.layer_size(id).ok());
         answer["LayersSize"] = json!(sizes.sum::<u64>());
-        answer["Images"] = images.iter().map(|one| image::summary(one, &containers)).collect();
+        let summary = |one| image::summary(one, &containers, version);
+        answer["Images"] = images.iter().map(summary).collect();
     }
     if wanted("container") {
         let mut summaries = container::list::Summaries::new(&api);

@@ -35,6 +35,8 @@ object! {
         pub labels: BTreeMap<String, String>,
         pub stop_signal: String,
         pub stop_timeout: Option<i64>,
+        /// docker-py writes it here, where Docker does not look: `HostConfig` has it.
+        pub runtime: String,
         pub host_config: HostConfig,
         pub networking_config: NetworkingConfig,
     }

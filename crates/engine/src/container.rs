@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 pub use bulkhead_runtime::cgroup::BlockIoCount;
+pub use bulkhead_types::Stream;
 use bulkhead_types::{Digest, Id, IdMap, Name, Port, Reference, Timestamp, image};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -12,6 +13,7 @@ use crate::link::Link;
 use crate::log_options::{LogDriver, LogOptions};
 use crate::modes::{CgroupnsMode, IpcMode, NetworkMode, PidMode, UsernsMode, UtsMode};
 use crate::mounts::{MountOptions, MountPoint, MountRequest, VolumesFrom};
+use crate::repeated::{Isolation, RuntimeName};
 use crate::restart::RestartPolicy;
 use crate::security::SecurityOptions;
 use crate::text::readable;
@@ -71,6 +73,8 @@ pub struct HostConfig {
     /// `--tmpfs`: target → options
     pub tmpfs: BTreeMap<String, TmpfsOptions>,
     pub volumes_from: Vec<VolumesFrom>,
+    /// `--volume-driver`: of the volumes that `-v` and the image ask for.
+    pub volume_driver: String,
     pub network_mode: NetworkMode,
     pub pid_mode: PidMode,
     pub ipc_mode: IpcMode,
@@ -127,6 +131,8 @@ pub struct HostConfig {
     pub device_cgroup_rules: Vec<String>,
     /// Rows and columns of the terminal from which it was asked for; inspect repeats them.
     pub console_size: (u16, u16),
+    pub isolation: Isolation,
+    pub runtime: RuntimeName,
 }
 
 /// Docker's limits of block devices, which are named by the paths of their nodes.
@@ -296,12 +302,6 @@ pub struct LogLine {
     pub text: Vec<u8>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
-    Stdout,
-    Stderr,
-}
-
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Stats {
     pub memory_usage: u64,
@@ -354,6 +354,8 @@ pub struct Image {
     pub config: image::ImageConfig,
     /// Bytes of the unpacked layers.
     pub size: u64,
+    /// Of what a container of which image was committed to make it.
+    pub parent: Option<Digest>,
     /// What was missing of its content when the engine opened, for people.
     pub damage: Option<String>,
 }

@@ -23,6 +23,7 @@ mod start;
 mod stats;
 mod stop;
 mod top;
+mod unlink;
 mod update;
 mod user_mounts;
 mod volumes;

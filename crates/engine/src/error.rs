@@ -157,7 +157,7 @@ impl From<bulkhead_warden::WardenError> for EngineError {
             // Docker answers 400 to a program that cannot be run, and clients make 126 or 127 of it.
             WardenError::Start(_) => Class::Invalid,
             WardenError::Gone(_) => Class::Unavailable,
-            WardenError::Unknown(_) => Class::Conflict,
+            WardenError::Unknown(_) | WardenError::OtherVersion { .. } => Class::Conflict,
             _ => Class::Internal,
         };
         let kind = match &error {

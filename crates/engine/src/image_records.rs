@@ -25,6 +25,9 @@ pub(crate) struct ImageRecord {
     /// recorded by an earlier version, and its content is gone.
     #[serde(default)]
     pub config: Option<ImageConfig>,
+    /// The image whose container was committed to make it.
+    #[serde(default)]
+    pub parent: Option<Digest>,
     /// What was missing of its content when the engine opened.
     #[serde(skip)]
     pub damage: Option<String>,
@@ -341,7 +344,14 @@ mod tests {
         let stored = StoredImage { id, manifest: Digest::of(b"manifest") };
         known.images.insert(
             id,
-            ImageRecord { stored, layers: vec![], size: 0, config: None, damage: None },
+            ImageRecord {
+                stored,
+                layers: vec![],
+                size: 0,
+                config: None,
+                parent: None,
+                damage: None,
+            },
         );
         for reference in references {
             known.references.insert(reference.parse().unwrap(), id);

@@ -88,7 +88,7 @@ impl Images {
         let names = vec![reference.clone(), reference.with_digest(pulled.manifest)];
         let images = self.clone();
         let image = blocking(move |may_block| {
-            images.add(may_block, Transaction::default(), &pulled, &names)
+            images.add(may_block, Transaction::default(), &pulled, None, &names)
         })
         .await?;
         let name = reference.familiar_name();
@@ -137,6 +137,17 @@ impl Images {
         Ok(self.parts.registry.resolve(reference, credentials.as_ref()).await?)
     }
 
+    /// Every name that the repository of `reference` has in its registry.
+    pub async fn tags(
+        &self,
+        reference: &Reference,
+        credentials: Option<Credentials>,
+    ) -> Result<Vec<Reference>, EngineError> {
+        let tags = self.parts.registry.tags(reference, credentials.as_ref()).await?;
+        // What is no tag can be no image's either.
+        Ok(tags.iter().filter_map(|tag| reference.with_tag(tag).ok()).collect())
+    }
+
     pub async fn tag(&self, image: Digest, reference: &Reference) -> Result<(), EngineError> {
         if reference.digest().is_some() {
             return Err(EngineError::invalid("refusing to create a tag with a digest reference"));
@@ -163,11 +174,13 @@ impl Images {
     }
 
     /// Records an image whose content is stored, and its names, with what else is in the transaction.
+    /// `parent` is the image whose container was committed to make it.
     pub(crate) fn add<'a>(
         &'a self,
         may_block: &Blocking,
         mut transaction: Transaction<'a>,
         image: &StoredImage,
+        parent: Option<Digest>,
         references: &[Reference],
     ) -> Result<Image, EngineError> {
         let content = &self.parts.content;
@@ -177,10 +190,17 @@ impl Images {
         for layer in layers.iter().collect::<BTreeSet<_>>() {
             size += content.layer_size(*layer)?;
         }
-        let record =
-            ImageRecord { stored: image.clone(), layers, size, config: Some(config), damage: None };
         // None is removed meanwhile.
         let allocating = self.parts.allocation.hold(may_block);
+        let record = ImageRecord {
+            stored: image.clone(),
+            layers,
+            size,
+            config: Some(config),
+            // One that was committed here, and is pulled once more, is the same image.
+            parent: parent.or_else(|| self.records().get(image.id)?.parent),
+            damage: None,
+        };
         self.records().put(&mut transaction, &record);
         for reference in references {
             self.records().put_reference(&mut transaction, reference.clone(), image.id);
@@ -283,7 +303,7 @@ impl Images {
                 },
                 &[layer.descriptor],
             )?;
-            let image = images.add(may_block, Transaction::default(), &image, &references)?;
+            let image = images.add(may_block, Transaction::default(), &image, None, &references)?;
             images.parts.events.image("import", image.id, None);
             Ok(image)
         })
@@ -300,6 +320,8 @@ impl Images {
             digests,
             config: record.config.unwrap_or_else(|| unknown_config(&record.layers)),
             size: record.size,
+            // Of one that is gone Docker says nothing either.
+            parent: record.parent.filter(|parent| self.records().get(*parent).is_some()),
             damage: record.damage,
         }
     }

@@ -2,12 +2,12 @@
 //! they are in one, and what is mounted there.
 
 use std::ffi::OsStr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use bulkhead_sys::path;
+use bulkhead_sys::path::{self, Visited, Walk};
 use bulkhead_types::IdMap;
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 /// Makes `/.dockerenv`, and `/etc/mtab` where the image has none (moby: daemon/initlayer), as the
@@ -17,6 +17,28 @@ pub(crate) fn put(root: BorrowedFd<'_>, ids: Option<IdMap>) {
     let made = mark(root, owner).and_then(|()| link(root, owner));
     if let Err(error) = made {
         tracing::debug!(%error, "make /.dockerenv and /etc/mtab");
+    }
+}
+
+/// Whether a file of an upper directory is of the engine's making and nobody's work: a mark, or an
+/// empty place to mount on. Docker has these in a layer of their own, between the image's and the
+/// container's (moby: daemon/initlayer), which `docker commit` does not take.
+pub(crate) fn is_own(file: &Visited) -> bool {
+    let kind = FileType::from_raw_mode(file.stat.st_mode);
+    match file.path.to_str() {
+        Some(".dockerenv" | "etc/hostname" | "etc/hosts" | "etc/resolv.conf") => {
+            kind == FileType::RegularFile && file.stat.st_size == 0
+        }
+        Some("etc/mtab") => {
+            kind == FileType::Symlink
+                && rustix::fs::readlinkat(&file.file, "", Vec::new())
+                    .is_ok_and(|target| target.as_bytes() == MTAB.as_bytes())
+        }
+        Some("dev" | "proc" | "sys") => {
+            let is_empty = || Walk::new(file.file.as_fd())?.visit().map(|first| first.is_none());
+            kind == FileType::Directory && is_empty().unwrap_or(false)
+        }
+        _ => false,
     }
 }
 
@@ -53,7 +75,7 @@ fn link(root: BorrowedFd<'_>, owner: u32) -> std::io::Result<()> {
         opened => opened?,
     };
     match rustix::fs::symlinkat(MTAB, &parent, &name) {
-        Ok(()) => give(std::os::fd::AsFd::as_fd(&parent), &name, owner),
+        Ok(()) => give(parent.as_fd(), &name, owner),
         Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno.into()),
     }

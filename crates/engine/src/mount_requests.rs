@@ -4,7 +4,9 @@
 use bulkhead_types::Name;
 
 use crate::bind::{clean_target, invalid_volume_name};
-use crate::mounts::{BindOptions, Fill, MountOptions, MountPoint, MountRequest, VolumeOptions};
+use crate::mounts::{
+    BindOptions, Fill, MountOptions, MountPoint, MountRequest, MountType, VolumeOptions,
+};
 use crate::{ContainerConfig, EngineError, HostConfig};
 
 /// Every mount of a container, in the order of the paths they lie on, so that `/a/b` comes after
@@ -18,6 +20,7 @@ pub(crate) fn wanted(
 ) -> Result<Vec<MountRequest>, EngineError> {
     let mut all: Vec<MountRequest> = Vec::new();
     for bind in &host.binds {
+        check_driver(host, &bind.mount)?;
         add(&mut all, bind.mount.clone())?;
     }
     for mount in &host.mounts {
@@ -39,6 +42,7 @@ pub(crate) fn wanted(
         let options = MountOptions::Volume(VolumeOptions::default());
         let volume = MountRequest::new("", target, false, options)?;
         if !all.iter().any(|mount| mount.target == volume.target) {
+            check_driver(host, &volume)?;
             all.push(volume);
         }
     }
@@ -47,6 +51,25 @@ pub(crate) fn wanted(
         depth(one).cmp(&depth(other)).then_with(|| one.target.cmp(&other.target))
     });
     Ok(all)
+}
+
+/// A driver that is not there is missed by the first volume that is to be its own, and not before
+/// (moby: daemon/create_unix.go).
+fn check_driver(host: &HostConfig, mount: &MountRequest) -> Result<(), EngineError> {
+    match host.volume_driver.as_str() {
+        "" | "local" => Ok(()),
+        driver if mount.kind() == MountType::Volume => Err(no_driver(driver)),
+        _ => Ok(()),
+    }
+}
+
+/// What Docker says of a volume driver that it does not have. Not "not found": clients would take that
+/// for a missing image.
+fn no_driver(driver: &str) -> EngineError {
+    EngineError::invalid(format!(
+        "error looking up volume plugin {driver}: plugin {driver:?} not found; the only driver is \
+         local"
+    ))
 }
 
 impl MountRequest {
@@ -145,6 +168,24 @@ mod tests {
     use super::*;
     use crate::mounts::MissingSource;
     use crate::tmpfs_options::TmpfsOptions;
+
+    #[test]
+    fn a_driver_that_is_not_there_is_missed_by_the_first_volume() {
+        let host = |binds: &[&str]| HostConfig {
+            volume_driver: "nfs".to_owned(),
+            binds: binds.iter().map(|bind| bind.parse().unwrap()).collect(),
+            ..HostConfig::default()
+        };
+        let of_image =
+            ContainerConfig { volumes: vec!["/data".to_owned()], ..ContainerConfig::default() };
+        let none = ContainerConfig::default();
+        wanted(&none, &host(&["/src:/a"]), Vec::new()).expect("no volume is made");
+        wanted(&of_image, &host(&["/src:/data"]), Vec::new()).expect("nor here");
+        for (config, host) in [(&none, host(&["data:/a"])), (&of_image, host(&[]))] {
+            let error = wanted(config, &host, Vec::new()).unwrap_err();
+            assert!(error.message.starts_with("error looking up volume plugin nfs"), "{error}");
+        }
+    }
 
     #[test]
     fn a_mount_is_whole_or_refused() {

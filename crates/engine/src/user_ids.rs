@@ -102,6 +102,27 @@ pub(crate) fn wanted<'a>(
     Ok(ids)
 }
 
+/// Ids above those that every container has which the words of a build's step name, as in `RUN
+/// useradd -u 1234567 app`: nothing has them yet, and the map cannot grow while the step runs. A
+/// number that is no id costs a window, so there are few.
+pub(crate) fn named<'a>(words: impl Iterator<Item = &'a str>) -> Vec<u32> {
+    let mut ids: Vec<u32> = Vec::new();
+    let numbers = words
+        .flat_map(|word| word.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '.'))
+        .filter_map(|word| word.parse().ok())
+        .filter(|id| (IdMap::SIZE..=i32::MAX.cast_unsigned()).contains(id));
+    for id in numbers {
+        if !ids.iter().any(|other| other / IdMap::WINDOW == id / IdMap::WINDOW) {
+            ids.push(id);
+        }
+    }
+    ids.truncate(NAMED_WINDOWS);
+    ids
+}
+
+/// A third of what a map holds: the others are for what the step's image has.
+const NAMED_WINDOWS: usize = 4;
+
 /// A map of host ids from `first` on that are in no range of `taken`: those that every container has,
 /// from the bottom, and a window from the top for each of `wanted` that is not among them.
 fn id_map(first: u32, wanted: &[u32], mut taken: Vec<IdRange>) -> Result<IdMap, EngineError> {
@@ -189,5 +210,29 @@ mod tests {
         let scattered: Vec<u32> = (0..100).map(|n| n * 1_000_000).collect();
         let error = id_map(1_000_000_000, &scattered, vec![]).unwrap_err();
         assert!(error.message.contains("--userns=host"), "{error}");
+    }
+
+    #[test]
+    fn steps_name_their_ids() {
+        for (words, ids) in [
+            (
+                &["sh", "-c", "useradd -u 1234567 -m x && chown -R 1234568:1234567 /x"][..],
+                &[1_234_567][..],
+            ),
+            (&["UID=300000", "adduser -D -u $UID app"][..], &[300_000][..]),
+            (&["echo a:x:400000:400000:: >> /etc/passwd"][..], &[400_000][..]),
+            (
+                &[
+                    "useradd -u 262143 x; curl v1.20240101.tgz; echo 3000000000 x2147483 99999999999",
+                ][..],
+                &[][..],
+            ),
+            (
+                &["1000000 2000000 3000000 4000000 5000000"][..],
+                &[1_000_000, 2_000_000, 3_000_000, 4_000_000][..],
+            ),
+        ] {
+            assert_eq!(named(words.iter().copied()), ids, "{words:?}");
+        }
     }
 }

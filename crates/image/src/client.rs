@@ -10,7 +10,10 @@ mod origin;
 mod pull;
 mod push;
 mod session;
+mod tags;
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bulkhead_types::image::Descriptor;
@@ -38,8 +41,8 @@ impl Credentials {
 }
 
 /// Without the secrets, which have no place in logs.
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
     }
 }
@@ -61,13 +64,42 @@ impl Progress {
     }
 }
 
-#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
+#[derive(Debug, Clone, Default)]
 pub struct RegistryOptions {
     /// `host[:port]` reached by plain HTTP or without checking the certificate, besides 127.0.0.0/8.
     pub insecure_registries: Vec<String>,
-    /// Base addresses tried before the default registry.
-    pub registry_mirrors: Vec<String>,
+    /// Tried before the default registry.
+    pub registry_mirrors: Vec<Mirror>,
+}
+
+/// Where the default registry's images may be had instead: `http://HOST[:PORT]`, or the same by
+/// https.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror(Origin);
+
+impl FromStr for Mirror {
+    type Err = String;
+
+    /// # Errors
+    /// A sentence, where the text has no scheme, another one, or a path (moby: registry/config.go,
+    /// `ValidateMirror`).
+    fn from_str(text: &str) -> Result<Self, String> {
+        let origin = Origin::parse(text).ok_or_else(|| {
+            format!("{text:?} is not the address of a mirror, such as https://mirror.example:5000")
+        })?;
+        match text.parse::<http::Uri>().is_ok_and(|uri| uri.path() == "/" && uri.query().is_none())
+        {
+            true => Ok(Self(origin)),
+            false => Err(format!("{text:?} has a path; name a mirror by its host, as {origin}")),
+        }
+    }
+}
+
+impl fmt::Display for Mirror {
+    /// As Docker shows it, with a slash at the end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/", self.0)
+    }
 }
 
 /// Speaks the OCI distribution protocol to registries.
@@ -151,10 +183,30 @@ impl RegistryClient {
         reference: &Reference,
         credentials: Option<&Credentials>,
     ) -> Result<Descriptor, ImageError> {
+        let version = reference.version();
+        for session in self.mirrors(reference) {
+            match documents::fetch(&session, reference, &version).await {
+                Ok(document) => return Ok(document.descriptor),
+                Err(error) => tracing::info!("mirror {}: {error}", session.registry()),
+            }
+        }
         let session = self.session(reference, credentials, Access::Pull);
-        documents::fetch(&session, reference, &reference.version())
-            .await
-            .map(|document| document.descriptor)
+        Ok(documents::fetch(&session, reference, &version).await?.descriptor)
+    }
+
+    /// Every tag of the repository that `reference` is of, sorted; its own does not matter.
+    pub async fn tags(
+        &self,
+        reference: &Reference,
+        credentials: Option<&Credentials>,
+    ) -> Result<Vec<String>, ImageError> {
+        for session in self.mirrors(reference) {
+            match tags::list(&session).await {
+                Ok(tags) => return Ok(tags),
+                Err(error) => tracing::info!("mirror {}: {error}", session.registry()),
+            }
+        }
+        tags::list(&self.session(reference, credentials, Access::Pull)).await
     }
 
     fn session(
@@ -178,19 +230,14 @@ impl RegistryClient {
         if reference.domain() != bulkhead_types::DEFAULT_DOMAIN {
             return Vec::new();
         }
-        let origins = self.options.registry_mirrors.iter().filter_map(|mirror| {
-            let origin = Origin::parse(mirror);
-            if origin.is_none() {
-                tracing::warn!("the registry mirror {mirror:?} is no http(s) address");
-            }
-            origin
-        });
-        origins
-            .map(|origin| {
+        self.options
+            .registry_mirrors
+            .iter()
+            .map(|Mirror(origin)| {
                 let name = origin.to_string();
                 let path = reference.path().to_owned();
                 let connections = Arc::clone(&self.connections);
-                Session::new(connections, origin, &name, path, None, Access::Pull)
+                Session::new(connections, origin.clone(), &name, path, None, Access::Pull)
             })
             .collect()
     }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc;
 
 use bulkhead_archive::{CopyError, copy};
+use bulkhead_sys::path::Visited;
 use bulkhead_types::image::{Descriptor, OCI_LAYER_GZIP};
 use bulkhead_types::{Digest, IdMap};
 use rustix::fs::{Mode, OFlags};
@@ -117,13 +118,23 @@ impl Content {
         upper: BorrowedFd<'_>,
         range: Option<IdMap>,
     ) -> Result<Option<Layer>, ImageError> {
+        self.commit_changes(upper, range, &|_| false)
+    }
+
+    /// The same without some of the files: those that an engine put there by itself.
+    pub fn commit_changes(
+        &self,
+        upper: BorrowedFd<'_>,
+        range: Option<IdMap>,
+        left_out: &dyn Fn(&Visited) -> bool,
+    ) -> Result<Option<Layer>, ImageError> {
         let upper =
             directory::open(upper, ".").doing(|| "open the container's files".to_owned())?;
         let names = directory::names(upper.as_fd());
         if names.doing(|| "list the container's files".to_owned())?.is_empty() {
             return Ok(None);
         }
-        self.store_layer(&mut |sink| upper::archive(upper.as_fd(), range, sink)).map(Some)
+        self.store_layer(&mut |sink| upper::archive(upper.as_fd(), range, left_out, sink)).map(Some)
     }
 
     /// Stores a tar stream (plain, gzip, bzip2, xz, zstd) as a layer.

@@ -21,7 +21,8 @@ mod upper;
 
 pub use blob::BlobWriter;
 pub use client::{
-    Credentials, Download, DownloadError, Downloader, Progress, RegistryClient, RegistryOptions,
+    Credentials, Download, DownloadError, Downloader, Mirror, Progress, RegistryClient,
+    RegistryOptions,
 };
 pub use content::{Content, SMALL};
 pub use error::ImageError;

@@ -12,13 +12,17 @@ use bulkhead_types::IdMap;
 use crate::error::{ImageError, While};
 use crate::metadata::{self, is_whiteout};
 
-/// Writes everything below `upper`, in the order of names, so that equal trees give equal bytes.
+/// Which files are no part of what was changed; of a directory, all that is in it.
+pub(crate) type LeftOut<'a> = &'a dyn Fn(&Visited) -> bool;
+
+/// Writes everything below `upper` but what is left out, in the order of names, so that equal trees give equal bytes.
 ///
 /// Whiteouts and opaque marks become the image specification's `.wh.` files, hard links are kept,
 /// sockets are left out (nobody listens on them in an image), and ids are translated by `range`.
 pub(crate) fn archive(
     upper: BorrowedFd<'_>,
     range: Option<IdMap>,
+    left_out: LeftOut<'_>,
     sink: &mut dyn Write,
 ) -> Result<(), ImageError> {
     let what = || "read the container's files".to_owned();
@@ -33,6 +37,7 @@ pub(crate) fn archive(
         match visit.doing(|| format!("read {} of the container", walk.at().display()))? {
             None => break,
             Some(Visit::Leave) => {}
+            Some(Visit::Enter(visited) | Visit::File(visited)) if left_out(&visited) => walk.skip(),
             Some(Visit::Enter(visited)) => {
                 member(&mut archive, &visited)?;
                 mark_opaque(&mut archive, visited.file.as_fd(), &visited.path)

@@ -17,6 +17,13 @@ pub struct BuildStep {
     pub layers: Vec<Digest>,
 }
 
+/// Which of a program's outputs something came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
 /// `RUN --network`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StepNetwork {

@@ -17,7 +17,7 @@ mod reference;
 mod size;
 mod time;
 
-pub use build_step::{BuildStep, StepNetwork};
+pub use build_step::{BuildStep, StepNetwork, Stream};
 pub use chain::Chain;
 pub use digest::{Digest, Hasher, InvalidDigest};
 pub use id::{Id, InvalidId, InvalidName, Name};

@@ -102,9 +102,6 @@ impl<E: Executor> Build<'_, E> {
                 environment.push(format!("{name}={value}"));
             }
         }
-        if !set(&environment, "PATH") {
-            environment.push(DEFAULT_PATH.to_owned());
-        }
         environment
     }
 }
@@ -141,6 +138,3 @@ pub(super) fn is_predefined(name: &str) -> bool {
 
 /// Where a script lies while it runs: in a layer of its own, which is not part of the image.
 pub(super) const SCRIPT: &str = ".bulkhead-build-script";
-
-/// What Docker gives to containers of images without one.
-const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -115,8 +115,8 @@ async fn arguments_count_where_they_are_used() {
     bench.build().await.expect("builds");
     let runs = bench.runs();
     let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    assert_eq!(runs[0].environment, ["E=env", "HTTP_PROXY=http://p", path]);
-    assert_eq!(runs[1].environment, ["E=env", "A=given", "B=b", "HTTP_PROXY=http://p", path]);
+    assert_eq!(runs[0].environment, [path, "E=env", "HTTP_PROXY=http://p"]);
+    assert_eq!(runs[1].environment, [path, "E=env", "A=given", "B=b", "HTTP_PROXY=http://p"]);
     assert_eq!(bench.told().last().map(String::as_str), Some("unused LOST"));
     bench.arguments = vec![("V", "1"), ("A", "other"), ("HTTP_PROXY", "http://q")];
     bench.build().await.expect("builds");

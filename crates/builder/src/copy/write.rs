@@ -66,7 +66,7 @@ impl<W: Write> Output<'_, W> {
                     mode: node.stat.st_mode & 0o7777,
                     owner: Owner { uid: node.stat.st_uid, gid: node.stat.st_gid },
                     mtime: node.stat.st_mtime,
-                    xattrs: Vec::new(),
+                    xattrs: node.attributes().while_doing(what)?,
                 },
                 _ => Entry {
                     kind: EntryKind::Directory,

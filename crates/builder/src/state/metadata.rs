@@ -243,7 +243,7 @@ mod tests {
         let c = "C=1-given-global-own-none-linux";
         assert_eq!(
             config.env.as_deref(),
-            Some(&["A=2", "B=x y", c, "OWN=env"].map(String::from)[..])
+            Some(&[super::super::DEFAULT_PATH, "A=2", "B=x y", c, "OWN=env"].map(String::from)[..])
         );
         assert_eq!(state.visible_arguments(), ["GIVEN=given", "GLOBAL=global", "TARGETOS=linux"]);
         let labels = config.labels.as_ref().expect("labels");

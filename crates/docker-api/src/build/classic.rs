@@ -4,12 +4,27 @@
 use std::collections::BTreeMap;
 
 use bulkhead_build_service::{Event, Vertex, Warning};
-use bulkhead_types::Digest;
+use bulkhead_types::{Digest, Stream};
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
 
 use super::in_order::{InOrder, Shown};
 use crate::lines::Lines;
+
+/// What of `--cache-from` is on this machine, and what is not.
+#[derive(Debug, Default)]
+pub(super) struct CacheFrom {
+    pub(super) found: Vec<String>,
+    pub(super) missing: Vec<String>,
+}
+
+impl CacheFrom {
+    /// Whether a build may take any step from the cache: with sources of which none is here, Docker
+    /// takes none (moby: builder/dockerfile/imagecontext, `MakeImageCache`).
+    pub(super) fn allows_cache(&self) -> bool {
+        self.missing.is_empty() || !self.found.is_empty()
+    }
+}
 
 /// Shows one build. A quiet one is read as well, or it would stand still.
 #[derive(Debug)]
@@ -25,13 +40,17 @@ impl ClassicOutput {
     }
 
     /// Says how little `--cache-from` can do.
-    pub(super) async fn cache_from(&self, images: &[String]) {
-        for image in images {
+    pub(super) async fn cache_from(&self, sources: &CacheFrom) {
+        for image in &sources.found {
             self.stream(format!(
                 "[Warning] cache-from {image}: of an image that was not built on this machine no \
                  step is used again\n"
             ))
             .await;
+        }
+        for image in &sources.missing {
+            self.stream(format!("[Warning] cache-from {image}: there is no such image here\n"))
+                .await;
         }
     }
 
@@ -115,7 +134,8 @@ impl Words {
             },
             Event::Running { container, .. } => format!(" ---> Running in {}\n", container.short()),
             Event::CacheHit(_) => " ---> Using cache\n".to_owned(),
-            Event::Log { text, .. } => text,
+            Event::Log { stream: Stream::Stdout, text, .. } => text,
+            Event::Log { stream: Stream::Stderr, text, .. } => red(&text),
             Event::Completed { image, .. } => {
                 let mut text = format!(" ---> {}\n", image?.short());
                 match std::mem::take(&mut self.triggers) {
@@ -139,9 +159,26 @@ impl Words {
     }
 }
 
+/// How the classic builder shows what a step says on standard error, whether its client has a
+/// terminal or not (moby: pkg/streamformatter/streamwriter.go).
+fn red(text: &str) -> String {
+    format!("\x1b[91m{text}\x1b[0m")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_any_of_its_sources_nothing_is_cached() {
+        let sources = |found: &[&str], missing: &[&str]| {
+            let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            CacheFrom { found: names(found), missing: names(missing) }
+        };
+        assert!(sources(&[], &[]).allows_cache());
+        assert!(sources(&["a"], &["b"]).allows_cache());
+        assert!(!sources(&[], &["b"]).allows_cache());
+    }
 
     #[test]
     fn a_build_reads_as_the_classic_builders() {
@@ -151,6 +188,11 @@ mod tests {
             inputs: Vec::new(),
         };
         let digest = |name: &str| Digest::of(name.as_bytes());
+        let log = |stream, text: &str| Event::Log {
+            vertex: digest("RUN b"),
+            stream,
+            text: text.to_owned(),
+        };
         let events = [
             Event::Warning(Warning::Dockerfile("an empty line".to_owned())),
             Event::Planned(vec![vertex("FROM a"), vertex("RUN b"), vertex("COPY c /")]),
@@ -161,8 +203,9 @@ mod tests {
             Event::Completed { vertex: digest("USER d"), image: Some(digest("1")) },
             Event::Started(digest("RUN b")),
             Event::Running { vertex: digest("RUN b"), container: digest("key") },
-            Event::Log { vertex: digest("RUN b"), text: "half a ".to_owned() },
-            Event::Log { vertex: digest("RUN b"), text: "line\n".to_owned() },
+            log(Stream::Stdout, "half a "),
+            log(Stream::Stdout, "line\n"),
+            log(Stream::Stderr, "a warning\n"),
             Event::Completed { vertex: digest("RUN b"), image: Some(digest("2")) },
             Event::Started(digest("COPY c /")),
             Event::CacheHit(digest("COPY c /")),
@@ -176,7 +219,8 @@ mod tests {
         let want = format!(
             "[WARNING]: an empty line\n\
              Step 1/3 : FROM a\n ---> {}\n# Executing 1 build trigger\nUSER d\n ---> {}\n\
-             Step 2/3 : RUN b\n ---> Running in {}\nhalf a line\n ---> {}\n\
+             Step 2/3 : RUN b\n ---> Running in {}\nhalf a line\n\
+             \x1b[91ma warning\n\x1b[0m ---> {}\n\
              Step 3/3 : COPY c /\n ---> Using cache\n ---> {}\n\
              [Warning] One or more build-args [X Y] were not consumed\n",
             short("image"),

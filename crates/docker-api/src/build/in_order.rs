@@ -90,7 +90,12 @@ impl InOrder {
         self.bytes += length(&event);
         let held = self.held.entry(vertex).or_default();
         match (held.back_mut(), event) {
-            (Some(Event::Log { text, .. }), Event::Log { text: more, .. }) => text.push_str(&more),
+            (
+                Some(Event::Log { stream, text, .. }),
+                Event::Log { stream: same, text: more, .. },
+            ) if *stream == same => {
+                text.push_str(&more);
+            }
             (_, event) => held.push_back(event),
         }
     }
@@ -133,6 +138,7 @@ fn length(event: &Event) -> usize {
 #[cfg(test)]
 mod tests {
     use bulkhead_build_service::Vertex;
+    use bulkhead_types::Stream;
 
     use super::*;
 
@@ -163,7 +169,11 @@ mod tests {
                 }
                 None => {
                     let (name, text) = text.split_once(':').expect("an event");
-                    Event::Log { vertex: digest(name), text: text.to_owned() }
+                    Event::Log {
+                        vertex: digest(name),
+                        stream: Stream::Stdout,
+                        text: text.to_owned(),
+                    }
                 }
             },
         }
@@ -177,7 +187,7 @@ mod tests {
             Shown::Event(Event::Started(vertex)) => format!("+{}", name(vertex)),
             Shown::Event(Event::Completed { vertex, .. }) => format!("-{}", name(vertex)),
             Shown::Event(Event::Failed(vertex)) => format!("!{}", name(vertex)),
-            Shown::Event(Event::Log { vertex, text }) => format!("{}:{text}", name(vertex)),
+            Shown::Event(Event::Log { vertex, text, .. }) => format!("{}:{text}", name(vertex)),
             Shown::Event(Event::Triggered { vertex, .. }) => format!("{}>", name(vertex)),
             Shown::Ahead { vertex, text } => format!("{}~{}", name(vertex), text.len()),
             other @ Shown::Event(_) => format!("{other:?}"),

@@ -60,7 +60,11 @@ pub(crate) fn request(
             ))
         })?),
     };
-    let (mut host, warnings) = host_config::parse(body.host_config)?;
+    let mut wire = body.host_config;
+    if wire.runtime.is_empty() {
+        wire.runtime = body.runtime;
+    }
+    let (mut host, warnings) = host_config::parse(wire)?;
     let mut mac_address = match body.mac_address.as_str() {
         "" => None,
         text => Some(read_mac_address(text)?),

@@ -15,7 +15,6 @@ use crate::error::ApiError;
 
 /// Reads what a request says of the host, and warns of what is done in another way than it asks.
 pub(crate) fn parse(wire: wire::HostConfig) -> Result<(HostConfig, Vec<String>), ApiError> {
-    check_words(&wire)?;
     let mut warnings = Vec::new();
     if wire.log_config.kind == "local" {
         warnings.push("The log is written as json-file, which rotates; there is no local.".into());
@@ -99,6 +98,9 @@ pub(crate) fn parse(wire: wire::HostConfig) -> Result<(HostConfig, Vec<String>),
         },
         device_cgroup_rules: wire.device_cgroup_rules,
         console_size: wire.console_size,
+        volume_driver: wire.volume_driver,
+        isolation: wire.isolation.parse()?,
+        runtime: wire.runtime.parse()?,
     };
     Ok((host, warnings))
 }
@@ -112,27 +114,6 @@ fn throttles(list: &[(String, u64)]) -> Vec<wire::ThrottleDevice> {
     list.iter()
         .map(|(path, rate)| wire::ThrottleDevice { path: path.clone(), rate: *rate })
         .collect()
-}
-
-/// Members of which only some words mean something here.
-fn check_words(wire: &wire::HostConfig) -> Result<(), ApiError> {
-    if !matches!(wire.volume_driver.as_str(), "" | "local") {
-        return Err(ApiError::unsupported(
-            "HostConfig.VolumeDriver is not supported by Bulkhead; the only driver is local",
-        ));
-    }
-    if !matches!(wire.isolation.as_str(), "" | "default") {
-        return Err(ApiError::unsupported(
-            "HostConfig.Isolation is not supported by Bulkhead; leave it out",
-        ));
-    }
-    if !matches!(wire.runtime.as_str(), "" | "bulkhead" | "runc" | "io.containerd.runc.v2") {
-        return Err(ApiError::invalid(format!(
-            "unknown or invalid runtime name: {}; Bulkhead is its own runtime",
-            wire.runtime
-        )));
-    }
-    Ok(())
 }
 
 fn all<T: std::str::FromStr>(texts: &[String]) -> Result<Vec<T>, ApiError>
@@ -416,6 +397,9 @@ fn of_engine(container: &Container) -> wire::HostConfig {
         cpuset_mems: host.cpuset_mems.clone(),
         pids_limit: host.pids_limit,
         console_size: host.console_size,
+        volume_driver: host.volume_driver.clone(),
+        isolation: host.isolation.to_string(),
+        runtime: host.runtime.to_string(),
         ..wire::HostConfig::default()
     }
 }
@@ -570,6 +554,23 @@ mod tests {
             ),
         ] {
             assert_eq!(view[member], value, "{member}");
+        }
+    }
+
+    #[test]
+    fn words_without_effect_are_repeated() {
+        let mut container = example();
+        container.host = parsed(json!({"Isolation": "default", "VolumeDriver": "nfs"}));
+        let shown = view(&container);
+        let members = ["Isolation", "VolumeDriver", "Runtime"].map(|member| shown[member].clone());
+        assert_eq!(members, ["default", "nfs", "bulkhead"]);
+        container.host = parsed(json!({"Runtime": "runc"}));
+        assert_eq!(view(&container)["Runtime"], "runc");
+        for (wrong, part) in
+            [(json!({"Isolation": "hyperv"}), "Windows"), (json!({"Runtime": "crun"}), "crun")]
+        {
+            let wire = serde_json::from_value(wrong).expect("a HostConfig");
+            assert!(parse(wire).expect_err(part).message.contains(part));
         }
     }
 

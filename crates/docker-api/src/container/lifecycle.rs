@@ -104,13 +104,30 @@ pub(crate) async fn remove(
     query: Query,
 ) -> Answer<StatusCode> {
     if query.flag("link") {
-        return Err(ApiError::unsupported(
-            "removing a link is not supported; remove the container",
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            format!(
+                "Conflict, cannot remove the default link name of the container: a link is named \
+             {name}/ALIAS"
+            ),
         ));
     }
     api.engine
         .remove(api.engine.container_id(&name)?, query.flag("force"), query.flag("v"))
         .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `DELETE /containers/{name}/{alias}?link=1`: a link is named by the container that has it.
+pub(crate) async fn remove_link(
+    State(api): State<Api>,
+    Path((name, alias)): Path<(String, String)>,
+    query: Query,
+) -> Answer<StatusCode> {
+    if !query.flag("link") {
+        return Err(ApiError::not_found(format!("No such container: {name}/{alias}")));
+    }
+    api.engine.unlink(api.engine.container_id(&name)?, &alias).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

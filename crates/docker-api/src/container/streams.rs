@@ -37,24 +37,27 @@ pub(crate) async fn attach(
         logs: query.flag("logs"),
     };
     let detach = DetachKeys::parse(query.text("detachKeys"))?;
-    let container = api.engine.container(&name)?;
-    let terminal = container.config.tty;
-    let stream = if query.flag("stream") {
-        api.engine.attach(api.engine.container_id(&name)?, streams).await?
-    } else {
-        past(&api, &name, streams, terminal).await?
-    };
+    let terminal = api.engine.container(&name)?.config.tty;
+    let stream = open(&api, &name, &query, streams).await?;
     let detach = (terminal && streams.stdin).then_some(detach);
     Hijack::of(&mut request).answer(stream, Output::of(terminal), detach)
 }
 
-/// What an attach without `stream` gets: the log so far if it asks for it, and the end.
-async fn past(
+/// The container's side of an attach, which without `stream` ends with what was logged.
+pub(super) async fn open(
     api: &Api,
     name: &str,
+    query: &Query,
     streams: Streams,
-    terminal: bool,
 ) -> Answer<std::os::unix::net::UnixStream> {
+    match query.flag("stream") {
+        true => Ok(api.engine.attach(api.engine.container_id(name)?, streams).await?),
+        false => past(api, name, streams).await,
+    }
+}
+
+/// What an attach without `stream` gets: the log so far if it asks for it, and the end.
+async fn past(api: &Api, name: &str, streams: Streams) -> Answer<std::os::unix::net::UnixStream> {
     let fault = |error| ApiError::internal(format!("socketpair: {error}"));
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(fault)?;
     if streams.logs && (streams.stdout || streams.stderr) {
@@ -63,6 +66,7 @@ async fn past(
         let mut lines = api.engine.logs(api.engine.container_id(name)?, query).await?;
         theirs.set_nonblocking(true).map_err(fault)?;
         let mut theirs = tokio::net::UnixStream::from_std(theirs).map_err(fault)?;
+        let terminal = api.engine.container(name)?.config.tty;
         let shape = Shape { framed: !terminal, timestamps: false, details: None };
         tokio::spawn(async move {
             while let Some(line) = lines.recv().await {

@@ -406,7 +406,7 @@ const CONTAINER_CREATE: Fields = &[
     ("OnBuild", Ignored("triggers are of images; a container has none")),
     ("OpenStdin", Done),
     ("PublishService", Ignored("it has had no effect since API 1.22")),
-    ("Runtime", Ignored("docker-py writes it here, where Docker does not look: HostConfig has it")),
+    ("Runtime", Done),
     ("Shell", Ignored("it is of a Dockerfile's RUN")),
     ("StdinOnce", Done),
     ("StopSignal", Done),

@@ -44,6 +44,7 @@ pub(crate) async fn commit(
         .changed_layer(api.engine.container_id(name)?, query.flag_or("pause", true))
         .await?;
     let base = api.engine.images().find(&container.image_id.to_string())?;
+    let parent = base.id;
     let content = api.engine.content();
     let (author, comment) = (query.text("author").to_owned(), query.text("comment").to_owned());
     let image = tokio::task::spawn_blocking(move || {
@@ -70,7 +71,8 @@ pub(crate) async fn commit(
     });
     let image = image.await.map_err(|panic| ApiError::internal(panic.to_string()))?;
     let reference = references.first().map(Reference::familiar);
-    let image = api.engine.add_image(image.map_err(EngineError::from)?, references).await?;
+    let image = image.map_err(EngineError::from)?;
+    let image = api.engine.add_committed(image, parent, references).await?;
     let committed = ContainerAction::Commit {
         comment: query.text("comment").to_owned(),
         image: image.id,

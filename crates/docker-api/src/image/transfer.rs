@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
-use bulkhead_image::Progress;
+use bulkhead_image::{Credentials, Progress};
 use bulkhead_types::{Reference, image};
 use http::HeaderMap;
 use serde_json::{Value, json};
@@ -32,27 +32,67 @@ pub(crate) async fn create(api: Api, query: Query, request: Request) -> Answer<R
         return Err(ApiError::invalid("invalid reference format: fromImage is missing"));
     }
     check_platform(query.text("platform"))?;
-    let reference = named(name, query.text("tag"))?;
+    let wanted = Wanted::read(name, query.text("tag"))?;
     let credentials = auth::registry_auth(request.headers())?;
     lines::answer(|lines| async move {
-        let before = api.engine.images().find(&reference.to_string()).ok().map(|image| image.id);
-        let gate = Gate::new(&lines, &reference);
-        let image = api.engine.images().pull(&reference, credentials, gate.progress()).await?;
-        gate.open();
-        let pinned =
-            image.digests.iter().find(|digest| digest.familiar_name() == reference.familiar_name());
-        if let Some(digest) = pinned.and_then(Reference::digest).or(Some(image.manifest)) {
-            lines.send(json!({ "status": format!("Digest: {digest}") }));
+        let (references, shown) = match wanted {
+            Wanted::One(reference) => (vec![reference.clone()], reference.familiar()),
+            Wanted::EveryTag(repository) => {
+                let tags = api.engine.images().tags(&repository, credentials.clone()).await?;
+                (tags, repository.familiar_name())
+            }
+        };
+        let mut is_newer = false;
+        for reference in references {
+            is_newer |= pull(&api, &lines, &reference, credentials.clone()).await?;
         }
-        let status = if before == Some(image.id) {
-            format!("Status: Image is up to date for {}", reference.familiar())
-        } else {
-            format!("Status: Downloaded newer image for {}", reference.familiar())
+        let status = match is_newer {
+            true => format!("Status: Downloaded newer image for {shown}"),
+            false => format!("Status: Image is up to date for {shown}"),
         };
         lines.send(json!({ "status": status }));
         Ok(())
     })
     .await
+}
+
+/// What a pull is of.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    One(Reference),
+    /// A name alone (`docker pull --all-tags`), also with the colon that some clients leave at its
+    /// end (moby: api/server/router/image/image_routes.go).
+    EveryTag(Reference),
+}
+
+impl Wanted {
+    fn read(name: &str, version: &str) -> Result<Self, ApiError> {
+        let name = name.strip_suffix(':').unwrap_or(name);
+        let last = name.rsplit('/').next().unwrap_or(name);
+        let reference = named(name, version)?;
+        Ok(match version.is_empty() && !last.contains([':', '@']) {
+            true => Self::EveryTag(reference),
+            false => Self::One(reference),
+        })
+    }
+}
+
+/// Pulls one image and tells of it; whether it was not here before.
+async fn pull(
+    api: &Api,
+    lines: &Lines,
+    reference: &Reference,
+    credentials: Option<Credentials>,
+) -> Result<bool, ApiError> {
+    let before = api.engine.images().find(&reference.to_string()).ok().map(|image| image.id);
+    let gate = Gate::new(lines, reference);
+    let image = api.engine.images().pull(reference, credentials, gate.progress()).await?;
+    gate.open();
+    let pinned =
+        image.digests.iter().find(|digest| digest.familiar_name() == reference.familiar_name());
+    let digest = pinned.and_then(Reference::digest).unwrap_or(image.manifest);
+    lines.send(json!({ "status": format!("Digest: {digest}") }));
+    Ok(before != Some(image.id))
 }
 
 /// Holds the first line of a pull back until the registry has answered, so that a name which it
@@ -203,6 +243,24 @@ pub(crate) async fn distribution(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_without_a_version_is_every_tag() {
+        let reference = |text: &str| text.parse::<Reference>().expect(text);
+        for (name, version, wanted) in [
+            ("busybox", "latest", Wanted::One(reference("busybox:latest"))),
+            ("busybox", "", Wanted::EveryTag(reference("busybox"))),
+            ("busybox:", "", Wanted::EveryTag(reference("busybox"))),
+            ("busybox:1", "", Wanted::One(reference("busybox:1"))),
+            ("127.0.0.1:5000/a/b", "", Wanted::EveryTag(reference("127.0.0.1:5000/a/b"))),
+            ("127.0.0.1:5000/a/b", "2", Wanted::One(reference("127.0.0.1:5000/a/b:2"))),
+        ] {
+            assert_eq!(Wanted::read(name, version).expect(name), wanted, "{name} {version}");
+        }
+        let digest = bulkhead_types::Digest::of(b"x");
+        let pinned = Wanted::read(&format!("a@{digest}"), "").expect("a digest");
+        assert_eq!(pinned, Wanted::One(reference("a").with_digest(digest)));
+    }
 
     #[test]
     fn other_platforms_are_refused() {

@@ -118,7 +118,9 @@ impl Engine {
         Ok(exec_id)
     }
 
-    /// Starts it; the socket is as for [`Engine::attach`]. `None` when detached.
+    /// Starts it; the socket is as for [`Engine::attach`]. `None` when detached: what it writes then
+    /// is read, so that it never stands still, and kept nowhere. Docker has no log of it either
+    /// (moby: daemon/exec.go; the streams are copied to no writer).
     pub async fn exec_start(
         self: &Arc<Self>,
         exec_id: Id,

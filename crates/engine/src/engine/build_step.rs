@@ -17,7 +17,7 @@ use crate::namespaces::{NamespaceMode, NamespaceModes};
 use crate::transaction::Transaction;
 use crate::{
     Container, ContainerConfig, Engine, EngineError, HostConfig, LogDriver, NetworkMode,
-    Networking, Streams, WaitCondition, user_ids,
+    Networking, Stream, Streams, WaitCondition, user_ids,
 };
 
 impl Engine {
@@ -38,7 +38,7 @@ impl Engine {
         self: &Arc<Self>,
         step: BuildStep,
         host: HostConfig,
-        output: tokio::sync::mpsc::Sender<String>,
+        output: tokio::sync::mpsc::Sender<(Stream, String)>,
     ) -> Result<(u8, Option<Layer>), EngineError> {
         let engine = Arc::clone(self);
         let _unnamed = self.images.hold_content().await;
@@ -105,8 +105,10 @@ impl Engine {
             ..ContainerConfig::default()
         };
         crate::validate::check(&config, &mut host)?;
-        let ids =
+        let mut ids =
             user_ids::wanted(&config.user, &[], std::iter::empty(), &step.layers, &self.content)?;
+        let words = step.arguments.iter().chain(&config.env).map(String::as_str);
+        ids.extend(user_ids::named(words));
         let _creating = self.allocation.hold(may_block);
         let (stack, id_range) = {
             let state = self.containers.lock();
@@ -166,7 +168,7 @@ impl Drop for RemoveOnDrop {
 
 /// Reads Docker's frames until the socket ends and sends the text on; a character that lies across
 /// two frames of a stream is put together.
-fn read_frames(mut socket: UnixStream, sender: &tokio::sync::mpsc::Sender<String>) {
+fn read_frames(mut socket: UnixStream, sender: &tokio::sync::mpsc::Sender<(Stream, String)>) {
     let mut rest = [Vec::new(), Vec::new()];
     let mut header = [0; 8];
     while socket.read_exact(&mut header).is_ok() {
@@ -176,7 +178,8 @@ fn read_frames(mut socket: UnixStream, sender: &tokio::sync::mpsc::Sender<String
         if read.is_err() || sender.is_closed() {
             return;
         }
-        let pending = &mut rest[usize::from(header[0] == 2)];
+        let stream = if header[0] == 2 { Stream::Stderr } else { Stream::Stdout };
+        let pending = &mut rest[usize::from(stream == Stream::Stderr)];
         pending.extend(payload);
         let whole = match std::str::from_utf8(pending) {
             Ok(text) => text.len(),
@@ -186,7 +189,7 @@ fn read_frames(mut socket: UnixStream, sender: &tokio::sync::mpsc::Sender<String
         };
         let text: Vec<u8> = pending.drain(..whole).collect();
         if !text.is_empty()
-            && sender.blocking_send(String::from_utf8_lossy(&text).into_owned()).is_err()
+            && sender.blocking_send((stream, String::from_utf8_lossy(&text).into_owned())).is_err()
         {
             return;
         }

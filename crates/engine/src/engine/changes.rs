@@ -11,6 +11,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 
 use crate::blocking::blocking;
 use crate::error::io_error;
+use crate::marks;
 use crate::{Engine, EngineError, Status};
 
 impl Engine {
@@ -34,7 +35,8 @@ impl Engine {
             if freeze {
                 engine.cgroups.of(id)?.freeze()?;
             }
-            let layer = engine.content.commit_upper(upper.as_fd(), container.id_range);
+            let layer =
+                engine.content.commit_changes(upper.as_fd(), container.id_range, &marks::is_own);
             if freeze {
                 engine.cgroups.of(id)?.thaw()?;
             }

@@ -23,11 +23,30 @@ impl Engine {
         image: StoredImage,
         references: Vec<Reference>,
     ) -> Result<Image, EngineError> {
+        self.add_made_of(image, None, references).await
+    }
+
+    /// The same for an image that was committed from a container of `parent`, which inspect tells.
+    pub async fn add_committed(
+        self: &Arc<Self>,
+        image: StoredImage,
+        parent: Digest,
+        references: Vec<Reference>,
+    ) -> Result<Image, EngineError> {
+        self.add_made_of(image, Some(parent), references).await
+    }
+
+    async fn add_made_of(
+        self: &Arc<Self>,
+        image: StoredImage,
+        parent: Option<Digest>,
+        references: Vec<Reference>,
+    ) -> Result<Image, EngineError> {
         let engine = Arc::clone(self);
         blocking(move |may_block| {
             let mut transaction = Transaction::default();
             engine.steps.note_uses(&mut transaction);
-            engine.images.add(may_block, transaction, &image, &references)
+            engine.images.add(may_block, transaction, &image, parent, &references)
         })
         .await
     }

@@ -100,13 +100,20 @@ impl Engine {
                 .collect()
         };
         for container in linking {
-            let rewritten = self.hosts_text(&container).and_then(|text| {
-                write_file(&self.data_dir.container(container.id)?, "hosts", &text)
-            });
-            if let Err(error) = rewritten {
+            if let Err(error) = self.rewrite_hosts(container.id) {
                 tracing::warn!(container = %container.name, %error, "hosts file is not up to date");
             }
         }
+    }
+
+    /// Writes the hosts file of a container anew, if it runs; the next start does so anyway.
+    pub(crate) fn rewrite_hosts(&self, id: Id) -> Result<(), EngineError> {
+        let record = self.containers.record(id)?;
+        if !record.is_running() {
+            return Ok(());
+        }
+        let text = self.hosts_text(&record.container)?;
+        write_file(&self.data_dir.container(id)?, "hosts", &text)
     }
 }
 

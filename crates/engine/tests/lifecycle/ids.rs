@@ -75,6 +75,10 @@ pub async fn large_ids_are_a_containers_own(rig: &mut Rig) {
     let script = "touch /theirs && busybox chown 1000640000:200000 /theirs";
     let (code, layer, _) = rig.step(step(layers.clone(), "0:1000640000", script)).await;
     assert_eq!(code, 0);
+    // so do those that a step names, before anything has them
+    let script = "touch /named && busybox chown 1234567:1234568 /named";
+    let (code, _, output) = rig.step(step(layers.clone(), "", script)).await;
+    assert_eq!(code, 0, "{output}");
     layers.push(layer.unwrap().diff_id);
     let (code, _, output) = rig.step(step(layers, "", "stat -c %u:%g /theirs")).await;
     assert_eq!((code, output.trim()), (0, "1000640000:200000"));

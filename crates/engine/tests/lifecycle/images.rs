@@ -29,6 +29,24 @@ pub async fn one_whose_content_is_missing_is_listed(rig: &mut Rig) {
     rig.done().await;
 }
 
+pub async fn a_commit_has_what_the_container_made_and_no_more(rig: &mut Rig) {
+    let made = "echo text > /made; echo own > /etc/own; test -e /.dockerenv && test -L /etc/mtab";
+    assert_eq!(rig.run(Rig::script("changes", made)).await, (0, String::new()));
+    let _unnamed = rig.engine.images().hold_content().await;
+    let layer = rig.engine.changed_layer(rig.id("changes"), false).await.unwrap().unwrap();
+    let root = rig.options.data.join("content/layers").join(layer.diff_id.hex()).join("fs");
+    let names = |directory: &std::path::Path| {
+        let entries = std::fs::read_dir(directory).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&root), ["etc", "made"]);
+    assert_eq!(names(&root.join("etc")), ["own"]);
+    rig.done().await;
+}
+
 pub async fn a_pruned_build_cache_frees_its_layers(rig: &mut Rig) {
     let image = rig.engine.images().find("busybox").unwrap();
     let base = image.config.rootfs.diff_ids.clone();

@@ -70,6 +70,49 @@ pub async fn links_names_and_published_ports(rig: &mut Rig) {
     let hosts = rig.options.data.join(format!("containers/{}/hosts", holder.id));
     let hosts = std::fs::read_to_string(hosts).unwrap();
     assert!(hosts.contains(&format!("{moved}\tapp")), "{hosts}");
+
+    // Without the link, it is not; both go on.
+    let error = rig.engine.unlink(rig.id("holder"), "db").await.unwrap_err();
+    assert_eq!(error.message, "No such link: /holder/db");
+    rig.engine.unlink(rig.id("holder"), "app").await.unwrap();
+    let hosts = rig.options.data.join(format!("containers/{}/hosts", holder.id));
+    let hosts = std::fs::read_to_string(hosts).unwrap();
+    assert!(!hosts.contains("app"), "{hosts}");
+    assert!(rig.engine.container("holder").unwrap().host.links.is_empty());
+    assert_eq!(rig.engine.container("server").unwrap().network.address(), Some(moved));
+    rig.done().await;
+}
+
+pub async fn a_bridge_with_containers_keeps_its_address(rig: &mut Rig) {
+    let port = PortBinding {
+        container_port: 80,
+        protocol: Protocol::Tcp,
+        host_address: Ipv4Addr::UNSPECIFIED,
+        host_port: 8080,
+    };
+    let published = |name: &str| {
+        let mut create = Rig::sleeper(name);
+        create.host.port_bindings = vec![port];
+        create
+    };
+    rig.start(published("on-it")).await;
+    rig.close().await;
+    rig.options.bridge_address = Some(("172.29.0.1".parse().unwrap(), 16));
+    let error = bulkhead_engine::Engine::open(rig.options.clone()).await.unwrap_err();
+    assert!(error.message.contains("while containers are on it (1)"), "{error}");
+    rig.until_free().await;
+
+    // the rules of one that crashed, and whose containers have ended, are in nobody's way
+    rig.options.bridge_address = Some(("172.29.0.1".parse().unwrap(), 24));
+    rig.open().await;
+    rig.engine.remove(rig.id("on-it"), true, false).await.unwrap();
+    rig.close().await;
+    rig.options.bridge_address = Some(("172.29.0.1".parse().unwrap(), 16));
+    let address = rig.options.bridge_address;
+    rig.open().await;
+    let container = rig.start(published("after")).await;
+    let given = container.network.primary().unwrap().ipv4.unwrap();
+    assert_eq!((given.gateway, given.prefix), (address.map(|it| it.0), 16));
     rig.done().await;
 }
 

@@ -196,10 +196,11 @@ impl Rig {
 
     /// Runs a step of a build to its end: (exit code, what it changed, what came out).
     pub async fn step(&self, step: BuildStep) -> (u8, Option<Layer>, String) {
-        let (sender, mut receiver) = tokio::sync::mpsc::channel::<String>(1);
+        let (sender, mut receiver) =
+            tokio::sync::mpsc::channel::<(bulkhead_engine::Stream, String)>(1);
         let collect = async {
             let mut output = String::new();
-            while let Some(text) = receiver.recv().await {
+            while let Some((_, text)) = receiver.recv().await {
                 output += &text;
             }
             output

@@ -118,6 +118,69 @@ async fn passwords_go_to_no_other_site() {
 }
 
 #[tokio::test]
+async fn tags_are_listed_page_by_page() {
+    let server = Server::new(|own, head| match head {
+        head if head.contains("last=b ") => answer(200, "", r#"{"name":"app","tags":["c"]}"#),
+        head if head.contains("/app/tags/list ") => {
+            let link = format!("Link: <https://{own}/v2/app/tags/list?last=b>; rel=\"next\"\r\n");
+            answer(200, &link, r#"{"name":"app","tags":["b","a"]}"#)
+        }
+        head if head.contains("/none/") => answer(200, "", r#"{"name":"none","tags":null}"#),
+        head if head.contains("/circle/") => {
+            let link = "Link: </v2/circle/tags/list>; rel=next\r\n";
+            answer(200, link, r#"{"name":"circle","tags":["a"]}"#)
+        }
+        _ => answer(404, "", ""),
+    })
+    .await;
+    let client = RegistryClient::new(RegistryOptions::default());
+    let list = async |name: &str| {
+        let reference = format!("{}/{name}", server.address).parse().expect("a reference");
+        client.tags(&reference, None).await
+    };
+    assert_eq!(list("app").await.expect("two pages"), ["a", "b", "c"]);
+    assert_eq!(list("none").await.expect("an empty list"), [""; 0]);
+    assert_eq!(list("circle").await.expect("it ends"), ["a"]);
+    let error = list("missing").await.expect_err("nothing there").to_string();
+    assert!(error.contains("pull access denied"), "{error}");
+}
+
+#[tokio::test]
+async fn a_mirror_is_asked_first_for_what_is_only_looked_at() {
+    let mirror = Server::new(|_, head| match head.contains("/library/app/manifests/1 ") {
+        true => answer(200, "", MANIFEST),
+        false => answer(404, "", ""),
+    })
+    .await;
+    let client = RegistryClient::new(RegistryOptions {
+        registry_mirrors: vec![format!("http://{}", mirror.address).parse().expect("a mirror")],
+        ..RegistryOptions::default()
+    });
+    let descriptor = client.resolve(&"app:1".parse().expect("a reference"), None).await;
+    assert_eq!(descriptor.expect("the mirror has it").digest, Digest::of(MANIFEST.as_bytes()));
+}
+
+#[test]
+fn a_mirror_is_an_address_without_a_path() {
+    for (text, shown) in [
+        ("http://127.0.0.1:5001", "http://127.0.0.1:5001/"),
+        ("https://Mirror.example/", "https://mirror.example/"),
+    ] {
+        assert_eq!(text.parse::<Mirror>().expect(text).to_string(), shown);
+    }
+    for (text, part) in [
+        ("mirror.example:5000", "such as https://"),
+        ("ftp://mirror.example", "such as https://"),
+        ("", "such as https://"),
+        ("https://mirror.example/v2", "has a path"),
+        ("https://mirror.example?x", "has a path"),
+    ] {
+        let error = text.parse::<Mirror>().expect_err(text);
+        assert!(error.contains(part), "{text}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn redirects_lose_the_authorization_and_never_loop() {
     let other = Server::new(|_, _| answer(200, "", MANIFEST)).await;
     let target = other.address.clone();

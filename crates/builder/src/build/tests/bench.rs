@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use bulkhead_image::{Content, Layer, StoredImage};
 use bulkhead_types::image::{Descriptor, ImageConfig};
-use bulkhead_types::{BuildStep, Digest, Reference};
+use bulkhead_types::{BuildStep, Digest, Reference, Stream};
 use rustix::fs::{OFlags, Stat};
 use tokio::sync::watch;
 
@@ -162,7 +162,7 @@ impl Bench {
             Event::Progress { vertex, progress } => {
                 format!("progress {}: {}", names[&vertex], progress.status)
             }
-            Event::Log { vertex, text } => format!("log {}: {text}", names[&vertex]),
+            Event::Log { vertex, text, .. } => format!("log {}: {text}", names[&vertex]),
             Event::Completed { vertex, .. } => format!("completed {}", names[&vertex]),
             Event::Failed(vertex) => format!("failed {}", names[&vertex]),
             Event::Warning(Warning::Dockerfile(text)) => format!("warning {text}"),
@@ -199,6 +199,12 @@ impl Bench {
         let view = self.view(&self.config(image).rootfs.diff_ids);
         let node = view.exact(Path::new(path)).expect(path).expect("it is there");
         node.open_file().expect("opens").expect("a file")
+    }
+
+    pub(super) fn attributes(&self, image: &StoredImage, path: &str) -> crate::view::Attributes {
+        let view = self.view(&self.config(image).rootfs.diff_ids);
+        let node = view.exact(Path::new(path)).expect(path).expect("it is there");
+        node.attributes().expect("they can be read")
     }
 
     /// Mode and owner, as `100644 0:0`.
@@ -348,7 +354,8 @@ impl Executor for Writer {
                 return std::future::pending().await;
             }
             ["say", ..] => {
-                events.send(Event::Log { vertex, text: "said\n".to_owned() }).await;
+                let text = "said\n".to_owned();
+                events.send(Event::Log { vertex, stream: Stream::Stdout, text }).await;
                 return Ok(None);
             }
             ["write", path, text] => archive(&[(path, text)]),

@@ -264,3 +264,25 @@ async fn file_capabilities_are_kept_by_add_and_copy() {
         assert_eq!(attributes(file.as_fd(), None).expect("read"), given, "{path}");
     }
 }
+
+#[tokio::test]
+async fn attributes_of_directories_are_kept() {
+    use std::os::fd::AsFd;
+
+    use bulkhead_archive::set_attributes;
+    let bench = bench();
+    let given = vec![(b"user.mark".to_vec(), b"mine".to_vec())];
+    for name in ["dir", "dir/sub"] {
+        let directory = std::fs::File::open(bench.context(name)).expect("it is there");
+        set_attributes(directory.as_fd(), &given, None).expect("as root");
+    }
+    bench.put(
+        "Dockerfile",
+        "FROM base AS one\nCOPY dir /d\nCOPY a /d/sub/a\nFROM base\nCOPY --from=one /d /n\nCOPY a /n/sub/\n",
+    );
+    let image = bench.build().await.expect("builds");
+    // the last layer has it as a directory on the way
+    for path in ["n/sub", "n"] {
+        assert_eq!(bench.attributes(&image, path), given, "{path}");
+    }
+}

@@ -33,10 +33,28 @@ async fn stages_copy_from_each_other_and_from_images() {
     bench.target = Some("make");
     bench.put("Dockerfile", "FROM builder AS make\nENV A=1\nFROM make\nENV B=2\n");
     let image = bench.build().await.expect("builds");
-    assert_eq!(bench.config(&image).config.env.as_deref(), Some(&["A=1".to_owned()][..]));
+    assert_eq!(bench.config(&image).config.env.expect("variables"), [PATH, "A=1"]);
     bench.target = None;
     let image = bench.build().await.expect("builds");
-    assert_eq!(bench.config(&image).config.env.map(|env| env.len()), Some(2));
+    assert_eq!(bench.config(&image).config.env.expect("variables"), [PATH, "A=1", "B=2"]);
+}
+
+#[tokio::test]
+async fn every_stage_has_a_path() {
+    let mut bench = Bench::new();
+    bench.image_with("own", &[("x", "x")], |image| {
+        image.config.env = Some(vec!["PATH=/own".to_owned()]);
+    });
+    bench.put("a", "a");
+    for (dockerfile, environment) in [
+        ("FROM scratch\nCOPY a /\n", vec![PATH]),
+        ("FROM own\nCOPY a /\n", vec!["PATH=/own"]),
+        ("FROM scratch\nENV PATH=$PATH:/x\nCOPY a /\n", vec![&*format!("{PATH}:/x")]),
+    ] {
+        bench.put("Dockerfile", dockerfile);
+        let image = bench.build().await.expect("builds");
+        assert_eq!(bench.config(&image).config.env.expect("variables"), environment);
+    }
 }
 
 #[tokio::test]
@@ -65,7 +83,7 @@ async fn triggers_run_in_the_next_build_and_once() {
     assert_eq!(bench.text(&image, "from-trigger").as_deref(), Some("a"));
     assert_eq!(bench.text(&image, "t").as_deref(), Some("t"));
     let config = bench.config(&image).config;
-    assert_eq!(config.env.as_deref(), Some(&["B=b".to_owned(), "A=b".to_owned()][..]));
+    assert_eq!(config.env.expect("variables"), ["B=b", PATH, "A=b"]);
     assert_eq!(config.on_build.as_deref(), Some(&["RUN x".to_owned()][..]));
 
     bench.image_with("wrong", &[("x", "x")], |image| {
@@ -145,3 +163,5 @@ async fn a_stage_that_fails_ends_what_needs_it_and_what_goes_on_beside_it() {
     assert!(told.contains(&"failed RUN fail".to_owned()));
     assert!(!told.iter().any(|line| line.contains("--from=b") || line.contains("RUN write c c")));
 }
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -47,6 +47,7 @@ fn example(directory: &Path) -> (Arc<Content>, Image) {
         digests: vec![],
         config,
         size: 2,
+        parent: None,
         damage: None,
     };
     (content, image)
