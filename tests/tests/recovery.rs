@@ -61,8 +61,9 @@ fn containers_outlive_the_warden() -> Result<()> {
         { $DOCKER run --name front -v $HERE/shared:/shared box sh -c '
             echo front; read line </shared/front; exit 11' || echo $? >$HERE/front; } >/dev/null 2>&1 &
         until $DOCKER logs front 2>/dev/null | grep front; do :; done
-        { $DOCKER exec writes sleep 2000 || echo $? >$HERE/exec; } >/dev/null 2>&1 &
-        until $DOCKER top writes | grep -q 'sleep 2000'; do :; done";
+        { $DOCKER exec writes sh -c 'echo runs; exec sleep 2000' >$HERE/started ||
+            echo $? >$HERE/exec; } >/dev/null 2>&1 &
+        until grep -q runs $HERE/started 2>/dev/null; do :; done";
     assert_eq!(daemon.shell(line)?.ok()?, "before\nfront");
     daemon.crash_warden()?;
     let line = "set -e

@@ -15,6 +15,9 @@ use crate::descriptors::has_ended;
 /// How long the exit code of one that has ended can be asked for. Docker forgets them after five to
 /// ten minutes (moby: daemon/exec.go, `execCommandGC`).
 const KEPT: Duration = Duration::from_secs(5 * 60);
+/// How long an end that has happened is waited for: a machine may be busy, and the engine that is to
+/// hear of it in trouble.
+const END_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many of a container are kept that do not run: a health check's loop does not grow memory.
 const MOST: usize = 512;
 
@@ -119,8 +122,8 @@ impl Execs {
     }
 
     /// A client that saw the output end asks for the exit code at once: if the process has ended
-    /// and the warden's event is still on its way, this waits for it, a second at most. The output
-    /// ends too when the warden dies, and then every exec is ended.
+    /// and the warden's event is still on its way, this waits for it. The output ends too when the
+    /// warden dies, and then every exec is ended: to say that it runs would be taken for a success.
     pub(crate) async fn await_end(&self, id: Id, warden_is_gone: bool) {
         let unheard = self.with(id, |entry| {
             let is_unheard = entry.has_ended_unheard() || (warden_is_gone && entry.is_running());
@@ -128,7 +131,7 @@ impl Execs {
         });
         if let Some(Some(mut running)) = unheard {
             let ended = running.wait_for(|running| !running);
-            let _ = tokio::time::timeout(Duration::from_secs(1), ended).await;
+            let _ = tokio::time::timeout(END_TIMEOUT, ended).await;
         }
     }
 
