@@ -52,8 +52,8 @@ impl Records {
         self.store.confirm();
     }
 
-    /// One flush of the disk at most, with which the intents of finished removals go too: a flush of their
-    /// own would cost every removal as much as the removal.
+    /// One flush of the disk at most, with which the intents of finished removals go too: a flush of
+    /// their own would cost every removal as much as the removal.
     pub(crate) fn commit(
         &self,
         _: &Blocking,

@@ -96,7 +96,8 @@ impl<'a> Transaction<'a> {
         self.delete(removal_key(kind, name), || {});
     }
 
-    /// Blocks for one flush of the disk, if it has to survive a power cut. The caller holds no lock of what the edits change.
+    /// Blocks for one flush of the disk, if it has to survive a power cut. The caller holds no lock of
+    /// what the edits change.
     pub(crate) fn commit(self, records: &Records, may_block: &Blocking) -> Result<(), EngineError> {
         records.commit(may_block, self.durability, &self.compare, self.writes)?;
         for effect in self.effects {
