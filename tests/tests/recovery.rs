@@ -63,13 +63,17 @@ fn containers_outlive_the_warden() -> Result<()> {
         until $DOCKER logs front 2>/dev/null | grep front; do :; done
         { $DOCKER exec writes sh -c 'echo runs; exec sleep 2000' >$HERE/started ||
             echo $? >$HERE/exec; } >/dev/null 2>&1 &
-        until grep -q runs $HERE/started 2>/dev/null; do :; done";
+        { $BULKHEAD exec writes sh -c 'echo runs; exec sleep 2000' >$HERE/own-started ||
+            echo $? >$HERE/own-exec; } >/dev/null 2>&1 &
+        for started in started own-started; do
+            until grep -q runs $HERE/$started 2>/dev/null; do :; done
+        done";
     assert_eq!(daemon.shell(line)?.ok()?, "before\nfront");
     daemon.crash_warden()?;
     let line = "set -e
         until $DOCKER info 2>&1 | grep -o 'took over 2 containers'; do :; done
         $DOCKER ps --format '{{.Names}}' | sort
-        until [ -s $HERE/exec ]; do :; done; cat $HERE/exec
+        for ended in exec own-exec; do until [ -s $HERE/$ended ]; do :; done; cat $HERE/$ended; done
         curl -sS --noproxy '*' --max-time 20 http://127.0.0.1:8080/
         $DOCKER exec writes echo exec; $DOCKER run --rm box echo new
         echo go >$HERE/shared/go; head -n1 $HERE/shared/go; $DOCKER stop writes
@@ -78,7 +82,7 @@ fn containers_outlive_the_warden() -> Result<()> {
         $DOCKER rm writes front >/dev/null";
     assert_eq!(
         daemon.shell(line)?.ok()?,
-        "took over 2 containers\nfront\nwrites\n137\npage\nexec\nnew\nready\nwrites\n6\n\
+        "took over 2 containers\nfront\nwrites\n137\n137\npage\nexec\nnew\nready\nwrites\n6\n\
          before\nafter\nlast\n11"
     );
     Ok(())

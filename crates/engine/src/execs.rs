@@ -121,15 +121,15 @@ impl Execs {
         self.known().retain(|_, entry| entry.container != container);
     }
 
-    /// A client that saw the output end asks for the exit code at once: if the process has ended
-    /// and the warden's event is still on its way, this waits for it. The output ends too when the
-    /// warden dies, and then every exec is ended: to say that it runs would be taken for a success.
-    pub(crate) async fn await_end(&self, id: Id, warden_is_gone: bool) {
-        let unheard = self.with(id, |entry| {
-            let is_unheard = entry.has_ended_unheard() || (warden_is_gone && entry.is_running());
-            is_unheard.then(|| entry.running.subscribe())
-        });
-        if let Some(Some(mut running)) = unheard {
+    /// Whether it is taken to run while its process is there.
+    pub(crate) fn seems_to_run(&self, id: Id) -> bool {
+        self.with(id, |entry| entry.is_running() && !entry.has_ended_unheard()).unwrap_or(false)
+    }
+
+    /// Waits for an end that has happened and is not noted yet.
+    pub(crate) async fn await_end(&self, id: Id) {
+        let running = self.with(id, |entry| entry.running.subscribe());
+        if let Some(mut running) = running {
             let ended = running.wait_for(|running| !running);
             let _ = tokio::time::timeout(END_TIMEOUT, ended).await;
         }

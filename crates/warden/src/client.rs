@@ -130,13 +130,6 @@ impl Shared {
     }
 }
 
-/// Whether the other side of a socket has closed it (unix(7): POLLHUP).
-fn hung_up(socket: &OwnedFd) -> bool {
-    let mut polled = [PollFd::new(socket, PollFlags::empty())];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::HUP)
-}
-
 impl Client {
     /// Connects to the warden that listens on `socket` (SEQPACKET), or starts one: `program
     /// warden --socket …` in a session of its own, so that it outlives its starter.
@@ -171,13 +164,12 @@ impl Client {
         Ok(())
     }
 
-    /// Whether the connection has ended, and was not made anew yet. True as soon as the warden has let
-    /// go of it, which is before the streams of what it held end: whoever sees one end and asks learns
-    /// whether the warden is why, also where the thread that reads has not run yet.
-    pub fn is_gone(&self) -> bool {
-        let shared = self.shared();
-        let ended = shared.waiting().ended;
-        ended || hung_up(&shared.socket)
+    /// Whether the warden answers. Asked of one that is going, this returns when it has gone: a stream
+    /// that it held may end before its connection does, and whoever saw that learns here whether the
+    /// warden is why.
+    pub fn answers(&self) -> bool {
+        // of a process that nobody can have
+        !matches!(self.forget(Id::random()), Err(WardenError::Gone(_)))
     }
 
     fn shared(&self) -> Arc<Shared> {

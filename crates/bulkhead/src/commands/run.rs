@@ -228,7 +228,12 @@ async fn run_session(
 fn session_end(copied: &stream::Ended) -> Result<(), Failure> {
     let said = match copied {
         stream::Ended::Left => return Ok(()),
-        stream::Ended::Output(said) => said.as_ref().unwrap_or(&Value::Null),
+        stream::Ended::Output(Some(said)) => said,
+        stream::Ended::Output(None) => {
+            let gone = "the engine went away before the process ended, which may go on: look for it \
+                        with `bulkhead ps -a` when the engine runs again";
+            return Err(Failure::new(gone).of_start());
+        }
     };
     match said.get("Failure") {
         None => exit(&said["StatusCode"]),

@@ -254,9 +254,16 @@ impl Engine {
     }
 
     /// Finds an exec by its id, and says what is known of it.
-    pub async fn exec(&self, exec: &str) -> Result<ExecView, EngineError> {
+    ///
+    /// A client that saw the output end asks for the exit code at once: if the process has ended and
+    /// the warden's event is still on its way, this waits for it. The output ends too when the warden
+    /// dies, and then every exec is ended: to say that it runs would be taken for a success.
+    pub async fn exec(self: &Arc<Self>, exec: &str) -> Result<ExecView, EngineError> {
         let id = self.find_exec(exec)?;
-        self.execs.await_end(id, self.warden.is_gone()).await;
+        let engine = Arc::clone(self);
+        if !(self.execs.seems_to_run(id) && blocking(move |_| Ok(engine.warden.answers())).await?) {
+            self.execs.await_end(id).await;
+        }
         let view = |entry: &mut ExecEntry| ExecView {
             id,
             container: entry.container,
