@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use rustix::io::Errno;
 
-use crate::nft::{Batch, Element, Family, Nfnetlink, conntrack, ruleset};
+use crate::nft::{Batch, Element, Family, Nfnetlink, ruleset};
 use crate::{Bridge, Endpoint, NetworkError, PublishedPort};
 
 /// Our two tables in the network namespace in which this was opened.
@@ -34,11 +34,13 @@ impl Firewall {
         self.commit(&batch)
     }
 
-    /// Removes the bridge's elements, and what an engine that crashed left in its subnet.
-    pub(crate) fn remove_bridge(&mut self, bridge: &Bridge) -> io::Result<()> {
-        let stale = self.concerning(&[bridge])?;
-        self.commit(&removing(&stale))?;
-        self.forget_endpoint(stale)
+    /// Removes the bridge's elements, and what an engine that crashed left in its subnet. Returns
+    /// the addresses there: their connections are to be forgotten, also where this failed.
+    pub(crate) fn remove_bridge(&mut self, bridge: &Bridge) -> (Vec<Ipv4Addr>, io::Result<()>) {
+        match self.concerning(&[bridge]) {
+            Ok(stale) => (addresses(&stale), self.commit(&removing(&stale))),
+            Err(error) => (Vec::new(), Err(error)),
+        }
     }
 
     /// The elements of these bridges and of whatever has an address in their subnets.
@@ -75,15 +77,21 @@ impl Firewall {
         Ok(())
     }
 
-    pub(crate) fn unpin(&mut self, host_link: &str) -> io::Result<()> {
-        let removed = match self.endpoints.remove(host_link) {
-            Some(placed) => {
-                let removed = unless_absent(self.commit(&removing(&placed)));
-                self.forget_endpoint(placed).and(removed)
+    /// Removes the elements of these endpoints; those that are gone already are no error. Returns
+    /// the addresses that they were pinned to: their connections are to be forgotten, also where
+    /// this failed.
+    pub(crate) fn unpin(&mut self, host_links: &[&str]) -> (Vec<Ipv4Addr>, io::Result<()>) {
+        let (mut placed, mut looked_up) = (Vec::new(), Ok(()));
+        for host_link in host_links {
+            match self.endpoints.remove(*host_link) {
+                Some(known) => placed.extend(known),
+                None => match self.with_interface(host_link) {
+                    Ok(found) => placed.extend(found),
+                    Err(error) => looked_up = looked_up.and(Err(error)),
+                },
             }
-            None => self.remove_interface(host_link),
-        };
-        unless_absent(removed)
+        }
+        (addresses(&placed), self.remove_all(&placed).and(looked_up))
     }
 
     pub(crate) fn publish(&mut self, ports: &[PublishedPort]) -> Result<(), NetworkError> {
@@ -110,7 +118,12 @@ impl Firewall {
 
     pub(crate) fn unpublish(&mut self, ports: &[PublishedPort]) -> io::Result<()> {
         let placed: Vec<_> = ports.iter().map(ruleset::port).collect();
-        match self.commit(&removing(&placed)) {
+        self.remove_all(&placed)
+    }
+
+    /// Removes elements, whichever of them are there.
+    fn remove_all(&mut self, placed: &[Placed]) -> io::Result<()> {
+        match self.commit(&removing(placed)) {
             // one is gone, so none was removed: one by one
             Err(error) if is_absent(&error) => {
                 let answers: Vec<_> = placed
@@ -176,36 +189,18 @@ impl Firewall {
         answers.into_iter().collect()
     }
 
-    /// Removes every element whose key begins with the interface.
-    fn remove_interface(&mut self, name: &str) -> io::Result<()> {
-        let (mut batch, mut removed) = (Batch::default(), Vec::new());
+    /// Every element whose key begins with the interface.
+    fn with_interface(&mut self, name: &str) -> io::Result<Vec<Placed>> {
+        let mut placed = Vec::new();
         for (family, set) in ruleset::keyed_by_interface() {
             let found = match self.socket.elements(family, ruleset::TABLE, set) {
                 Err(error) if is_absent(&error) => continue,
                 other => other?,
             };
-            let stale: Vec<_> =
-                found.into_iter().filter(|element| ruleset::is_of(element, name)).collect();
-            batch.remove(family, ruleset::TABLE, set, &stale);
-            removed.extend(stale.into_iter().map(|element| (family, set, element)));
+            let own = found.into_iter().filter(|element| ruleset::is_of(element, name));
+            placed.extend(own.map(|element| (family, set, element)));
         }
-        self.commit(&batch)?;
-        self.forget_endpoint(removed)
-    }
-
-    /// Ends the connections of the endpoint with these elements.
-    fn forget_endpoint(&mut self, elements: Vec<Placed>) -> io::Result<()> {
-        let mut addresses =
-            elements.iter().filter_map(|(_, set, element)| ruleset::pinned_address(set, element));
-        addresses.try_for_each(|address| self.forget(address))
-    }
-
-    fn forget(&mut self, address: Ipv4Addr) -> io::Result<()> {
-        match conntrack::forget(&mut self.socket, address) {
-            // a kernel without nf_conntrack_netlink: old flows end by their timeout
-            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(()),
-            other => other,
-        }
+        Ok(placed)
     }
 
     /// Commits, and stays `intact` if nobody else changed the ruleset before or meanwhile.
@@ -256,6 +251,12 @@ fn remove(batch: &mut Batch, elements: &[Placed]) {
 fn of(elements: &[Placed], family: Family, set: &str) -> Vec<Element> {
     let here = elements.iter().filter(|(a, b, _)| *a == family && *b == set);
     here.map(|(_, _, element)| element.clone()).collect()
+}
+
+/// The addresses that endpoints among these elements are pinned to.
+fn addresses(elements: &[Placed]) -> Vec<Ipv4Addr> {
+    let pinned = |(_, set, element): &Placed| ruleset::pinned_address(set, element);
+    elements.iter().filter_map(pinned).collect()
 }
 
 fn is_absent(error: &io::Error) -> bool {

@@ -4,26 +4,29 @@ use std::collections::HashSet;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkMessage;
 use rustix::io::Errno;
 
 use crate::firewall::Firewall;
+use crate::nft::{Nfnetlink, conntrack};
 use crate::rtnetlink::Rtnetlink;
 use crate::survey::Survey;
 use crate::{Bridge, Endpoint, NetworkError, PublishedPort, link, netns};
 
 /// The kernel's links, addresses and nftables in the network namespace of the calling thread when
-/// it was opened. All methods but [`Host::unplug`]
-/// and [`Host::remove_bridge`] block for well under a millisecond to a few milliseconds.
+/// it was opened. All methods but [`Host::unplug`],
+/// [`Host::unplug_all`] and [`Host::remove_bridge`] block for well under a millisecond to a few milliseconds.
 #[derive(Debug)]
 pub struct Host {
     netns: OwnedFd,
     /// The kernel changes links under one lock (RTNL), so a second socket would gain nothing.
     route: Mutex<Rtnetlink>,
     firewall: Mutex<Firewall>,
+    /// Beside the firewall's socket, because nobody's start waits for connections to be forgotten.
+    connections: Mutex<Nfnetlink>,
 }
 
 impl Host {
@@ -33,6 +36,7 @@ impl Host {
             netns: netns::own().map_err(NetworkError::kernel("open the own network namespace"))?,
             route: Mutex::new(Rtnetlink::open().map_err(NetworkError::kernel(what))?),
             firewall: Mutex::new(Firewall::open().map_err(NetworkError::kernel(what))?),
+            connections: Mutex::new(Nfnetlink::open().map_err(NetworkError::kernel(what))?),
         })
     }
 
@@ -77,7 +81,9 @@ impl Host {
         let name = &bridge.name;
         let failed = NetworkError::kernel(format!("remove the nftables elements of {name}"));
         let deleted = self.delete_link(name);
-        self.firewall().remove_bridge(bridge).map_err(failed).and(deleted)
+        let (addresses, removed) = self.firewall().remove_bridge(bridge);
+        let forgotten = self.forget(&addresses);
+        removed.map_err(failed).and(deleted).and(forgotten)
     }
 
     /// How many containers are plugged into a bridge: none, where there is no such bridge.
@@ -161,9 +167,30 @@ impl Host {
     /// The kernel waits for several RCU grace periods when a link goes: this takes 10 to 50 ms, and
     /// is best not waited for.
     pub fn unplug(&self, host_link: &str) -> Result<(), NetworkError> {
-        let failed = NetworkError::kernel(format!("remove the nftables element of {host_link}"));
-        let deleted = self.delete_link(host_link);
-        self.firewall().unpin(host_link).map_err(failed).and(deleted)
+        self.unplug_all(&[host_link]).into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// [`Self::unplug`] for several, which costs less than one after the other. Goes on past what
+    /// fails and returns all of it.
+    pub fn unplug_all(&self, host_links: &[&str]) -> Vec<NetworkError> {
+        let deleted = host_links.iter().map(|name| self.delete_link(name));
+        let mut faults: Vec<_> = deleted.filter_map(Result::err).collect();
+        // No packet comes from a link that is gone, so that what is forgotten stays so.
+        let (addresses, unpinned) = self.firewall().unpin(host_links);
+        let what = || format!("remove the nftables elements of {}", host_links.join(", "));
+        faults.extend(unpinned.map_err(|cause| NetworkError::kernel(what())(cause)).err());
+        faults.extend(self.forget(&addresses).err());
+        faults
+    }
+
+    /// Ends the connections from and to these addresses.
+    fn forget(&self, addresses: &[Ipv4Addr]) -> Result<(), NetworkError> {
+        let mut socket = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        match conntrack::forget(&mut socket, addresses) {
+            // a kernel without nf_conntrack_netlink: old flows end by their timeout
+            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(()),
+            other => other.map_err(NetworkError::kernel("end the connections of containers")),
+        }
     }
 
     /// Makes the ports lead to their containers, all or none. One that does so already is no error;

@@ -7,7 +7,7 @@ mod support;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 
-use bulkhead_network::{Bridge, Host, NetworkError, Protocol};
+use bulkhead_network::{Bridge, Host, NetworkError, Protocol, PublishedPort};
 use support::{ANSWER, HOST_OUTSIDE, Namespace, OUTSIDE, SILENCE, TestHost, bridge, tcp};
 
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
@@ -445,6 +445,65 @@ fn old_flows_end_with_their_container() {
     host.host.unplug(&end.host_link).unwrap();
     let (second, _) = host.container(&network, 2);
     assert!(!hears(&second, SILENCE));
+}
+
+/// The same where several go at once, and of no others.
+#[test]
+fn old_flows_end_with_all_containers_that_are_unplugged_together() {
+    let host = TestHost::new();
+    let outside = host.outside();
+    let network = bridge("bulkhead0", 1);
+    host.host.ensure_bridge(&network).unwrap();
+    let ends: Vec<_> = (2..5).map(|number| host.container(&network, number)).collect();
+    let ports: Vec<_> = ends
+        .iter()
+        .zip([1002, 1003, 1004])
+        .map(|((_, end), port)| PublishedPort {
+            protocol: Protocol::Udp,
+            ..tcp(ANY, port, end.address, 53)
+        })
+        .collect();
+    host.host.publish(&ports).unwrap();
+    let client = outside.namespace.run(|| UdpSocket::bind((ANY, 0)).unwrap());
+    let hears = |container: &Namespace, port: u16, patience| {
+        let server = container.run(|| UdpSocket::bind((ANY, 53)).unwrap());
+        server.set_read_timeout(Some(patience)).unwrap();
+        // refused: what the last question was answered with
+        let _ = client.send_to(b"question", (HOST_OUTSIDE, port));
+        client.send_to(b"question", (HOST_OUTSIDE, port)).unwrap();
+        let heard = server.recv_from(&mut [0; 16]);
+        if let Ok((_, peer)) = heard {
+            server.send_to(b"answer", peer).unwrap();
+        }
+        heard.is_ok()
+    };
+    for ((container, _), port) in ends.iter().zip(&ports) {
+        assert!(hears(container, port.host_port, ANSWER));
+    }
+    // what the containers began themselves ends too
+    let asked = outside.namespace.run(|| UdpSocket::bind((ANY, 99)).unwrap());
+    asked.set_read_timeout(Some(ANSWER)).unwrap();
+    let asking = ends[0].0.run(|| UdpSocket::bind((ANY, 98)).unwrap());
+    asking.send_to(b"question", (OUTSIDE, 99)).unwrap();
+    let (_, caller) = asked.recv_from(&mut [0; 16]).unwrap();
+
+    host.host.unpublish(&ports).unwrap();
+    let gone: Vec<_> = ends[..2].iter().map(|(_, end)| end.host_link.as_str()).collect();
+    assert_eq!(host.host.unplug_all(&gone).len(), 0);
+    assert_eq!(host.host.unplug_all(&gone).len(), 0);
+    // the next containers have the addresses at once, and have published nothing
+    for (number, port) in [(2, 1002), (3, 1003)] {
+        let (next, _) = host.container(&network, number);
+        assert!(!hears(&next, port, SILENCE), "{port}");
+        if number == 2 {
+            let late = next.run(|| UdpSocket::bind((ANY, 98)).unwrap());
+            late.set_read_timeout(Some(SILENCE)).unwrap();
+            asked.send_to(b"answer", caller).unwrap();
+            assert!(late.recv_from(&mut [0; 16]).is_err());
+        }
+    }
+    // one that was not unplugged keeps its flow
+    assert!(hears(&ends[2].0, 1004, ANSWER));
 }
 
 #[test]
