@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use bulkhead_network::{Bridge, Endpoint, Host, PublishedPort};
+use bulkhead_network::{Bridge, DefaultRoute, Endpoint, Gateway, Host, PublishedPort};
 use bulkhead_store::{Store, load, put};
 use bulkhead_types::{Digest, Id};
 
@@ -31,6 +31,10 @@ pub(crate) struct DefaultNetwork {
 impl DefaultNetwork {
     const KEY: &str = "network/bridge";
 
+    fn ipv4(&self) -> Gateway<Ipv4Addr> {
+        self.bridge.ipv4.expect("the default network has IPv4, since before there was any other")
+    }
+
     /// The recorded one, or one on a subnet that no route of this host overlaps. Where another
     /// bridge or address is asked for, the old one goes with all that is left of it.
     ///
@@ -45,7 +49,7 @@ impl DefaultNetwork {
         let told = options.bridge_address;
         if let Some(network) = &recorded
             && (options.bridge.is_empty() || network.bridge.name == options.bridge)
-            && told.is_none_or(|told| told == (network.bridge.gateway, network.bridge.prefix))
+            && told.is_none_or(|told| network.bridge.ipv4 == Some(gateway(told)))
         {
             return Ok(network.clone());
         }
@@ -54,16 +58,20 @@ impl DefaultNetwork {
             // just being taken down.
             let running = containers::running(store)?;
             if running > 0 && host.plugged(&old.name)? > 0 {
+                let address = match old.ipv4 {
+                    Some(own) => format!(" ({}/{})", own.address, own.prefix),
+                    None => String::new(),
+                };
                 return Err(EngineError::conflict(format!(
-                    "bridge {} ({}/{}) cannot be changed while containers are on it ({running}): \
+                    "bridge {}{address} cannot be changed while containers are on it ({running}): \
                      start with the same --bridge and --bridge-address, or `bulkhead down` first",
-                    old.name, old.gateway, old.prefix
+                    old.name
                 )));
             }
             host.remove_bridge(old)?;
         }
-        let (gateway, prefix) = match told {
-            Some(told) => told,
+        let ipv4 = match told {
+            Some(told) => gateway(told),
             None => free_subnet(host)?,
         };
         let network = Self {
@@ -73,10 +81,12 @@ impl DefaultNetwork {
                     "" => "bulkhead0".to_owned(),
                     name => name.to_owned(),
                 },
-                gateway,
-                prefix,
+                ipv4: Some(ipv4),
+                ipv6: None,
                 mtu: host.default_mtu()?,
                 internal: false,
+                inter_container: true,
+                masquerade: true,
             },
             created: bulkhead_types::Timestamp::now(),
         };
@@ -85,11 +95,15 @@ impl DefaultNetwork {
     }
 }
 
-fn free_subnet(host: &Host) -> Result<(Ipv4Addr, u8), EngineError> {
+fn gateway((address, prefix): (Ipv4Addr, u8)) -> Gateway<Ipv4Addr> {
+    Gateway { address, prefix }
+}
+
+fn free_subnet(host: &Host) -> Result<Gateway<Ipv4Addr>, EngineError> {
+    let used = host.used_subnets()?;
     for second in 17..32 {
-        let gateway = Ipv4Addr::new(172, second, 0, 1);
-        if !host.overlaps(Ipv4Addr::new(172, second, 0, 0), 16)? {
-            return Ok((gateway, 16));
+        if !used.overlaps(Ipv4Addr::new(172, second, 0, 0).into(), 16) {
+            return Ok(gateway((Ipv4Addr::new(172, second, 0, 1), 16)));
         }
     }
     Err(EngineError::new(
@@ -127,8 +141,8 @@ impl Networks {
         host.ensure_bridge(&default.bridge)?;
         warn_of_foreign_drops(&host, &default.bridge.name)?;
         let host = Arc::new(host);
-        let addresses = AddressPool::new(default.bridge.gateway, default.bridge.prefix);
-        let addresses = Arc::new(addresses);
+        let own = default.ipv4();
+        let addresses = Arc::new(AddressPool::new(own.address, own.prefix));
         let retired = DeferredTeardown::new(runtime, Arc::clone(&host), Arc::clone(&addresses));
         Ok(Self { host, default, addresses, retired: Arc::new(retired) })
     }
@@ -140,7 +154,7 @@ impl Networks {
 
     /// The address by which containers reach this host.
     pub(crate) fn gateway(&self) -> Ipv4Addr {
-        self.default.bridge.gateway
+        self.default.ipv4().address
     }
 
     /// Notes the leases of what is recorded.
@@ -184,7 +198,7 @@ impl Networks {
         if networking.stack != NetworkStack::Bridge {
             return Ok((networking, Vec::new()));
         }
-        let bridge = &self.default.bridge;
+        let own = self.default.ipv4();
         let endpoint = Id::random();
         let address = self.lease_address(may_block, endpoint)?;
         networking.attachments.push(Attachment {
@@ -192,7 +206,7 @@ impl Networks {
             endpoint,
             interface: "eth0".to_owned(),
             mac: container.config.mac_address.unwrap_or_else(|| addresses::mac(address)),
-            ipv4: Some(Addresses { address, prefix: bridge.prefix, gateway: Some(bridge.gateway) }),
+            ipv4: Some(Addresses { address, prefix: own.prefix, gateway: Some(own.address) }),
             ipv6: None,
             aliases: Vec::new(),
         });
@@ -249,10 +263,10 @@ impl Networks {
             containers: BTreeMap::new(),
         };
         let mut bridge = view(self.default.id, "bridge", "bridge");
-        let own = &self.default.bridge;
+        let own = self.default.ipv4();
         bridge.subnet =
-            Some((addresses::network(own.gateway, own.prefix), own.prefix, own.gateway));
-        bridge.internal = own.internal;
+            Some((addresses::network(own.address, own.prefix), own.prefix, own.address));
+        bridge.internal = self.default.bridge.internal;
         for entry in known.entries.values() {
             let container = &entry.record.container;
             let own = container.network.attachments.iter();
@@ -318,24 +332,28 @@ impl Networks {
 }
 
 pub(crate) fn endpoints(container: &Container) -> Vec<Endpoint> {
-    let endpoint = |attachment: &Attachment| {
-        Some(Endpoint {
-            host_link: host_link(attachment.endpoint),
-            interface: attachment.interface.clone(),
-            address: attachment.ipv4?.address,
-            mac: attachment.mac,
-        })
+    let primary = container.network.primary().map(|attachment| attachment.endpoint);
+    let endpoint = |attachment: &Attachment| Endpoint {
+        host_link: host_link(attachment.endpoint),
+        interface: attachment.interface.clone(),
+        mac: attachment.mac,
+        ipv4: attachment.ipv4.map(|ipv4| ipv4.address),
+        ipv6: attachment.ipv6.map(|ipv6| ipv6.address),
+        default_route: match primary == Some(attachment.endpoint) {
+            true => DefaultRoute::Both,
+            false => DefaultRoute::None,
+        },
     };
-    container.network.attachments.iter().filter_map(endpoint).collect()
+    container.network.attachments.iter().map(endpoint).collect()
 }
 
 pub(crate) fn published(container: &Container) -> Vec<PublishedPort> {
     let Some(address) = container.network.address() else { return Vec::new() };
     let publish = |binding: &PortBinding| PublishedPort {
         protocol: binding.protocol,
-        host_address: binding.host_address,
+        host_address: binding.host_address.into(),
         host_port: binding.host_port,
-        container_address: address,
+        container_address: address.into(),
         container_port: binding.container_port,
     };
     container.network.ports.iter().map(publish).collect()

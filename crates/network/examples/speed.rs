@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use bulkhead_network::{Bridge, Endpoint, Host, Protocol, PublishedPort};
+use bulkhead_network::{Bridge, DefaultRoute, Endpoint, Gateway, Host, Protocol, PublishedPort};
 use rustix::thread::UnshareFlags;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -21,27 +21,32 @@ fn main() -> Result<(), Failure> {
     let host = Host::open()?;
     let bridge = Bridge {
         name: "bulkhead0".to_owned(),
-        gateway: Ipv4Addr::new(10, 0, 0, 1),
-        prefix: 16,
+        ipv4: Some(Gateway { address: Ipv4Addr::new(10, 0, 0, 1), prefix: 16 }),
+        ipv6: None,
         mtu: 1500,
         internal: false,
+        inter_container: true,
+        masquerade: true,
     };
     let mut clock = Clock::default();
     clock.time("bridge, first", || host.ensure_bridge(&bridge))?;
     for number in 0..rounds {
         clock.time("bridge, again", || host.ensure_bridge(&bridge))?;
         let netns = clock.time("namespace", namespace)?;
+        let address = Ipv4Addr::new(10, 0, 1, number);
         let endpoint = Endpoint {
             host_link: format!("bh{number}"),
             interface: "eth0".to_owned(),
-            address: Ipv4Addr::new(10, 0, 1, number),
             mac: [2, 0, 0, 0, 0, number],
+            ipv4: Some(address),
+            ipv6: None,
+            default_route: DefaultRoute::Both,
         };
         let port = PublishedPort {
             protocol: Protocol::Tcp,
-            host_address: Ipv4Addr::UNSPECIFIED,
+            host_address: Ipv4Addr::UNSPECIFIED.into(),
             host_port: 8000 + u16::from(number),
-            container_address: endpoint.address,
+            container_address: address.into(),
             container_port: 80,
         };
         clock.time("loopback", || host.loopback_up(netns.as_fd()))?;

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::PublishedPort;
+
 /// Errors say which message the kernel refused, on which object.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
@@ -34,6 +36,15 @@ pub enum NetworkError {
          choose another port"
     )]
     PortPublished(String),
+    #[error(
+        "port {0} cannot lead to {address}: both addresses must be IPv4, or both IPv6",
+        address = .0.container_address
+    )]
+    PortFamilies(PublishedPort),
+    #[error("endpoint {0} has an address of a family that its bridge has none of")]
+    EndpointFamilies(String),
+    #[error("bridge {0} cannot have IPv6 addresses on this host; make the network without IPv6")]
+    NoIpv6(String),
     #[error("invalid interface name {0:?}: it must be 1 to 15 bytes without slash, colon or space")]
     InvalidLinkName(String),
 }

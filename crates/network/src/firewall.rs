@@ -95,7 +95,7 @@ impl Firewall {
     }
 
     pub(crate) fn publish(&mut self, ports: &[PublishedPort]) -> Result<(), NetworkError> {
-        let placed: Vec<_> = ports.iter().map(ruleset::port).collect();
+        let placed = elements_of(ports)?;
         let published = match self.commit(&inserting(&placed)) {
             Err(error) if is_absent(&error) => {
                 let mut batch = Batch::default();
@@ -117,7 +117,8 @@ impl Firewall {
     }
 
     pub(crate) fn unpublish(&mut self, ports: &[PublishedPort]) -> io::Result<()> {
-        let placed: Vec<_> = ports.iter().map(ruleset::port).collect();
+        // what cannot be published is not
+        let placed: Vec<_> = ports.iter().filter_map(ruleset::port).collect();
         self.remove_all(&placed)
     }
 
@@ -143,6 +144,16 @@ impl Firewall {
         &mut self,
         bridges: &[(Bridge, Vec<Endpoint>)],
         ports: &[PublishedPort],
+    ) -> Result<(), NetworkError> {
+        let mut elements = elements_of(ports)?;
+        self.replace_elements(bridges, &mut elements)
+            .map_err(NetworkError::kernel("replace the nftables rules"))
+    }
+
+    fn replace_elements(
+        &mut self,
+        bridges: &[(Bridge, Vec<Endpoint>)],
+        elements: &mut Vec<Placed>,
     ) -> io::Result<()> {
         let before = self.socket.generation()?;
         let mut batch = Batch::default();
@@ -150,7 +161,6 @@ impl Firewall {
         let named: Vec<&Bridge> = bridges.iter().map(|(bridge, _)| bridge).collect();
         let stale = self.concerning(&named)?;
         remove(&mut batch, &stale);
-        let mut elements: Vec<Placed> = ports.iter().map(ruleset::port).collect();
         for (bridge, endpoints) in bridges {
             elements.extend(ruleset::bridge(bridge));
             for endpoint in endpoints {
@@ -159,7 +169,7 @@ impl Firewall {
                 elements.extend(placed);
             }
         }
-        insert(&mut batch, &elements);
+        insert(&mut batch, elements);
         self.socket.commit(&batch)?;
         self.intact = self.socket.generation().ok().filter(|after| *after == following(before));
         Ok(())
@@ -220,6 +230,11 @@ impl Firewall {
 /// The kernel counts up at each commit and leaves 0 out (net/netfilter/nf_tables_api.c).
 fn following(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
+}
+
+fn elements_of(ports: &[PublishedPort]) -> Result<Vec<Placed>, NetworkError> {
+    let placed = |port| ruleset::port(port).ok_or(NetworkError::PortFamilies(*port));
+    ports.iter().map(placed).collect()
 }
 
 fn inserting(elements: &[Placed]) -> Batch {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,8 +13,8 @@ use rustix::io::Errno;
 use crate::firewall::Firewall;
 use crate::nft::{Nfnetlink, conntrack};
 use crate::rtnetlink::Rtnetlink;
-use crate::survey::Survey;
-use crate::{Bridge, Endpoint, NetworkError, PublishedPort, link, netns};
+use crate::survey::{Survey, UsedSubnets};
+use crate::{Bridge, Endpoint, NetworkError, PublishedPort, interface, link, netns};
 
 /// The kernel's links, addresses and nftables in the network namespace of the calling thread when
 /// it was opened. All methods but [`Host::unplug`],
@@ -45,7 +45,7 @@ impl Host {
     ///
     /// As Docker does, this sets `net.ipv4.ip_forward` for the whole network namespace.
     pub fn ensure_bridge(&self, bridge: &Bridge) -> Result<(), NetworkError> {
-        link::check_name(&bridge.name)?;
+        check(bridge)?;
         // the rules stand before there is anything to protect
         self.firewall()
             .add_bridge(bridge)
@@ -67,12 +67,11 @@ impl Host {
         // before it is up, so that it never has a link-local address nor hears an advertisement
         ignore_absent_ipv6(&mut route, link::indexed(index)).map_err(failed())?;
         self.write_settings(bridge)?;
-        route
-            .change_all(vec![
-                link::set_bridge(index, bridge),
-                link::new_address(index, bridge.gateway, bridge.prefix),
-            ])
-            .map_err(failed())
+        let mut changes = vec![link::set_bridge(index, bridge)];
+        changes.extend(
+            bridge.ipv4.map(|own| link::new_address(index, own.address.into(), own.prefix)),
+        );
+        route.change_all(changes).map_err(failed())
     }
 
     /// Removes the bridge, and of endpoints and published ports in its subnet whatever is left; one
@@ -91,10 +90,11 @@ impl Host {
         Ok(survey(&mut self.route())?.veths_on(&[bridge]).len())
     }
 
-    /// Brings `lo` up, makes the veth pair with one end in `netns`, and sets address and route.
+    /// Brings `lo` up, makes the veth pair with one end in `netns`, and sets addresses and routes.
     ///
-    /// A second network's default route is not set: the first one's stays, as with Docker. An
-    /// internal network has none.
+    /// The namespace may be that of a container that runs, with other interfaces: a default route that
+    /// is there is replaced where the endpoint's leads elsewhere, and else stays. An internal network
+    /// has none.
     pub fn plug(
         &self,
         netns: BorrowedFd<'_>,
@@ -103,6 +103,11 @@ impl Host {
     ) -> Result<(), NetworkError> {
         link::check_name(&endpoint.host_link)?;
         link::check_name(&endpoint.interface)?;
+        let excess = endpoint.ipv4.is_some() && bridge.ipv4.is_none()
+            || endpoint.ipv6.is_some() && bridge.ipv6.is_none();
+        if excess {
+            return Err(NetworkError::EndpointFamilies(endpoint.host_link.clone()));
+        }
         let index = index_of(&mut self.route(), &bridge.name)?
             .ok_or_else(|| NetworkError::NoSuchLink(bridge.name.clone()))?;
         // asked for first, because what follows takes a half-made pair away again
@@ -115,7 +120,7 @@ impl Host {
             .pin(bridge, endpoint)
             .map_err(NetworkError::kernel(what))
             .and_then(|()| self.plug_host_end(netns, (bridge, index), endpoint))
-            .and_then(|()| configure(netns, bridge, endpoint));
+            .and_then(|()| interface::configure(netns, bridge, endpoint));
         if plugged.is_err() {
             // the first error is the one to tell; a pair that was never made is no second one
             let _ = self.unplug(&endpoint.host_link);
@@ -134,7 +139,7 @@ impl Host {
             .change(vec![
                 link::new_pair(endpoint, index, bridge.mtu, netns),
                 link::no_link_local(link::named(&endpoint.host_link)),
-                link::up_port(&endpoint.host_link),
+                link::up_port(&endpoint.host_link, bridge),
             ])
             .map_err(NetworkError::kernel(format!("plug {}", endpoint.host_link)))?;
         for (step, answer) in answers.into_iter().enumerate() {
@@ -142,7 +147,7 @@ impl Host {
                 Err(error) if error.raw_os_error() == Some(Errno::XFULL.raw_os_error()) => {
                     return Err(NetworkError::BridgeFull(bridge.name.clone()));
                 }
-                Err(error) if step == 1 && is_absent_ipv6(&error) => {}
+                Err(error) if step == 1 && link::is_absent_ipv6(&error) => {}
                 Err(error) => {
                     let what = format!("plug {} into {}", endpoint.host_link, bridge.name);
                     return Err(NetworkError::kernel(what)(error));
@@ -159,6 +164,20 @@ impl Host {
         netns::inside(netns, Rtnetlink::open)
             .and_then(|mut route| route.change_all(vec![loopback]))
             .map_err(NetworkError::kernel("bring the container's loopback up"))
+    }
+
+    /// Has the container's default routes lead through its interface `interface` by these gateways, in
+    /// place of the ones there are; those of a family without a gateway stay as they are.
+    ///
+    /// For when the network is disconnected that they led through, and they went with its link.
+    pub fn set_default_route(
+        &self,
+        netns: BorrowedFd<'_>,
+        interface: &str,
+        ipv4: Option<Ipv4Addr>,
+        ipv6: Option<Ipv6Addr>,
+    ) -> Result<(), NetworkError> {
+        interface::set_default_route(netns, interface, ipv4, ipv6)
     }
 
     /// Removes the host's end (and so the pair), and ends its connections; one that is gone already
@@ -233,11 +252,9 @@ impl Host {
         ports: &[PublishedPort],
     ) -> Result<(), NetworkError> {
         for (bridge, _) in bridges {
-            link::check_name(&bridge.name)?;
+            check(bridge)?;
         }
-        self.firewall()
-            .replace(bridges, ports)
-            .map_err(NetworkError::kernel("replace the nftables rules"))?;
+        self.firewall().replace(bridges, ports)?;
         for (bridge, _) in bridges {
             self.ensure_bridge_link(bridge)?;
         }
@@ -270,7 +287,7 @@ impl Host {
         self.firewall().delete_tables().map_err(failed)
     }
 
-    /// Addresses of this host's interfaces, without loopback, link-local and our own bridges'; the
+    /// IPv4 addresses of this host's interfaces, without loopback, link-local and our own bridges'; the
     /// default route's first.
     pub fn addresses(&self) -> Result<Vec<Ipv4Addr>, NetworkError> {
         Ok(survey(&mut self.route())?.addresses())
@@ -281,9 +298,15 @@ impl Host {
         Ok(survey(&mut self.route())?.default_mtu().unwrap_or(1500))
     }
 
-    /// Whether a route of this host overlaps `subnet`/`prefix`, so that a pool can avoid it.
-    pub fn overlaps(&self, subnet: Ipv4Addr, prefix: u8) -> Result<bool, NetworkError> {
-        Ok(survey(&mut self.route())?.overlaps(subnet, prefix))
+    /// Whether a route or an address of this host overlaps `subnet`/`prefix`. Whoever asks about
+    /// several subnets takes [`Self::used_subnets`].
+    pub fn overlaps(&self, subnet: IpAddr, prefix: u8) -> Result<bool, NetworkError> {
+        Ok(self.used_subnets()?.overlaps(subnet, prefix))
+    }
+
+    /// The subnets of this host's routes and addresses, for a pool to avoid.
+    pub fn used_subnets(&self) -> Result<UsedSubnets, NetworkError> {
+        Ok(survey(&mut self.route())?.used_subnets())
     }
 
     fn delete_link(&self, name: &str) -> Result<(), NetworkError> {
@@ -317,44 +340,12 @@ impl Host {
     }
 }
 
-/// Sets up the container's side, in one datagram once the interface's index is known.
-fn configure(
-    netns: BorrowedFd<'_>,
-    bridge: &Bridge,
-    endpoint: &Endpoint,
-) -> Result<(), NetworkError> {
-    let set_up = || {
-        let mut route = netns::inside(netns, Rtnetlink::open)?;
-        let index = match route.one(RouteNetlinkMessage::GetLink(link::named(&endpoint.interface)))
-        {
-            Ok(RouteNetlinkMessage::NewLink(link)) => link.header.index,
-            Ok(_) => return Err(io::Error::from(io::ErrorKind::InvalidData)),
-            Err(error) => return Err(error),
-        };
-        let answers = route.change(vec![
-            link::up(link::indexed(link::LOOPBACK)),
-            link::no_link_local(link::indexed(index)),
-            link::up(link::indexed(index)),
-            link::new_address(index, endpoint.address, bridge.prefix),
-        ])?;
-        for (step, answer) in answers.into_iter().enumerate() {
-            match answer {
-                Err(error) if step == 1 && is_absent_ipv6(&error) => {}
-                other => other?,
-            }
-        }
-        if bridge.internal {
-            return Ok(());
-        }
-        match route.change_all(vec![link::default_route(index, bridge.gateway)]) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            other => other,
-        }
-    };
-    set_up().map_err(NetworkError::kernel(format!(
-        "configure {} with {} in the container's network namespace",
-        endpoint.interface, endpoint.address
-    )))
+fn check(bridge: &Bridge) -> Result<(), NetworkError> {
+    link::check_name(&bridge.name)?;
+    if bridge.ipv6.is_some() {
+        return Err(NetworkError::NoIpv6(bridge.name.clone()));
+    }
+    Ok(())
 }
 
 fn set(file: &str, value: &str) -> io::Result<()> {
@@ -380,17 +371,9 @@ fn index_of(route: &mut Rtnetlink, name: &str) -> Result<Option<u32>, NetworkErr
 
 fn ignore_absent_ipv6(route: &mut Rtnetlink, link: LinkMessage) -> io::Result<()> {
     match route.change_all(vec![link::no_link_local(link)]) {
-        Err(error) if is_absent_ipv6(&error) => Ok(()),
+        Err(error) if link::is_absent_ipv6(&error) => Ok(()),
         other => other,
     }
-}
-
-/// How the kernel refuses an AF_INET6 setting: without IPv6 at all (`validate_linkmsg`), or on a
-/// link whose MTU is below IPv6's least, 1280.
-fn is_absent_ipv6(error: &io::Error) -> bool {
-    [Errno::AFNOSUPPORT, Errno::INVAL]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 fn is_absent(error: &io::Error) -> bool {

@@ -1,10 +1,13 @@
 //! Links, addresses and routes as rtnetlink messages, without a socket.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
+};
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InetDevConf, InfoBridge,
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
@@ -14,6 +17,7 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::io::Errno;
 
 use crate::rtnetlink::Change;
 use crate::{Bridge, Endpoint, NetworkError};
@@ -30,20 +34,32 @@ pub(crate) fn check_name(name: &str) -> Result<(), NetworkError> {
     if valid { Ok(()) } else { Err(NetworkError::InvalidLinkName(name.to_owned())) }
 }
 
-/// The bridge's fixed address: locally administered, and made from its IPv4 address, so that
-/// neighbours' caches stay right when the bridge is made again. A bridge without one takes the
-/// lowest of its ports' and changes it as containers come and go.
-pub(crate) fn bridge_mac(gateway: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = gateway.octets();
+/// The fixed hardware address of a bridge with this address, its IPv4 one if it has both: locally
+/// administered, and made from it, so that neighbours' caches stay right when the bridge is made
+/// again. A bridge without one takes the lowest of its ports' and changes it as containers come and go.
+pub(crate) fn bridge_mac(gateway: IpAddr) -> [u8; 6] {
+    let [a, b, c, d] = match gateway {
+        IpAddr::V4(address) => address.octets(),
+        IpAddr::V6(address) => {
+            let words = address.to_bits().to_be_bytes();
+            words.chunks(4).fold([0; 4], |sum, word| std::array::from_fn(|at| sum[at] ^ word[at]))
+        }
+    };
     [0x02, 0xb1, a, b, c, d]
+}
+
+fn mac_of(bridge: &Bridge) -> Option<LinkAttribute> {
+    let ipv4 = bridge.ipv4.map(|gateway| gateway.address.into());
+    let address = ipv4.or(bridge.ipv6.map(|gateway| gateway.address.into()))?;
+    Some(LinkAttribute::Address(bridge_mac(address).to_vec()))
 }
 
 /// Makes the bridge, down, without spanning tree (whose listening phase would keep a new port
 /// silent for 15 s).
 pub(crate) fn new_bridge(bridge: &Bridge) -> Change {
     let mut link = named(&bridge.name);
+    link.attributes.extend(mac_of(bridge));
     link.attributes.extend([
-        LinkAttribute::Address(bridge_mac(bridge.gateway).to_vec()),
         LinkAttribute::Mtu(bridge.mtu),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Bridge),
@@ -63,8 +79,8 @@ pub(crate) fn set_bridge(index: u32, bridge: &Bridge) -> Change {
     link.header.index = index;
     let mut settings = InetDevConf::default();
     settings.route_localnet = 1;
+    link.attributes.extend(mac_of(bridge));
     link.attributes.extend([
-        LinkAttribute::Address(bridge_mac(bridge.gateway).to_vec()),
         LinkAttribute::Mtu(bridge.mtu),
         LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(
             settings,
@@ -109,6 +125,14 @@ pub(crate) fn no_link_local(link: LinkMessage) -> Change {
     (RouteNetlinkMessage::SetLink(link), 0)
 }
 
+/// How the kernel refuses an AF_INET6 setting: without IPv6 at all (`validate_linkmsg`), or on a
+/// link whose MTU is below IPv6's least, 1280.
+pub(crate) fn is_absent_ipv6(error: &io::Error) -> bool {
+    [Errno::AFNOSUPPORT, Errno::INVAL]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// Brings a link up, with whatever else `link` sets.
 pub(crate) fn up(link: LinkMessage) -> Change {
     let mut link = link;
@@ -120,13 +144,18 @@ pub(crate) fn up(link: LinkMessage) -> Change {
 /// Brings a bridge's port up, in hairpin mode: where br_netfilter is loaded, a container's packet to
 /// its own published port is translated before it is bridged, and so leaves by the port it came
 /// from. RTM_NEWLINK, because RTM_SETLINK leaves a port's settings out (net/core/rtnetlink.c).
-pub(crate) fn up_port(name: &str) -> Change {
+///
+/// A port that is isolated exchanges no frames with others that are, of whatever protocol.
+pub(crate) fn up_port(name: &str, bridge: &Bridge) -> Change {
     let mut link = named(name);
     link.header.flags |= LinkFlags::Up;
     link.header.change_mask |= LinkFlags::Up;
     link.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(true)])),
+        LinkInfo::PortData(InfoPortData::BridgePort(vec![
+            InfoBridgePort::HairpinMode(true),
+            InfoBridgePort::Isolated(!bridge.inter_container),
+        ])),
     ]));
     (RouteNetlinkMessage::NewLink(link), 0)
 }
@@ -135,34 +164,47 @@ pub(crate) fn delete(name: &str) -> Change {
     (RouteNetlinkMessage::DelLink(named(name)), 0)
 }
 
-/// Gives a link an IPv4 address; one that it has already is no error.
-pub(crate) fn new_address(index: u32, address: Ipv4Addr, prefix: u8) -> Change {
+/// Gives a link an address; one that it has already is no error. An IPv6 address is used at once,
+/// without the second in which the kernel asks whether somebody else has it.
+pub(crate) fn new_address(index: u32, address: IpAddr, prefix: u8) -> Change {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = family(address);
     message.header.prefix_len = prefix;
     message.header.scope = AddressScope::Universe;
     message.header.index = index;
-    message.attributes = vec![
-        AddressAttribute::Local(IpAddr::V4(address)),
-        AddressAttribute::Address(IpAddr::V4(address)),
-    ];
-    if prefix < 31 {
-        let broadcast = u32::from(address) | (u32::MAX >> prefix);
-        message.attributes.push(AddressAttribute::Broadcast(Ipv4Addr::from(broadcast)));
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    match address {
+        IpAddr::V4(address) if prefix < 31 => {
+            let broadcast = u32::from(address) | (u32::MAX >> prefix);
+            message.attributes.push(AddressAttribute::Broadcast(Ipv4Addr::from(broadcast)));
+        }
+        IpAddr::V4(_) => {}
+        IpAddr::V6(_) => message.header.flags |= AddressHeaderFlags::Nodad,
     }
     (RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
-pub(crate) fn default_route(index: u32, gateway: Ipv4Addr) -> Change {
+/// Sets the default route of the gateway's family, in place of the one there is.
+pub(crate) fn default_route(index: u32, gateway: IpAddr) -> Change {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = family(gateway);
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Boot;
     message.header.scope = RouteScope::Universe;
     message.header.kind = RouteType::Unicast;
-    message.attributes =
-        vec![RouteAttribute::Gateway(RouteAddress::Inet(gateway)), RouteAttribute::Oif(index)];
-    (RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+    let gateway = match gateway {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    };
+    message.attributes = vec![RouteAttribute::Gateway(gateway), RouteAttribute::Oif(index)];
+    (RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
 }
 
 /// The link called `name`, with nothing else said about it.
@@ -184,17 +226,20 @@ pub(crate) fn any() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(LinkMessage::default())
 }
 
-/// All IPv4 addresses.
-pub(crate) fn any_address() -> RouteNetlinkMessage {
+/// The families that addresses and routes are asked for.
+pub(crate) const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
+
+/// All addresses of a family.
+pub(crate) fn any_address(family: AddressFamily) -> RouteNetlinkMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = family;
     RouteNetlinkMessage::GetAddress(message)
 }
 
-/// All IPv4 routes, of every table.
-pub(crate) fn any_route() -> RouteNetlinkMessage {
+/// All routes of a family, of every table.
+pub(crate) fn any_route(family: AddressFamily) -> RouteNetlinkMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = family;
     RouteNetlinkMessage::GetRoute(message)
 }
 

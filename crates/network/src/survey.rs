@@ -3,15 +3,26 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
 };
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::link;
 use crate::rtnetlink::Rtnetlink;
+
+/// The subnets that a host uses already, of both families: to choose one that is free from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UsedSubnets(Vec<(IpAddr, u8)>);
+
+impl UsedSubnets {
+    /// Whether one of them shares an address with `subnet`/`prefix`.
+    pub fn overlaps(&self, subnet: IpAddr, prefix: u8) -> bool {
+        self.0.iter().any(|(other, length)| same_network(subnet, *other, prefix.min(*length)))
+    }
+}
 
 /// One dump of everything that the questions below need.
 pub(crate) struct Survey {
@@ -23,7 +34,10 @@ pub(crate) struct Survey {
 impl Survey {
     pub(crate) fn take(socket: &mut Rtnetlink) -> io::Result<Self> {
         let mut survey = Self { links: Vec::new(), addresses: Vec::new(), routes: Vec::new() };
-        for request in [link::any(), link::any_address(), link::any_route()] {
+        let requests = std::iter::once(link::any())
+            .chain(link::FAMILIES.map(link::any_address))
+            .chain(link::FAMILIES.map(link::any_route));
+        for request in requests {
             for message in socket.all(request)? {
                 match message {
                     RouteNetlinkMessage::NewLink(link) => survey.links.push(link),
@@ -36,7 +50,7 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Addresses of the links that are not our bridges, the default route's link first.
+    /// IPv4 addresses of the links that are not our bridges, the default route's link first.
     pub(crate) fn addresses(&self) -> Vec<Ipv4Addr> {
         let own = self.own_bridges();
         let default = self.default_link();
@@ -44,7 +58,10 @@ impl Survey {
             .addresses
             .iter()
             .filter(|address| !own.contains(&address.header.index))
-            .filter_map(|message| Some((message.header.index, local(message)?)))
+            .filter_map(|message| match local(message)? {
+                IpAddr::V4(address) => Some((message.header.index, address)),
+                IpAddr::V6(_) => None,
+            })
             .filter(|(_, address)| !address.is_loopback() && !address.is_link_local())
             .map(|(index, address)| (Some(index) != default, index, address))
             .collect();
@@ -59,16 +76,20 @@ impl Survey {
         self.links.iter().find(|link| link.header.index == default).and_then(link::mtu)
     }
 
-    /// Whether a unicast route other than a default one reaches into the subnet.
-    pub(crate) fn overlaps(&self, subnet: Ipv4Addr, prefix: u8) -> bool {
-        self.routes
+    /// What unicast routes other than default ones lead to, and what addresses are on links: also
+    /// those of links that are down, which have no routes.
+    pub(crate) fn used_subnets(&self) -> UsedSubnets {
+        let routed = self.routes.iter().filter_map(|route| {
+            let length = route.header.destination_prefix_length;
+            let kind = route.header.kind;
+            let counts = length > 0 && !matches!(kind, RouteType::Broadcast | RouteType::Multicast);
+            counts.then_some((destination(route)?, length))
+        });
+        let assigned = self
+            .addresses
             .iter()
-            .filter(|route| {
-                route.header.destination_prefix_length > 0
-                    && !matches!(route.header.kind, RouteType::Broadcast | RouteType::Multicast)
-            })
-            .filter_map(|route| Some((destination(route)?, route.header.destination_prefix_length)))
-            .any(|(other, length)| same_network(subnet, other, prefix.min(length)))
+            .filter_map(|message| Some((local(message)?, message.header.prefix_len)));
+        UsedSubnets(routed.chain(assigned).collect())
     }
 
     /// Names of the veths on the bridges with these names.
@@ -84,7 +105,7 @@ impl Survey {
         self.links.iter().filter(on_one).filter_map(link::name).collect()
     }
 
-    /// Indexes of the bridges whose hardware address is made from their IPv4 address.
+    /// Indexes of the bridges whose hardware address is made from one of their addresses.
     fn own_bridges(&self) -> Vec<u32> {
         let ours = |address: &&AddressMessage| {
             let mac = local(address).map(link::bridge_mac);
@@ -97,12 +118,13 @@ impl Survey {
         self.addresses.iter().filter(ours).map(|address| address.header.index).collect()
     }
 
-    /// The main table's default route with the lowest metric.
+    /// The link of the main table's IPv4 default route with the lowest metric.
     fn default_link(&self) -> Option<u32> {
         self.routes
             .iter()
             .filter(|route| {
                 route.header.destination_prefix_length == 0
+                    && route.header.address_family == AddressFamily::Inet
                     && route.header.table == RouteHeader::RT_TABLE_MAIN
                     && route.header.kind == RouteType::Unicast
             })
@@ -112,21 +134,34 @@ impl Survey {
     }
 }
 
-fn same_network(one: Ipv4Addr, other: Ipv4Addr, prefix: u8) -> bool {
-    let different = u32::from(one) ^ u32::from(other);
-    prefix == 0 || different >> (32 - u32::from(prefix.min(32))) == 0
+fn same_network(one: IpAddr, other: IpAddr, prefix: u8) -> bool {
+    let (different, bits) = match (one, other) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => (u128::from(one.to_bits() ^ other.to_bits()), 32),
+        (IpAddr::V6(one), IpAddr::V6(other)) => (one.to_bits() ^ other.to_bits(), 128),
+        _ => return false,
+    };
+    different.checked_shr(bits - u32::from(prefix).min(bits)).unwrap_or(0) == 0
 }
 
-fn local(message: &AddressMessage) -> Option<Ipv4Addr> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+/// The link's own address: IPv6 has it as "local" only where that differs from the peer's.
+fn local(message: &AddressMessage) -> Option<IpAddr> {
+    let attributes = || message.attributes.iter();
+    let local = attributes().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
         _ => None,
+    });
+    local.or_else(|| {
+        attributes().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
     })
 }
 
-fn destination(route: &RouteMessage) -> Option<Ipv4Addr> {
+fn destination(route: &RouteMessage) -> Option<IpAddr> {
     route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some((*address).into()),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some((*address).into()),
         _ => None,
     })
 }
@@ -160,6 +195,17 @@ mod tests {
             ([10, 0, 0, 1], [10, 0, 0, 1], 32, true),
         ] {
             assert_eq!(same_network(one.into(), other.into(), prefix), want, "{one:?} {other:?}");
+        }
+        for (one, other, prefix, want) in [
+            ("fd00:1::", "fd00:1:ffff::1", 32, true),
+            ("fd00:1::", "fd00:2::", 32, false),
+            ("fd00::", "2001:db8::", 0, true),
+            ("fd00::1", "fd00::2", 128, false),
+            ("fd00::1", "fd00::1", 128, true),
+            ("fd00::", "10.0.0.0", 0, false),
+        ] {
+            let address = |text: &str| text.parse().unwrap();
+            assert_eq!(same_network(address(one), address(other), prefix), want, "{one} {other}");
         }
     }
 }

@@ -7,8 +7,12 @@ mod support;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 
-use bulkhead_network::{Bridge, Host, NetworkError, Protocol, PublishedPort};
-use support::{ANSWER, HOST_OUTSIDE, Namespace, OUTSIDE, SILENCE, TestHost, bridge, tcp};
+use bulkhead_network::{
+    Bridge, DefaultRoute, Gateway, Host, NetworkError, Protocol, PublishedPort,
+};
+use support::{
+    ANSWER, HOST_OUTSIDE, Namespace, OUTSIDE, SILENCE, TestHost, bridge, gateway, ipv4, tcp,
+};
 
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -40,20 +44,20 @@ fn published_port_is_reached(host: TestHost) {
     let (neighbour, _) = host.container(&one, 3);
     let (other, _) = host.container(&two, 2);
     let _serving = server.serve(8080);
-    let port = tcp(ANY, 80, server_end.address, 8080);
+    let port = tcp(ANY, 80, ipv4(&server_end), 8080);
     assert!(refused(&host.namespace, LOCALHOST, 80));
     host.host.publish(&[port]).unwrap();
 
     // the world's address is seen as it is
     assert_eq!(outside.namespace.fetch(HOST_OUTSIDE, 80).unwrap(), OUTSIDE);
     // the host itself, by each of its addresses
-    assert_eq!(host.namespace.fetch(LOCALHOST, 80).unwrap(), one.gateway);
+    assert_eq!(host.namespace.fetch(LOCALHOST, 80).unwrap(), gateway(&one));
     assert_eq!(host.namespace.fetch(HOST_OUTSIDE, 80).unwrap(), HOST_OUTSIDE);
-    assert_eq!(host.namespace.fetch(one.gateway, 80).unwrap(), one.gateway);
+    assert_eq!(host.namespace.fetch(gateway(&one), 80).unwrap(), gateway(&one));
     // containers: itself, a neighbour, one on another bridge
     for container in [&server, &neighbour, &other] {
-        for address in [HOST_OUTSIDE, one.gateway, two.gateway] {
-            assert_eq!(container.fetch(address, 80).unwrap(), one.gateway, "{address}");
+        for address in [HOST_OUTSIDE, gateway(&one), gateway(&two)] {
+            assert_eq!(container.fetch(address, 80).unwrap(), gateway(&one), "{address}");
         }
     }
 
@@ -71,8 +75,8 @@ fn a_port_published_on_localhost_stays_there() {
     host.host.ensure_bridge(&network).unwrap();
     let (server, end) = host.container(&network, 2);
     let _serving = server.serve(80);
-    host.host.publish(&[tcp(LOCALHOST, 80, end.address, 80)]).unwrap();
-    assert_eq!(host.namespace.fetch(LOCALHOST, 80).unwrap(), network.gateway);
+    host.host.publish(&[tcp(LOCALHOST, 80, ipv4(&end), 80)]).unwrap();
+    assert_eq!(host.namespace.fetch(LOCALHOST, 80).unwrap(), gateway(&network));
     assert!(refused(&outside.namespace, HOST_OUTSIDE, 80));
 
     // a neighbour on the wire that sends to 127.0.0.1 by way of this host, where somebody has
@@ -102,7 +106,7 @@ fn udp_is_published_too() {
     let network = bridge("bulkhead0", 1);
     host.host.ensure_bridge(&network).unwrap();
     let (server, end) = host.container(&network, 2);
-    let mut port = tcp(HOST_OUTSIDE, 53, end.address, 5353);
+    let mut port = tcp(HOST_OUTSIDE, 53, ipv4(&end), 5353);
     port.protocol = Protocol::Udp;
     host.host.publish(&[port]).unwrap();
 
@@ -130,18 +134,17 @@ fn what_is_not_published_is_not_reached() {
     let (server, end) = host.container(&one, 2);
     let (other, _) = host.container(&two, 2);
     let _serving = server.serve(80);
-    host.host.publish(&[tcp(ANY, 80, end.address, 80)]).unwrap();
+    host.host.publish(&[tcp(ANY, 80, ipv4(&end), 80)]).unwrap();
     // a neighbour of the host that routes to the container's address: J6
-    outside.host.overlaps(end.address, 32).unwrap();
     if has("ip") {
         let route = ["route", "add", "10.77.0.0/16", "via", "192.0.2.1"];
         outside.namespace.command("ip", &route);
-        assert!(outside.namespace.is_dropped(end.address, 80));
+        assert!(outside.namespace.is_dropped(ipv4(&end), 80));
     }
     // and a container of another bridge: J5
-    assert!(other.is_dropped(end.address, 80));
+    assert!(other.is_dropped(ipv4(&end), 80));
     // the host itself may
-    assert_eq!(host.namespace.fetch(end.address, 80).unwrap(), one.gateway);
+    assert_eq!(host.namespace.fetch(ipv4(&end), 80).unwrap(), gateway(&one));
 }
 
 #[test]
@@ -164,9 +167,9 @@ fn containers_reach_the_world_by_the_hosts_address() {
         confined.command("ip", &["route", "add", "default", "via", "10.77.2.1"]);
         assert!(confined.is_dropped(OUTSIDE, 80));
         let _serving = confined.serve(80);
-        host.host.publish(&[tcp(ANY, 80, confined_end.address, 80)]).unwrap();
+        host.host.publish(&[tcp(ANY, 80, ipv4(&confined_end), 80)]).unwrap();
         assert!(outside.namespace.is_dropped(HOST_OUTSIDE, 80));
-        assert_eq!(host.namespace.fetch(LOCALHOST, 80).unwrap(), closed.gateway);
+        assert_eq!(host.namespace.fetch(LOCALHOST, 80).unwrap(), gateway(&closed));
     }
 }
 
@@ -191,12 +194,12 @@ fn a_foreign_source_is_dropped() {
         heard.set_read_timeout(Some(patience)).unwrap();
         spoofer.run(|| {
             let socket = UdpSocket::bind((from, 0)).unwrap();
-            socket.send_to(b"x", (network.gateway, 5000)).unwrap();
+            socket.send_to(b"x", (gateway(&network), 5000)).unwrap();
         });
         let mut buffer = [0; 8];
         heard.recv_from(&mut buffer).map(|(_, peer)| peer.ip())
     };
-    assert_eq!(send(end.address, ANSWER).unwrap(), end.address);
+    assert_eq!(send(ipv4(&end), ANSWER).unwrap(), ipv4(&end));
     if !has("ip") {
         return bulkhead_sys::testing::skip("no iproute2 to change the address with");
     }
@@ -207,11 +210,11 @@ fn a_foreign_source_is_dropped() {
         send(address, SILENCE).unwrap_err();
     }
     let _serving = host.namespace.serve(80);
-    assert_eq!(victim.fetch(network.gateway, 80).unwrap(), victim_end.address);
+    assert_eq!(victim.fetch(gateway(&network), 80).unwrap(), ipv4(&victim_end));
     // J2: another hardware address
     spoofer.command("ip", &["link", "set", "eth0", "address", "02:42:0a:4d:01:03"]);
-    send(end.address, SILENCE).unwrap_err();
-    assert_eq!(victim.fetch(network.gateway, 80).unwrap(), victim_end.address);
+    send(ipv4(&end), SILENCE).unwrap_err();
+    assert_eq!(victim.fetch(gateway(&network), 80).unwrap(), ipv4(&victim_end));
 }
 
 /// J1: what the host believes of a neighbour is not changed by another container's ARP.
@@ -230,13 +233,13 @@ fn a_foreign_arp_sender_is_not_believed() {
         let heard = host.namespace.run(|| UdpSocket::bind((ANY, 0)).unwrap());
         heard.set_read_timeout(Some(patience)).unwrap();
         let port = heard.local_addr().unwrap().port();
-        spoofer.run(|| socket.send_to(b"x", (network.gateway, port)).unwrap());
+        spoofer.run(|| socket.send_to(b"x", (gateway(&network), port)).unwrap());
         // the packet waits in the container for an answer to its ARP request
         let received = heard.recv_from(&mut [0; 8]).is_ok();
         let neighbours = host.namespace.command("ip", &["neighbour", "show", "dev", "bulkhead0"]);
         (received, neighbours.contains(&format!("{address} ")))
     };
-    assert_eq!(asks_from(end.address, ANSWER), (true, true));
+    assert_eq!(asks_from(ipv4(&end), ANSWER), (true, true));
     spoofer.command("ip", &["address", "replace", "10.77.1.3/24", "dev", "eth0"]);
     assert_eq!(asks_from(Ipv4Addr::new(10, 77, 1, 3), SILENCE), (false, false));
 }
@@ -271,7 +274,7 @@ fn the_administrators_chain_decides_first_and_is_kept() {
     host.host.ensure_bridge(&network).unwrap();
     let (server, end) = host.container(&network, 2);
     let _serving = server.serve(80);
-    let port = tcp(ANY, 80, end.address, 80);
+    let port = tcp(ANY, 80, ipv4(&end), 80);
     host.host.publish(&[port]).unwrap();
     assert_eq!(outside.namespace.fetch(HOST_OUTSIDE, 80).unwrap(), OUTSIDE);
     let rule = "add rule inet bulkhead user ip saddr 192.0.2.2 drop";
@@ -292,8 +295,8 @@ fn reconcile_puts_back_what_a_flush_lost() {
     host.host.ensure_bridge(&network).unwrap();
     let (server, end) = host.container(&network, 2);
     let _serving = server.serve(80);
-    let port = tcp(ANY, 80, end.address, 80);
-    let stale = tcp(ANY, 81, end.address, 80);
+    let port = tcp(ANY, 80, ipv4(&end), 80);
+    let stale = tcp(ANY, 81, ipv4(&end), 80);
     let wanted = [(network.clone(), vec![end])];
     host.host.publish(&[port, stale]).unwrap();
     host.host.reconcile(&wanted, &[port]).unwrap();
@@ -316,7 +319,7 @@ fn reconcile_puts_back_what_a_flush_lost() {
     host.host.ensure_bridge(&other).unwrap();
     let (elsewhere, elsewhere_end) = host.container(&other, 2);
     let _elsewhere = elsewhere.serve(80);
-    host.host.publish(&[tcp(ANY, 82, elsewhere_end.address, 80)]).unwrap();
+    host.host.publish(&[tcp(ANY, 82, ipv4(&elsewhere_end), 80)]).unwrap();
     host.host.reconcile(&wanted, &[port]).unwrap();
     assert_eq!(outside.namespace.fetch(HOST_OUTSIDE, 82).unwrap(), OUTSIDE);
     host.host.tear_down().unwrap();
@@ -337,7 +340,7 @@ fn a_taken_port_is_refused_and_nothing_is_left() {
     let network = bridge("bulkhead0", 1);
     host.host.ensure_bridge(&network).unwrap();
     let (_container, end) = host.container(&network, 2);
-    let port = tcp(ANY, 80, end.address, 80);
+    let port = tcp(ANY, 80, ipv4(&end), 80);
     host.host.publish(&[port]).unwrap();
     host.host.publish(&[port]).unwrap();
     let clash = tcp(ANY, 80, Ipv4Addr::new(10, 77, 1, 9), 80);
@@ -371,7 +374,7 @@ fn another_address_of_a_bridge_finds_nothing_of_the_old_one() {
     let old = bridge("bulkhead0", 1);
     host.host.ensure_bridge(&old).unwrap();
     let (_container, end) = host.container(&old, 2);
-    host.host.publish(&[tcp(ANY, 80, end.address, 80)]).unwrap();
+    host.host.publish(&[tcp(ANY, 80, ipv4(&end), 80)]).unwrap();
 
     // an engine that crashed knows nothing of what it plugged and published
     let again = host.namespace.run(|| Host::open().unwrap());
@@ -379,14 +382,14 @@ fn another_address_of_a_bridge_finds_nothing_of_the_old_one() {
     assert_eq!(again.plugged("bulkhead1").unwrap(), 0);
     again.remove_bridge(&old).unwrap();
     // one that overlaps the old subnet, as 172.17.0.1/16 does 172.17.0.1/24
-    again.ensure_bridge(&Bridge { prefix: 16, ..old }).unwrap();
+    again.ensure_bridge(&wide(old)).unwrap();
     again.publish(&[tcp(ANY, 80, Ipv4Addr::new(10, 77, 2, 9), 80)]).unwrap();
 }
 
 #[test]
 fn a_thousand_ports_and_endpoints_are_one_transaction() {
     let host = TestHost::new();
-    let network = Bridge { prefix: 16, ..bridge("bulkhead0", 0) };
+    let network = wide(bridge("bulkhead0", 0));
     let address = |number: u16| {
         let [high, low] = number.to_be_bytes();
         Ipv4Addr::new(10, 77, high, low)
@@ -395,14 +398,21 @@ fn a_thousand_ports_and_endpoints_are_one_transaction() {
     let endpoints = (2..1002_u16).map(|number| bulkhead_network::Endpoint {
         host_link: format!("bh{number}"),
         interface: "eth0".to_owned(),
-        address: address(number),
         mac: [2, 0, 0, 0, number.to_be_bytes()[0], number.to_be_bytes()[1]],
+        ipv4: Some(address(number)),
+        ipv6: None,
+        default_route: DefaultRoute::Both,
     });
     let wanted = [(network, endpoints.collect::<Vec<_>>())];
     host.host.reconcile(&wanted, &ports).unwrap();
     host.host.reconcile(&wanted, &ports[..1]).unwrap();
     host.host.publish(&ports).unwrap();
     host.host.unpublish(&ports).unwrap();
+}
+
+fn wide(bridge: Bridge) -> Bridge {
+    let ipv4 = bridge.ipv4.map(|own| Gateway { prefix: 16, ..own });
+    Bridge { ipv4, ..bridge }
 }
 
 fn refused(from: &Namespace, address: Ipv4Addr, port: u16) -> bool {
@@ -422,7 +432,7 @@ fn old_flows_end_with_their_container() {
     let network = bridge("bulkhead0", 1);
     host.host.ensure_bridge(&network).unwrap();
     let (first, end) = host.container(&network, 2);
-    let mut port = tcp(ANY, 53, end.address, 53);
+    let mut port = tcp(ANY, 53, ipv4(&end), 53);
     port.protocol = Protocol::Udp;
     host.host.publish(&[port]).unwrap();
     let client = outside.namespace.run(|| UdpSocket::bind((ANY, 0)).unwrap());
@@ -460,7 +470,7 @@ fn old_flows_end_with_all_containers_that_are_unplugged_together() {
         .zip([1002, 1003, 1004])
         .map(|((_, end), port)| PublishedPort {
             protocol: Protocol::Udp,
-            ..tcp(ANY, port, end.address, 53)
+            ..tcp(ANY, port, ipv4(end), 53)
         })
         .collect();
     host.host.publish(&ports).unwrap();

@@ -7,8 +7,8 @@ mod support;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-use bulkhead_network::NetworkError;
-use support::{Namespace, TestHost, bridge, endpoint};
+use bulkhead_network::{DefaultRoute, Endpoint, NetworkError};
+use support::{Namespace, TestHost, bridge, endpoint, gateway, ipv4};
 
 #[test]
 fn containers_reach_the_host_and_each_other() {
@@ -20,10 +20,10 @@ fn containers_reach_the_host_and_each_other() {
 
     let _on_host = host.namespace.serve(80);
     let _on_second = second.serve(80);
-    assert_eq!(first.fetch(network.gateway, 80).unwrap(), first_end.address);
-    assert_eq!(first.fetch(second_end.address, 80).unwrap(), first_end.address);
+    assert_eq!(first.fetch(gateway(&network), 80).unwrap(), ipv4(&first_end));
+    assert_eq!(first.fetch(ipv4(&second_end), 80).unwrap(), ipv4(&first_end));
     assert_eq!(second.fetch(Ipv4Addr::LOCALHOST, 80).unwrap(), Ipv4Addr::LOCALHOST);
-    assert_eq!(host.namespace.fetch(second_end.address, 80).unwrap(), network.gateway);
+    assert_eq!(host.namespace.fetch(ipv4(&second_end), 80).unwrap(), gateway(&network));
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn doing_it_twice_changes_nothing() {
     let (container, end) = host.container(&network, 2);
     host.host.ensure_bridge(&network).unwrap();
     let _server = host.namespace.serve(80);
-    assert_eq!(container.fetch(network.gateway, 80).unwrap(), end.address);
+    assert_eq!(container.fetch(gateway(&network), 80).unwrap(), ipv4(&end));
 
     host.host.unplug(&end.host_link).unwrap();
     host.host.unplug(&end.host_link).unwrap();
@@ -45,20 +45,58 @@ fn doing_it_twice_changes_nothing() {
     assert_eq!(links(&container), ["lo"]);
 }
 
+/// `docker network connect` and `disconnect` of a container that runs.
 #[test]
-fn a_second_network_keeps_the_first_default_route() {
+fn the_default_route_follows_the_networks_of_a_running_container() {
     let host = TestHost::new();
-    let (one, two) = (bridge("bulkhead0", 1), bridge("bulkhead1", 2));
-    host.host.ensure_bridge(&one).unwrap();
-    host.host.ensure_bridge(&two).unwrap();
-    let (container, _) = host.container(&one, 2);
-    let mut second = endpoint(&two, 2);
-    second.interface = "eth1".to_owned();
-    host.host.plug(container.0.as_fd(), &two, &second).unwrap();
-    let routes = container.run(|| std::fs::read_to_string("/proc/thread-self/net/route").unwrap());
-    let defaults = routes.lines().filter(|line| line.split('\t').nth(1) == Some("00000000"));
-    assert_eq!(defaults.count(), 1, "{routes}");
+    let networks = [bridge("bulkhead0", 1), bridge("bulkhead1", 2), bridge("bulkhead2", 3)];
+    for network in &networks {
+        host.host.ensure_bridge(network).unwrap();
+    }
+    let (container, first) = host.container(&networks[0], 2);
+    let connect = |number: usize, default_route| {
+        let interface = format!("eth{number}");
+        let end = Endpoint { interface, default_route, ..endpoint(&networks[number], 2) };
+        host.host.plug(container.0.as_fd(), &networks[number], &end).unwrap();
+        end
+    };
+    let second = connect(1, DefaultRoute::None);
+    assert_eq!(default_routes(&container), [("eth0".to_owned(), gateway(&networks[0]))]);
     assert_eq!(links(&container), ["eth0", "eth1", "lo"]);
+    // one of higher priority takes the route
+    let third = connect(2, DefaultRoute::Both);
+    assert_eq!(default_routes(&container), [("eth2".to_owned(), gateway(&networks[2]))]);
+    // each endpoint is pinned to its own addresses, and works
+    let _server = host.namespace.serve(80);
+    for (network, end) in networks.iter().zip([&first, &second, &third]) {
+        assert_eq!(container.fetch(gateway(network), 80).unwrap(), ipv4(end));
+    }
+
+    // the route goes with its network, and another takes over
+    host.host.unplug(&third.host_link).unwrap();
+    assert_eq!(default_routes(&container), []);
+    let set = |interface: &str, network| {
+        let to = Some(gateway(network));
+        host.host.set_default_route(container.0.as_fd(), interface, to, None)
+    };
+    set("eth1", &networks[1]).unwrap();
+    assert_eq!(default_routes(&container), [("eth1".to_owned(), gateway(&networks[1]))]);
+    set("eth0", &networks[0]).unwrap();
+    assert_eq!(default_routes(&container), [("eth0".to_owned(), gateway(&networks[0]))]);
+    let error = set("eth2", &networks[2]).unwrap_err().to_string();
+    assert!(error.starts_with("set the default route through eth2 "), "{error}");
+}
+
+/// Interface and gateway of each IPv4 default route.
+fn default_routes(namespace: &Namespace) -> Vec<(String, Ipv4Addr)> {
+    let routes = namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/route").unwrap());
+    let fields = routes.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let defaults = fields.filter(|fields| fields[1] == "00000000" && fields[7] == "00000000");
+    let route = |fields: Vec<&str>| {
+        let gateway = u32::from_str_radix(fields[2], 16).unwrap();
+        (fields[0].to_owned(), Ipv4Addr::from(gateway.to_ne_bytes()))
+    };
+    defaults.map(route).collect()
 }
 
 #[test]
@@ -81,6 +119,10 @@ fn a_failed_plug_leaves_nothing() {
     let error = host.host.plug(Namespace::new().0.as_fd(), &network, &end).unwrap_err();
     assert_eq!(error.to_string(), "interface bh1.2 exists already; unplug it first");
     assert_eq!(links(&container), ["eth0", "lo"]);
+
+    let only_ipv4 = Endpoint { ipv6: Some("fd00::2".parse().unwrap()), ..endpoint(&network, 4) };
+    let error = host.host.plug(container.0.as_fd(), &network, &only_ipv4).unwrap_err();
+    assert!(matches!(error, NetworkError::EndpointFamilies(_)), "{error}");
 
     let mut unnamed = end;
     unnamed.host_link = "a-name-of-16-byte".to_owned();
@@ -105,7 +147,7 @@ fn reconcile_removes_what_a_crash_left() {
     }
     // the other bridge may be another engine's: its container still works
     let _server = host.namespace.serve(80);
-    assert_eq!(third.fetch(other.gateway, 80).unwrap(), third_end.address);
+    assert_eq!(third.fetch(gateway(&other), 80).unwrap(), ipv4(&third_end));
 }
 
 #[test]
@@ -113,20 +155,36 @@ fn the_host_is_surveyed_without_our_bridges() {
     let host = TestHost::new();
     assert_eq!(host.host.addresses().unwrap(), [Ipv4Addr::UNSPECIFIED; 0]);
     assert_eq!(host.host.default_mtu().unwrap(), 1500);
-    assert!(!host.host.overlaps(Ipv4Addr::new(10, 77, 0, 0), 16).unwrap());
+    assert!(!host.host.overlaps(Ipv4Addr::new(10, 77, 0, 0).into(), 16).unwrap());
 
     let mut network = bridge("bulkhead0", 1);
     network.mtu = 1400;
     host.host.ensure_bridge(&network).unwrap();
     let (container, end) = host.container(&network, 2);
     assert_eq!(host.host.addresses().unwrap(), [Ipv4Addr::UNSPECIFIED; 0]);
-    assert!(host.host.overlaps(Ipv4Addr::new(10, 77, 0, 0), 16).unwrap());
-    assert!(host.host.overlaps(Ipv4Addr::new(10, 77, 1, 128), 25).unwrap());
-    assert!(!host.host.overlaps(Ipv4Addr::new(10, 78, 0, 0), 16).unwrap());
+    assert!(host.host.overlaps(Ipv4Addr::new(10, 77, 0, 0).into(), 16).unwrap());
+    assert!(host.host.overlaps(Ipv4Addr::new(10, 77, 1, 128).into(), 25).unwrap());
+    assert!(!host.host.overlaps(Ipv4Addr::new(10, 78, 0, 0).into(), 16).unwrap());
+    assert!(!host.host.overlaps("fd00::".parse().unwrap(), 8).unwrap());
+    // an address on a link that is down has no route
+    if std::path::Path::new("/usr/sbin/ip").exists() {
+        for line in [
+            "link add idle type veth peer name other",
+            "address add 10.78.0.1/24 dev idle",
+            "address add fd00:0:0:1::1/64 dev idle nodad",
+        ] {
+            host.namespace.command("ip", &line.split(' ').collect::<Vec<_>>());
+        }
+        let used = host.host.used_subnets().unwrap();
+        assert!(used.overlaps(Ipv4Addr::new(10, 78, 0, 0).into(), 16));
+        assert!(used.overlaps("fd00:0:0:1::".parse().unwrap(), 64));
+        assert!(!used.overlaps("fd00:0:0:2::".parse().unwrap(), 64));
+        host.namespace.command("ip", &["link", "delete", "idle"]);
+    }
 
     // a container's network namespace is a host like any other
     let inner = container.run(|| bulkhead_network::Host::open().unwrap());
-    assert_eq!(inner.addresses().unwrap(), [end.address]);
+    assert_eq!(inner.addresses().unwrap(), [ipv4(&end)]);
     assert_eq!(inner.default_mtu().unwrap(), 1400);
 }
 

@@ -7,9 +7,10 @@
 //! - `ports` and `address_ports` map (protocol, host port) and (protocol, host address, host port)
 //!   to a container's address and port; `prerouting` and `output` look packets to any local
 //!   address up in them, the exact address first.
-//! - `postrouting` masquerades what leaves a bridge's subnet, what a container sends to its own
-//!   network by a published port, and what the host sends from 127.0.0.0/8.
-//! - `forward` accepts within one bridge and from containers outwards; to containers only
+//! - `postrouting` masquerades what leaves a bridge's subnet (those in `masqueraded`), what a
+//!   container sends to its own network by a published port, and what the host sends from 127.0.0.0/8.
+//! - `forward` accepts within one bridge (those in `same_bridge`) and from containers outwards; to
+//!   containers only
 //!   answers and what was published. Between two bridges only published ports are reached. An
 //!   internal bridge forwards nothing.
 //! - `user` belongs to the administrator and is never flushed: it sees each new connection to and
@@ -28,24 +29,25 @@
 //! Ports that the administrator adds to a bridge are not in `pinned` and pass. (To ask for the
 //! frame's bridge instead takes nft_meta_bridge, which not every kernel has.)
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::codec::{Hook, Set, Type};
 use super::expression::{Base, Connection, Meta, R0, Rule, Verdict};
 use super::{Batch, Element, Family};
-use crate::{Bridge, Endpoint, PublishedPort};
+use crate::{Bridge, Endpoint, Gateway, PublishedPort};
 
 pub(crate) const TABLE: &str = "bulkhead";
 pub(crate) const FAMILIES: [Family; 2] = [Family::Inet, Family::Bridge];
 
 /// All sets.
-pub(crate) const SETS: [(Family, &Set); 8] = [
+pub(crate) const SETS: [(Family, &Set); 9] = [
     (Family::Inet, &ADDRESS_PORTS),
     (Family::Inet, &PORTS),
     (Family::Inet, &BRIDGES),
     (Family::Inet, &INTERNAL),
     (Family::Inet, &SAME),
     (Family::Inet, &SUBNETS),
+    (Family::Inet, &MASQUERADED),
     (Family::Bridge, &ENDPOINTS),
     (Family::Bridge, &PINNED),
 ];
@@ -76,6 +78,8 @@ const SAME: Set = Set {
 };
 const SUBNETS: Set =
     Set { name: "subnets", key: &[Type::Interface, Type::Address], value: &[], interval: true };
+const MASQUERADED: Set =
+    Set { name: "masqueraded", key: &[Type::Interface, Type::Address], value: &[], interval: true };
 const PINNED: Set = Set { name: "pinned", key: &[Type::Interface], value: &[], interval: false };
 pub(crate) const ENDPOINTS: Set = Set {
     name: "endpoints",
@@ -108,14 +112,19 @@ pub(crate) fn base(batch: &mut Batch) {
 /// A bridge's elements.
 pub(crate) fn bridge(bridge: &Bridge) -> Vec<(Family, &'static str, Element)> {
     let name = interface(&bridge.name);
-    let (first, last) = subnet(bridge);
-    let with = |address: u32| [name.as_slice(), &address.to_be_bytes()].concat();
-    let subnet = Element { key: with(first), end: Some(with(last)), ..Element::default() };
-    let mut elements = vec![
-        (Family::Inet, BRIDGES.name, plain(name.to_vec())),
-        (Family::Inet, SAME.name, plain([name, name].concat())),
-        (Family::Inet, SUBNETS.name, subnet),
-    ];
+    let mut elements = vec![(Family::Inet, BRIDGES.name, plain(name.to_vec()))];
+    if bridge.inter_container {
+        elements.push((Family::Inet, SAME.name, plain([name, name].concat())));
+    }
+    if let Some(own) = bridge.ipv4 {
+        let (first, last) = subnet(own);
+        let with = |address: u32| [name.as_slice(), &address.to_be_bytes()].concat();
+        let subnet = Element { key: with(first), end: Some(with(last)), ..Element::default() };
+        elements.push((Family::Inet, SUBNETS.name, subnet.clone()));
+        if bridge.masquerade {
+            elements.push((Family::Inet, MASQUERADED.name, subnet));
+        }
+    }
     if bridge.internal {
         elements.push((Family::Inet, INTERNAL.name, plain(name.to_vec())));
     }
@@ -125,30 +134,36 @@ pub(crate) fn bridge(bridge: &Bridge) -> Vec<(Family, &'static str, Element)> {
 /// An endpoint's elements.
 pub(crate) fn endpoint(endpoint: &Endpoint) -> Vec<(Family, &'static str, Element)> {
     let name = interface(&endpoint.host_link);
-    let mut key = name.to_vec();
-    key.extend_from_slice(&endpoint.mac);
-    key.extend_from_slice(&[0, 0]);
-    key.extend_from_slice(&endpoint.address.octets());
-    vec![
-        (Family::Bridge, PINNED.name, plain(name.to_vec())),
-        (Family::Bridge, ENDPOINTS.name, plain(key)),
-    ]
+    let mut elements = vec![(Family::Bridge, PINNED.name, plain(name.to_vec()))];
+    if let Some(address) = endpoint.ipv4 {
+        let mut key = name.to_vec();
+        key.extend_from_slice(&endpoint.mac);
+        key.extend_from_slice(&[0, 0]);
+        key.extend_from_slice(&address.octets());
+        elements.push((Family::Bridge, ENDPOINTS.name, plain(key)));
+    }
+    elements
 }
 
-/// A published port's element.
-pub(crate) fn port(port: &PublishedPort) -> (Family, &'static str, Element) {
+/// A published port's element; `None` where its addresses are not both of IPv4.
+pub(crate) fn port(port: &PublishedPort) -> Option<(Family, &'static str, Element)> {
+    let (IpAddr::V4(host_address), IpAddr::V4(container_address)) =
+        (port.host_address, port.container_address)
+    else {
+        return None;
+    };
     let number = |port: u16| [port.to_be_bytes(), [0, 0]].concat();
     let mut key = vec![port.protocol.number(), 0, 0, 0];
-    let map = if port.host_address == Ipv4Addr::UNSPECIFIED {
+    let map = if host_address.is_unspecified() {
         PORTS.name
     } else {
-        key.extend_from_slice(&port.host_address.octets());
+        key.extend_from_slice(&host_address.octets());
         ADDRESS_PORTS.name
     };
     key.extend(number(port.host_port));
-    let mut value = port.container_address.octets().to_vec();
+    let mut value = container_address.octets().to_vec();
     value.extend(number(port.container_port));
-    (Family::Inet, map, Element { key, end: None, value: Some(value) })
+    Some((Family::Inet, map, Element { key, end: None, value: Some(value) }))
 }
 
 /// Whether the element's key begins with this interface.
@@ -159,9 +174,12 @@ pub(crate) fn is_of(element: &Element, name: &str) -> bool {
 /// Whether an element belongs to the bridge: by the bridge's name, or by an address in its subnet.
 /// Those of `pinned` have neither; see [`pinned_port`].
 pub(crate) fn concerns(set: &Set, element: &Element, bridge: &Bridge) -> bool {
-    let (first, last) = subnet(bridge);
     let inside = |octets: Option<&[u8; 4]>| {
-        octets.is_some_and(|octets| (first..=last).contains(&u32::from_be_bytes(*octets)))
+        let address = octets.map(|octets| u32::from_be_bytes(*octets));
+        address.zip(bridge.ipv4).is_some_and(|(address, own)| {
+            let (first, last) = subnet(own);
+            (first..=last).contains(&address)
+        })
     };
     if set.name == ENDPOINTS.name {
         inside(element.key.last_chunk())
@@ -179,9 +197,9 @@ pub(crate) fn pinned_port(endpoint: &Element) -> (Family, &'static str, Element)
 }
 
 /// First and last address of the bridge's subnet.
-fn subnet(bridge: &Bridge) -> (u32, u32) {
-    let mask = u32::MAX.checked_shl(32 - u32::from(bridge.prefix.min(32))).unwrap_or(0);
-    let first = u32::from(bridge.gateway) & mask;
+fn subnet(own: Gateway<Ipv4Addr>) -> (u32, u32) {
+    let mask = u32::MAX.checked_shl(32 - u32::from(own.prefix.min(32))).unwrap_or(0);
+    let first = u32::from(own.address) & mask;
     (first, first | !mask)
 }
 
@@ -271,17 +289,14 @@ fn published() -> Vec<Rule> {
 }
 
 fn postrouting() -> Vec<Rule> {
-    let between = |direction| {
-        ipv4()
-            .meta(direction, R0)
-            .payload(Base::Network, SOURCE, 4, R0 + 4)
-            .within(SUBNETS.name, R0)
+    let between = |direction, set: Set| {
+        ipv4().meta(direction, R0).payload(Base::Network, SOURCE, 4, R0 + 4).within(set.name, R0)
     };
     vec![
         // a container to a neighbour by a published port: the answer must come back here
-        translated(between(Meta::OutputInterface)).masquerade(),
-        between(Meta::OutputInterface).verdict(Verdict::Return),
-        between(Meta::InputInterface).masquerade(),
+        translated(between(Meta::OutputInterface, SUBNETS)).masquerade(),
+        between(Meta::OutputInterface, SUBNETS).verdict(Verdict::Return),
+        between(Meta::InputInterface, MASQUERADED).masquerade(),
         ipv4()
             .meta(Meta::OutputInterface, R0)
             .within(BRIDGES.name, R0)

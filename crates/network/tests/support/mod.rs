@@ -4,13 +4,13 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bulkhead_network::{Bridge, Endpoint, Host, Protocol, PublishedPort};
+use bulkhead_network::{Bridge, DefaultRoute, Endpoint, Gateway, Host, Protocol, PublishedPort};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 /// Long enough for a busy machine to answer, and only waited for where nothing must come.
@@ -42,31 +42,36 @@ impl Namespace {
         })
     }
 
-    /// Answers one connection on `port` of every address with the peer's address.
+    /// Answers each connection on `port` of every IPv4 address with the peer's address.
     pub fn serve(&self, port: u16) -> Server {
-        let listener = self.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
-        Server::start(listener)
+        self.serve_on(Ipv4Addr::UNSPECIFIED, port)
+    }
+
+    /// Answers each connection on `port` of this address with the peer's address.
+    pub fn serve_on(&self, address: impl Into<IpAddr>, port: u16) -> Server {
+        let address = SocketAddr::new(address.into(), port);
+        Server::start(self.run(|| TcpListener::bind(address).unwrap()))
     }
 
     /// Connects and returns what the server said: the address it saw.
-    pub fn fetch(&self, address: Ipv4Addr, port: u16) -> std::io::Result<Ipv4Addr> {
+    pub fn fetch(&self, address: impl Into<IpAddr>, port: u16) -> std::io::Result<IpAddr> {
         self.fetch_within(address, port, ANSWER)
     }
 
     /// Whether a connection gets no answer, and no refusal either: its packets are dropped.
-    pub fn is_dropped(&self, address: Ipv4Addr, port: u16) -> bool {
+    pub fn is_dropped(&self, address: impl Into<IpAddr>, port: u16) -> bool {
         let answer = self.fetch_within(address, port, SILENCE);
         matches!(answer, Err(error) if error.kind() == std::io::ErrorKind::TimedOut)
     }
 
     fn fetch_within(
         &self,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         port: u16,
         patience: Duration,
-    ) -> std::io::Result<Ipv4Addr> {
+    ) -> std::io::Result<IpAddr> {
+        let to = SocketAddr::new(address.into(), port);
         self.run(|| {
-            let to = SocketAddr::V4(SocketAddrV4::new(address, port));
             let mut stream = TcpStream::connect_timeout(&to, patience)?;
             stream.set_read_timeout(Some(ANSWER))?;
             let mut answer = String::new();
@@ -145,19 +150,16 @@ impl TestHost {
     /// its default route there. The other host's own rules are taken away.
     pub fn outside(&self) -> TestHost {
         let outside = Self::new();
-        let lan = Bridge {
-            name: "lan0".to_owned(),
-            gateway: OUTSIDE,
-            prefix: 24,
-            mtu: 1500,
-            internal: false,
-        };
+        let own = Gateway { address: OUTSIDE, prefix: 24 };
+        let lan = Bridge { ipv4: Some(own), ..bridge("lan0", 0) };
         outside.host.ensure_bridge(&lan).unwrap();
         let uplink = Endpoint {
             host_link: "uplink".to_owned(),
             interface: "eth0".to_owned(),
-            address: HOST_OUTSIDE,
             mac: [0x02, 0x42, 192, 0, 2, 1],
+            ipv4: Some(HOST_OUTSIDE),
+            ipv6: None,
+            default_route: DefaultRoute::Both,
         };
         outside.host.plug(self.namespace.0.as_fd(), &lan, &uplink).unwrap();
         // only this host's rules are to decide; without nft it is left open who dropped a packet
@@ -174,29 +176,48 @@ pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 pub fn bridge(name: &str, third: u8) -> Bridge {
     Bridge {
         name: name.to_owned(),
-        gateway: Ipv4Addr::new(10, 77, third, 1),
-        prefix: 24,
+        ipv4: Some(Gateway { address: Ipv4Addr::new(10, 77, third, 1), prefix: 24 }),
+        ipv6: None,
         mtu: 1500,
         internal: false,
+        inter_container: true,
+        masquerade: true,
     }
+}
+
+/// The bridge's own address.
+pub fn gateway(bridge: &Bridge) -> Ipv4Addr {
+    bridge.ipv4.unwrap().address
 }
 
 pub fn endpoint(bridge: &Bridge, number: u8) -> Endpoint {
-    let [a, b, c, _] = bridge.gateway.octets();
+    let [a, b, c, _] = gateway(bridge).octets();
     Endpoint {
         host_link: format!("bh{c}.{number}"),
         interface: "eth0".to_owned(),
-        address: Ipv4Addr::new(a, b, c, number),
         mac: [0x02, 0x42, a, b, c, number],
+        ipv4: Some(Ipv4Addr::new(a, b, c, number)),
+        ipv6: None,
+        default_route: DefaultRoute::Both,
     }
 }
 
-pub fn tcp(host_address: Ipv4Addr, host_port: u16, to: Ipv4Addr, port: u16) -> PublishedPort {
+/// The endpoint's IPv4 address.
+pub fn ipv4(endpoint: &Endpoint) -> Ipv4Addr {
+    endpoint.ipv4.unwrap()
+}
+
+pub fn tcp(
+    host_address: impl Into<IpAddr>,
+    host_port: u16,
+    to: impl Into<IpAddr>,
+    port: u16,
+) -> PublishedPort {
     PublishedPort {
         protocol: Protocol::Tcp,
-        host_address,
+        host_address: host_address.into(),
         host_port,
-        container_address: to,
+        container_address: to.into(),
         container_port: port,
     }
 }
