@@ -21,6 +21,7 @@ use crate::setup;
 
 mod audit;
 mod load;
+mod names;
 mod stage;
 
 use load::{Model, worker};
@@ -237,6 +238,7 @@ impl Round<'_> {
         model.is_calm();
         load::revive(stage, model)?;
         let when = format!("after round {}", self.number);
+        model.names.compare(stage, &when, &mut self.count.lost)?;
         audit::round(stage, &when, &mut self.count.left)
     }
 

@@ -22,6 +22,11 @@ const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CL
 /// Mounts of what lies below need no way through the directories above it.
 const PRIVATE: Mode = Mode::RWXU;
 
+/// The log of a container, in its directory.
+pub(crate) fn log_name(id: Id) -> String {
+    format!("{id}-json.log")
+}
+
 /// What a directory belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -255,7 +260,7 @@ impl DataDir {
 
     /// Where a container's log is.
     pub(crate) fn log_path(&self, id: Id) -> PathBuf {
-        self.data.join(format!("containers/{id}/{id}-json.log"))
+        self.data.join(format!("containers/{id}")).join(log_name(id))
     }
 
     pub(crate) fn volume_path(&self, name: &str) -> PathBuf {

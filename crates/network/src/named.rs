@@ -11,7 +11,9 @@ use std::path::Path;
 use bulkhead_sys::unshare;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
-use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, ResolveFlags, flock, openat2};
+use rustix::fs::{
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, ResolveFlags, flock, openat2,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
@@ -98,15 +100,18 @@ pub fn open(name: &str) -> Result<OwnedFd, NetworkError> {
     }
 }
 
-/// Gives the namespace `netns` (a container's) a name, as `ip netns attach` does.
+/// Gives the namespace `netns` (a container's) a name, as `ip netns attach` does. A file without a
+/// mount, which whoever is killed half-way leaves, is no name yet.
 pub fn attach(name: &str, netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
     check(name)?;
     let directory = share_directory().map_err(kernel("prepare the directory of", name))?;
     let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(&directory, name, flags, Mode::empty()) {
-        Err(Errno::EXIST) => return Err(NetworkError::NamespaceExists(name.to_owned())),
+        Err(Errno::EXIST) => unmounted(&directory, name)
+            .ok_or_else(|| NetworkError::NamespaceExists(name.to_owned()))?,
         other => other.map_err(kernel("create the file of", name))?,
     };
+    bulkhead_failpoint::pass("netns.attach");
     let mounted = open_tree(
         netns,
         "",
@@ -124,6 +129,16 @@ pub fn attach(name: &str, netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
         let _ = rustix::fs::unlinkat(&directory, name, AtFlags::empty());
         kernel("mount", name)(error)
     })
+}
+
+/// The file of a name, if nothing is mounted there.
+fn unmounted(directory: &OwnedFd, name: &str) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = openat2(directory, name, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS).ok()?;
+    let (there, here) = (rustix::fs::fstat(&file).ok()?, rustix::fs::fstat(directory).ok()?);
+    // a namespace's file is one of nsfs
+    let is_plain = FileType::from_raw_mode(there.st_mode) == FileType::RegularFile;
+    (is_plain && there.st_dev == here.st_dev).then_some(file)
 }
 
 /// Moves the calling thread into the namespace with its own `/sys`, as `ip netns exec` does

@@ -50,6 +50,14 @@ fn names_come_and_go() {
     named::delete("netns1").unwrap();
     named::delete("netns2").unwrap();
     assert_eq!(names(), [""; 0]);
+    // What one that was killed half-way leaves is in nobody's way.
+    std::fs::write("/run/netns/half", "").unwrap();
+    named::add("half").unwrap();
+    named::open("half").unwrap();
+    let error = named::add("half").unwrap_err();
+    assert!(matches!(error, NetworkError::NamespaceExists(_)), "{error}");
+    named::delete("half").unwrap();
+    assert_eq!(names(), [""; 0]);
     for error in [named::delete("netns1").unwrap_err(), named::open("netns1").unwrap_err()] {
         assert_eq!(
             error.to_string(),

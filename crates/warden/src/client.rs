@@ -16,7 +16,9 @@ use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::hello;
 use crate::protocol::{CreateContainer, Event, Exec, Known, StartFailure};
-use crate::wire::{Fault, HandoverState, Message, Numbered, Packet, Reply, Request, receive};
+use crate::wire::{
+    Fault, HandoverState, LogHandover, Message, Numbered, Packet, Reply, Request, receive,
+};
 
 mod launch;
 
@@ -56,6 +58,15 @@ impl std::fmt::Debug for Starter {
 pub struct Handover {
     state: HandoverState,
     descriptors: Vec<OwnedFd>,
+}
+
+/// Where the log of a container is that has ended, and how it is rotated; see [`crate::Log::JsonFile`].
+#[derive(Debug)]
+pub struct UnfinishedLog {
+    pub directory: OwnedFd,
+    pub name: String,
+    pub max_size: u64,
+    pub max_files: u32,
 }
 
 /// What was logged before a client that [`Client::attach_after_log`] attached.
@@ -223,11 +234,32 @@ impl Client {
     /// Hands a running container over to a new warden. Its log and its streams go on, and its end
     /// is told with its exit code (255 where the kernel does not tell it: before Linux 6.15, where
     /// init reaps it first). What only the dead warden had is lost: the unfinished last line of the
-    /// log, what an attached client had not taken yet, and a `StdinOnce` input's other end.
+    /// log and the chunk that it had just read, what an attached client had not taken yet, and a `StdinOnce` input's other end.
     pub fn adopt(&self, handover: &Handover) -> Result<(), WardenError> {
         let copies = handover.descriptors.iter().map(OwnedFd::try_clone);
         let copies = copies.collect::<Result<Vec<_>, _>>().map_err(WardenError::Gone)?;
         self.done(Request::Adopt(Box::new(handover.state.clone())), copies)
+    }
+
+    /// For which containers' logs a warden that is gone has left what a full disk had refused: those
+    /// that this one has not been handed ([`Self::adopt`], [`Self::create`], [`Self::finish_log`]).
+    pub fn unfinished_logs(&self) -> Result<Vec<Id>, WardenError> {
+        match self.call(Request::UnfinishedLogs, Vec::new())? {
+            (Reply::Ids(ids), _) => Ok(ids),
+            (reply, _) => Err(unexpected(&reply)),
+        }
+    }
+
+    /// Writes what was left for the log of a container that has ended, as soon as the disk takes it.
+    pub fn finish_log(&self, id: Id, log: UnfinishedLog) -> Result<(), WardenError> {
+        let UnfinishedLog { directory, name, max_size, max_files } = log;
+        let log = Some(LogHandover { name, max_size, max_files });
+        self.done(Request::FinishLog { id, log }, vec![directory])
+    }
+
+    /// Drops what was left for the log of a container that is no more.
+    pub fn discard_log(&self, id: Id) -> Result<(), WardenError> {
+        self.done(Request::FinishLog { id, log: None }, Vec::new())
     }
 
     /// Returns the new process's pid and pidfd when its exec has happened.

@@ -13,6 +13,6 @@ mod protocol;
 mod serve;
 mod wire;
 
-pub use client::{Client, Created, Handover, PastOutput, WardenError};
+pub use client::{Client, Created, Handover, PastOutput, UnfinishedLog, WardenError};
 pub use protocol::*;
 pub use serve::serve;

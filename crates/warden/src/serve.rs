@@ -26,6 +26,7 @@ mod process;
 mod reap;
 mod requests;
 mod spawn;
+mod spool;
 mod streams;
 mod warm_up;
 mod zygote;
@@ -35,6 +36,7 @@ use connections::{Caller, Connections};
 use lingering::Lingering;
 use poller::{Poller, Source};
 use process::Process;
+use spool::Spools;
 
 /// Runs the warden: listens on `socket` and returns when a client shuts it down.
 ///
@@ -65,6 +67,7 @@ pub fn serve(socket: &Path) -> std::io::Result<()> {
     // the last chance of what a full disk has kept out of the logs
     warden.lingering.flush_logs(i64::MAX);
     let ready = &warden.ready;
+    ready.spools.remove();
     let _ = rustix::fs::unlinkat(&ready.directory, &ready.name, rustix::fs::AtFlags::empty());
     Ok(())
 }
@@ -76,6 +79,7 @@ struct Ready {
     /// Where the socket lies, and its name there.
     directory: OwnedFd,
     name: std::ffi::OsString,
+    spools: Spools,
     /// Locked as long as this warden lives, so that there is one at a socket.
     _lock: OwnedFd,
     proc: OwnedFd,

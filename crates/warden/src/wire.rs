@@ -47,6 +47,13 @@ pub enum Request {
     ShutDown,
     /// How many compartments are kept ready from now on, where that is to change.
     Compartments(Option<u8>),
+    /// For whose logs a warden before this one has left something.
+    UnfinishedLogs,
+    /// Finish the log of a container that has ended; its directory comes with it. Without: forget it.
+    FinishLog {
+        id: Id,
+        log: Option<LogHandover>,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -86,6 +93,7 @@ pub enum Reply {
     Handover(Box<HandoverState>),
     /// With a pidfd for each.
     Compartments(Vec<u32>),
+    Ids(Vec<Id>),
 }
 
 /// What a warden needs to take over a container that another one made.

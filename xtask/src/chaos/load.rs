@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, bail, ensure};
 
+use super::names::Names;
 use super::stage::Stage;
 
 /// What a client knows of a container.
@@ -29,8 +30,8 @@ pub struct Model {
     full: AtomicBool,
     /// Those that may have run when a warden died, which had read some of their output.
     shaken: Mutex<BTreeSet<String>>,
-    /// Those whose log may wait in the warden for a disk that was full a moment ago.
-    waiting: Mutex<BTreeSet<String>>,
+    /// Names of network namespaces.
+    pub names: Names,
     shaking: AtomicBool,
     /// How often [`STEADY`] was told to start, and did.
     steady: AtomicUsize,
@@ -59,7 +60,6 @@ impl Model {
 
     fn cramp(&self, name: &str) {
         lock(&self.cramped).insert(name.to_owned());
-        lock(&self.waiting).insert(name.to_owned());
     }
 
     pub fn is_free(&self) {
@@ -78,12 +78,10 @@ impl Model {
         let ended = |told: &Told| matches!(told, Told::Ended(_) | Told::Removed);
         shaken
             .extend(containers.into_iter().filter(|(_, told)| !ended(told)).map(|(name, _)| name));
-        shaken.extend(lock(&self.waiting).iter().cloned());
     }
 
-    /// A round is over: logs are written, and no warden dies for now.
+    /// A round is over, and no warden dies for now.
     pub fn is_calm(&self) {
-        lock(&self.waiting).clear();
         self.shaking.store(false, Ordering::SeqCst);
     }
 
@@ -184,6 +182,12 @@ fn one(stage: &Stage, model: &Model, name: &str, code: u8, turn: usize) -> Resul
     }
     if turn % 4 == 1 {
         stage.bulkhead(&["exec", STEADY, "true"])?;
+    }
+    if turn % 4 == 3 {
+        model.names.give(stage, STEADY, name)?;
+        if turn % 8 == 3 {
+            model.names.take(stage, name)?;
+        }
     }
     let waited = stage.bulkhead(&["wait", name])?;
     if waited.trim() != code.to_string() {

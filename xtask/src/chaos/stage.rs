@@ -13,6 +13,9 @@ use rustix::net::{
 };
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+/// Where network namespaces have names.
+pub const NAMES: &str = "/run/netns";
+
 /// Who is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Victim {
@@ -49,6 +52,9 @@ impl Stage {
             let path = stage.directory.join(name).display().to_string();
             run("mount", &["-t", "tmpfs", "-o", size, "none", &path])?;
         }
+        // The machine's names are none of ours.
+        std::fs::create_dir_all(NAMES)?;
+        run("mount", &["-t", "tmpfs", "-o", "size=1m", "none", NAMES])?;
         run("ip", &["link", "set", "lo", "up"])?;
         // the machine's own address
         run("ip", &["link", "add", "host0", "type", "veth", "peer", "name", "host1"])?;

@@ -57,6 +57,7 @@ impl Engine {
             }
         }
         self.adopt_all(may_block, &running)?;
+        self.finish_logs();
         self.reconcile_network()?;
         self.remove_orphans(&known);
         let mut restart = Vec::new();

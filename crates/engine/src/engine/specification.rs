@@ -13,6 +13,7 @@ use rustix::fs::OFlags;
 use crate::clone_mount::{Below, clone_mount};
 use crate::confinement::{Privilege, confinement};
 use crate::containers::Record;
+use crate::data_dir::log_name;
 use crate::descriptors::Descriptors;
 use crate::error::io_error;
 use crate::mount_sources::file_mount;
@@ -159,7 +160,7 @@ impl Engine {
             LogDriver::None => Log::None,
             LogDriver::JsonFile => Log::JsonFile {
                 directory: descriptors.add(self.data_dir.container(container.id)?),
-                name: format!("{}-json.log", container.id),
+                name: log_name(container.id),
                 max_size: host.log_options.max_size(),
                 max_files: host.log_options.max_files(),
             },

@@ -9,11 +9,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bulkhead_types::{Id, Timestamp};
-use bulkhead_warden::{Exit, WardenError};
+use bulkhead_warden::{Exit, UnfinishedLog, WardenError};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::blocking::{Blocking, blocking};
-use crate::{Engine, EngineError, Status};
+use crate::data_dir::log_name;
+use crate::{Container, Engine, EngineError, LogDriver, Status};
 
 /// Between two attempts to start a warden.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -71,12 +72,56 @@ impl Engine {
                 Err(error) => tracing::error!(container = %id.short(), %error, "hand over"),
             }
         }
+        let engine = Arc::clone(&self);
+        let finished = blocking(move |_| {
+            engine.finish_logs();
+            Ok(())
+        });
+        if let Err(error) = finished.await {
+            tracing::error!(%error, "finish the logs of containers that have ended");
+        }
         let text = format!(
             "the warden ended without being asked to at {at}: another one took over {adopted} \
              containers, and {ended} were ended because it could not"
         );
         tracing::warn!("{text}");
         *self.warden_death.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    }
+
+    /// Hands a new warden the logs of containers that have ended and for which the one before has left
+    /// what a full disk had refused. Those that run have theirs with them.
+    pub(crate) fn finish_logs(&self) {
+        let ids = match self.warden.unfinished_logs() {
+            Ok(ids) => ids,
+            Err(error) => return tracing::error!(%error, "ask which logs are unfinished"),
+        };
+        for id in ids {
+            let log = match self.containers.shared_record(id) {
+                Ok(record) => self.unfinished_log(&record.container),
+                Err(_) => Ok(None),
+            };
+            let done = log.and_then(|log| match log {
+                Some(log) => Ok(self.warden.finish_log(id, log)?),
+                None => Ok(self.warden.discard_log(id)?),
+            });
+            match done {
+                Ok(()) => {}
+                Err(error) => tracing::error!(container = %id.short(), %error, "finish its log"),
+            }
+        }
+    }
+
+    fn unfinished_log(&self, container: &Container) -> Result<Option<UnfinishedLog>, EngineError> {
+        let options = &container.host.log_options;
+        Ok(match container.host.log_driver {
+            LogDriver::None => None,
+            LogDriver::JsonFile => Some(UnfinishedLog {
+                directory: self.data_dir.container(container.id)?,
+                name: log_name(container.id),
+                max_size: options.max_size(),
+                max_files: options.max_files(),
+            }),
+        })
     }
 
     /// What `docker info` says of it.

@@ -2,9 +2,12 @@
 //!
 //! The program goes on, since a service that stands still because its log does is the greater harm
 //! (and Docker's users know no other). Its output is kept as far as it is bounded, and written when the
-//! disk takes it; of what is more, the log says how much is missing, and where.
+//! disk takes it; of what is more, the log says how much is missing, and where. A [`Spool`] has all of
+//! it too, for the warden after this one.
 
 use std::collections::VecDeque;
+
+use super::spool::{Place, Spool, Step};
 
 /// How much output is kept for a log that cannot be written, in bytes: a pipe's length.
 const MOST: usize = 64 << 10;
@@ -16,6 +19,12 @@ pub(super) struct Backlog {
     /// Oldest first.
     entries: VecDeque<Entry>,
     size: usize,
+    /// None where it cannot be written: then this dies with the warden.
+    spool: Option<Spool>,
+    /// What the spool does not have yet.
+    unsaved: Vec<Step>,
+    /// Where another warden was writing the oldest entry when it died.
+    interrupted: Option<Place>,
 }
 
 #[derive(Debug)]
@@ -45,6 +54,14 @@ impl Entry {
         }
     }
 
+    fn step(&self) -> Step {
+        let (stream, time) = (self.stream as u8, self.time.clone());
+        match &self.content {
+            Content::Line(line) => Step::Line { stream, time, text: line.clone() },
+            Content::Missing(bytes) => Step::Missing { stream, time, bytes: *bytes },
+        }
+    }
+
     fn cost(&self) -> usize {
         match &self.content {
             Content::Line(line) => ENTRY + line.len(),
@@ -55,16 +72,64 @@ impl Entry {
 }
 
 impl Backlog {
+    /// With what another warden has left in the spool.
+    pub fn open(mut spool: Spool) -> Self {
+        let mut backlog = Self::default();
+        match spool.read() {
+            Ok(steps) => steps.into_iter().for_each(|step| backlog.take(step)),
+            Err(errno) => eprintln!("what waits for a log cannot be read: {errno}"),
+        }
+        if backlog.is_empty() {
+            spool.remove();
+        }
+        backlog.spool = Some(spool);
+        backlog
+    }
+
+    fn take(&mut self, step: Step) {
+        let stream_of = |stream: u8| usize::from(stream.min(1));
+        let interrupted = match step {
+            Step::Line { stream, time, text } => {
+                self.add(stream_of(stream), time, Content::Line(text));
+                return;
+            }
+            Step::Missing { stream, time, bytes } => {
+                self.miss(stream_of(stream), time, bytes);
+                return;
+            }
+            Step::Writing(place) => Some(place),
+            Step::Written => {
+                self.drop_first();
+                None
+            }
+        };
+        self.interrupted = interrupted;
+    }
+
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Keeps a line, or counts it as missing.
+    /// Keeps a line, or counts it as missing. To be followed by [`Self::save`].
     pub fn push(&mut self, stream: usize, time: &str, line: &[u8]) {
+        let (number, time) = (stream as u8, time.to_owned());
         if self.size + ENTRY + line.len() <= MOST {
+            let text = line.to_owned();
+            self.unsaved.push(Step::Line { stream: number, time: time.clone(), text });
             return self.add(stream, time, Content::Line(line.to_owned()));
         }
         let more = line.len() as u64;
+        match self.unsaved.last_mut() {
+            Some(Step::Missing { stream, bytes, .. }) if *stream == number => *bytes += more,
+            _ => {
+                let time = time.clone();
+                self.unsaved.push(Step::Missing { stream: number, time, bytes: more });
+            }
+        }
+        self.miss(stream, time, more);
+    }
+
+    fn miss(&mut self, stream: usize, time: String, more: u64) {
         // Lines of both streams are let go in turns: one gap for each is enough.
         let is_gap = |entry: &&mut Entry| matches!(entry.content, Content::Missing(_));
         let gaps = self.entries.iter_mut().rev().take_while(is_gap);
@@ -77,18 +142,64 @@ impl Backlog {
         self.add(stream, time, Content::Missing(more));
     }
 
-    fn add(&mut self, stream: usize, time: &str, content: Content) {
-        let entry = Entry { stream, time: time.to_owned(), content };
+    fn add(&mut self, stream: usize, time: String, content: Content) {
+        let entry = Entry { stream, time, content };
         self.size += entry.cost();
         self.entries.push_back(entry);
+    }
+
+    /// Where the oldest entry may have been written, as nobody has said; told once.
+    pub fn interrupted(&mut self) -> Option<Place> {
+        self.interrupted.take()
+    }
+
+    /// The first entry is about to be written at this place: should the warden die, the next one
+    /// looks there.
+    pub fn writing(&mut self, place: Place) {
+        self.unsaved.push(Step::Writing(place));
+        self.save();
+    }
+
+    /// Nothing that was kept is lost with the warden from now on.
+    pub fn save(&mut self) {
+        let steps = std::mem::take(&mut self.unsaved);
+        let Some(spool) = &mut self.spool else { return };
+        if self.entries.is_empty() {
+            return spool.remove();
+        }
+        if steps.is_empty() {
+            return;
+        }
+        let entries = &self.entries;
+        let all = || {
+            let last = steps.last().filter(|step| matches!(step, Step::Writing(_)));
+            entries.iter().map(Entry::step).chain(last.cloned()).collect()
+        };
+        if let Err(errno) = spool.write(&steps, all) {
+            eprintln!("what waits for a log is kept in memory only: {errno}");
+            spool.remove();
+            self.spool = None;
+        }
+    }
+
+    /// Nobody wants it any more.
+    pub fn discard(&mut self) {
+        self.entries.clear();
+        self.size = 0;
+        self.save();
     }
 
     pub fn first(&self) -> Option<&Entry> {
         self.entries.front()
     }
 
-    /// The first entry is in the log.
+    /// The first entry is in the log. To be followed by [`Self::save`].
     pub fn pop(&mut self) {
+        self.unsaved.push(Step::Written);
+        self.drop_first();
+    }
+
+    fn drop_first(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
             self.size -= entry.cost();
         }

@@ -66,6 +66,10 @@ impl Lingering {
         self.logs.remove(&id)
     }
 
+    pub fn has_log(&self, id: Id) -> bool {
+        self.logs.contains_key(&id)
+    }
+
     /// When [`Self::flush_logs`] is to be called, nanoseconds of the monotonic clock.
     pub fn log_retry(&self) -> Option<i64> {
         self.logs.values().filter_map(LogFile::retry_at).min()
@@ -77,7 +81,10 @@ impl Lingering {
             if log.retry_at().is_some_and(|at| at <= now) {
                 log.flush();
             }
-            log.is_behind() && !log.is_removed()
+            if log.is_removed() {
+                log.discard();
+            }
+            log.is_behind()
         });
     }
 

@@ -1,7 +1,8 @@
 //! Docker's json-file log: one object for each line, rotated by size.
 //!
 //! A record is in the file as a whole or not at all: where a write stops in the middle (a full disk),
-//! its part is taken back. What cannot be written waits in the [`Backlog`].
+//! its part is taken back. What cannot be written waits in the [`Backlog`], which another warden goes
+//! on with.
 
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
@@ -11,6 +12,7 @@ use rustix::io::Errno;
 
 use super::backlog::Backlog;
 use super::clock::monotonic;
+use super::spool::{Place, Spool};
 use crate::wire::LogHandover;
 
 /// The log of one container.
@@ -54,12 +56,28 @@ const MAX_SNAPSHOT: u32 = 250;
 const LONGEST: usize = 16 << 10;
 
 impl LogFile {
-    /// Opens `name` in `directory` for appending.
-    pub fn open(
+    /// Opens a log in `directory` for appending, with what another warden has left to be written.
+    pub fn open(directory: OwnedFd, log: &LogHandover, spool: Spool) -> Result<Self, Errno> {
+        let mut log = Self::open_alone(directory, log, Backlog::open(spool))?;
+        log.finish_interrupted();
+        log.mend();
+        log.flush();
+        Ok(log)
+    }
+
+    /// As [`Self::open`], going on with what another one of the same container has not written yet.
+    pub fn open_after(directory: OwnedFd, log: &LogHandover, other: Self) -> Result<Self, Errno> {
+        let mut log = Self::open_alone(directory, log, other.backlog)?;
+        log.torn |= other.torn;
+        log.mend();
+        log.flush();
+        Ok(log)
+    }
+
+    fn open_alone(
         directory: OwnedFd,
-        name: &str,
-        max_size: u64,
-        max_files: u32,
+        LogHandover { name, max_size, max_files }: &LogHandover,
+        backlog: Backlog,
     ) -> Result<Self, Errno> {
         if name.is_empty() || name.contains('/') {
             return Err(Errno::INVAL);
@@ -69,27 +87,50 @@ impl LogFile {
             name: name.to_owned(),
             file: None,
             size: 0,
-            max_size,
-            max_files,
+            max_size: *max_size,
+            max_files: *max_files,
             partial: Default::default(),
-            backlog: Backlog::default(),
+            backlog,
             torn: false,
             retry: None,
         };
         log.reopen()?;
-        if log.ends_torn() {
-            log.torn = true;
-            log.backlog.push(1, &jiff::Timestamp::now().to_string(), TORN);
-            log.flush();
-        }
         Ok(log)
     }
 
-    /// Takes over what another one of the same container has not written yet.
-    pub fn inherit(&mut self, other: Self) {
-        self.backlog = other.backlog;
-        self.torn |= other.torn;
-        self.flush();
+    /// What a killed writer has left in the middle of a record is told behind it.
+    fn mend(&mut self) {
+        if !self.torn && self.ends_torn() {
+            self.torn = true;
+            self.backlog.push(1, &jiff::Timestamp::now().to_string(), TORN);
+            self.backlog.save();
+        }
+    }
+
+    /// Whether the record that another warden was writing when it died is in the log; a part of it
+    /// is taken back.
+    fn finish_interrupted(&mut self) {
+        let (Some(place), Some(entry)) = (self.backlog.interrupted(), self.backlog.first()) else {
+            return;
+        };
+        let mut record = Vec::new();
+        encode(&entry.text(), entry.stream, &entry.time, &mut record);
+        let Some(file) = &self.file else { return };
+        let is_there = rustix::fs::fstat(file)
+            .is_ok_and(|stat| stat.st_ino == place.inode && stat.st_size as u64 == self.size);
+        if !is_there || self.size <= place.length {
+            return;
+        }
+        // a record behind a torn one stands on a line of its own
+        let mut found = vec![0; record.len() + 1];
+        let Ok(length) = rustix::io::pread(file, &mut found, place.length) else { return };
+        let found = found[..length].strip_prefix(b"\n").unwrap_or(&found[..length]);
+        if found.starts_with(&record) {
+            self.backlog.pop();
+            self.backlog.save();
+        } else if record.starts_with(found) && rustix::fs::ftruncate(file, place.length).is_ok() {
+            self.size = place.length;
+        }
     }
 
     /// What is on disk now.
@@ -122,6 +163,11 @@ impl LogFile {
         let mut text = self.backlog.of(stream);
         text.extend_from_slice(&self.partial[stream]);
         text
+    }
+
+    /// Nobody will read it.
+    pub fn discard(&mut self) {
+        self.backlog.discard();
     }
 
     /// Whether something waits for the disk.
@@ -179,24 +225,70 @@ impl LogFile {
             lines.iter().for_each(|line| encode(line, stream, &time, &mut records));
             written = self.append(&records);
         }
-        for line in &lines[written..] {
-            self.backlog.push(stream, &time, line);
+        if written < lines.len() {
+            lines[written..].iter().for_each(|line| self.backlog.push(stream, &time, line));
+            self.backlog.save();
+            bulkhead_failpoint::pass("warden.log-waits");
         }
     }
 
     /// Writes what waits for the disk, as far as this takes it.
     pub fn flush(&mut self) {
+        let mut has_written = false;
         while let Some(entry) = self.backlog.first() {
             let mut record = Vec::new();
             encode(&entry.text(), entry.stream, &entry.time, &mut record);
-            if self.append(&record) == 0 {
+            if !self.append_waiting(&record) {
                 return;
             }
             self.backlog.pop();
+            has_written = true;
+        }
+        if has_written {
+            self.backlog.save();
         }
         if self.retry.take().is_some() {
             eprintln!("the log {} is written again", self.name);
         }
+    }
+
+    /// Appends the record of what waits longest; a warden that comes after this one finds out whether
+    /// that was done.
+    fn append_waiting(&mut self, record: &[u8]) -> bool {
+        self.make_room();
+        let opened = if self.file.is_none() { self.reopen() } else { Ok(()) };
+        let stat =
+            opened.and_then(|()| self.file.as_ref().map_or(Err(Errno::BADF), rustix::fs::fstat));
+        match stat {
+            Ok(stat) => {
+                let place = Place { inode: stat.st_ino, length: stat.st_size as u64 };
+                self.backlog.writing(place);
+                let (whole, failure) = self.append_to_file(record);
+                self.size += whole as u64;
+                self.note(failure);
+                whole > 0
+            }
+            Err(errno) => {
+                self.note(Some(errno));
+                false
+            }
+        }
+    }
+
+    /// A file that is full makes room for the next; when that fails, it grows on.
+    fn make_room(&mut self) {
+        if self.max_size != 0 && self.size >= self.max_size {
+            let _ = self.rotate();
+        }
+    }
+
+    /// After a failure writing is tried again, in a while.
+    fn note(&mut self, failure: Option<Errno>) {
+        let Some(errno) = failure else { return };
+        if self.retry.is_none() {
+            eprintln!("the log {} cannot be written: {errno}", self.name);
+        }
+        self.retry = Some(monotonic() + PAUSE);
     }
 
     /// Appends records; returns how many of them are in the file, which is all unless it cannot be
@@ -204,10 +296,7 @@ impl LogFile {
     fn append(&mut self, mut bytes: &[u8]) -> usize {
         let mut count = 0;
         while !bytes.is_empty() {
-            if self.max_size != 0 && self.size >= self.max_size {
-                // when it fails, the old file grows on
-                let _ = self.rotate();
-            }
+            self.make_room();
             // up to the end of the line with which the file is full
             let room = match self.max_size {
                 0 => bytes.len(),
@@ -218,11 +307,8 @@ impl LogFile {
             let (whole, failure) = self.append_to_file(now);
             self.size += whole as u64;
             count += now[..whole].iter().filter(|byte| **byte == b'\n').count();
-            if let Some(errno) = failure {
-                if self.retry.is_none() {
-                    eprintln!("the log {} cannot be written: {errno}", self.name);
-                }
-                self.retry = Some(monotonic() + PAUSE);
+            if failure.is_some() {
+                self.note(failure);
                 return count;
             }
             bytes = later;
@@ -378,13 +464,22 @@ fn encode(line: &[u8], stream: usize, time: &str, into: &mut Vec<u8>) {
 mod tests {
     use std::fs;
 
+    use super::super::spool::Spools;
     use super::*;
 
     fn log(max_size: u64, max_files: u32) -> (tempfile::TempDir, LogFile) {
         let directory = tempfile::tempdir().unwrap();
-        let fd = OwnedFd::from(fs::File::open(directory.path()).unwrap());
-        let log = LogFile::open(fd, "c-json.log", max_size, max_files).unwrap();
+        let log = open(&directory, max_size, max_files);
         (directory, log)
+    }
+
+    fn open(directory: &tempfile::TempDir, max_size: u64, max_files: u32) -> LogFile {
+        let fd = OwnedFd::from(fs::File::open(directory.path()).unwrap());
+        let spool = Spools::beside(&fd, "warden.sock".as_ref())
+            .unwrap()
+            .of("07".repeat(32).parse().unwrap());
+        let log = LogHandover { name: "c-json.log".to_owned(), max_size, max_files };
+        LogFile::open(fd, &log, spool).unwrap()
     }
 
     fn lines(text: &str) -> Vec<(String, String)> {
@@ -420,6 +515,50 @@ mod tests {
                 stdout(&"x".repeat(4 << 10)),
             ]
         );
+    }
+
+    /// What is dropped without a word is what a killed warden had in its memory.
+    #[test]
+    fn what_waits_is_written_once_by_the_next_warden() {
+        let full = |log: &mut LogFile| {
+            log.file = Some(OwnedFd::from(fs::File::open("/dev/full").unwrap()));
+        };
+        let (directory, mut log) = log(0, 1);
+        let text = || fs::read_to_string(directory.path().join("c-json.log")).unwrap();
+        log.take(0, b"logged\n");
+        full(&mut log);
+        log.take(0, b"same\nsame\n");
+        log.take(1, b"last\npart");
+        drop(log);
+        assert_eq!(lines(&text()).len(), 1);
+        let all = ["logged\n", "same\n", "same\n", "last\n"];
+        // Killed after the record that is the oldest was written, and before that was noted; in the
+        // middle of it; and before.
+        let mut log = open(&directory, 0, 1);
+        assert!(!log.is_behind());
+        let found: Vec<_> = lines(&text()).into_iter().map(|(_, line)| line).collect();
+        assert_eq!(found, all);
+        for written in [0, 1, 40, usize::MAX] {
+            let before = text();
+            full(&mut log);
+            log.take(0, b"same\nsame\n");
+            let entry = log.backlog.first().unwrap();
+            let mut record = Vec::new();
+            encode(&entry.text(), entry.stream, &entry.time, &mut record);
+            log.reopen().unwrap();
+            let stat = rustix::fs::fstat(log.file.as_ref().unwrap()).unwrap();
+            log.backlog.writing(Place { inode: stat.st_ino, length: stat.st_size as u64 });
+            let most = written.min(record.len());
+            write_all(log.file.as_ref().unwrap(), &record[..most]);
+            drop(log);
+            log = open(&directory, 0, 1);
+            let after = text();
+            let new = lines(after.strip_prefix(&before).unwrap());
+            assert_eq!(new.len(), 2, "{written}: {new:?}");
+            assert!(new.iter().all(|(_, line)| line == "same\n"), "{written}: {new:?}");
+        }
+        // Nothing is there when nothing waits.
+        assert_eq!(fs::read_dir(directory.path().join("warden.logs")).unwrap().count(), 0);
     }
 
     #[test]

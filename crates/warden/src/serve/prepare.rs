@@ -17,6 +17,7 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 
 use super::Ready;
+use super::spool::Spools;
 use crate::client::USUAL_DESCRIPTORS;
 
 /// Turns a process that has just been started into the warden.
@@ -84,7 +85,8 @@ pub(super) fn prepare(socket: &Path) -> std::io::Result<Ready> {
         descriptors.current = Some(usual);
     }
     let lock = OwnedFd::from(lock);
-    Ok(Ready { listener, directory, name, _lock: lock, proc, null, host, descriptors })
+    let spools = Spools::beside(&directory, &name)?;
+    Ok(Ready { listener, directory, name, spools, _lock: lock, proc, null, host, descriptors })
 }
 
 /// The limit that the starter had before it raised its own, which this process has inherited.

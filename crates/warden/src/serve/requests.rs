@@ -12,13 +12,14 @@ use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use super::Warden;
+use super::backlog::Backlog;
 use super::connections::Caller;
 use super::log::LogFile;
 use super::poller::Source;
 use super::process::{NewProcess, Phase, Process};
 use super::streams::{Io, Stdio};
 use crate::protocol::{Attachment, CreateContainer, Exec, Log, StartFailure, State};
-use crate::wire::{Fault, HandoverState, Reply, Request};
+use crate::wire::{Fault, HandoverState, LogHandover, Reply, Request};
 
 impl Warden {
     pub(super) fn request(&mut self, caller: Caller, request: Request, descriptors: Vec<OwnedFd>) {
@@ -54,6 +55,12 @@ impl Warden {
             Request::Namespaces(id) => self.namespaces(id),
             Request::Handover(id) => self.handover(id),
             Request::Adopt(handover) => self.adopt(*handover, descriptors).map(done),
+            Request::UnfinishedLogs => {
+                self.unfinished_logs().map(|ids| (Reply::Ids(ids), Vec::new()))
+            }
+            Request::FinishLog { id, log } => {
+                self.finish_log(id, log.as_ref(), descriptors.into_iter().next()).map(done)
+            }
             Request::UserNamespace(range) => match self.user_namespace(range) {
                 Ok(namespace) => Ok((Reply::Done, vec![namespace])),
                 Err(errno) => Err(Fault::Refused(format!("make a user namespace: {errno}"))),
@@ -86,13 +93,9 @@ impl Warden {
         let log = match log {
             Log::None => None,
             Log::JsonFile { directory, name, max_size, max_files } => {
-                let mut log = copy(directory)
-                    .and_then(|directory| LogFile::open(directory, &name, max_size, max_files))
-                    .map_err(|errno| failed("open the log", errno))?;
-                if let Some(last) = self.lingering.take_log(id) {
-                    log.inherit(last);
-                }
-                Some(log)
+                let log = LogHandover { name, max_size, max_files };
+                let log = copy(directory).and_then(|directory| self.open_log(id, directory, &log));
+                Some(log.map_err(|errno| failed("open the log", errno))?)
             }
         };
         let sources = [
@@ -248,11 +251,22 @@ impl Warden {
         if descriptors.is_empty() {
             return Err(Fault::Refused("no pidfd".to_owned()));
         }
+        let pidfd = descriptors.remove(0);
+        let log = match &state.streams.log {
+            Some(_) if descriptors.is_empty() => {
+                return Err(Fault::Refused("no directory of the log".to_owned()));
+            }
+            Some(log) => {
+                let opened = self.open_log(id, descriptors.remove(0), log);
+                Some(opened.map_err(|errno| Fault::Refused(format!("open its log: {errno}")))?)
+            }
+            None => None,
+        };
         let poller = &mut self.poller;
         let pidfd = poller
-            .watch(descriptors.remove(0), Source::Pidfd(id), EventFlags::IN)
+            .watch(pidfd, Source::Pidfd(id), EventFlags::IN)
             .map_err(|errno| Fault::Refused(format!("watch the process: {errno}")))?;
-        match Io::adopt(poller, id, state.streams.clone(), descriptors) {
+        match Io::adopt(poller, id, &state.streams, log, descriptors) {
             Ok(io) => {
                 self.processes.insert(id, Process::adopted(&state, pidfd, io));
                 bulkhead_failpoint::pass("warden.adopted");
@@ -263,6 +277,56 @@ impl Warden {
                 Err(Fault::Refused(format!("take over its streams: {errno}")))
             }
         }
+    }
+
+    /// Opens a container's log, with what waits for it.
+    fn open_log(
+        &mut self,
+        id: Id,
+        directory: OwnedFd,
+        log: &LogHandover,
+    ) -> Result<LogFile, Errno> {
+        match self.lingering.take_log(id) {
+            Some(last) => LogFile::open_after(directory, log, last),
+            None => LogFile::open(directory, log, self.ready.spools.of(id)),
+        }
+    }
+
+    /// Containers for whose logs a warden before this one has left something.
+    fn unfinished_logs(&self) -> Result<Vec<Id>, Fault> {
+        let mut ids =
+            self.ready.spools.ids().map_err(|errno| {
+                Fault::Refused(format!("look for what waits for logs: {errno}"))
+            })?;
+        ids.retain(|id| !self.has_log(*id));
+        Ok(ids)
+    }
+
+    fn has_log(&self, id: Id) -> bool {
+        let of_process = self.processes.get(&id).is_some_and(|process| process.io.log.is_some());
+        of_process || self.lingering.has_log(id)
+    }
+
+    /// Finishes the log of a container that has ended, or forgets what waits for it.
+    fn finish_log(
+        &mut self,
+        id: Id,
+        log: Option<&LogHandover>,
+        descriptor: Option<OwnedFd>,
+    ) -> Result<(), Fault> {
+        if self.has_log(id) {
+            return Ok(());
+        }
+        let (Some(log), Some(directory)) = (log, descriptor) else {
+            Backlog::open(self.ready.spools.of(id)).discard();
+            return Ok(());
+        };
+        let mut log = self
+            .open_log(id, directory, log)
+            .map_err(|errno| Fault::Refused(format!("open the log: {errno}")))?;
+        log.end();
+        self.lingering.add_log(id, Some(log).filter(LogFile::is_behind));
+        Ok(())
     }
 
     fn start(&mut self, id: Id, caller: Caller) -> Result<(), Fault> {

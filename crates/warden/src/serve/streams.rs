@@ -323,19 +323,16 @@ impl Io {
         Ok((kept, directory.into_iter().chain(copies).collect::<Result<_, Errno>>()?))
     }
 
-    /// The other way round.
+    /// The other way round; the log is open already, and its descriptor is none of these.
     pub fn adopt(
         poller: &mut Poller,
         id: Id,
-        kept: StreamsHandover,
+        kept: &StreamsHandover,
+        log: Option<LogFile>,
         descriptors: Vec<OwnedFd>,
     ) -> Result<Self, Errno> {
         let mut descriptors = descriptors.into_iter();
         let mut next = || descriptors.next().ok_or(Errno::BADF);
-        let log = match kept.log {
-            Some(log) => Some(LogFile::open(next()?, &log.name, log.max_size, log.max_files)?),
-            None => None,
-        };
         let mut outputs = [None, None];
         for stream in (0..2).filter(|stream| kept.outputs[*stream]) {
             outputs[stream] = Some(next()?);

@@ -370,7 +370,7 @@ fn is_zombie(pid: u32) -> bool {
 }
 
 /// Kills the warden that made this container, and starts another.
-fn kill_warden(ship: &Ship, of: u32) {
+pub fn kill_warden(ship: &Ship, of: u32) {
     let pid = rustix::process::Pid::from_raw(parent(of) as i32).unwrap();
     let warden = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
     pidfd_send_signal(&warden, Signal::KILL).unwrap();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead_runtime::defaults;
 use bulkhead_types::Id;
-use bulkhead_warden::State;
+use bulkhead_warden::{State, UnfinishedLog};
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
@@ -24,6 +24,7 @@ crate::cases::cases![
     a_client_that_goes_lets_the_program_go_on,
     a_client_that_stands_still_stops_its_own_program_alone,
     a_full_disk_tears_no_record_and_what_is_missing_is_told,
+    what_a_full_disk_has_kept_back_survives_the_warden,
     a_torn_record_is_ended,
     a_slow_client_gets_every_byte,
     a_terminal,
@@ -430,6 +431,71 @@ fn a_full_disk_tears_no_record_and_what_is_missing_is_told() {
     assert!(before.len() >= 48 << 10);
     assert_eq!(before.len() + missing.parse::<usize>().unwrap() + after.len(), (200 << 10) + 1);
     ship.client.forget(id).unwrap();
+}
+
+fn what_a_full_disk_has_kept_back_survives_the_warden() {
+    let ship = Ship::launch();
+    let disk = SmallDisk::new();
+    let logged_to = |wish: &mut Wish| disk.is_log_of(wish);
+    let lines = (1..=20).map(|it| format!("line {it}\n")).collect::<String>();
+    let script = "i=0; while [ $i -lt 20 ]; do i=$((i+1)); echo line $i; done";
+    // One that has ended, one that runs, and one that is forgotten and removed.
+    let run = |more: &str| {
+        let mut wish = ship.wish(&["sh", "-c", &format!("{script}; {more}")]);
+        logged_to(&mut wish);
+        let id = wish.id;
+        let (wish, mut socket) = wish.attach();
+        let created = ship.create(wish).unwrap();
+        let handover = ship.client.start(id).unwrap().unwrap();
+        let (mut seen, mut frame) = (0, [0; 8]);
+        while seen < lines.len() {
+            socket.read_exact(&mut frame).unwrap();
+            let mut text = vec![0; u32::from_be_bytes(frame[4..].try_into().unwrap()) as usize];
+            socket.read_exact(&mut text).unwrap();
+            seen += text.len();
+        }
+        (id, created, handover)
+    };
+    disk.fill(0);
+    let (ended, ..) = run("exit 3");
+    assert_eq!(ship.exit(ended).code, 3);
+    let (removed, ..) = run("exit 4");
+    assert_eq!(ship.exit(removed).code, 4);
+    ship.client.forget(ended).unwrap();
+    ship.client.forget(removed).unwrap();
+    let (runs, created, handover) = run("sleep 1000");
+    assert_eq!(disk.log(ended) + &disk.log(removed) + &disk.log(runs), "");
+    super::lifecycle::kill_warden(&ship, created.pid);
+    // Still full: nothing is dropped by an attempt.
+    ship.client.adopt(&handover).unwrap();
+    let mut unfinished = ship.client.unfinished_logs().unwrap();
+    unfinished.sort();
+    let mut both = [ended, removed];
+    both.sort();
+    assert_eq!(unfinished, both);
+    let log = |id| UnfinishedLog {
+        directory: disk.0.try_clone().unwrap(),
+        name: Ship::log_name(id),
+        max_size: 10 << 20,
+        max_files: 5,
+    };
+    ship.client.discard_log(removed).unwrap();
+    ship.client.finish_log(ended, log(ended)).unwrap();
+    assert_eq!(ship.client.unfinished_logs().unwrap(), []);
+    disk.free();
+    for id in [ended, runs] {
+        let end = Instant::now() + TIMEOUT;
+        while logged(&disk.log(id)) != lines {
+            assert!(Instant::now() < end, "{}", disk.log(id));
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+    assert_eq!(disk.log(removed), "");
+    pidfd_send_signal(&created.pidfd, Signal::KILL).unwrap();
+    assert_eq!(ship.exit(runs).code, 137);
+    ship.client.forget(runs).unwrap();
+    let kept = fs::read_dir(ship.directory.path().join("warden.logs")).unwrap();
+    assert_eq!(kept.count(), 0);
 }
 
 fn a_torn_record_is_ended() {
