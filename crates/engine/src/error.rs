@@ -146,7 +146,14 @@ impl From<bulkhead_image::ImageError> for EngineError {
 
 impl From<bulkhead_network::NetworkError> for EngineError {
     fn from(error: bulkhead_network::NetworkError) -> Self {
-        Self::internal(error.to_string()).with_cause(error)
+        use bulkhead_network::NetworkError;
+        let class = match error {
+            NetworkError::NoIpv6(_)
+            | NetworkError::MtuBelowIpv6 { .. }
+            | NetworkError::PortFamilies(_) => Class::Invalid,
+            _ => Class::Internal,
+        };
+        Self::new(class, error.to_string()).with_cause(error)
     }
 }
 

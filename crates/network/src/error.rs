@@ -43,8 +43,13 @@ pub enum NetworkError {
     PortFamilies(PublishedPort),
     #[error("endpoint {0} has an address of a family that its bridge has none of")]
     EndpointFamilies(String),
-    #[error("bridge {0} cannot have IPv6 addresses on this host; make the network without IPv6")]
+    #[error("this host's kernel has no IPv6, so {0} cannot have it; make the network without IPv6")]
     NoIpv6(String),
+    #[error(
+        "IPv6 needs an MTU of at least 1280, and {bridge} is to have {mtu}; make the network without \
+         IPv6 or with a greater MTU"
+    )]
+    MtuBelowIpv6 { bridge: String, mtu: u32 },
     #[error("invalid interface name {0:?}: it must be 1 to 15 bytes without slash, colon or space")]
     InvalidLinkName(String),
 }

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use rustix::io::Errno;
 
-use crate::nft::{Batch, Element, Family, Nfnetlink, ruleset};
+use crate::nft::ruleset::{self, Ipv6Loopback, Placed};
+use crate::nft::{Batch, Element, Family, Nfnetlink, chains};
 use crate::{Bridge, Endpoint, NetworkError, PublishedPort};
 
 /// Our two tables in the network namespace in which this was opened.
@@ -17,26 +18,35 @@ pub(crate) struct Firewall {
     intact: Option<u32>,
     /// Elements by host link: an endpoint is unplugged by its name alone.
     endpoints: HashMap<String, Vec<Placed>>,
+    loopback: Ipv6Loopback,
 }
-
-type Placed = (Family, &'static str, Element);
 
 impl Firewall {
     pub(crate) fn open() -> io::Result<Self> {
-        Ok(Self { socket: Nfnetlink::open()?, intact: None, endpoints: HashMap::new() })
+        Ok(Self {
+            socket: Nfnetlink::open()?,
+            intact: None,
+            endpoints: HashMap::new(),
+            loopback: Ipv6Loopback::default(),
+        })
+    }
+
+    /// Says what the rules are to do with connections to `[::1]`, from when they are next written.
+    pub(crate) fn set_loopback(&mut self, loopback: Ipv6Loopback) {
+        self.loopback = loopback;
     }
 
     /// Makes tables, chains and rules, and the bridge's elements.
     pub(crate) fn add_bridge(&mut self, bridge: &Bridge) -> io::Result<()> {
         let mut batch = Batch::default();
-        ruleset::base(&mut batch);
+        chains::base(&mut batch, self.loopback);
         insert(&mut batch, &ruleset::bridge(bridge));
         self.commit(&batch)
     }
 
     /// Removes the bridge's elements, and what an engine that crashed left in its subnet. Returns
     /// the addresses there: their connections are to be forgotten, also where this failed.
-    pub(crate) fn remove_bridge(&mut self, bridge: &Bridge) -> (Vec<Ipv4Addr>, io::Result<()>) {
+    pub(crate) fn remove_bridge(&mut self, bridge: &Bridge) -> (Vec<IpAddr>, io::Result<()>) {
         match self.concerning(&[bridge]) {
             Ok(stale) => (addresses(&stale), self.commit(&removing(&stale))),
             Err(error) => (Vec::new(), Err(error)),
@@ -51,16 +61,9 @@ impl Firewall {
                 Err(error) if is_absent(&error) => Vec::new(),
                 other => other?,
             };
-            for element in found {
-                if bridges.iter().any(|bridge| ruleset::concerns(set, &element, bridge)) {
-                    if set.name == ruleset::ENDPOINTS.name {
-                        placed.push(ruleset::pinned_port(&element));
-                    }
-                    placed.push((family, set.name, element));
-                }
-            }
+            placed.extend(found.into_iter().map(|element| (family, set.name, element)));
         }
-        Ok(placed)
+        Ok(ruleset::concerning(placed, bridges))
     }
 
     pub(crate) fn pin(&mut self, bridge: &Bridge, endpoint: &Endpoint) -> io::Result<()> {
@@ -80,7 +83,7 @@ impl Firewall {
     /// Removes the elements of these endpoints; those that are gone already are no error. Returns
     /// the addresses that they were pinned to: their connections are to be forgotten, also where
     /// this failed.
-    pub(crate) fn unpin(&mut self, host_links: &[&str]) -> (Vec<Ipv4Addr>, io::Result<()>) {
+    pub(crate) fn unpin(&mut self, host_links: &[&str]) -> (Vec<IpAddr>, io::Result<()>) {
         let (mut placed, mut looked_up) = (Vec::new(), Ok(()));
         for host_link in host_links {
             match self.endpoints.remove(*host_link) {
@@ -99,7 +102,7 @@ impl Firewall {
         let published = match self.commit(&inserting(&placed)) {
             Err(error) if is_absent(&error) => {
                 let mut batch = Batch::default();
-                ruleset::base(&mut batch);
+                chains::base(&mut batch, self.loopback);
                 insert(&mut batch, &placed);
                 self.commit(&batch)
             }
@@ -157,7 +160,7 @@ impl Firewall {
     ) -> io::Result<()> {
         let before = self.socket.generation()?;
         let mut batch = Batch::default();
-        ruleset::base(&mut batch);
+        chains::base(&mut batch, self.loopback);
         let named: Vec<&Bridge> = bridges.iter().map(|(bridge, _)| bridge).collect();
         let stale = self.concerning(&named)?;
         remove(&mut batch, &stale);
@@ -175,8 +178,8 @@ impl Firewall {
         Ok(())
     }
 
-    pub(crate) fn is_intact(&mut self) -> io::Result<bool> {
-        Ok(self.intact == Some(self.socket.generation()?))
+    pub(crate) fn is_intact(&mut self, loopback: Ipv6Loopback) -> io::Result<bool> {
+        Ok(self.loopback == loopback && self.intact == Some(self.socket.generation()?))
     }
 
     pub(crate) fn dropping_forward_chains(&mut self) -> io::Result<Vec<String>> {
@@ -269,7 +272,7 @@ fn of(elements: &[Placed], family: Family, set: &str) -> Vec<Element> {
 }
 
 /// The addresses that endpoints among these elements are pinned to.
-fn addresses(elements: &[Placed]) -> Vec<Ipv4Addr> {
+fn addresses(elements: &[Placed]) -> Vec<IpAddr> {
     let pinned = |(_, set, element): &Placed| ruleset::pinned_address(set, element);
     elements.iter().filter_map(pinned).collect()
 }

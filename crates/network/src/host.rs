@@ -11,10 +11,11 @@ use netlink_packet_route::link::LinkMessage;
 use rustix::io::Errno;
 
 use crate::firewall::Firewall;
+use crate::nft::ruleset::Ipv6Loopback;
 use crate::nft::{Nfnetlink, conntrack};
 use crate::rtnetlink::Rtnetlink;
 use crate::survey::{Survey, UsedSubnets};
-use crate::{Bridge, Endpoint, NetworkError, PublishedPort, interface, link, netns};
+use crate::{Bridge, Endpoint, NetworkError, PublishedPort, interface, link, netns, settings};
 
 /// The kernel's links, addresses and nftables in the network namespace of the calling thread when
 /// it was opened. All methods but [`Host::unplug`],
@@ -43,13 +44,19 @@ impl Host {
     /// Makes the bridge, its address, forwarding and the base nftables rules; changes nothing the
     /// second time.
     ///
-    /// As Docker does, this sets `net.ipv4.ip_forward` for the whole network namespace.
+    /// As Docker does, this sets `net.ipv4.ip_forward` for the whole network namespace, and with an
+    /// IPv6 address `net.ipv6.conf.all.forwarding`. The kernel then hears no router advertisements on
+    /// interfaces that accept them as a host does (`accept_ra` 1), and forgets the default routes that it has
+    /// learnt there; so those get `accept_ra` 2 first, and nothing is lost.
     pub fn ensure_bridge(&self, bridge: &Bridge) -> Result<(), NetworkError> {
         check(bridge)?;
         // the rules stand before there is anything to protect
-        self.firewall()
-            .add_bridge(bridge)
-            .map_err(NetworkError::kernel(format!("set the nftables rules of {}", bridge.name)))?;
+        let failed = || NetworkError::kernel(format!("set the nftables rules of {}", bridge.name));
+        let loopback = self.loopback()?;
+        let mut firewall = self.firewall();
+        firewall.set_loopback(loopback);
+        firewall.add_bridge(bridge).map_err(failed())?;
+        drop(firewall);
         self.ensure_bridge_link(bridge)
     }
 
@@ -71,6 +78,14 @@ impl Host {
         changes.extend(
             bridge.ipv4.map(|own| link::new_address(index, own.address.into(), own.prefix)),
         );
+        if let Some(own) = bridge.ipv6 {
+            // What is forwarded to a container asks for its neighbour from the link-local address.
+            changes.extend([
+                link::new_address(index, link::link_local(link::bridge_mac(bridge)).into(), 64),
+                link::new_address(index, own.address.into(), own.prefix),
+                link::loopback_route(index),
+            ]);
+        }
         route.change_all(changes).map_err(failed())
     }
 
@@ -203,7 +218,7 @@ impl Host {
     }
 
     /// Ends the connections from and to these addresses.
-    fn forget(&self, addresses: &[Ipv4Addr]) -> Result<(), NetworkError> {
+    fn forget(&self, addresses: &[IpAddr]) -> Result<(), NetworkError> {
         let mut socket = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         match conntrack::forget(&mut socket, addresses) {
             // a kernel without nf_conntrack_netlink: old flows end by their timeout
@@ -226,11 +241,13 @@ impl Host {
         self.firewall().unpublish(ports).map_err(failed)
     }
 
-    /// Whether nobody has changed the nftables ruleset, in any table, since [`Self::reconcile`]:
-    /// if somebody has, it is worth to call that again. Costs one message.
+    /// Whether nobody has changed the nftables ruleset, in any table, or whether the kernel has
+    /// bridged packets pass it, since [`Self::reconcile`]: if somebody has, it is worth to call that
+    /// again. Costs one message and a file's reading.
     pub fn is_intact(&self) -> Result<bool, NetworkError> {
         let failed = NetworkError::kernel("ask for the generation of the nftables ruleset");
-        self.firewall().is_intact().map_err(failed)
+        let loopback = self.loopback()?;
+        self.firewall().is_intact(loopback).map_err(failed)
     }
 
     /// Chains of other programs that drop forwarded packets unless a rule of theirs accepts them, as
@@ -254,7 +271,11 @@ impl Host {
         for (bridge, _) in bridges {
             check(bridge)?;
         }
-        self.firewall().replace(bridges, ports)?;
+        let loopback = self.loopback()?;
+        let mut firewall = self.firewall();
+        firewall.set_loopback(loopback);
+        firewall.replace(bridges, ports)?;
+        drop(firewall);
         for (bridge, _) in bridges {
             self.ensure_bridge_link(bridge)?;
         }
@@ -318,15 +339,14 @@ impl Host {
     /// Sets what only files in /proc/sys can set. They are those of the network namespace of the
     /// thread that opens them, and this may be any thread.
     fn write_settings(&self, bridge: &Bridge) -> Result<(), NetworkError> {
-        let advertisements = format!("/proc/sys/net/ipv6/conf/{}/accept_ra", bridge.name);
-        netns::inside(self.netns.as_fd(), || {
-            set("/proc/sys/net/ipv4/ip_forward", "1")?;
-            match set(&advertisements, "0") {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()), // no IPv6 here
-                other => other,
-            }
-        })
-        .map_err(NetworkError::kernel("write net.ipv4.ip_forward and accept_ra below /proc/sys"))
+        netns::inside(self.netns.as_fd(), || settings::of_bridge(bridge)).map_err(
+            NetworkError::kernel(format!("write settings for {} below /proc/sys/net", bridge.name)),
+        )
+    }
+
+    fn loopback(&self) -> Result<Ipv6Loopback, NetworkError> {
+        netns::inside(self.netns.as_fd(), settings::ipv6_loopback)
+            .map_err(NetworkError::kernel("read bridge-nf-call-ip6tables below /proc/sys/net"))
     }
 
     fn firewall(&self) -> MutexGuard<'_, Firewall> {
@@ -342,19 +362,17 @@ impl Host {
 
 fn check(bridge: &Bridge) -> Result<(), NetworkError> {
     link::check_name(&bridge.name)?;
-    if bridge.ipv6.is_some() {
-        return Err(NetworkError::NoIpv6(bridge.name.clone()));
+    match bridge.ipv6 {
+        Some(_) if !settings::has_ipv6() => Err(NetworkError::NoIpv6(bridge.name.clone())),
+        Some(_) if bridge.mtu < MIN_MTU_IPV6 => {
+            Err(NetworkError::MtuBelowIpv6 { bridge: bridge.name.clone(), mtu: bridge.mtu })
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
-fn set(file: &str, value: &str) -> io::Result<()> {
-    // many hosts mount /proc/sys read-only in containers: a value that is right needs no write
-    if std::fs::read_to_string(file)?.trim_end() == value {
-        return Ok(());
-    }
-    std::fs::write(file, value)
-}
+/// `IPV6_MIN_MTU`: below it the kernel has no IPv6 on a link (RFC 8200, section 5).
+const MIN_MTU_IPV6: u32 = 1280;
 
 fn survey(route: &mut Rtnetlink) -> Result<Survey, NetworkError> {
     Survey::take(route).map_err(NetworkError::kernel("list links, addresses and routes"))

@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use netlink_packet_route::RouteNetlinkMessage;
 
 use crate::rtnetlink::Rtnetlink;
-use crate::{Bridge, Endpoint, NetworkError, link, netns};
+use crate::{Bridge, Endpoint, NetworkError, link, netns, settings};
 
 /// Sets up the container's end, in one datagram once the interface's index is known.
 pub(crate) fn configure(
@@ -16,7 +16,12 @@ pub(crate) fn configure(
     endpoint: &Endpoint,
 ) -> Result<(), NetworkError> {
     let set_up = || {
-        let mut route = netns::inside(netns, Rtnetlink::open)?;
+        let mut route = netns::inside(netns, || {
+            if endpoint.ipv6.is_some() {
+                settings::enable_ipv6(&endpoint.interface)?;
+            }
+            Rtnetlink::open()
+        })?;
         let index = index_of(&mut route, &endpoint.interface)?;
         let mut changes = vec![
             link::up(link::indexed(link::LOOPBACK)),
@@ -26,6 +31,16 @@ pub(crate) fn configure(
         if let (Some(address), Some(own)) = (endpoint.ipv4, bridge.ipv4) {
             changes.push(link::new_address(index, address.into(), own.prefix));
             if endpoint.default_route.ipv4() && !bridge.internal {
+                changes.push(link::default_route(index, own.address.into()));
+            }
+        }
+        if let (Some(address), Some(own)) = (endpoint.ipv6, bridge.ipv6) {
+            let link_local = link::link_local(endpoint.mac);
+            changes.extend([
+                link::new_address(index, link_local.into(), 64),
+                link::new_address(index, address.into(), own.prefix),
+            ]);
+            if endpoint.default_route.ipv6() && !bridge.internal {
                 changes.push(link::default_route(index, own.address.into()));
             }
         }

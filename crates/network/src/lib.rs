@@ -15,6 +15,7 @@ pub mod named;
 mod netns;
 mod nft;
 mod rtnetlink;
+mod settings;
 mod survey;
 mod types;
 

@@ -1,7 +1,7 @@
 //! Links, addresses and routes as rtnetlink messages, without a socket.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -37,7 +37,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), NetworkError> {
 /// The fixed hardware address of a bridge with this address, its IPv4 one if it has both: locally
 /// administered, and made from it, so that neighbours' caches stay right when the bridge is made
 /// again. A bridge without one takes the lowest of its ports' and changes it as containers come and go.
-pub(crate) fn bridge_mac(gateway: IpAddr) -> [u8; 6] {
+pub(crate) fn mac_for(gateway: IpAddr) -> [u8; 6] {
     let [a, b, c, d] = match gateway {
         IpAddr::V4(address) => address.octets(),
         IpAddr::V6(address) => {
@@ -48,24 +48,33 @@ pub(crate) fn bridge_mac(gateway: IpAddr) -> [u8; 6] {
     [0x02, 0xb1, a, b, c, d]
 }
 
-fn mac_of(bridge: &Bridge) -> Option<LinkAttribute> {
+/// The bridge's fixed hardware address.
+pub(crate) fn bridge_mac(bridge: &Bridge) -> [u8; 6] {
     let ipv4 = bridge.ipv4.map(|gateway| gateway.address.into());
-    let address = ipv4.or(bridge.ipv6.map(|gateway| gateway.address.into()))?;
-    Some(LinkAttribute::Address(bridge_mac(address).to_vec()))
+    let ipv6 = bridge.ipv6.map(|gateway| gateway.address.into());
+    mac_for(ipv4.or(ipv6).unwrap_or(Ipv4Addr::UNSPECIFIED.into()))
+}
+
+/// The link-local address that the kernel would make from a hardware address (RFC 4291, appendix A).
+pub(crate) fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
 /// Makes the bridge, down, without spanning tree (whose listening phase would keep a new port
-/// silent for 15 s).
+/// silent for 15 s), and without multicast snooping.
 pub(crate) fn new_bridge(bridge: &Bridge) -> Change {
     let mut link = named(&bridge.name);
-    link.attributes.extend(mac_of(bridge));
     link.attributes.extend([
+        LinkAttribute::Address(bridge_mac(bridge).to_vec()),
         LinkAttribute::Mtu(bridge.mtu),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Bridge),
             LinkInfo::Data(InfoData::Bridge(vec![
                 InfoBridge::StpState(BridgeStpState::Disabled),
                 InfoBridge::ForwardDelay(0),
+                // a container could say that it wants to know who listens, and the bridge would
+                // then keep multicast, and so neighbour discovery, from whoever has not answered
+                InfoBridge::MulticastSnooping(false),
             ])),
         ]),
     ]);
@@ -79,8 +88,8 @@ pub(crate) fn set_bridge(index: u32, bridge: &Bridge) -> Change {
     link.header.index = index;
     let mut settings = InetDevConf::default();
     settings.route_localnet = 1;
-    link.attributes.extend(mac_of(bridge));
     link.attributes.extend([
+        LinkAttribute::Address(bridge_mac(bridge).to_vec()),
         LinkAttribute::Mtu(bridge.mtu),
         LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(
             settings,
@@ -173,6 +182,11 @@ pub(crate) fn new_address(index: u32, address: IpAddr, prefix: u8) -> Change {
     message.header.scope = AddressScope::Universe;
     message.header.index = index;
     message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    if let IpAddr::V6(address) = address
+        && address.is_unicast_link_local()
+    {
+        message.header.scope = AddressScope::Link;
+    }
     match address {
         IpAddr::V4(address) if prefix < 31 => {
             let broadcast = u32::from(address) | (u32::MAX >> prefix);
@@ -197,6 +211,29 @@ pub(crate) fn default_route(index: u32, gateway: IpAddr) -> Change {
         IpAddr::V6(address) => RouteAddress::Inet6(address),
     };
     message.attributes = vec![RouteAttribute::Gateway(gateway), RouteAttribute::Oif(index)];
+    (RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+/// The table of addresses that are the host's own.
+const RT_TABLE_LOCAL: u8 = 255;
+
+/// Lets an answer that is translated back to `::1` be delivered from this bridge: IPv6 knows no
+/// `route_localnet`, and takes what comes from a link for `::1` only by a route of that link. What a
+/// wire brings for `::1` the kernel drops before (`ip6_rcv_core`).
+pub(crate) fn loopback_route(index: u32) -> Change {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet6;
+    message.header.destination_prefix_length = 128;
+    message.header.table = RT_TABLE_LOCAL;
+    message.header.protocol = RouteProtocol::Boot;
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Local;
+    message.attributes = vec![
+        RouteAttribute::Destination(RouteAddress::Inet6(Ipv6Addr::LOCALHOST)),
+        RouteAttribute::Oif(index),
+        // behind the route through `lo`, whose metric is 0, and beside those of other bridges
+        RouteAttribute::Priority(1024 + index),
+    ];
     (RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 

@@ -3,6 +3,7 @@
 //! A change is one batch, and a batch is one transaction: packets see all of it or nothing.
 
 mod attributes;
+pub(crate) mod chains;
 mod codec;
 pub(crate) mod conntrack;
 mod expression;

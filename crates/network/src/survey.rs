@@ -108,7 +108,7 @@ impl Survey {
     /// Indexes of the bridges whose hardware address is made from one of their addresses.
     fn own_bridges(&self) -> Vec<u32> {
         let ours = |address: &&AddressMessage| {
-            let mac = local(address).map(link::bridge_mac);
+            let mac = local(address).map(link::mac_for);
             self.links.iter().any(|link| {
                 link.header.index == address.header.index
                     && link::is_bridge(link)

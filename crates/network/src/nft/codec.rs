@@ -35,6 +35,7 @@ pub(crate) struct Set {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Type {
     Address = 7,
+    Address6 = 8,
     Mac = 9,
     Protocol = 12,
     Port = 13,
@@ -47,7 +48,7 @@ impl Type {
         match self {
             Self::Address | Self::Protocol | Self::Port => 4,
             Self::Mac => 8,
-            Self::Interface => 16,
+            Self::Address6 | Self::Interface => 16,
         }
     }
 }
@@ -209,7 +210,7 @@ impl Batch {
         (family, table, set): (Family, &str, &str),
         elements: &[Element],
     ) -> &mut Self {
-        // an attribute's length is 16 bits, and an element takes at most 100 bytes
+        // an attribute's length is 16 bits, and an element takes at most 120 bytes
         for some in elements.chunks(500) {
             self.push(kind, family, flags, |message| {
                 message.text(1, table).text(2, set).nested(3, |list| {

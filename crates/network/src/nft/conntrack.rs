@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::Nfnetlink;
 use super::attributes::{self, Attributes};
@@ -15,7 +15,9 @@ use super::attributes::{self, Attributes};
 struct Connection {
     /// The sources of its two directions: who called, and who was called. The one who was called
     /// answers with its own address, a container's also where that was translated.
-    sources: [Option<Ipv4Addr>; 2],
+    sources: [Option<IpAddr>; 2],
+    /// AF_INET or AF_INET6.
+    family: u8,
     /// CTA_TUPLE_ORIG as the kernel sent it, and CTA_ID and CTA_ZONE where it sent them.
     original: Vec<u8>,
     id: Option<Vec<u8>>,
@@ -29,7 +31,7 @@ struct Connection {
 /// connection that is looked at here. It is for a container's end, not for its start, and for many
 /// of them at once. A single address is filtered by the kernel, which takes a walk for each
 /// direction.
-pub(crate) fn forget(socket: &mut Nfnetlink, addresses: &[Ipv4Addr]) -> io::Result<()> {
+pub(crate) fn forget(socket: &mut Nfnetlink, addresses: &[IpAddr]) -> io::Result<()> {
     if addresses.is_empty() || count(socket)? == Some(0) {
         return Ok(());
     }
@@ -39,7 +41,7 @@ pub(crate) fn forget(socket: &mut Nfnetlink, addresses: &[Ipv4Addr]) -> io::Resu
             found.extend(tracked(socket, Some((ORIGINAL, *address)))?);
             found
         }
-        _ => tracked(socket, None)?,
+        _ => tracked(socket, None)?, // of both families, because both are in the one table
     };
     let wanted: HashSet<_> = addresses.iter().collect();
     for connection in found {
@@ -54,7 +56,7 @@ pub(crate) fn forget(socket: &mut Nfnetlink, addresses: &[Ipv4Addr]) -> io::Resu
 /// tell.
 fn count(socket: &mut Nfnetlink) -> io::Result<Option<u32>> {
     let mut entries = None;
-    socket.ask(GET_STATS, false, &Attributes::default(), |body| {
+    socket.ask(ANY, GET_STATS, false, &Attributes::default(), |body| {
         entries = attributes::each(body.get(4..).unwrap_or_default())
             .find(|(kind, _)| *kind == 1) // CTA_STATS_GLOBAL_ENTRIES
             .and_then(|(_, value)| Some(u32::from_be_bytes(*value.first_chunk()?)));
@@ -62,13 +64,18 @@ fn count(socket: &mut Nfnetlink) -> io::Result<Option<u32>> {
     Ok(entries)
 }
 
-/// The IPv4 connections, or those whose source in this direction is this address.
-fn tracked(socket: &mut Nfnetlink, only: Option<(u16, Ipv4Addr)>) -> io::Result<Vec<Connection>> {
+/// All connections, or those whose source in this direction is this address.
+fn tracked(socket: &mut Nfnetlink, only: Option<(u16, IpAddr)>) -> io::Result<Vec<Connection>> {
     let mut attributes = Attributes::default();
+    let mut family = ANY;
     if let Some((direction, address)) = only {
+        family = if address.is_ipv4() { IPV4 } else { IPV6 };
         attributes.nested(direction, |tuple| {
             tuple.nested(TUPLE_IP, |ip| {
-                ip.bytes(IPV4_SOURCE, &address.octets());
+                match address {
+                    IpAddr::V4(address) => ip.bytes(IPV4_SOURCE, &address.octets()),
+                    IpAddr::V6(address) => ip.bytes(IPV6_SOURCE, &address.octets()),
+                };
             });
         });
         attributes.nested(FILTER, |filter| {
@@ -79,13 +86,14 @@ fn tracked(socket: &mut Nfnetlink, only: Option<(u16, Ipv4Addr)>) -> io::Result<
         });
     }
     let mut found = Vec::new();
-    socket.ask(GET, true, &attributes, |body| found.push(Connection::decode(body)))?;
+    socket.ask(family, GET, true, &attributes, |body| found.push(Connection::decode(body)))?;
     Ok(found)
 }
 
 impl Connection {
     fn decode(body: &[u8]) -> Self {
-        let mut connection = Self::default();
+        let family = body.first().copied().unwrap_or(ANY);
+        let mut connection = Self { family, ..Self::default() };
         for (kind, value) in attributes::each(body.get(4..).unwrap_or_default()) {
             match kind {
                 ORIGINAL => {
@@ -110,18 +118,21 @@ impl Connection {
                 attributes.bytes(kind, &value);
             }
         }
-        match socket.ask(DELETE, false, &attributes, |_| {}) {
+        match socket.ask(self.family, DELETE, false, &attributes, |_| {}) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
     }
 }
 
-/// The source of a CTA_TUPLE, if it is an IPv4 address.
-fn source(tuple: &[u8]) -> Option<Ipv4Addr> {
+/// The source of a CTA_TUPLE.
+fn source(tuple: &[u8]) -> Option<IpAddr> {
     let (_, ip) = attributes::each(tuple).find(|(kind, _)| *kind == TUPLE_IP)?;
-    let (_, address) = attributes::each(ip).find(|(kind, _)| *kind == IPV4_SOURCE)?;
-    Some(Ipv4Addr::from(*address.first_chunk::<4>()?))
+    attributes::each(ip).find_map(|(kind, address)| match kind {
+        IPV4_SOURCE => address.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
+        IPV6_SOURCE => address.first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
+        _ => None,
+    })
 }
 
 // NFNL_SUBSYS_CTNETLINK, and its IPCTNL_MSG_CT_GET, _DELETE and _GET_STATS
@@ -136,6 +147,12 @@ const ID: u16 = 12;
 const ZONE: u16 = 18;
 const FILTER: u16 = 25;
 
-// CTA_TUPLE_IP, and in it CTA_IP_V4_SRC
+// CTA_TUPLE_IP, and in it CTA_IP_V4_SRC and CTA_IP_V6_SRC
 const TUPLE_IP: u16 = 1;
 const IPV4_SOURCE: u16 = 1;
+const IPV6_SOURCE: u16 = 3;
+
+// AF_UNSPEC, AF_INET, AF_INET6
+const ANY: u8 = 0;
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;

@@ -31,6 +31,13 @@ pub(crate) enum Connection {
     Status = 2,
 }
 
+/// A comparison, `enum nft_cmp_ops`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Order {
+    AtMost = 3,
+    AtLeast = 5,
+}
+
 /// What becomes of the packet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Verdict {
@@ -95,6 +102,11 @@ impl Rule {
         self.compare(register, 1, value)
     }
 
+    /// Goes on if what the register holds is in this order to `value`, both read as big-endian.
+    pub(crate) fn is(self, register: u32, order: Order, value: &[u8]) -> Self {
+        self.compare(register, order as u32, value)
+    }
+
     fn compare(self, register: u32, operator: u32, value: &[u8]) -> Self {
         self.expression("cmp", |expression| {
             expression.number(1, register).number(2, operator).nested(3, |data| {
@@ -139,11 +151,12 @@ impl Rule {
         })
     }
 
-    /// Sends the connection to the address and port in these registers.
-    pub(crate) fn dnat(self, address: u32, port: u32) -> Self {
+    /// Sends the connection to the address of this family (`NFPROTO_IPV4`, …) and the port in these
+    /// registers.
+    pub(crate) fn dnat(self, family: u32, address: u32, port: u32) -> Self {
         self.expression("nat", |expression| {
-            // NFT_NAT_DNAT of NFPROTO_IPV4
-            expression.number(1, 1).number(2, 2).number(3, address).number(5, port);
+            // NFT_NAT_DNAT
+            expression.number(1, 1).number(2, family).number(3, address).number(5, port);
         })
     }
 

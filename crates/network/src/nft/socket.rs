@@ -65,7 +65,7 @@ impl Nfnetlink {
     ) -> io::Result<Vec<Element>> {
         let attributes = codec::dump_elements(table, set);
         let mut elements = Vec::new();
-        self.ask_of(family as u8, codec::GET_ELEMENT, true, &attributes, |body| {
+        self.ask(family as u8, codec::GET_ELEMENT, true, &attributes, |body| {
             elements.extend(codec::decode_elements(body));
         })?;
         Ok(elements)
@@ -74,7 +74,7 @@ impl Nfnetlink {
     /// The number of the ruleset's last change, by whomever.
     pub(crate) fn generation(&mut self) -> io::Result<u32> {
         let mut found = None;
-        self.ask_of(0, codec::GET_GENERATION, false, &Attributes::default(), |body| {
+        self.ask(0, codec::GET_GENERATION, false, &Attributes::default(), |body| {
             found = codec::decode_generation(body);
         })?;
         found.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
@@ -83,24 +83,14 @@ impl Nfnetlink {
     /// Chains that drop what is forwarded unless one of their rules accepts it, as `family table chain`.
     pub(crate) fn dropping_forward_chains(&mut self) -> io::Result<Vec<String>> {
         let mut found = Vec::new();
-        self.ask_of(0, codec::GET_CHAIN, true, &Attributes::default(), |body| {
+        self.ask(0, codec::GET_CHAIN, true, &Attributes::default(), |body| {
             found.extend(codec::decode_dropping_forward_chain(body));
         })?;
         Ok(found)
     }
 
-    /// Asks about IPv4 and hands each answer's body over.
+    /// Asks about a family of protocols and hands each answer's body over.
     pub(super) fn ask(
-        &mut self,
-        kind: u16,
-        dump: bool,
-        attributes: &Attributes,
-        each: impl FnMut(&[u8]),
-    ) -> io::Result<()> {
-        self.ask_of(IPV4, kind, dump, attributes, each)
-    }
-
-    fn ask_of(
         &mut self,
         family: u8,
         kind: u16,
@@ -165,7 +155,6 @@ fn error_code(body: &[u8]) -> i32 {
 
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
-const IPV4: u8 = 2;
 /// Bytes; see `Rtnetlink`.
 const RECEIVE: usize = 32 * 1024;
 const SEND: usize = 4 * 1024 * 1024;

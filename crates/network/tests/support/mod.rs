@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,7 +64,8 @@ impl Namespace {
         matches!(answer, Err(error) if error.kind() == std::io::ErrorKind::TimedOut)
     }
 
-    fn fetch_within(
+    /// [`Self::fetch`] with another patience than [`ANSWER`].
+    pub fn fetch_within(
         &self,
         address: impl Into<IpAddr>,
         port: u16,
@@ -78,6 +79,27 @@ impl Namespace {
             stream.read_to_string(&mut answer)?;
             answer.parse().map_err(std::io::Error::other)
         })
+    }
+
+    /// Writes a file, such as one below /proc/sys/net, which is the namespace's own.
+    pub fn write(&self, file: &str, text: &str) -> std::io::Result<()> {
+        self.run(|| std::fs::write(file, text))
+    }
+
+    /// Reads a file without the white space at its end.
+    pub fn read(&self, file: &str) -> String {
+        self.run(|| std::fs::read_to_string(file).unwrap().trim_end().to_owned())
+    }
+
+    /// Runs `ip` with the arguments in `line`.
+    pub fn ip(&self, line: &str) -> String {
+        self.command("ip", &line.split(' ').collect::<Vec<_>>())
+    }
+
+    /// Whether a connection is refused.
+    pub fn is_refused(&self, address: impl Into<IpAddr>, port: u16) -> bool {
+        let answer = self.fetch(address, port);
+        matches!(answer, Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused)
     }
 
     /// Runs a program in the namespace and returns what it printed.
@@ -146,24 +168,26 @@ impl TestHost {
         (namespace, endpoint)
     }
 
-    /// Connects another host to this one: it has 192.0.2.2, this host's `eth0` has 192.0.2.1 and
-    /// its default route there. The other host's own rules are taken away.
+    /// Connects another host to this one: it has 192.0.2.2 and 2001:db8::2, this host's `eth0` has
+    /// 192.0.2.1 and 2001:db8::1 and its default routes there. The other host's own rules are taken away.
     pub fn outside(&self) -> TestHost {
         let outside = Self::new();
         let own = Gateway { address: OUTSIDE, prefix: 24 };
-        let lan = Bridge { ipv4: Some(own), ..bridge("lan0", 0) };
+        let own6 = Gateway { address: OUTSIDE6, prefix: 64 };
+        let ipv6 = has_ipv6();
+        let lan = Bridge { ipv4: Some(own), ipv6: ipv6.then_some(own6), ..bridge("lan0", 0) };
         outside.host.ensure_bridge(&lan).unwrap();
         let uplink = Endpoint {
             host_link: "uplink".to_owned(),
             interface: "eth0".to_owned(),
             mac: [0x02, 0x42, 192, 0, 2, 1],
             ipv4: Some(HOST_OUTSIDE),
-            ipv6: None,
+            ipv6: ipv6.then_some(HOST_OUTSIDE6),
             default_route: DefaultRoute::Both,
         };
         outside.host.plug(self.namespace.0.as_fd(), &lan, &uplink).unwrap();
         // only this host's rules are to decide; without nft it is left open who dropped a packet
-        if std::process::Command::new("nft").arg("-V").output().is_ok() {
+        if has("nft") {
             outside.namespace.command("nft", &["flush", "ruleset"]);
         }
         outside
@@ -173,6 +197,19 @@ impl TestHost {
 pub const HOST_OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
+pub const HOST_OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+pub const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+
+pub fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/net/if_inet6").exists()
+}
+
+/// Whether a program can be run.
+pub fn has(program: &str) -> bool {
+    std::process::Command::new(program).arg("-V").output().is_ok()
+}
+
+/// 10.77.THIRD.1/24
 pub fn bridge(name: &str, third: u8) -> Bridge {
     Bridge {
         name: name.to_owned(),
@@ -185,7 +222,23 @@ pub fn bridge(name: &str, third: u8) -> Bridge {
     }
 }
 
-/// The bridge's own address.
+/// The same with fd00:77:0:THIRD::1/64 besides.
+pub fn dual(name: &str, third: u8) -> Bridge {
+    let address = Ipv6Addr::new(0xfd00, 0x77, 0, third.into(), 0, 0, 0, 1);
+    Bridge { ipv6: Some(Gateway { address, prefix: 64 }), ..bridge(name, third) }
+}
+
+/// The bridge's own IPv6 address.
+pub fn gateway6(bridge: &Bridge) -> Ipv6Addr {
+    bridge.ipv6.unwrap().address
+}
+
+/// The endpoint's IPv6 address.
+pub fn ipv6(endpoint: &Endpoint) -> Ipv6Addr {
+    endpoint.ipv6.unwrap()
+}
+
+/// The bridge's own IPv4 address.
 pub fn gateway(bridge: &Bridge) -> Ipv4Addr {
     bridge.ipv4.unwrap().address
 }
@@ -197,7 +250,9 @@ pub fn endpoint(bridge: &Bridge, number: u8) -> Endpoint {
         interface: "eth0".to_owned(),
         mac: [0x02, 0x42, a, b, c, number],
         ipv4: Some(Ipv4Addr::new(a, b, c, number)),
-        ipv6: None,
+        ipv6: bridge
+            .ipv6
+            .map(|own| Ipv6Addr::from_bits((own.address.to_bits() & !0xff) | u128::from(number))),
         default_route: DefaultRoute::Both,
     }
 }
