@@ -2,6 +2,7 @@
 
 mod archive;
 pub(crate) mod create;
+mod endpoints;
 mod exec;
 mod found;
 mod host_config;
@@ -19,7 +20,7 @@ use axum::routing::{delete, get, post};
 
 use crate::Api;
 
-pub(crate) use view::mac;
+pub(crate) use endpoints::{mac, read as read_endpoint};
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new()

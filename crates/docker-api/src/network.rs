@@ -1,25 +1,30 @@
-//! `/networks`: what the engine has. Networks of the user's own are not there yet.
+//! `/networks`
 
 use axum::Router;
 use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use bulkhead_engine::NetworkView;
-use serde_json::{Value, json};
+use bulkhead_docker_types::{Ipam, NetworkConnect, NetworkCreate, NetworkDisconnect};
+use bulkhead_engine::{
+    BridgeOptions, CreateNetwork, Network, NetworkEndpoint, NetworkView, Pool, PoolRequest,
+};
+use http::StatusCode;
+use serde_json::{Map, Value, json};
 
 use crate::Api;
-use crate::container::mac;
+use crate::container::{mac, read_endpoint};
 use crate::error::{Answer, ApiError};
 use crate::filters::Filters;
-use crate::request::Query;
+use crate::request::{Json, Query};
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new()
         .route("/networks", get(list))
-        .route("/networks/create", post(not_yet))
+        .route("/networks/create", post(create))
         .route("/networks/prune", post(prune))
         .route("/networks/{name}", get(inspect).delete(remove))
-        .route("/networks/{name}/connect", post(not_yet))
-        .route("/networks/{name}/disconnect", post(not_yet))
+        .route("/networks/{name}/connect", post(connect))
+        .route("/networks/{name}/disconnect", post(disconnect))
 }
 
 async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>> {
@@ -28,116 +33,240 @@ async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>>
     let dangling = filters.boolean("dangling")?;
     filters.one_of("type", &["builtin", "custom"])?;
     let (names, ids) = (filters.patterns("name")?, filters.patterns("id")?);
-    let no_labels = Default::default();
     let shown = api.engine.networks().into_iter().filter(|network| {
         filters.any("driver", |driver| driver == network.driver)
             && ids.any(&network.id.to_string())
             && names.any(&network.name)
             && filters.any("scope", |scope| scope == "local")
-            && filters.any("type", |kind| (kind == "builtin") == is_builtin(&network.name))
-            && filters.labels(&no_labels)
+            && filters.any("type", |kind| (kind == "builtin") == network.is_predefined())
+            && has_labels(network, &filters)
             && dangling.is_none_or(|dangling| {
-                dangling == (!is_builtin(&network.name) && network.containers.is_empty())
+                dangling == (!network.is_predefined() && network.containers.is_empty())
             })
     });
     // The list leaves the containers out.
-    let shown = shown.map(|network| {
-        let network = NetworkView { containers: Default::default(), ..network };
-        view(&network, &api.engine.options().bridge)
-    });
+    let shown =
+        shown.map(|network| view(&NetworkView { containers: Default::default(), ..network }));
     Ok(axum::Json(shown.collect()))
 }
 
-async fn inspect(State(api): State<Api>, Path(name): Path<String>) -> Answer<axum::Json<Value>> {
-    let network = find(&api, &name)?;
-    Ok(axum::Json(view(&network, &api.engine.options().bridge)))
-}
-
-async fn remove(State(api): State<Api>, Path(name): Path<String>) -> ApiError {
-    match find(&api, &name) {
-        Err(error) => error,
-        Ok(network) => ApiError::new(
-            http::StatusCode::FORBIDDEN,
-            format!("{} is a pre-defined network and cannot be removed", network.name),
-        ),
+async fn inspect(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Answer<axum::Json<Value>> {
+    if !matches!(query.text("scope"), "" | "local") {
+        return Err(ApiError::not_found(format!("network {name} not found")));
     }
+    Ok(axum::Json(view(&api.engine.network(&name)?)))
 }
 
-/// There are no networks of the user's own to prune, whatever the filters say.
-async fn prune(query: Query) -> Answer<axum::Json<Value>> {
-    Filters::from_query(&query, &["label", "label!", "until"])?.until()?;
-    Ok(axum::Json(json!({ "NetworksDeleted": null })))
+async fn create(State(api): State<Api>, Json(body): Json<NetworkCreate>) -> Answer<Response> {
+    let network = api.engine.create_network(request(body)?).await?;
+    let body = json!({ "Id": network.id, "Warning": "" });
+    Ok((StatusCode::CREATED, axum::Json(body)).into_response())
 }
 
-async fn not_yet() -> ApiError {
-    ApiError::unsupported(
-        "user defined networks are not supported yet; use bridge (with --link), host, none or \
-         container:NAME",
-    )
+async fn remove(State(api): State<Api>, Path(name): Path<String>) -> Answer<StatusCode> {
+    let network = api.engine.network(&name)?;
+    api.engine.remove_network(&network).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
-/// By name, by id, or by a start of the id that no other has.
-fn find(api: &Api, name: &str) -> Result<NetworkView, ApiError> {
-    let networks = api.engine.networks();
-    let exact = |network: &&NetworkView| network.name == name || network.id.to_string() == name;
-    if let Some(network) = networks.iter().find(exact) {
-        return Ok(network.clone());
-    }
-    let mut starting = networks.iter().filter(|n| n.id.to_string().starts_with(name));
-    match (starting.next(), starting.next()) {
-        (Some(network), None) => Ok(network.clone()),
-        (Some(_), Some(_)) => {
-            Err(ApiError::invalid(format!("network {name} is ambiguous (2 matches found)")))
+async fn connect(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Json(body): Json<NetworkConnect>,
+) -> Answer<StatusCode> {
+    let network = api.engine.network(&name)?;
+    let container = api.engine.container_id(&body.container)?;
+    let endpoint = read_endpoint(&network.name, body.endpoint_config.unwrap_or_default())?;
+    api.engine.connect(container, &network, endpoint).await?;
+    Ok(StatusCode::OK)
+}
+
+async fn disconnect(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    Json(body): Json<NetworkDisconnect>,
+) -> Answer<StatusCode> {
+    let network = api.engine.network(&name)?;
+    // Docker's `Force` is for endpoints whose container it does not know: there are none here.
+    let container = api.engine.container_id(&body.container)?;
+    api.engine.disconnect(container, &network).await?;
+    Ok(StatusCode::OK)
+}
+
+/// Removes the user's networks that no running container is on.
+async fn prune(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>> {
+    let filters = Filters::from_query(&query, &["label", "label!", "until"])?;
+    let until = filters.until()?;
+    let mut deleted = Vec::new();
+    for network in api.engine.networks() {
+        let goes = !network.is_predefined()
+            && network.containers.is_empty()
+            && has_labels(&network, &filters)
+            && until.is_none_or(|until| network.created < until);
+        if !goes {
+            continue;
         }
-        (None, _) => Err(ApiError::not_found(format!("network {name} not found"))),
+        match api.engine.remove_network(&network).await {
+            Ok(()) => deleted.push(network.name),
+            Err(error) => tracing::info!(network = network.name, "not pruned: {error}"),
+        }
+    }
+    let deleted = if deleted.is_empty() { Value::Null } else { json!(deleted) };
+    Ok(axum::Json(json!({ "NetworksDeleted": deleted })))
+}
+
+fn has_labels(network: &NetworkView, filters: &Filters) -> bool {
+    match &network.network {
+        Some(network) => filters.labels(&network.labels),
+        None => filters.labels(&Default::default()),
     }
 }
 
-fn is_builtin(name: &str) -> bool {
-    matches!(name, "bridge" | "host" | "none")
+/// Reads a body into the engine's type.
+fn request(body: NetworkCreate) -> Result<CreateNetwork, ApiError> {
+    match body.driver.as_str() {
+        "" | "default" | "bridge" => {}
+        driver @ ("host" | "null" | "none") => {
+            return Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                format!("only one instance of \"{driver}\" network is allowed"),
+            ));
+        }
+        driver => {
+            return Err(ApiError::not_found(format!(
+                "could not find plugin {driver} in v1 plugin registry: plugin not found; the driver of \
+                 networks is bridge"
+            )));
+        }
+    }
+    let Ipam { driver, options, config } = body.ipam.unwrap_or_default();
+    if !matches!(driver.as_str(), "" | "default") {
+        return Err(ApiError::invalid(format!(
+            "ipam driver {driver:?} is not there; leave it out, or name default"
+        )));
+    }
+    let pools = config.into_iter().map(|pool| PoolRequest {
+        subnet: pool.subnet,
+        range: pool.ip_range,
+        gateway: pool.gateway,
+        auxiliary: pool.auxiliary_addresses,
+    });
+    Ok(CreateNetwork {
+        name: body.name,
+        internal: body.internal,
+        attachable: body.attachable,
+        ipv4: body.enable_ipv4,
+        ipv6: body.enable_ipv6,
+        pools: pools.collect(),
+        options: BridgeOptions::parse(body.options)?,
+        labels: body.labels,
+        ipam_options: options,
+    })
 }
 
-fn view(network: &NetworkView, bridge: &str) -> Value {
-    let subnets = network.subnet.map(|(subnet, prefix, gateway)| {
-        json!([{ "Subnet": format!("{subnet}/{prefix}"), "Gateway": gateway.to_string() }])
-    });
-    let prefix = network.subnet.map_or(0, |(_, prefix, _)| prefix);
-    let containers = network.containers.iter().map(|(id, (name, endpoint, bytes, address))| {
-        let view = json!({
-            "Name": name,
-            "EndpointID": endpoint,
-            "MacAddress": mac(*bytes),
-            "IPv4Address": format!("{address}/{prefix}"),
-            "IPv6Address": "",
-        });
-        (id.to_string(), view)
-    });
-    let options = match network.name.as_str() {
-        "bridge" => json!({
-            "com.docker.network.bridge.default_bridge": "true",
-            "com.docker.network.bridge.enable_icc": "true",
-            "com.docker.network.bridge.enable_ip_masquerade": "true",
-            "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
-            "com.docker.network.bridge.name": bridge,
-        }),
-        _ => json!({}),
-    };
+fn view(shown: &NetworkView) -> Value {
+    let network = shown.network.as_ref();
+    let containers = shown.containers.iter().map(|(id, endpoint)| (id.to_string(), of(endpoint)));
     json!({
-        "Name": network.name,
-        "Id": network.id,
-        "Created": network.created.to_string(),
+        "Name": shown.name,
+        "Id": shown.id,
+        "Created": shown.created.to_string(),
         "Scope": "local",
-        "Driver": network.driver,
-        "EnableIPv4": true,
-        "EnableIPv6": false,
-        "IPAM": { "Driver": "default", "Options": null, "Config": subnets },
-        "Internal": network.internal,
-        "Attachable": false,
+        "Driver": shown.driver,
+        "EnableIPv4": network.is_none_or(|network| network.ipv4.is_some()),
+        "EnableIPv6": network.is_some_and(|network| network.ipv6.is_some()),
+        "IPAM": {
+            "Driver": "default",
+            "Options": network.and_then(|it| (!it.ipam_options.is_empty()).then_some(&it.ipam_options)),
+            "Config": network.map(pools),
+        },
+        "Internal": network.is_some_and(|network| network.internal),
+        "Attachable": network.is_some_and(|network| network.attachable),
         "Ingress": false,
         "ConfigFrom": { "Network": "" },
         "ConfigOnly": false,
         "Containers": Value::Object(containers.collect()),
-        "Options": options,
-        "Labels": {},
+        "Options": network.map_or_else(|| json!({}), |network| json!(network.bridge.given)),
+        "Labels": network.map_or_else(|| json!({}), |network| json!(network.labels)),
     })
+}
+
+fn pools(network: &Network) -> Vec<Value> {
+    network.ipv4.iter().map(pool).chain(network.ipv6.iter().map(pool)).collect()
+}
+
+fn pool<A>(pool: &Pool<A>) -> Value
+where
+    A: bulkhead_engine::Address,
+{
+    let mut view = Map::new();
+    view.insert("Subnet".to_owned(), json!(pool.subnet.to_string()));
+    if let Some(range) = &pool.range {
+        view.insert("IPRange".to_owned(), json!(range.to_string()));
+    }
+    view.insert("Gateway".to_owned(), json!(pool.gateway.to_string()));
+    if !pool.auxiliary.is_empty() {
+        let auxiliary = pool.auxiliary.iter();
+        let auxiliary = auxiliary.map(|(name, address)| (name.clone(), json!(address.to_string())));
+        view.insert("AuxiliaryAddresses".to_owned(), Value::Object(auxiliary.collect()));
+    }
+    Value::Object(view)
+}
+
+fn of(endpoint: &NetworkEndpoint) -> Value {
+    let ipv4 = endpoint.ipv4.map(|ipv4| format!("{}/{}", ipv4.address, ipv4.prefix));
+    let ipv6 = endpoint.ipv6.map(|ipv6| format!("{}/{}", ipv6.address, ipv6.prefix));
+    json!({
+        "Name": endpoint.name,
+        "EndpointID": endpoint.endpoint,
+        "MacAddress": mac(endpoint.mac),
+        "IPv4Address": ipv4.unwrap_or_default(),
+        "IPv6Address": ipv6.unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::decode;
+
+    fn read(body: Value) -> Result<CreateNetwork, ApiError> {
+        request(decode(body)?)
+    }
+
+    /// What `docker network create --subnet … -o … web` sends, shortened.
+    #[test]
+    fn the_cli_is_understood() {
+        let read = read(json!({
+            "Name": "web", "CheckDuplicate": true, "Driver": "bridge", "Scope": "",
+            "EnableIPv4": null, "EnableIPv6": null, "Internal": true, "Attachable": false,
+            "Ingress": false, "ConfigOnly": false, "ConfigFrom": null,
+            "IPAM": {"Driver": "default", "Options": {}, "Config": [{
+                "Subnet": "10.5.0.0/16", "Gateway": "10.5.0.1",
+                "AuxiliaryAddresses": {"router": "10.5.0.9"},
+            }]},
+            "Options": {"com.docker.network.driver.mtu": "1400"}, "Labels": {"a": "b"},
+        }))
+        .expect("a valid request");
+        assert_eq!((read.name.as_str(), read.internal, read.ipv6), ("web", true, None));
+        assert_eq!(read.pools[0].auxiliary["router"], "10.5.0.9");
+        assert_eq!(read.options.mtu, Some(1400));
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_by_name() {
+        for (body, part) in [
+            (json!({"Name": "x", "Driver": "overlay"}), "overlay"),
+            (json!({"Name": "x", "Driver": "host"}), "only one instance of \"host\""),
+            (json!({"Name": "x", "IPAM": {"Driver": "dhcp"}}), "dhcp"),
+            (json!({"Name": "x", "Options": {"com.docker.network.bridge.enable_icc": "x"}}), "icc"),
+        ] {
+            let error = read(body).expect_err(part);
+            assert!(error.message.contains(part), "{error}");
+        }
+    }
 }

@@ -25,5 +25,8 @@ pub use host_config::{
     Device, HostConfig, LogConfig, PortBinding, RestartPolicy, ThrottleDevice, Ulimit, WeightDevice,
 };
 pub use mount::{BindOptions, DriverConfig, Mount, TmpfsOptions, VolumeOptions};
-pub use network::{EndpointIpam, EndpointSettings, NetworkingConfig};
+pub use network::{
+    EndpointIpam, EndpointSettings, Ipam, IpamPool, NetworkConnect, NetworkCreate,
+    NetworkDisconnect, NetworkingConfig,
+};
 pub use volume::VolumeCreate;

@@ -67,6 +67,8 @@ pub struct Networking {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
     pub network: Id,
+    #[serde(default = "default_name")]
+    pub network_name: String,
     /// New with every start.
     pub endpoint: Id,
     /// In the container: `eth0`.
@@ -78,6 +80,13 @@ pub struct Attachment {
     /// Further names by which others on the network find it.
     #[serde(default)]
     pub aliases: Vec<String>,
+    #[serde(default)]
+    pub gateway_priority: i64,
+}
+
+/// Of a record of before there were others.
+fn default_name() -> String {
+    "bridge".to_owned()
 }
 
 /// What an interface has of one family.
@@ -115,14 +124,38 @@ impl Networking {
         Self { stack, ..Self::default() }
     }
 
-    /// The attachment that its default route leads through, and its ports are published from.
-    pub fn primary(&self) -> Option<&Attachment> {
-        self.attachments.first()
+    /// The attachment that the default route leads through: of those whose network has a way out the
+    /// one of the highest priority, else of the first name (moby: daemon/libnetwork/sandbox.go, `Less`).
+    pub fn gateway(&self) -> Option<&Attachment> {
+        self.gateway_of(|attachment| attachment.ipv4.is_some_and(|ipv4| ipv4.gateway.is_some()))
     }
 
-    /// The primary attachment's IPv4 address.
+    /// The same for IPv6.
+    pub fn gateway6(&self) -> Option<&Attachment> {
+        self.gateway_of(|attachment| attachment.ipv6.is_some_and(|ipv6| ipv6.gateway.is_some()))
+    }
+
+    fn gateway_of(&self, leads_out: impl Fn(&Attachment) -> bool) -> Option<&Attachment> {
+        let candidates = self.attachments.iter().filter(|attachment| leads_out(attachment));
+        candidates.min_by(|one, other| {
+            let priority = other.gateway_priority.cmp(&one.gateway_priority);
+            priority.then_with(|| one.network_name.cmp(&other.network_name))
+        })
+    }
+
+    /// Where published ports lead to.
+    pub fn published_address(&self) -> Option<Ipv4Addr> {
+        Some(self.gateway()?.ipv4?.address)
+    }
+
+    /// The place on this network.
+    pub fn on(&self, network: Id) -> Option<&Attachment> {
+        self.attachments.iter().find(|attachment| attachment.network == network)
+    }
+
+    /// The IPv4 address on the first network, as people ask for "the" address of a container.
     pub fn address(&self) -> Option<Ipv4Addr> {
-        Some(self.primary()?.ipv4?.address)
+        Some(self.attachments.first()?.ipv4?.address)
     }
 }
 
@@ -149,12 +182,14 @@ impl From<Recorded> for Networking {
         {
             attachments.push(Attachment {
                 network,
+                network_name: default_name(),
                 endpoint,
                 interface: "eth0".to_owned(),
                 mac,
                 ipv4: Some(Addresses { address, prefix, gateway }),
                 ipv6: None,
                 aliases: Vec::new(),
+                gateway_priority: 0,
             });
         }
         Self { stack: mode, attachments, ports }
@@ -166,6 +201,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_default_route_leads_through_the_highest_priority_then_the_first_name() {
+        let on = |name: &str, gateway_priority, leads_out: bool| Attachment {
+            network: Id::random(),
+            network_name: name.to_owned(),
+            endpoint: Id::random(),
+            interface: format!("eth-{name}"),
+            mac: [2; 6],
+            ipv4: Some(Addresses {
+                address: Ipv4Addr::new(10, 0, 0, 2),
+                prefix: 24,
+                gateway: leads_out.then_some(Ipv4Addr::new(10, 0, 0, 1)),
+            }),
+            ipv6: None,
+            aliases: vec![],
+            gateway_priority,
+        };
+        let gateway = |attachments: Vec<Attachment>| {
+            let networking = Networking { attachments, ..Networking::default() };
+            networking.gateway().map(|gateway| gateway.network_name.clone())
+        };
+        assert_eq!(gateway(vec![on("b", 0, true), on("a", 0, true)]).unwrap(), "a");
+        assert_eq!(gateway(vec![on("b", 1, true), on("a", 0, true)]).unwrap(), "b");
+        assert_eq!(gateway(vec![on("b", -1, true), on("a", 9, false)]).unwrap(), "b");
+        assert_eq!(gateway(vec![on("a", 0, false)]), None);
+    }
+
+    #[test]
     fn records_of_one_network_are_read() {
         let id = Id::random();
         let old = format!(
@@ -174,8 +236,9 @@ mod tests {
         );
         let read: Networking = serde_json::from_str(&old).unwrap();
         assert_eq!(read.address(), Some(Ipv4Addr::new(172, 17, 0, 2)));
-        let primary = read.primary().unwrap();
-        assert_eq!((primary.endpoint, primary.interface.as_str()), (id, "eth0"));
+        let own = read.on(id).unwrap();
+        assert_eq!((own.endpoint, own.interface.as_str()), (id, "eth0"));
+        assert_eq!(own.network_name, "bridge");
         let again: Networking =
             serde_json::from_str(&serde_json::to_string(&read).unwrap()).unwrap();
         assert_eq!(again, read);

@@ -1,13 +1,14 @@
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 pub use bulkhead_runtime::cgroup::BlockIoCount;
 pub use bulkhead_types::Stream;
 use bulkhead_types::{Digest, Id, IdMap, Name, Port, Reference, Timestamp, image};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::attachment::{Networking, PortBinding};
+use crate::attachment::{NetworkStack, Networking, PortBinding};
 use crate::bind::{Bind, clean_target};
+use crate::endpoint::EndpointConfig;
 use crate::extra_host::ExtraHost;
 use crate::link::Link;
 use crate::log_options::{LogDriver, LogOptions};
@@ -31,6 +32,8 @@ pub struct CreateContainer {
     pub image: String,
     pub config: ContainerConfig,
     pub host: HostConfig,
+    /// The networks that are named beside the mode's, and what is asked for there.
+    pub endpoints: Vec<EndpointConfig>,
 }
 
 /// Docker's `Config`: what is the same wherever the container runs. `None` takes the image's.
@@ -58,7 +61,7 @@ pub struct ContainerConfig {
     pub stop_timeout: Option<i64>,
     pub healthcheck: Option<image::Healthcheck>,
     pub network_disabled: bool,
-    /// Of the link to the default bridge; `None` goes with the address.
+    /// Of the link to the first network; `None` goes with the address.
     pub mac_address: Option<[u8; 6]>,
 }
 
@@ -192,9 +195,33 @@ pub struct Container {
     pub id_range: Option<IdMap>,
     pub state: State,
     pub restart_count: u32,
+    /// The networks that it is on while it runs, the one of its mode first.
+    #[serde(default = "default_endpoints")]
+    pub endpoints: Vec<EndpointConfig>,
     pub network: Networking,
     pub mounts: Vec<MountPoint>,
     pub log_path: String,
+}
+
+impl Container {
+    /// The names by which others on a user's network find it, its own first (moby:
+    /// daemon/container_operations.go, `buildDNSNames`).
+    pub fn dns_names(&self, endpoint: &EndpointConfig) -> Vec<String> {
+        let mut names = vec![self.name.to_string()];
+        let more =
+            endpoint.aliases.iter().cloned().chain([self.id.short(), self.config.hostname.clone()]);
+        for name in more {
+            if !name.is_empty() && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+}
+
+/// Of a record of before there were other networks.
+fn default_endpoints() -> Vec<EndpointConfig> {
+    vec![EndpointConfig::of("bridge")]
 }
 
 impl Serialize for Container {
@@ -207,6 +234,9 @@ impl<'de> Deserialize<'de> for Container {
     /// In records of before a mount had its own options, they stand only in the request.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut container = Self::deserialize(deserializer)?;
+        if container.network.stack != NetworkStack::Bridge {
+            container.endpoints.clear();
+        }
         for point in &mut container.mounts {
             let asked = options_at(&container.host, &point.target);
             if let Some(options) = asked.filter(|options| options.kind() == point.kind()) {
@@ -366,19 +396,6 @@ pub enum RemovedImage {
     Deleted(Digest),
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct NetworkView {
-    pub id: Id,
-    pub name: String,
-    pub driver: String,
-    pub created: Timestamp,
-    /// Address and prefix of the network, and its gateway.
-    pub subnet: Option<(Ipv4Addr, u8, Ipv4Addr)>,
-    pub internal: bool,
-    /// container → (name, endpoint, mac, address)
-    pub containers: BTreeMap<Id, (String, Id, [u8; 6], Ipv4Addr)>,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     pub name: String,
@@ -443,6 +460,7 @@ pub(crate) mod tests {
             id_range: None,
             state: State::default(),
             restart_count: 0,
+            endpoints: Vec::new(),
             network: Networking::default(),
             mounts: Vec::new(),
             log_path: String::new(),

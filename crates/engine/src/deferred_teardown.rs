@@ -7,17 +7,15 @@
 //! one does. Nothing runs in them and nothing is published from them any more; their addresses
 //! stay leased until then. An engine that dies lets go of them too.
 
-use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bulkhead_network::Host;
-use bulkhead_types::Id;
 
 use crate::EngineError;
-use crate::address_pool::AddressPool;
+use crate::attached_network::Lease;
 use crate::blocking::{Blocking, blocking};
 
 /// No start for this long counts as a quiet moment.
@@ -29,8 +27,7 @@ const MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct PendingUnplug {
     pub name: String,
-    pub address: Ipv4Addr,
-    pub endpoint: Id,
+    pub lease: Lease,
     /// Keeps the namespace, and with it the link; `None` if it went with the container.
     pub netns: Option<Arc<OwnedFd>>,
 }
@@ -40,7 +37,6 @@ pub(crate) struct PendingUnplug {
 pub(crate) struct DeferredTeardown {
     runtime: tokio::runtime::Handle,
     host: Arc<Host>,
-    addresses: Arc<AddressPool>,
     waiting: Mutex<Vec<PendingUnplug>>,
     last_start: Mutex<Instant>,
     /// Held while links are taken down, so that a tear-down finds none that is neither waiting nor
@@ -51,15 +47,10 @@ pub(crate) struct DeferredTeardown {
 }
 
 impl DeferredTeardown {
-    pub(crate) fn new(
-        runtime: tokio::runtime::Handle,
-        host: Arc<Host>,
-        addresses: Arc<AddressPool>,
-    ) -> Self {
+    pub(crate) fn new(runtime: tokio::runtime::Handle, host: Arc<Host>) -> Self {
         Self {
             runtime,
             host,
-            addresses,
             waiting: Mutex::default(),
             last_start: Mutex::new(Instant::now()),
             removing: Mutex::default(),
@@ -112,7 +103,7 @@ impl DeferredTeardown {
         let faults = self.host.unplug_all(&names);
         // Nothing of the last owner's comes to the next one: its connections have ended.
         for link in &links {
-            self.addresses.release(link.address, link.endpoint);
+            link.lease.release();
         }
         faults.into_iter().map(EngineError::from).collect()
     }

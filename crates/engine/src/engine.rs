@@ -2,6 +2,7 @@ mod attach;
 mod build_cache;
 mod build_step;
 mod changes;
+mod connect;
 mod content;
 mod create;
 mod etc_files;
@@ -11,6 +12,7 @@ mod files;
 mod info;
 mod kill;
 mod logs;
+mod networks;
 mod oom;
 mod pause;
 mod recover;
@@ -158,7 +160,14 @@ impl Engine {
         let records = Arc::new(Records::open(Arc::clone(&data_dir))?);
         let store = records.store();
         let content = Arc::new(Content::open(&options.data.join("content"))?);
-        let networks = Networks::open(store, &options, runtime.clone())?;
+        let (events, allocation) = (Arc::<Events>::default(), AllocationLock::default());
+        let networks = Networks::open(
+            Arc::clone(&records),
+            &options,
+            Arc::clone(&events),
+            allocation.clone(),
+            runtime.clone(),
+        )?;
         let socket = options.run.join("warden.sock");
         let gone = sender.clone();
         // Both fail only while the process ends: the next engine asks the warden for exits.
@@ -178,7 +187,6 @@ impl Engine {
         let cgroups = Cgroups::open(store, &options.cgroup_parent, id)?;
         let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let registry = RegistryClient::new(options.registries.clone());
-        let (events, allocation) = (Arc::<Events>::default(), AllocationLock::default());
         let images = Images::new(
             Arc::clone(&records),
             Arc::clone(&content),
@@ -245,10 +253,6 @@ impl Engine {
 
     pub fn volumes(&self) -> &Volumes {
         &self.volumes
-    }
-
-    pub fn networks(&self) -> Vec<crate::NetworkView> {
-        self.networks.views(&self.containers.lock())
     }
 
     /// Newest first.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use bulkhead_types::Timestamp;
+use bulkhead_types::{Id, Timestamp};
 use tokio::sync::broadcast;
 
-use crate::{Container, Event};
+use crate::{Container, Event, Network};
 
 const RING: usize = 256;
 
@@ -42,6 +42,25 @@ impl Events {
 
     pub(crate) fn volume(&self, name: &str, action: &str) {
         self.publish("volume", action, name, [("driver".to_owned(), "local".to_owned())]);
+    }
+
+    /// `create`, `destroy`, and `connect` and `disconnect` of a container.
+    pub(crate) fn network(&self, network: &Network, action: &str, container: Option<Id>) {
+        self.network_named(network.id, &network.name, action, container);
+    }
+
+    /// `connect` or `disconnect` of each network that a container is on.
+    pub(crate) fn networks_of(&self, container: &Container, action: &str) {
+        for attachment in &container.network.attachments {
+            let name = &attachment.network_name;
+            self.network_named(attachment.network, name, action, Some(container.id));
+        }
+    }
+
+    fn network_named(&self, id: Id, name: &str, action: &str, container: Option<Id>) {
+        let own = [("name".to_owned(), name.to_owned()), ("type".to_owned(), "bridge".to_owned())];
+        let container = container.map(|id| ("container".to_owned(), id.to_string()));
+        self.publish("network", action, id, own.into_iter().chain(container));
     }
 
     /// `mount` or `unmount` of each volume of a container (moby: volume/mounts, `LogVolumeEvent`).

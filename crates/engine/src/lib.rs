@@ -12,8 +12,8 @@
 #![forbid(unsafe_code)]
 
 mod address_pool;
-mod addresses;
 mod allocation;
+mod attached_network;
 mod attachment;
 mod bind;
 mod blocking;
@@ -25,9 +25,11 @@ mod container;
 mod containers;
 mod copy;
 mod data_dir;
+mod default_network;
 mod deferred_teardown;
 mod descriptors;
 mod device_nodes;
+mod endpoint;
 mod engine;
 mod error;
 mod events;
@@ -54,6 +56,8 @@ mod mount_sources;
 mod mounts;
 mod names;
 mod namespaces;
+mod network;
+mod network_options;
 mod networks;
 mod options;
 mod ports;
@@ -62,6 +66,7 @@ mod repeated;
 mod restart;
 mod security;
 mod signals;
+mod subnet;
 mod sysctls;
 mod text;
 mod tmpfs_options;
@@ -77,6 +82,7 @@ pub use bind::Bind;
 pub use build_cache::{CacheEntry, CachedStep, PrunedCache};
 pub use container::*;
 pub use containers::ContainerSnapshot;
+pub use endpoint::EndpointConfig;
 pub use engine::{
     BuildCache, Change, ChangeKind, ContainerAction, ContainerFiles, ContainerSize, Engine,
     ImageAction,
@@ -88,10 +94,14 @@ pub use link::Link;
 pub use log_options::{LogDriver, LogOptions};
 pub use modes::{CgroupnsMode, IpcMode, NetworkMode, PidMode, UsernsMode, UtsMode};
 pub use mounts::*;
+pub use network::{CreateNetwork, Network, PoolRequest};
+pub use network_options::BridgeOptions;
+pub use networks::{NetworkEndpoint, NetworkView};
 pub use options::Options;
 pub use repeated::{Isolation, RuntimeName};
 pub use restart::RestartPolicy;
 pub use security::SecurityOptions;
+pub use subnet::{Address, Pool, Subnet};
 pub use tmpfs_options::TmpfsOptions;
 pub use ulimits::Ulimit;
 pub use volume_mounts::DriverOptions;

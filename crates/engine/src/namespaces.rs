@@ -38,13 +38,11 @@ impl NamespaceModes {
     pub(crate) fn resolve(state: &Known, host: &HostConfig) -> Result<Self, EngineError> {
         let of = |name: &str| find_other(state, name).map(NamespaceMode::Container);
         let network = match &host.network_mode {
-            NetworkMode::Bridge | NetworkMode::None => NamespaceMode::Private,
+            NetworkMode::Bridge | NetworkMode::None | NetworkMode::Named(_) => {
+                NamespaceMode::Private
+            }
             NetworkMode::Host => NamespaceMode::Host,
             NetworkMode::Container(name) => of(name)?,
-            // Not "not found": the CLI takes that for a missing image, and starts to pull it.
-            NetworkMode::Named(name) => {
-                return Err(EngineError::invalid(format!("network {name} not found")));
-            }
         };
         let pid = match &host.pid_mode {
             PidMode::Private => NamespaceMode::Private,

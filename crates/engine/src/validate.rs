@@ -39,7 +39,7 @@ pub(crate) fn check(config: &ContainerConfig, host: &mut HostConfig) -> Result<(
             host.oom_score_adj
         )));
     }
-    if host.network_mode != NetworkMode::Bridge {
+    if !matches!(host.network_mode, NetworkMode::Bridge | NetworkMode::Named(_)) {
         // Docker discards them too: there is no bridge to publish from.
         host.port_bindings.clear();
         host.publish_all_ports = false;

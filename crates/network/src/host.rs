@@ -41,6 +41,12 @@ impl Host {
         })
     }
 
+    /// Whether the host has an interface of this name.
+    pub fn has_link(&self, name: &str) -> Result<bool, NetworkError> {
+        link::check_name(name)?;
+        Ok(index_of(&mut self.route(), name)?.is_some())
+    }
+
     /// Makes the bridge, its address, forwarding and the base nftables rules; changes nothing the
     /// second time.
     ///

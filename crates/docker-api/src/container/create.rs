@@ -2,12 +2,13 @@
 
 use axum::extract::State;
 use axum::response::IntoResponse;
-use bulkhead_docker_types::{ContainerCreate, Healthcheck, NetworkingConfig};
+use bulkhead_docker_types::{ContainerCreate, Healthcheck};
 use bulkhead_engine::{Container, ContainerConfig, CreateContainer};
 use bulkhead_types::image;
 use http::StatusCode;
 use serde_json::json;
 
+use super::endpoints::{read_all, read_mac_address};
 use super::host_config;
 use crate::Api;
 use crate::error::{Answer, ApiError};
@@ -65,17 +66,12 @@ pub(crate) fn request(
         wire.runtime = body.runtime;
     }
     let (mut host, warnings) = host_config::parse(wire)?;
-    let mut mac_address = match body.mac_address.as_str() {
+    let mac_address = match body.mac_address.as_str() {
         "" => None,
         text => Some(read_mac_address(text)?),
     };
-    for endpoint in body.networking_config.endpoints_config.values().flatten() {
-        if !endpoint.mac_address.is_empty() {
-            mac_address = Some(read_mac_address(&endpoint.mac_address)?);
-        }
-    }
-    for link in links(body.networking_config)? {
-        let link = link.parse()?;
+    let (endpoints, links) = read_all(body.networking_config)?;
+    for link in links {
         if !host.links.contains(&link) {
             host.links.push(link);
         }
@@ -105,7 +101,7 @@ pub(crate) fn request(
         network_disabled: body.network_disabled,
         mac_address,
     };
-    Ok((CreateContainer { name, image: body.image, config, host }, warnings))
+    Ok((CreateContainer { name, image: body.image, config, host, endpoints }, warnings))
 }
 
 /// `--no-healthcheck`, or none of the request's own.
@@ -123,44 +119,8 @@ fn healthcheck(asked: Option<Healthcheck>) -> Result<Option<image::Healthcheck>,
     }
 }
 
-/// Reads `02:42:ac:11:00:02`; one for a single station, as every link has.
-fn read_mac_address(text: &str) -> Result<[u8; 6], ApiError> {
-    let octet = |part: &str| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok()).flatten();
-    let octets: Option<Vec<u8>> = text.split([':', '-']).map(octet).collect();
-    octets
-        .and_then(|octets| <[u8; 6]>::try_from(octets).ok())
-        .filter(|octets| octets[0] & 1 == 0 && *octets != [0; 6])
-        .ok_or_else(|| ApiError::invalid(format!("{text} is not a valid mac address")))
-}
-
 fn is_none(test: &[String]) -> bool {
     matches!(test, [word] if word == "NONE")
-}
-
-/// The links of all endpoints. The one network that containers can be on gives addresses itself.
-fn links(config: NetworkingConfig) -> Result<Vec<String>, ApiError> {
-    let mut links = Vec::new();
-    for (network, endpoint) in config.endpoints_config {
-        let Some(endpoint) = endpoint else { continue };
-        let ipam = endpoint.ipam_config.unwrap_or_default();
-        let asked = !ipam.ipv4_address.is_empty()
-            || !ipam.ipv6_address.is_empty()
-            || !ipam.link_local_ips.is_empty();
-        if asked {
-            return Err(ApiError::invalid(format!(
-                "network {network}: user specified IP address is supported on user defined networks \
-                 only"
-            )));
-        }
-        if !endpoint.aliases.is_empty() {
-            return Err(ApiError::invalid(format!(
-                "network {network}: network-scoped aliases are only supported for user-defined \
-                 networks"
-            )));
-        }
-        links.extend(endpoint.links);
-    }
-    Ok(links)
 }
 
 #[cfg(test)]

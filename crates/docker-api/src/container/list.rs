@@ -13,7 +13,8 @@ use http::header::CONTENT_TYPE;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::view::{self, Networks};
+use super::endpoints::Networks;
+use super::view;
 use crate::Api;
 use crate::clock;
 use crate::error::{Answer, ApiError};
@@ -92,7 +93,7 @@ pub(crate) struct Summary<'a> {
     state: Status,
     status: String,
     host_config: HostSummary,
-    network_settings: NetworkSummary,
+    network_settings: NetworkSummary<'a>,
     mounts: Value,
     #[serde(flatten)]
     pub(crate) size: Option<Size>,
@@ -117,8 +118,8 @@ struct HostSummary {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct NetworkSummary {
-    networks: Networks,
+struct NetworkSummary<'a> {
+    networks: Networks<'a>,
 }
 
 /// Makes summaries at one moment, and looks each image up once.
@@ -154,7 +155,7 @@ impl<'a> Summaries<'a> {
             state: container.state.status,
             status: status_text(container, self.now),
             host_config: HostSummary { network_mode: container.host.network_mode.to_string() },
-            network_settings: NetworkSummary { networks: view::networks(container) },
+            network_settings: NetworkSummary { networks: Networks::of(container) },
             mounts: view::mounts(&container.mounts),
             size: None,
         }

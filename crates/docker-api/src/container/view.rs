@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use bulkhead_engine::{
-    Attachment, Container, ContainerConfig, MountOptions, MountPoint, MountType, NetworkStack,
-    Status,
+    Container, ContainerConfig, MountOptions, MountPoint, MountType, NetworkStack, Status,
 };
 use bulkhead_types::Port;
-use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
+use super::endpoints::{EndpointView, Networks};
 use super::host_config;
 use crate::clock::rfc3339;
 
@@ -143,7 +142,9 @@ pub(crate) fn mounts(mounts: &[MountPoint]) -> Value {
 }
 
 fn network_settings(container: &Container) -> Value {
-    let endpoint = json!(EndpointView::of(container.network.primary()));
+    let own = EndpointView::of_default(container);
+    let first = container.network.attachments.first();
+    let sandbox_id = first.map(|attachment| attachment.endpoint.to_string()).unwrap_or_default();
     // A path to the network namespace, which nsenter and the like can open.
     let sandbox = match container.state.pid {
         0 => String::new(),
@@ -152,7 +153,7 @@ fn network_settings(container: &Container) -> Value {
     };
     json!({
         "Bridge": "",
-        "SandboxID": endpoint["EndpointID"],
+        "SandboxID": sandbox_id,
         "SandboxKey": sandbox,
         "Ports": ports(container),
         "HairpinMode": false,
@@ -160,88 +161,16 @@ fn network_settings(container: &Container) -> Value {
         "LinkLocalIPv6PrefixLen": 0,
         "SecondaryIPAddresses": null,
         "SecondaryIPv6Addresses": null,
-        "EndpointID": endpoint["EndpointID"],
-        "Gateway": endpoint["Gateway"],
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPAddress": endpoint["IPAddress"],
-        "IPPrefixLen": endpoint["IPPrefixLen"],
-        "IPv6Gateway": "",
-        "MacAddress": endpoint["MacAddress"],
-        "Networks": networks(container),
+        "EndpointID": own.endpoint_id,
+        "Gateway": own.gateway,
+        "GlobalIPv6Address": own.global_ipv6_address,
+        "GlobalIPv6PrefixLen": own.global_ipv6_prefix_len,
+        "IPAddress": own.address,
+        "IPPrefixLen": own.prefix_len,
+        "IPv6Gateway": own.ipv6_gateway,
+        "MacAddress": own.mac_address,
+        "Networks": Networks::of(container),
     })
-}
-
-/// Network name → endpoint; empty for a container that shares another's network.
-pub(crate) fn networks(container: &Container) -> Networks {
-    match container.network.stack {
-        NetworkStack::Container(_) => Networks(None),
-        stack => Networks(Some((stack.to_string(), EndpointView::of(container.network.primary())))),
-    }
-}
-
-/// As [`networks`] has it.
-#[derive(Debug)]
-pub(crate) struct Networks(Option<(String, EndpointView)>);
-
-impl Serialize for Networks {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, endpoint)| (name, endpoint)))
-    }
-}
-
-/// Docker's `EndpointSettings`. One that does not run has no endpoint yet.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct EndpointView {
-    #[serde(rename = "IPAMConfig")]
-    ipam_config: (),
-    links: (),
-    aliases: (),
-    mac_address: String,
-    driver_opts: (),
-    gw_priority: i32,
-    #[serde(rename = "NetworkID")]
-    network_id: String,
-    #[serde(rename = "EndpointID")]
-    endpoint_id: String,
-    gateway: String,
-    #[serde(rename = "IPAddress")]
-    address: String,
-    #[serde(rename = "IPPrefixLen")]
-    prefix_len: u8,
-    #[serde(rename = "IPv6Gateway")]
-    ipv6_gateway: String,
-    #[serde(rename = "GlobalIPv6Address")]
-    global_ipv6_address: String,
-    #[serde(rename = "GlobalIPv6PrefixLen")]
-    global_ipv6_prefix_len: u8,
-    #[serde(rename = "DNSNames")]
-    dns_names: (),
-}
-
-impl EndpointView {
-    fn of(attachment: Option<&Attachment>) -> Self {
-        let Some(attachment) = attachment else { return Self::default() };
-        let ipv4 = attachment.ipv4;
-        let address = |address: Option<std::net::Ipv4Addr>| {
-            address.map(|address| address.to_string()).unwrap_or_default()
-        };
-        Self {
-            mac_address: mac(attachment.mac),
-            network_id: attachment.network.to_string(),
-            endpoint_id: attachment.endpoint.to_string(),
-            gateway: address(ipv4.and_then(|ipv4| ipv4.gateway)),
-            address: address(ipv4.map(|ipv4| ipv4.address)),
-            prefix_len: ipv4.map_or(0, |ipv4| ipv4.prefix),
-            ..Self::default()
-        }
-    }
-}
-
-/// `02:42:ac:11:00:02`
-pub(crate) fn mac(bytes: [u8; 6]) -> String {
-    bytes.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// The published ports of a running container, null for those that are only exposed; empty for
@@ -272,7 +201,9 @@ fn ports(container: &Container) -> Value {
 pub(crate) mod tests {
     use std::net::Ipv4Addr;
 
-    use bulkhead_engine::{Addresses, HostConfig, Networking, PortBinding, State};
+    use bulkhead_engine::{
+        Addresses, Attachment, EndpointConfig, HostConfig, Networking, PortBinding, State,
+    };
     use bulkhead_network::Protocol;
     use bulkhead_types::{Digest, Id};
 
@@ -308,9 +239,11 @@ pub(crate) mod tests {
             id_range: None,
             state: State { status: Status::Running, pid: 7, ..Default::default() },
             restart_count: 0,
+            endpoints: vec![EndpointConfig::of("bridge")],
             network: Networking {
                 attachments: vec![Attachment {
                     network: id,
+                    network_name: "bridge".to_owned(),
                     endpoint: id,
                     interface: "eth0".to_owned(),
                     mac: [2, 0x42, 0xac, 17, 0, 2],
@@ -321,6 +254,7 @@ pub(crate) mod tests {
                     }),
                     ipv6: None,
                     aliases: vec![],
+                    gateway_priority: 0,
                 }],
                 ports: vec![binding],
                 ..Default::default()

@@ -237,9 +237,35 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[("verbose", Ignored("it asks for a swarm's services")), ("scope", Done)],
     ),
     operation("DELETE /networks/{}", NONE),
-    lacking("POST /networks/create", NO_NETWORKS),
-    lacking("POST /networks/{}/connect", NO_NETWORKS),
-    lacking("POST /networks/{}/disconnect", NO_NETWORKS),
+    with_body(
+        "POST /networks/create",
+        NONE,
+        &[
+            ("Attachable", Done),
+            ("CheckDuplicate", Ignored("a name is never given twice")),
+            ("ConfigFrom", NO_CONFIG_NETWORKS),
+            ("ConfigOnly", NO_CONFIG_NETWORKS),
+            ("Driver", Done),
+            ("EnableIPv4", Done),
+            ("EnableIPv6", Done),
+            ("IPAM", Done),
+            ("IPAM.Config", Done),
+            ("IPAM.Config.AuxiliaryAddresses", Done),
+            ("IPAM.Config.Gateway", Done),
+            ("IPAM.Config.IPRange", Done),
+            ("IPAM.Config.Subnet", Done),
+            ("IPAM.Driver", Done),
+            ("IPAM.Options", Done),
+            ("Ingress", NO_SWARM),
+            ("Internal", Done),
+            ("Labels", Done),
+            ("Name", Done),
+            ("Options", Done),
+            ("Scope", Only("local", SWARM)),
+        ],
+    ),
+    with_body("POST /networks/{}/connect", NONE, NETWORK_CONNECT),
+    with_body("POST /networks/{}/disconnect", NONE, &[("Container", Done), ("Force", Done)]),
     with_filters(
         "POST /networks/prune",
         &[("filters", Done)],
@@ -358,12 +384,16 @@ const SWARM: &str = "Bulkhead schedules by the ECS API and is no part of a swarm
 const NO_SWARM: Decision = Refused(SWARM);
 const NO_PLUGINS: &str = "there are no plugins";
 const NO_CHECKPOINTS: Decision = Refused("there are no checkpoints");
-const NO_NETWORKS: &str = "networks of the user's own are not there yet";
+const NO_CONFIG_NETWORKS: Decision = Refused(
+    "networks that are only a configuration are a swarm's; name the options with each network",
+);
 const WINDOWS: Decision = Refused("only Windows has it; leave it out");
 const NO_HEALTH_CHECKS: Decision = Refused(
     "health checks are not run yet; leave the --health options out, or say --no-healthcheck",
 );
 const REPORTED: Decision = Ignored("it is what inspect reports of an endpoint, copied by clients");
+const NO_LINK_LOCAL: Decision =
+    Refused("a link has the addresses of its network alone; leave it out");
 const NO_REALTIME: Decision = Refused("real-time scheduling is not limited here; leave it out");
 const NO_DEVICE_RULES: Decision = Refused("a container keeps its devices; make it anew");
 const NO_DEVICE_REQUESTS: Decision =
@@ -541,25 +571,45 @@ const CONTAINER_CREATE: Fields = &[
     ("NetworkingConfig.EndpointsConfig", Done),
     ("NetworkingConfig.EndpointsConfig.*.Aliases", Done),
     ("NetworkingConfig.EndpointsConfig.*.DNSNames", REPORTED),
-    (
-        "NetworkingConfig.EndpointsConfig.*.DriverOpts",
-        Refused("the bridge has no options; leave it out"),
-    ),
+    ("NetworkingConfig.EndpointsConfig.*.DriverOpts", Done),
     ("NetworkingConfig.EndpointsConfig.*.EndpointID", REPORTED),
     ("NetworkingConfig.EndpointsConfig.*.Gateway", REPORTED),
     ("NetworkingConfig.EndpointsConfig.*.GlobalIPv6Address", REPORTED),
     ("NetworkingConfig.EndpointsConfig.*.GlobalIPv6PrefixLen", REPORTED),
-    ("NetworkingConfig.EndpointsConfig.*.GwPriority", Ignored("there is one gateway")),
+    ("NetworkingConfig.EndpointsConfig.*.GwPriority", Done),
     ("NetworkingConfig.EndpointsConfig.*.IPAMConfig", Done),
     ("NetworkingConfig.EndpointsConfig.*.IPAMConfig.IPv4Address", Done),
     ("NetworkingConfig.EndpointsConfig.*.IPAMConfig.IPv6Address", Done),
-    ("NetworkingConfig.EndpointsConfig.*.IPAMConfig.LinkLocalIPs", Done),
+    ("NetworkingConfig.EndpointsConfig.*.IPAMConfig.LinkLocalIPs", NO_LINK_LOCAL),
     ("NetworkingConfig.EndpointsConfig.*.IPAddress", REPORTED),
     ("NetworkingConfig.EndpointsConfig.*.IPPrefixLen", REPORTED),
     ("NetworkingConfig.EndpointsConfig.*.IPv6Gateway", REPORTED),
     ("NetworkingConfig.EndpointsConfig.*.Links", Done),
     ("NetworkingConfig.EndpointsConfig.*.MacAddress", Done),
     ("NetworkingConfig.EndpointsConfig.*.NetworkID", REPORTED),
+];
+
+const NETWORK_CONNECT: Fields = &[
+    ("Container", Done),
+    ("EndpointConfig", Done),
+    ("EndpointConfig.Aliases", Done),
+    ("EndpointConfig.DNSNames", REPORTED),
+    ("EndpointConfig.DriverOpts", Done),
+    ("EndpointConfig.EndpointID", REPORTED),
+    ("EndpointConfig.Gateway", REPORTED),
+    ("EndpointConfig.GlobalIPv6Address", REPORTED),
+    ("EndpointConfig.GlobalIPv6PrefixLen", REPORTED),
+    ("EndpointConfig.GwPriority", Done),
+    ("EndpointConfig.IPAMConfig", Done),
+    ("EndpointConfig.IPAMConfig.IPv4Address", Done),
+    ("EndpointConfig.IPAMConfig.IPv6Address", Done),
+    ("EndpointConfig.IPAMConfig.LinkLocalIPs", NO_LINK_LOCAL),
+    ("EndpointConfig.IPAddress", REPORTED),
+    ("EndpointConfig.IPPrefixLen", REPORTED),
+    ("EndpointConfig.IPv6Gateway", REPORTED),
+    ("EndpointConfig.Links", Done),
+    ("EndpointConfig.MacAddress", Done),
+    ("EndpointConfig.NetworkID", REPORTED),
 ];
 
 const CONTAINER_UPDATE: Fields = &[

@@ -110,6 +110,7 @@ impl Engine {
         let words = step.arguments.iter().chain(&config.env).map(String::as_str);
         ids.extend(user_ids::named(words));
         let _creating = self.allocation.hold(may_block);
+        let endpoints = self.networks.endpoints(&host.network_mode, Vec::new(), None)?;
         let (stack, id_range) = {
             let state = self.containers.lock();
             let modes = NamespaceModes::resolve(&state, &host)?;
@@ -135,6 +136,7 @@ impl Engine {
             id_range,
             state: crate::State::default(),
             restart_count: 0,
+            endpoints,
             network: Networking::detached(stack),
             mounts: Vec::new(),
             log_path: String::new(),

@@ -36,7 +36,7 @@ impl Engine {
         create: CreateContainer,
         throw_away: bool,
     ) -> Result<Container, EngineError> {
-        let CreateContainer { name, image: image_name, mut config, mut host } = create;
+        let CreateContainer { name, image: image_name, mut config, mut host, endpoints } = create;
         let image = self.images.records().find(&image_name)?;
         let image_config = self.content.config(image.stored.id)?;
         // Of what the request says, not of what the image brings.
@@ -55,6 +55,10 @@ impl Engine {
 
         // One creation at a time from here: names and ranges are chosen and recorded together.
         let allocation = self.allocation.hold(may_block);
+        let endpoints = match config.network_disabled {
+            true => Vec::new(),
+            false => self.networks.endpoints(&host.network_mode, endpoints, config.mac_address)?,
+        };
         let container = {
             let state = self.containers.lock();
             if self.images.records().get(image.stored.id).is_none() {
@@ -90,6 +94,7 @@ impl Engine {
                 id_range,
                 state: crate::State::default(),
                 restart_count: 0,
+                endpoints,
                 network: Networking::detached(match modes.network_stack(&host) {
                     NetworkStack::Bridge if config.network_disabled => NetworkStack::None,
                     stack => stack,

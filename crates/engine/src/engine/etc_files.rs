@@ -35,12 +35,12 @@ impl Engine {
     fn hosts_text(&self, container: &Container) -> Result<String, EngineError> {
         let mut lines = Vec::new();
         for (alias, target) in self.linked(container)? {
-            if let Some(address) = target.network.address() {
+            if let Some(address) = self.default_address(&target) {
                 lines.push(links::host_line(&alias, &target, address));
             }
         }
         for extra in &container.host.extra_hosts {
-            lines.push(extra.line(self.networks.gateway()));
+            lines.push(extra.line(self.gateway_of(container)));
         }
         if container.network.stack == NetworkStack::Host {
             let mut text = std::fs::read_to_string("/etc/hosts").unwrap_or_default();

@@ -120,6 +120,7 @@ impl Engine {
         {
             self.events.container(&before, "die", &[("exitCode", code)]);
             self.events.volumes_of(&before, "unmount");
+            self.events.networks_of(&before, "disconnect");
             self.finish(id, exit.code, false);
             let volumes = removal == Removal::WithVolumes;
             if let Err(error) = self.drop_container(may_block, id, volumes, cleaning) {
@@ -130,12 +131,14 @@ impl Engine {
             tracing::error!(container = %before.name, %error, "record the end");
             self.events.container(&before, "die", &[("exitCode", code)]);
             self.events.volumes_of(&before, "unmount");
+            self.events.networks_of(&before, "disconnect");
             self.finish(id, exit.code, wait.is_some());
             faults.extend(self.end_unrecorded(id, &before, ended));
         } else {
             bulkhead_failpoint::pass("exit.recorded");
             self.events.container(&before, "die", &[("exitCode", code)]);
             self.events.volumes_of(&before, "unmount");
+            self.events.networks_of(&before, "disconnect");
             self.finish(id, exit.code, wait.is_some());
             faults.extend(self.take_down(&before, None, WardenRecord::Forget));
         }

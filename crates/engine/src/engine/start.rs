@@ -107,6 +107,7 @@ impl Engine {
                     entry.lifecycle.send_modify(|lifecycle| lifecycle.running = true);
                 }
                 self.events.volumes_of(&container, "mount");
+                self.events.networks_of(&container, "connect");
                 self.events.container(&container, "start", &[]);
                 if !container.network.attachments.is_empty() {
                     self.refresh_links(id);
@@ -157,7 +158,7 @@ impl Engine {
         let container = &record.container;
         let mut links = Vec::new();
         for (alias, target) in &linked {
-            if let Some(address) = target.network.address() {
+            if let Some(address) = self.default_address(target) {
                 links.extend(links::environment(container.name.as_str(), alias, target, address));
             }
         }

@@ -162,7 +162,7 @@ pub fn exec(command: &[&str]) -> CreateExec {
 }
 
 /// Waits until an exec has an exit code.
-async fn exec_end(rig: &Rig, id: &str) -> ExecView {
+pub async fn exec_end(rig: &Rig, id: &str) -> ExecView {
     let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
     loop {
         let view = rig.engine.exec(id).await.unwrap();

@@ -15,6 +15,7 @@ mod mounts;
 mod networks;
 mod recovery;
 mod rig;
+mod user_networks;
 
 use std::panic::AssertUnwindSafe;
 use std::process::{Command, ExitCode, Stdio};
@@ -83,6 +84,12 @@ fn main() -> ExitCode {
         networks::links_names_and_published_ports,
         networks::a_bridge_with_containers_keeps_its_address,
         networks::an_address_is_free_when_its_container_has_ended,
+        user_networks::one_is_made_used_and_removed,
+        user_networks::requests_that_cannot_be_met,
+        user_networks::addresses_are_those_that_were_asked_for,
+        user_networks::containers_are_connected_while_they_run,
+        user_networks::several_networks_have_one_default_route,
+        user_networks::they_survive_the_engine,
         recovery::a_running_container_survives_its_engine,
         recovery::ends_that_nobody_saw_are_recorded,
         recovery::a_killed_warden_is_replaced,

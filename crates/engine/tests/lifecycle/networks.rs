@@ -22,13 +22,13 @@ pub async fn links_names_and_published_ports(rig: &mut Rig) {
     let server = rig.start(server).await;
     let address = server.network.address().unwrap();
     assert_eq!(
-        server.network.primary().unwrap().ipv4.unwrap().gateway,
+        server.network.gateway().unwrap().ipv4.unwrap().gateway,
         Some("172.29.0.1".parse().unwrap())
     );
     let port = server.network.ports[0].host_port;
     assert_ne!(port, 0);
     let view = &rig.engine.networks()[0];
-    assert_eq!(view.containers[&server.id].3, address);
+    assert_eq!(view.containers[&server.id].ipv4.unwrap().address, address);
 
     // From the host, by its own address and the published port.
     let fetch = move || {
@@ -111,7 +111,7 @@ pub async fn a_bridge_with_containers_keeps_its_address(rig: &mut Rig) {
     let address = rig.options.bridge_address;
     rig.open().await;
     let container = rig.start(published("after")).await;
-    let given = container.network.primary().unwrap().ipv4.unwrap();
+    let given = container.network.gateway().unwrap().ipv4.unwrap();
     assert_eq!((given.gateway, given.prefix), (address.map(|it| it.0), 16));
     rig.done().await;
 }

@@ -153,6 +153,7 @@ impl Rig {
                 ..ContainerConfig::default()
             },
             host: HostConfig::default(),
+            endpoints: Vec::new(),
         }
     }
 

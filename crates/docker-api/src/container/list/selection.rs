@@ -113,7 +113,9 @@ impl Selection {
             && (self.names.any(&format!("/{}", container.name))
                 || self.names.any(container.name.as_str()))
             && filters.any("network", |network| {
-                container.network.stack.to_string() == network
+                let endpoints = &container.endpoints;
+                endpoints.iter().any(|endpoint| endpoint.network == network)
+                    || (endpoints.is_empty() && container.network.stack.to_string() == network)
                     || container
                         .network
                         .attachments

@@ -1,0 +1,289 @@
+//! A network: what is recorded of it, and what a request may ask of a new one.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use bulkhead_network::{Bridge, Gateway};
+use bulkhead_types::{Id, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::network_options::BridgeOptions;
+use crate::subnet::{Address, Pool, Subnet};
+use crate::{Class, EngineError};
+
+/// The networks that are always there, by the words that Docker has for them.
+pub(crate) const PREDEFINED: [&str; 4] = ["bridge", "host", "none", "default"];
+
+/// A network of bridges and veth pairs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    pub id: Id,
+    pub name: String,
+    pub created: Timestamp,
+    /// No way out of the host.
+    pub internal: bool,
+    pub attachable: bool,
+    /// Bytes of a packet.
+    pub mtu: u32,
+    pub ipv4: Option<Pool<Ipv4Addr>>,
+    pub ipv6: Option<Pool<Ipv6Addr>>,
+    pub bridge: BridgeOptions,
+    pub labels: BTreeMap<String, String>,
+    /// Of the address management; only repeated.
+    #[serde(default)]
+    pub ipam_options: BTreeMap<String, String>,
+}
+
+impl Network {
+    /// The name of the bridge's link: as Docker's, where people look for it.
+    pub fn link_name(&self) -> String {
+        match &self.bridge.link_name {
+            Some(name) => name.clone(),
+            None => format!("br-{}", self.id.short()),
+        }
+    }
+
+    /// What the kernel is to hold.
+    pub(crate) fn link(&self) -> Bridge {
+        let ipv4 = self.ipv4.as_ref();
+        let ipv6 = self.ipv6.as_ref();
+        Bridge {
+            name: self.link_name(),
+            ipv4: ipv4.map(|pool| Gateway { address: pool.gateway, prefix: pool.subnet.prefix() }),
+            ipv6: ipv6.map(|pool| Gateway { address: pool.gateway, prefix: pool.subnet.prefix() }),
+            mtu: self.mtu,
+            internal: self.internal,
+            inter_container: self.bridge.inter_container,
+            masquerade: self.bridge.masquerade,
+        }
+    }
+}
+
+/// A request for a network.
+#[derive(Debug, Clone, Default)]
+pub struct CreateNetwork {
+    pub name: String,
+    pub internal: bool,
+    pub attachable: bool,
+    /// Docker's `EnableIPv4`, on unless it is said.
+    pub ipv4: Option<bool>,
+    pub ipv6: Option<bool>,
+    pub pools: Vec<PoolRequest>,
+    pub options: BridgeOptions,
+    pub labels: BTreeMap<String, String>,
+    pub ipam_options: BTreeMap<String, String>,
+}
+
+/// One entry of `IPAM.Config`, as it is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PoolRequest {
+    pub subnet: String,
+    pub range: String,
+    pub gateway: String,
+    pub auxiliary: BTreeMap<String, String>,
+}
+
+impl PoolRequest {
+    fn is_ipv6(&self) -> bool {
+        [&self.subnet, &self.range, &self.gateway].iter().any(|text| text.contains(':'))
+    }
+
+    /// Reads the entry, in moby's words (daemon/network.go, `validateIpamConfig`).
+    fn read<A: Address>(&self) -> Result<Pool<A>, String> {
+        let subnet: Subnet<A> = self.subnet.parse()?;
+        let within = |what: &str, text: &str| match text.parse::<A>() {
+            Ok(address) if subnet.contains(address) => Ok(address),
+            Ok(_) => Err(format!(
+                "invalid {what} {text}: parent subnet {subnet} doesn't contain this address"
+            )),
+            Err(_) => Err(format!("invalid {what} {text}: it is no {} address", A::FAMILY)),
+        };
+        let mut pool = Pool { chosen: true, ..Pool::of(subnet) };
+        if !self.gateway.is_empty() {
+            pool.gateway = within("gateway", &self.gateway)?;
+        }
+        if !self.range.is_empty() {
+            let text = &self.range;
+            let range: Subnet<A> =
+                text.parse().map_err(|why| format!("invalid ip-range {text}: {why}"))?;
+            if range.prefix() < subnet.prefix() {
+                return Err(format!(
+                    "invalid ip-range {text}: CIDR block is bigger than its parent subnet {subnet}"
+                ));
+            }
+            if !subnet.overlaps(&range) {
+                return Err(format!(
+                    "invalid ip-range {text}: parent subnet {subnet} doesn't contain ip-range"
+                ));
+            }
+            pool.range = Some(range);
+        }
+        for (name, text) in &self.auxiliary {
+            let address = within("auxiliary address", text)?;
+            pool.auxiliary.insert(name.clone(), address);
+        }
+        if A::BITS - subnet.prefix() < 2 {
+            return Err(format!(
+                "invalid subnet {subnet}: it has no room for a gateway and a container"
+            ));
+        }
+        Ok(pool)
+    }
+}
+
+/// What the user chose of both families.
+#[derive(Debug, Default)]
+pub(crate) struct ChosenPools {
+    pub ipv4: Option<Pool<Ipv4Addr>>,
+    pub ipv6: Option<Pool<Ipv6Addr>>,
+}
+
+/// Reads the pools of a request.
+///
+/// # Errors
+/// Every entry that is wrong, in one message.
+pub(crate) fn read_pools(requests: &[PoolRequest]) -> Result<ChosenPools, EngineError> {
+    let mut chosen = ChosenPools::default();
+    let mut faults = Vec::new();
+    for request in requests {
+        if *request == PoolRequest::default() {
+            continue;
+        }
+        if request.subnet.is_empty() {
+            return Err(EngineError::invalid(
+                "invalid network config: an ip-range, a gateway and auxiliary addresses need a \
+                 subnet: name one",
+            ));
+        }
+        let outcome = match request.is_ipv6() {
+            false => request.read().and_then(|pool| set(&mut chosen.ipv4, pool)),
+            true => request.read().and_then(|pool| set(&mut chosen.ipv6, pool)),
+        };
+        faults.extend(outcome.err());
+    }
+    match faults.is_empty() {
+        true => Ok(chosen),
+        false => {
+            Err(EngineError::invalid(format!("invalid network config:\n{}", faults.join("\n"))))
+        }
+    }
+}
+
+fn set<A: Address>(place: &mut Option<Pool<A>>, pool: Pool<A>) -> Result<(), String> {
+    if place.is_some() {
+        return Err(format!(
+            "bridge networks have one {} subnet, and {} is another: name one",
+            A::FAMILY,
+            pool.subnet
+        ));
+    }
+    *place = Some(pool);
+    Ok(())
+}
+
+/// Refuses a name that would mean another network, or none.
+pub(crate) fn check_name(name: &str) -> Result<(), EngineError> {
+    if name.trim().is_empty() {
+        return Err(EngineError::invalid("invalid name: name is empty"));
+    }
+    if PREDEFINED.contains(&name) {
+        return Err(EngineError::new(
+            Class::Denied,
+            format!("operation is not permitted on predefined {name} network"),
+        ));
+    }
+    // It stands in hosts files, answers of the resolver and terminals.
+    if name.trim() != name || name.contains(char::is_control) || name.contains(['/', ':']) {
+        return Err(EngineError::invalid(format!(
+            "invalid name: {name:?}: a network's name has no slash, colon or control character, and no \
+             space at its ends"
+        )));
+    }
+    Ok(())
+}
+
+/// IPv4 subnets for networks whose user names none, in their order: Docker's.
+pub(crate) fn default_subnets() -> impl Iterator<Item = Subnet<Ipv4Addr>> {
+    let large = (17..32).map(|second| Subnet::around(Ipv4Addr::new(172, second, 0, 0), 16));
+    let small = (0..16).map(|third| Subnet::around(Ipv4Addr::new(192, 168, third * 16, 0), 20));
+    large.chain(small)
+}
+
+/// IPv6 subnets likewise: of a local prefix (RFC 4193) that is this engine's own.
+pub(crate) fn default_local_subnets(engine: Id) -> impl Iterator<Item = Subnet<Ipv6Addr>> {
+    let digits = engine.to_string();
+    let global = u128::from_str_radix(&digits[..10], 16).unwrap_or_default();
+    (0..=u128::from(u16::MAX)).map(move |subnet| {
+        let bits = (0xfd << 120) | (global << 80) | (subnet << 64);
+        Subnet::around(Ipv6Addr::from_bits(bits), 64)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(subnet: &str, range: &str, gateway: &str) -> PoolRequest {
+        let own = |text: &str| text.to_owned();
+        PoolRequest {
+            subnet: own(subnet),
+            range: own(range),
+            gateway: own(gateway),
+            auxiliary: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn pools_are_read() {
+        let mut first = request("172.28.0.0/16", "172.28.5.0/24", "172.28.5.254");
+        first.auxiliary.insert("a".into(), "172.28.1.5".into());
+        let read = read_pools(&[first, request("2001:389::/64", "", "")]).unwrap();
+        let ipv4 = read.ipv4.unwrap();
+        assert_eq!((ipv4.gateway, ipv4.chosen), ("172.28.5.254".parse().unwrap(), true));
+        assert_eq!(ipv4.range.unwrap().to_string(), "172.28.5.0/24");
+        assert_eq!(ipv4.auxiliary["a"], Ipv4Addr::new(172, 28, 1, 5));
+        assert_eq!(read.ipv6.unwrap().gateway, "2001:389::1".parse::<Ipv6Addr>().unwrap());
+        assert!(read_pools(&[PoolRequest::default()]).unwrap().ipv4.is_none());
+    }
+
+    #[test]
+    fn wrong_pools_are_told_together() {
+        for (subnet, range, gateway, why) in [
+            ("172.28.0.1/16", "", "", "it should be 172.28.0.0/16"),
+            ("172.28.0.0/16", "172.29.0.0/24", "", "doesn't contain ip-range"),
+            ("172.28.0.0/16", "172.0.0.0/8", "", "bigger than its parent subnet"),
+            ("172.28.0.0/16", "", "10.0.0.1", "doesn't contain this address"),
+            ("172.28.0.0/16", "", "fe80::1", "invalid CIDR address"),
+            ("172.28.0.0/31", "", "", "no room"),
+            ("", "10.0.0.0/24", "", "need a subnet"),
+        ] {
+            let error = read_pools(&[request(subnet, range, gateway)]).unwrap_err();
+            assert_eq!(error.class, Class::Invalid);
+            assert!(error.message.contains(why), "{error}");
+        }
+        let two = [request("10.0.0.0/24", "", ""), request("10.1.0.0/24", "", "")];
+        assert!(read_pools(&two).unwrap_err().message.contains("one IPv4 subnet"));
+    }
+
+    #[test]
+    fn names_are_words_of_the_users() {
+        for name in ["web", "test 01", "a", "net_1.x"] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        for name in ["", " ", " a", "a\nb", "container:x", "a/b", "host", "default"] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn default_subnets_do_not_overlap() {
+        let all: Vec<_> = default_subnets().collect();
+        assert_eq!(all.len(), 31);
+        for (index, one) in all.iter().enumerate() {
+            assert!(all[index + 1..].iter().all(|other| !one.overlaps(other)), "{one}");
+        }
+        let mut local = default_local_subnets("ab".repeat(32).parse().unwrap());
+        assert_eq!(local.next().unwrap().to_string(), "fdab:abab:abab::/64");
+        assert_eq!(local.next().unwrap().to_string(), "fdab:abab:abab:1::/64");
+    }
+}

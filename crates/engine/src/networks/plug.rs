@@ -1,0 +1,144 @@
+//! A container's links, and the ports that lead to it.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use bulkhead_network::{DefaultRoute, Endpoint, PublishedPort};
+use bulkhead_types::Id;
+
+use super::Networks;
+use crate::blocking::Blocking;
+use crate::deferred_teardown::PendingUnplug;
+use crate::error::io_error;
+use crate::{Attachment, Container, EngineError, NetworkStack, Networking, PortBinding};
+
+impl Networks {
+    /// Gives a cloned container its links.
+    pub(crate) fn plug(
+        &self,
+        container: &Container,
+        netns: BorrowedFd<'_>,
+    ) -> Result<(), EngineError> {
+        let networking = &container.network;
+        match networking.stack {
+            NetworkStack::Bridge if !networking.attachments.is_empty() => {
+                for attachment in &networking.attachments {
+                    self.plug_one(networking, attachment, netns)?;
+                }
+                self.publish(container)
+            }
+            NetworkStack::Bridge | NetworkStack::None => Ok(self.host.loopback_up(netns)?),
+            NetworkStack::Host | NetworkStack::Container(_) => Ok(()),
+        }
+    }
+
+    /// Makes the link of one attachment; `networking` says whether the default route leads through it.
+    pub(crate) fn plug_one(
+        &self,
+        networking: &Networking,
+        attachment: &Attachment,
+        netns: BorrowedFd<'_>,
+    ) -> Result<(), EngineError> {
+        let attached = self.get(attachment.network).ok_or_else(|| {
+            let name = &attachment.network_name;
+            EngineError::not_found(format!("network {name} not found"))
+        })?;
+        let endpoint = endpoint(networking, attachment);
+        Ok(self.host.plug(netns, &attached.network.link(), &endpoint)?)
+    }
+
+    /// Sets the default route where the networking of a container that runs has it.
+    pub(crate) fn route(
+        &self,
+        networking: &Networking,
+        netns: BorrowedFd<'_>,
+    ) -> Result<(), EngineError> {
+        if let Some(attachment) = networking.gateway() {
+            let gateway = attachment.ipv4.and_then(|ipv4| ipv4.gateway);
+            self.host.set_default_route(netns, &attachment.interface, gateway, None)?;
+        }
+        if let Some(attachment) = networking.gateway6() {
+            let gateway = attachment.ipv6.and_then(|ipv6| ipv6.gateway);
+            self.host.set_default_route(netns, &attachment.interface, None, gateway)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn publish(&self, container: &Container) -> Result<(), EngineError> {
+        let ports = published(container);
+        if !ports.is_empty() {
+            bulkhead_failpoint::hit("network.publish").map_err(io_error("network.publish"))?;
+            self.host.publish(&ports)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn unpublish(&self, container: &Container) -> Vec<EngineError> {
+        let ports = published(container);
+        if ports.is_empty() {
+            return Vec::new();
+        }
+        self.host.unpublish(&ports).err().map(EngineError::from).into_iter().collect()
+    }
+
+    /// Has taken down what [`Self::plug`] and [`Self::lease`] made.
+    pub(crate) fn unplug(&self, container: &Container, netns: Option<Arc<OwnedFd>>) {
+        for lease in self.leases(container) {
+            if lease.retire() {
+                let name = host_link(lease.endpoint);
+                self.retired.retire(PendingUnplug { name, lease, netns: netns.clone() });
+            }
+        }
+    }
+
+    /// Takes one link of a container that runs down, now: its program is to see it go.
+    pub(crate) fn unplug_one(
+        &self,
+        _: &Blocking,
+        attachment: &Attachment,
+    ) -> Result<(), EngineError> {
+        let unplugged = self.host.unplug(&host_link(attachment.endpoint));
+        self.give_back(attachment);
+        Ok(unplugged?)
+    }
+}
+
+/// The host's end of a veth pair: 15 bytes at most. Named by the endpoint and not the container,
+/// whose next start does not wait until the last one's link has gone.
+pub(crate) fn host_link(endpoint: Id) -> String {
+    format!("bh{}", endpoint.short())
+}
+
+/// What the kernel is to hold of an attachment.
+pub(crate) fn endpoint(networking: &Networking, attachment: &Attachment) -> Endpoint {
+    let is = |gateway: Option<&Attachment>| {
+        gateway.is_some_and(|gateway| gateway.endpoint == attachment.endpoint)
+    };
+    let default_route = match (is(networking.gateway()), is(networking.gateway6())) {
+        (false, false) => DefaultRoute::None,
+        (true, false) => DefaultRoute::Ipv4,
+        (false, true) => DefaultRoute::Ipv6,
+        (true, true) => DefaultRoute::Both,
+    };
+    Endpoint {
+        host_link: host_link(attachment.endpoint),
+        interface: attachment.interface.clone(),
+        mac: attachment.mac,
+        ipv4: attachment.ipv4.map(|ipv4| ipv4.address),
+        ipv6: attachment.ipv6.map(|ipv6| ipv6.address),
+        default_route,
+    }
+}
+
+/// The ports that lead to a container: through the network that its default route leads through.
+pub(crate) fn published(container: &Container) -> Vec<PublishedPort> {
+    let Some(address) = container.network.published_address() else { return Vec::new() };
+    let publish = |binding: &PortBinding| PublishedPort {
+        protocol: binding.protocol,
+        host_address: binding.host_address.into(),
+        host_port: binding.host_port,
+        container_address: address.into(),
+        container_port: binding.container_port,
+    };
+    container.network.ports.iter().map(publish).collect()
+}
