@@ -8,6 +8,7 @@ pub mod landlock;
 pub mod memory;
 pub mod mount;
 pub mod namespace;
+pub mod packet;
 pub mod path;
 pub mod process;
 pub mod schedule;

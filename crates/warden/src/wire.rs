@@ -1,17 +1,11 @@
 //! Messages between the warden and its clients: postcard in SEQPACKET packets, with descriptors.
 
-use std::fs::File;
-use std::io::{IoSlice, IoSliceMut, Read, Seek, Write};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use bulkhead_sys::packet;
 use bulkhead_types::{Id, IdMap};
-use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
-};
+use rustix::net::{RecvFlags, SendFlags};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::protocol::{CreateContainer, Event, Exec, Known, StartFailure};
@@ -132,55 +126,17 @@ pub enum Fault {
     Refused(String),
 }
 
-/// The most descriptors that one message carries (unix(7), `SCM_MAX_FD`).
-pub const MAX_DESCRIPTORS: usize = 253;
-
-/// What fits into a packet for sure; more travels in a memfd, as the last descriptor.
-const LARGEST_PACKET: usize = 64 << 10;
-
 /// A packet that is ready to be sent.
 #[derive(Debug)]
-pub struct Packet<F = OwnedFd> {
-    bytes: Vec<u8>,
-    descriptors: Vec<F>,
-    /// What is too long for a packet.
-    memory: Option<OwnedFd>,
-}
+pub struct Packet<F = OwnedFd>(packet::Packet<F>);
 
 impl<F: AsFd> Packet<F> {
     pub fn new(message: &impl Serialize, descriptors: Vec<F>) -> Result<Self, Errno> {
-        let mut memory = None;
-        let mut bytes = postcard::to_extend(message, vec![0]).map_err(|_| Errno::INVAL)?;
-        if bytes.len() > LARGEST_PACKET {
-            let outside = rustix::fs::memfd_create(c"bulkhead message", MemfdFlags::CLOEXEC)?;
-            let mut file = File::from(outside);
-            let written = file.write_all(&bytes[1..]).and_then(|()| file.rewind());
-            written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-            memory = Some(file.into());
-            bytes = vec![1];
-        }
-        if descriptors.len() + usize::from(memory.is_some()) > MAX_DESCRIPTORS {
-            return Err(Errno::TOOMANYREFS);
-        }
-        Ok(Self { bytes, descriptors, memory })
+        packet::Packet::new(encode(message)?, descriptors).map(Self)
     }
 
     pub fn send(&self, socket: BorrowedFd<'_>, flags: SendFlags) -> Result<(), Errno> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors: Vec<_> = self
-            .descriptors
-            .iter()
-            .map(AsFd::as_fd)
-            .chain(self.memory.iter().map(AsFd::as_fd))
-            .collect();
-        if !descriptors.is_empty() {
-            ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-        }
-        let parts = [IoSlice::new(&self.bytes)];
-        let flags = flags | SendFlags::NOSIGNAL;
-        rustix::io::retry_on_intr(|| rustix::net::sendmsg(socket, &parts, &mut ancillary, flags))
-            .map(drop)
+        self.0.send(socket, flags)
     }
 }
 
@@ -189,33 +145,8 @@ pub fn receive<T: DeserializeOwned>(
     socket: BorrowedFd<'_>,
     flags: RecvFlags,
 ) -> Result<Option<(T, Vec<OwnedFd>)>, Errno> {
-    let mut bytes = vec![0; LARGEST_PACKET + 1];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let flags = flags | RecvFlags::CMSG_CLOEXEC;
-    let received = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags)
-    })?;
-    let mut descriptors = Vec::new();
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(list) = message {
-            descriptors.extend(list);
-        }
-    }
-    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-        return Err(Errno::MSGSIZE);
-    }
-    let mut outside = Vec::new();
-    let payload = match bytes[..received.bytes].split_first() {
-        None => return Ok(None),
-        Some((0, payload)) => payload,
-        Some(_) => {
-            let memory = descriptors.pop().ok_or(Errno::PROTO)?;
-            File::from(memory).read_to_end(&mut outside).map_err(|_| Errno::PROTO)?;
-            &outside
-        }
-    };
-    Ok(Some((decode(payload)?, descriptors)))
+    let Some((payload, descriptors)) = packet::receive(socket, flags)? else { return Ok(None) };
+    Ok(Some((decode(&payload)?, descriptors)))
 }
 
 /// What a packet holds of a message, without the byte that says where it is.
