@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["sys", "types", "docker-types", "failpoint"],
     &["archive"],
     &["runtime", "network", "image", "store"],
-    &["warden", "oci", "builder", "ecs", "registry"],
+    &["warden", "resolver", "oci", "builder", "ecs", "registry"],
     &["engine"],
     &["build-service"],
     &["docker-api", "aws-api"],
@@ -49,7 +49,7 @@ const NEVER: &[(&[&str], &[&str], &str)] = &[
         "domain crates serve no HTTP and read no command line",
     ),
     (
-        &["sys", "types", "runtime", "warden", "oci"],
+        &["sys", "types", "runtime", "warden", "resolver", "oci"],
         &["tokio", "hyper", "axum", "clap", "tracing-subscriber"],
         "they fork, and live for milliseconds or for ever: no threads, no runtime",
     ),

@@ -1,7 +1,7 @@
 //! `bulkhead`: an OCI runtime, a Docker-compatible engine, an ECS-compatible scheduler and their
 //! console in one program.
 //!
-//! The warden and the OCI runtime are dispatched before the command line is parsed: they are started
+//! The warden, the resolver and the OCI runtime are dispatched before the command line is parsed: they are started
 //! by other programs, often, and have to be small.
 #![forbid(unsafe_code)]
 
@@ -29,6 +29,9 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     if arguments.get(1).is_some_and(|name| name == "warden") {
         return warden(&arguments[2..]);
+    }
+    if arguments.get(1).is_some_and(|name| name == "resolver") {
+        return resolver(&arguments[2..]);
     }
     if let Some(status) = oci(&arguments) {
         return status;
@@ -72,6 +75,27 @@ fn oci(arguments: &[std::ffi::OsString]) -> Option<ExitCode> {
 fn run(global: &cli::Global, command: cli::Command) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(commands::run(global, command))
+}
+
+/// `bulkhead resolver --socket PATH`: not for people; the engine starts it.
+fn resolver(arguments: &[std::ffi::OsString]) -> ExitCode {
+    let [flag, socket] = arguments else {
+        eprintln!(
+            "usage: bulkhead resolver --socket PATH (the engine starts it; see `bulkhead up`)"
+        );
+        return ExitCode::FAILURE;
+    };
+    if flag != "--socket" {
+        eprintln!("usage: bulkhead resolver --socket PATH");
+        return ExitCode::FAILURE;
+    }
+    match bulkhead_resolver::serve(std::path::Path::new(socket)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(cause) => {
+            eprintln!("bulkhead resolver: {cause}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// `bulkhead warden --socket PATH`: not for people; the engine starts it.
