@@ -43,6 +43,12 @@ pub enum NetworkError {
     PortFamilies(PublishedPort),
     #[error("endpoint {0} has an address of a family that its bridge has none of")]
     EndpointFamilies(String),
+    #[error("this host's kernel has no links of kind {0}; load the module {0}")]
+    NoSuchKind(&'static str),
+    #[error(
+        "interface {0} carries links of another kind already, macvlan or ipvlan; choose another parent"
+    )]
+    ParentInUse(String),
     #[error("this host's kernel has no IPv6, so {0} cannot have it; make the network without IPv6")]
     NoIpv6(String),
     #[error(

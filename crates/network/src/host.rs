@@ -6,16 +6,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkMessage;
 use rustix::io::Errno;
 
 use crate::firewall::Firewall;
+use crate::interface::Interface;
 use crate::nft::ruleset::Ipv6Loopback;
 use crate::nft::{Nfnetlink, conntrack};
 use crate::rtnetlink::Rtnetlink;
 use crate::survey::{Survey, UsedSubnets};
-use crate::{Bridge, Endpoint, NetworkError, PublishedPort, interface, link, netns, settings};
+use crate::{
+    Bridge, Endpoint, NetworkError, Parent, ParentEndpoint, PublishedPort, interface, link, netns,
+    settings,
+};
 
 /// The kernel's links, addresses and nftables in the network namespace of the calling thread when
 /// it was opened. All methods but [`Host::unplug`],
@@ -141,7 +144,7 @@ impl Host {
             .pin(bridge, endpoint)
             .map_err(NetworkError::kernel(what))
             .and_then(|()| self.plug_host_end(netns, (bridge, index), endpoint))
-            .and_then(|()| interface::configure(netns, bridge, endpoint));
+            .and_then(|()| Interface::on_bridge(bridge, endpoint).configure(netns));
         if plugged.is_err() {
             // the first error is the one to tell; a pair that was never made is no second one
             let _ = self.unplug(&endpoint.host_link);
@@ -167,6 +170,10 @@ impl Host {
             match answer {
                 Err(error) if error.raw_os_error() == Some(Errno::XFULL.raw_os_error()) => {
                     return Err(NetworkError::BridgeFull(bridge.name.clone()));
+                }
+                // the host's end was looked for before
+                Err(error) if step == 0 && error.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(NetworkError::LinkTaken(endpoint.interface.clone()));
                 }
                 Err(error) if step == 1 && link::is_absent_ipv6(&error) => {}
                 Err(error) => {
@@ -199,6 +206,51 @@ impl Host {
         ipv6: Option<Ipv6Addr>,
     ) -> Result<(), NetworkError> {
         interface::set_default_route(netns, interface, ipv4, ipv6)
+    }
+
+    /// Makes a parent interface that a network is to have of its own, and brings it up: a VLAN
+    /// sub-interface or a dummy. Returns whether it was made now, and so is to be removed with the
+    /// network; one that is the host's is only looked for.
+    pub fn ensure_parent(&self, parent: &Parent) -> Result<bool, NetworkError> {
+        parent.ensure(&mut self.route())
+    }
+
+    /// Removes a parent interface that [`Self::ensure_parent`] has made; one that is gone already is no
+    /// error. The host's own stays.
+    pub fn remove_parent(&self, parent: &Parent) -> Result<(), NetworkError> {
+        match parent {
+            Parent::Link(_) => Ok(()),
+            Parent::Vlan { .. } | Parent::Dummy(_) => self.delete_link(&parent.name()),
+        }
+    }
+
+    /// Gives the container a link of its own on a parent interface, with addresses and routes, and
+    /// brings `lo` up. As with [`Self::plug`], the namespace may be that of a container that runs.
+    ///
+    /// The rules of [`Self::publish`] do not concern such a link: its network is the parent's.
+    pub fn plug_parent(
+        &self,
+        netns: BorrowedFd<'_>,
+        parent: &Parent,
+        endpoint: &ParentEndpoint,
+    ) -> Result<(), NetworkError> {
+        endpoint.make(&mut self.route(), netns, parent)?;
+        let configured = endpoint.interface().configure(netns);
+        if configured.is_err() {
+            // the first error is the one to tell
+            let _ = interface::delete(netns, &endpoint.interface);
+        }
+        configured
+    }
+
+    /// Takes the container's link off its parent, while the container runs; one that is gone already
+    /// is no error. A link goes with its namespace besides.
+    pub fn unplug_parent(
+        &self,
+        netns: BorrowedFd<'_>,
+        interface: &str,
+    ) -> Result<(), NetworkError> {
+        interface::delete(netns, interface)
     }
 
     /// Removes the host's end (and so the pair), and ends its connections; one that is gone already
@@ -385,12 +437,7 @@ fn survey(route: &mut Rtnetlink) -> Result<Survey, NetworkError> {
 }
 
 fn index_of(route: &mut Rtnetlink, name: &str) -> Result<Option<u32>, NetworkError> {
-    match route.one(RouteNetlinkMessage::GetLink(link::named(name))) {
-        Ok(RouteNetlinkMessage::NewLink(link)) => Ok(Some(link.header.index)),
-        Ok(_) => Ok(None),
-        Err(error) if is_absent(&error) => Ok(None),
-        Err(error) => Err(NetworkError::kernel(format!("look up interface {name}"))(error)),
-    }
+    link::index_of(route, name).map_err(NetworkError::kernel(format!("look up interface {name}")))
 }
 
 fn ignore_absent_ipv6(route: &mut Rtnetlink, link: LinkMessage) -> io::Result<()> {

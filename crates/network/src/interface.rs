@@ -4,59 +4,119 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::io::Errno;
 
 use crate::rtnetlink::Rtnetlink;
 use crate::{Bridge, Endpoint, NetworkError, link, netns, settings};
 
-/// Sets up the container's end, in one datagram once the interface's index is known.
-pub(crate) fn configure(
-    netns: BorrowedFd<'_>,
-    bridge: &Bridge,
-    endpoint: &Endpoint,
-) -> Result<(), NetworkError> {
-    let set_up = || {
+/// What a container's interface is to have.
+#[derive(Debug, Default)]
+pub(crate) struct Interface<'a> {
+    pub name: &'a str,
+    /// With their prefixes.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// An address for talking to neighbours, beside one of IPv6.
+    pub link_local: LinkLocal,
+    pub default_routes: Vec<DefaultVia>,
+}
+
+/// Where a link's link-local IPv6 address comes from.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) enum LinkLocal {
+    /// It has none.
+    #[default]
+    None,
+    /// Made here from its hardware address, and used at once.
+    Of([u8; 6]),
+    /// Made by the kernel, where several links have one hardware address.
+    Kernel,
+}
+
+/// Where a default route leads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum DefaultVia {
+    Gateway(IpAddr),
+    /// Everybody is reached on the link itself.
+    Link(AddressFamily),
+}
+
+impl Interface<'_> {
+    /// What an endpoint on a bridge is to have.
+    pub(crate) fn on_bridge<'a>(bridge: &Bridge, endpoint: &'a Endpoint) -> Interface<'a> {
+        let mut interface = Interface { name: &endpoint.interface, ..Interface::default() };
+        let mut add = |address: IpAddr, prefix, gateway: IpAddr, leads: bool| {
+            interface.addresses.push((address, prefix));
+            if leads && !bridge.internal {
+                interface.default_routes.push(DefaultVia::Gateway(gateway));
+            }
+        };
+        if let (Some(address), Some(own)) = (endpoint.ipv4, bridge.ipv4) {
+            add(address.into(), own.prefix, own.address.into(), endpoint.default_route.ipv4());
+        }
+        if let (Some(address), Some(own)) = (endpoint.ipv6, bridge.ipv6) {
+            add(address.into(), own.prefix, own.address.into(), endpoint.default_route.ipv6());
+            interface.link_local = LinkLocal::Of(endpoint.mac);
+        }
+        interface
+    }
+
+    /// Sets the interface up and brings `lo` up, in one datagram once the interface's index is known.
+    pub(crate) fn configure(&self, netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
+        let list: Vec<_> = self.addresses.iter().map(|(address, _)| address.to_string()).collect();
+        self.set_up(netns).map_err(NetworkError::kernel(format!(
+            "configure {} with {} in the container's network namespace",
+            self.name,
+            list.join(" and ")
+        )))
+    }
+
+    fn set_up(&self, netns: BorrowedFd<'_>) -> io::Result<()> {
+        let has_ipv6 = self.addresses.iter().any(|(address, _)| address.is_ipv6());
         let mut route = netns::inside(netns, || {
-            if endpoint.ipv6.is_some() {
-                settings::enable_ipv6(&endpoint.interface)?;
+            if has_ipv6 {
+                settings::enable_ipv6(self.name)?;
             }
             Rtnetlink::open()
         })?;
-        let index = index_of(&mut route, &endpoint.interface)?;
-        let mut changes = vec![
-            link::up(link::indexed(link::LOOPBACK)),
-            link::no_link_local(link::indexed(index)),
-            link::up(link::indexed(index)),
-        ];
-        if let (Some(address), Some(own)) = (endpoint.ipv4, bridge.ipv4) {
-            changes.push(link::new_address(index, address.into(), own.prefix));
-            if endpoint.default_route.ipv4() && !bridge.internal {
-                changes.push(link::default_route(index, own.address.into()));
-            }
+        let index = index_of(&mut route, self.name)?;
+        let mut changes = Vec::new();
+        if !matches!(self.link_local, LinkLocal::Kernel) {
+            changes.push(link::no_link_local(link::indexed(index)));
         }
-        if let (Some(address), Some(own)) = (endpoint.ipv6, bridge.ipv6) {
-            let link_local = link::link_local(endpoint.mac);
-            changes.extend([
-                link::new_address(index, link_local.into(), 64),
-                link::new_address(index, address.into(), own.prefix),
-            ]);
-            if endpoint.default_route.ipv6() && !bridge.internal {
-                changes.push(link::default_route(index, own.address.into()));
-            }
+        let quiet = changes.len();
+        changes.extend([link::up(link::indexed(link::LOOPBACK)), link::up(link::indexed(index))]);
+        if let LinkLocal::Of(mac) = self.link_local {
+            changes.push(link::new_address(index, link::link_local(mac).into(), 64));
         }
+        let addresses = self.addresses.iter();
+        changes
+            .extend(addresses.map(|(address, prefix)| link::new_address(index, *address, *prefix)));
+        changes.extend(self.default_routes.iter().map(|via| match via {
+            DefaultVia::Gateway(gateway) => link::default_route(index, *gateway),
+            DefaultVia::Link(family) => link::default_route_on_link(index, *family),
+        }));
         for (step, answer) in route.change(changes)?.into_iter().enumerate() {
             match answer {
-                Err(error) if step == 1 && link::is_absent_ipv6(&error) => {}
+                Err(error) if step < quiet && link::is_absent_ipv6(&error) => {}
                 other => other?,
             }
         }
         Ok(())
-    };
-    set_up().map_err(NetworkError::kernel(format!(
-        "configure {} with {} in the container's network namespace",
-        endpoint.interface,
-        addresses(endpoint)
-    )))
+    }
+}
+
+/// Deletes a link of the container's; one that is gone already is no error.
+pub(crate) fn delete(netns: BorrowedFd<'_>, interface: &str) -> Result<(), NetworkError> {
+    link::check_name(interface)?;
+    let deleted = netns::inside(netns, Rtnetlink::open)
+        .and_then(|mut route| route.change_all(vec![link::delete(interface)]));
+    match deleted {
+        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(()),
+        other => other.map_err(NetworkError::kernel(format!(
+            "remove {interface} from the container's network namespace"
+        ))),
+    }
 }
 
 pub(crate) fn set_default_route(
@@ -82,11 +142,4 @@ fn index_of(route: &mut Rtnetlink, interface: &str) -> io::Result<u32> {
         RouteNetlinkMessage::NewLink(link) => Ok(link.header.index),
         _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
     }
-}
-
-fn addresses(endpoint: &Endpoint) -> String {
-    let ipv4 = endpoint.ipv4.map(IpAddr::from).into_iter();
-    let all: Vec<_> =
-        ipv4.chain(endpoint.ipv6.map(IpAddr::from)).map(|address| address.to_string()).collect();
-    all.join(" and ")
 }

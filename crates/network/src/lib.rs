@@ -14,6 +14,7 @@ mod link;
 pub mod named;
 mod netns;
 mod nft;
+mod parent;
 mod rtnetlink;
 mod settings;
 mod survey;
@@ -23,5 +24,8 @@ pub use bulkhead_types::Protocol;
 pub use device::move_link;
 pub use error::NetworkError;
 pub use host::Host;
+pub use parent::{
+    Assigned, IpvlanFlag, IpvlanMode, MacvlanMode, Parent, ParentDriver, ParentEndpoint,
+};
 pub use survey::UsedSubnets;
 pub use types::{Bridge, DefaultRoute, Endpoint, Gateway, PublishedPort};

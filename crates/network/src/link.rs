@@ -19,7 +19,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 
-use crate::rtnetlink::Change;
+use crate::rtnetlink::{Change, Rtnetlink};
 use crate::{Bridge, Endpoint, NetworkError};
 
 /// `lo` has index 1 in every network namespace (`LOOPBACK_IFINDEX` in the kernel's net/flow.h).
@@ -214,6 +214,21 @@ pub(crate) fn default_route(index: u32, gateway: IpAddr) -> Change {
     (RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
+/// Sets the default route of a family to lead to the link itself, in place of the one there is.
+pub(crate) fn default_route_on_link(index: u32, family: AddressFamily) -> Change {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Boot;
+    message.header.scope = match family {
+        AddressFamily::Inet => RouteScope::Link,
+        _ => RouteScope::Universe,
+    };
+    message.header.kind = RouteType::Unicast;
+    message.attributes = vec![RouteAttribute::Oif(index)];
+    (RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
 /// The table of addresses that are the host's own.
 const RT_TABLE_LOCAL: u8 = 255;
 
@@ -256,6 +271,16 @@ pub(crate) fn indexed(index: u32) -> LinkMessage {
     let mut link = LinkMessage::default();
     link.header.index = index;
     link
+}
+
+/// The index of a link; `None` where there is none of this name.
+pub(crate) fn index_of(route: &mut Rtnetlink, name: &str) -> io::Result<Option<u32>> {
+    match route.one(RouteNetlinkMessage::GetLink(named(name))) {
+        Ok(RouteNetlinkMessage::NewLink(link)) => Ok(Some(link.header.index)),
+        Ok(_) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// All links.
