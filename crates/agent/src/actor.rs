@@ -167,7 +167,7 @@ impl Actor {
         })?;
         let docker_name =
             format!("ecs-{}-{}-{name}-{}", payload.family, payload.version, random_hex(18));
-        self.engine.create(&docker_name, body).await
+        self.engine.create(&docker_name, &body).await
     }
 
     /// Delivers the last report if that is still to do, and removes the containers when their time has come.

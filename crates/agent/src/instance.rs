@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bollard::models::SystemInfo;
+use bulkhead_docker_types::SystemInfo;
 use serde_json::{Value, json};
 
 use crate::options::Options;
@@ -51,12 +51,11 @@ fn attributes(options: &Options, info: &SystemInfo) -> Vec<Value> {
         json!({"name": "com.amazonaws.ecs.capability.privileged-container"}),
         json!({"name": "ecs.capability.container-ordering"}),
     ];
-    let drivers = info.plugins.as_ref().and_then(|plugins| plugins.log.as_ref());
-    for driver in drivers.into_iter().flatten() {
+    for driver in &info.plugins.log {
         attributes
             .push(json!({"name": format!("com.amazonaws.ecs.capability.logging-driver.{driver}")}));
     }
-    let security = info.security_options.iter().flatten();
+    let security = info.security_options.iter();
     for (option, name) in security.filter_map(|option| {
         let known = ["apparmor", "selinux"].into_iter();
         known
@@ -74,8 +73,8 @@ fn attributes(options: &Options, info: &SystemInfo) -> Vec<Value> {
             attributes.push(json!({"name": name, "value": address.to_string()}));
         }
     }
-    if let Some(name) = info.name.as_ref().filter(|name| (1..=128).contains(&name.len())) {
-        attributes.push(json!({"name": "bulkhead.private-dns", "value": name}));
+    if (1..=128).contains(&info.name.len()) {
+        attributes.push(json!({"name": "bulkhead.private-dns", "value": info.name}));
     }
     attributes
 }

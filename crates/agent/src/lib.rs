@@ -10,6 +10,7 @@ mod actor;
 mod api;
 mod connection;
 mod create;
+mod docker;
 mod engine;
 mod events;
 mod instance;

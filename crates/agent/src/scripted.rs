@@ -223,7 +223,7 @@ impl Play {
         let wake = Arc::new(Notify::new());
         let actor = Actor {
             arn: TASK.to_owned(),
-            engine: Engine::connect(&socket).unwrap(),
+            engine: Engine::at(&socket),
             options: Arc::new(options),
             state: Arc::clone(&state),
             reports: sender,

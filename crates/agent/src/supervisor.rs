@@ -127,13 +127,8 @@ async fn register(api: &Api, engine: &Engine, tasks: &Tasks) -> Result<String, E
 async fn reach_engine(options: &Options) -> Engine {
     let mut pause = FIRST_PAUSE;
     loop {
-        let error = match Engine::connect(&options.docker_socket) {
-            Ok(engine) => match engine.info().await {
-                Ok(_) => return engine,
-                Err(error) => error,
-            },
-            Err(error) => error,
-        };
+        let engine = Engine::at(&options.docker_socket);
+        let Err(error) = engine.info().await else { return engine };
         tracing::info!(error = %Chain(&error), socket = %options.docker_socket.display(), "waiting for the engine");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

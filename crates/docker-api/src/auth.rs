@@ -47,7 +47,7 @@ impl AuthConfig {
     }
 }
 
-/// As Go's decoder has it: bollard sends `null` for what it has no value for.
+/// As Go's decoder has it: bollard, for one, sends `null` for what it has no value for.
 fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }

@@ -1,11 +1,13 @@
 //! The bodies of Docker's Engine API (1.51), as JSON has them: one set of types for the server that
-//! reads them and for the clients (the command line, the agent) that write them.
+//! reads them and for the clients (the command line, the agent) that write them, and of its answers what
+//! clients read.
 //!
 //! They say nothing about what a value means: that is the engine's, and `docker-api` converts. Go's
 //! rules for `null` hold: it is the same as a member that is missing. Members at their zero value
 //! are left out when they are written, which is the same to Go's decoder.
 #![forbid(unsafe_code)]
 
+mod answers;
 mod container;
 mod exec;
 mod host_config;
@@ -19,6 +21,10 @@ mod volume;
 /// words in the message.
 pub const START_STATUS: &str = "bulkhead-start-status";
 
+pub use answers::{
+    ContainerId, ContainerInspect, ContainerState, EventActor, EventMessage, Health, ImageInspect,
+    InspectedConfig, NetworkSettings, Plugins, Progress, SystemInfo,
+};
 pub use container::{ContainerCreate, Empty, Healthcheck, Words};
 pub use exec::{ExecCreate, ExecStart};
 pub use host_config::{
