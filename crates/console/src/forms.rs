@@ -1,31 +1,15 @@
-//! What pages send: each form is one operation of the control plane, which waits for the disk, and so
-//! is done away from the async runtime's threads.
+//! What pages send: each form is one operation of the control plane.
 
 use axum::Form;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
-use bulkhead_ecs::{Control, CreateCluster, RegisterTaskDefinition, RunTask};
+use bulkhead_ecs::{CreateCluster, RegisterTaskDefinition, RunTask};
 use bulkhead_types::Port;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Console;
 use crate::pages::{self, Draft, DraftContainer};
-
-/// Does what waits for the disk, and shows what came of it.
-async fn blocking<T: IntoResponse>(
-    console: Console,
-    work: impl FnOnce(&Control) -> T + Send + 'static,
-) -> Response {
-    let worker = move || work(&console.control).into_response();
-    match tokio::task::spawn_blocking(worker).await {
-        Ok(response) => response,
-        Err(error) => {
-            tracing::error!(%error, "a form's operation panicked");
-            pages::Problem::failed().into_response()
-        }
-    }
-}
 
 #[derive(Deserialize)]
 pub struct NewCluster {
@@ -37,13 +21,15 @@ pub async fn create_cluster(
     Form(form): Form<NewCluster>,
 ) -> Response {
     let request = CreateCluster { cluster_name: Some(form.name), ..CreateCluster::default() };
-    blocking(console, |control| match control.create_cluster(request) {
-        Ok(cluster) => {
-            Ok(Redirect::to(&format!("/clusters/{}", cluster.cluster_name)).into_response())
-        }
-        Err(error) => pages::show_clusters(control, Some(error.message)),
-    })
-    .await
+    console
+        .plane
+        .show(|control| match control.create_cluster(request) {
+            Ok(cluster) => {
+                Ok(Redirect::to(&format!("/clusters/{}", cluster.cluster_name)).into_response())
+            }
+            Err(error) => pages::show_clusters(control, Some(error.message)),
+        })
+        .await
 }
 
 pub async fn register(
@@ -66,18 +52,20 @@ pub async fn register(
             }
         }
     };
-    blocking(console, |control| {
-        let registered = RegisterTaskDefinition::from_json(&json)
-            .and_then(|request| control.register_task_definition(request));
-        match registered {
-            Ok((definition, _)) => {
-                let name = definition.task_definition_arn.id().replace(':', "/");
-                Redirect::to(&format!("/task-definitions/{name}")).into_response()
+    console
+        .plane
+        .show(|control| {
+            let registered = RegisterTaskDefinition::from_json(&json)
+                .and_then(|request| control.register_task_definition(request));
+            match registered {
+                Ok((definition, _)) => {
+                    let name = definition.task_definition_arn.id().replace(':', "/");
+                    Redirect::to(&format!("/task-definitions/{name}")).into_response()
+                }
+                Err(error) => pages::show_new_task_definition(draft, json, Some(error.message)),
             }
-            Err(error) => pages::show_new_task_definition(draft, json, Some(error.message)),
-        }
-    })
-    .await
+        })
+        .await
 }
 
 /// The form's fields as they were typed, to be shown again.
@@ -179,11 +167,13 @@ pub async fn deregister(
     State(console): State<Console>,
     Path((family, revision)): Path<(String, String)>,
 ) -> Response {
-    blocking(console, move |control| {
-        control.deregister_task_definition(&format!("{family}:{revision}"))?;
-        Ok::<_, pages::Problem>(Redirect::to(&format!("/task-definitions/{family}/{revision}")))
-    })
-    .await
+    console
+        .plane
+        .show(move |control| {
+            control.deregister_task_definition(&format!("{family}:{revision}"))?;
+            Ok::<_, pages::Problem>(Redirect::to(&format!("/task-definitions/{family}/{revision}")))
+        })
+        .await
 }
 
 #[derive(Deserialize)]
@@ -204,28 +194,33 @@ pub async fn run_task(
         started_by: Some("console".to_owned()),
         ..RunTask::default()
     };
-    blocking(console, move |control| {
-        let (problem, failures) = match control.run_task(&request) {
-            Ok(result) if result.tasks.is_empty() => (None, result.failures),
-            Ok(_) => return Ok(Redirect::to(&format!("/clusters/{cluster}")).into_response()),
-            Err(error) => (Some(error.message), Vec::new()),
-        };
-        let failures =
-            failures.into_iter().map(|failure| (failure.arn.unwrap_or_default(), failure.reason));
-        pages::show_run_task(control, cluster, form.definition, problem, failures.collect())
-    })
-    .await
+    console
+        .plane
+        .show(move |control| {
+            let (problem, failures) = match control.run_task(&request) {
+                Ok(result) if result.tasks.is_empty() => (None, result.failures),
+                Ok(_) => return Ok(Redirect::to(&format!("/clusters/{cluster}")).into_response()),
+                Err(error) => (Some(error.message), Vec::new()),
+            };
+            let failures = failures
+                .into_iter()
+                .map(|failure| (failure.arn.unwrap_or_default(), failure.reason));
+            pages::show_run_task(control, cluster, form.definition, problem, failures.collect())
+        })
+        .await
 }
 
 pub async fn stop_task(
     State(console): State<Console>,
     Path((cluster, task)): Path<(String, String)>,
 ) -> Response {
-    blocking(console, move |control| {
-        control.stop_task(Some(&cluster), &task, Some("Stopped in the console"))?;
-        Ok::<_, pages::Problem>(Redirect::to(&format!("/clusters/{cluster}/tasks/{task}")))
-    })
-    .await
+    console
+        .plane
+        .show(move |control| {
+            control.stop_task(Some(&cluster), &task, Some("Stopped in the console"))?;
+            Ok::<_, pages::Problem>(Redirect::to(&format!("/clusters/{cluster}/tasks/{task}")))
+        })
+        .await
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod forms;
 mod live;
 mod pages;
+mod plane;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -20,23 +21,23 @@ use axum::response::{IntoResponse, Redirect};
 use axum::routing::{get, post};
 use bulkhead_ecs::Control;
 
+use plane::Plane;
 use session::Sessions;
 
-/// Answers whether a user may enter.
+/// Answers whether a user may enter; asked on a thread that may wait.
 pub trait Users: Send + Sync + 'static {
     fn check(&self, user: &str, password: &str) -> bool;
 }
 
 #[derive(Clone)]
 struct Console {
-    control: Arc<Control>,
-    users: Arc<dyn Users>,
+    plane: Plane,
     sessions: Arc<Sessions>,
 }
 
 /// The console's routes.
 pub fn router(control: Arc<Control>, users: Arc<dyn Users>) -> Router {
-    let console = Console { control, users, sessions: Arc::default() };
+    let console = Console { plane: Plane::new(control, users), sessions: Arc::default() };
     let inside = Router::new()
         .route("/", get(|| async { Redirect::to("/clusters") }))
         .route("/clusters", get(pages::clusters).post(forms::create_cluster))

@@ -31,7 +31,7 @@ pub async fn stream(
     headers: HeaderMap,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let watch = Watch {
-        changes: console.control.changes(),
+        changes: console.plane.changes(),
         sessions: Arc::clone(&console.sessions),
         token: token(&headers).unwrap_or_default().to_owned(),
     };

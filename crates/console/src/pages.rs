@@ -95,8 +95,8 @@ struct ClustersPage {
     problem: Option<String>,
 }
 
-pub async fn clusters(State(console): State<Console>) -> Shown {
-    show_clusters(&console.control, None)
+pub async fn clusters(State(console): State<Console>) -> Response {
+    console.plane.show(|control| show_clusters(control, None)).await
 }
 
 pub fn show_clusters(control: &Control, problem_text: Option<String>) -> Shown {
@@ -145,8 +145,11 @@ struct ClusterPage {
     instances: Vec<InstanceRow>,
 }
 
-pub async fn cluster(State(console): State<Console>, Path(name): Path<String>) -> Shown {
-    let control = &console.control;
+pub async fn cluster(State(console): State<Console>, Path(name): Path<String>) -> Response {
+    console.plane.show(move |control| show_cluster(control, name)).await
+}
+
+fn show_cluster(control: &Control, name: String) -> Shown {
     let instances = instances(control, &name)?;
     let mut tasks = tasks(control, &name)?;
     tasks.sort_by_key(|task| std::cmp::Reverse(task.created_at.map(|at| at.milliseconds())));
@@ -238,10 +241,14 @@ struct TaskDefinitionsPage {
     definitions: Vec<DefinitionRow>,
 }
 
-pub async fn task_definitions(State(console): State<Console>) -> Shown {
+pub async fn task_definitions(State(console): State<Console>) -> Response {
+    console.plane.show(show_task_definitions).await
+}
+
+fn show_task_definitions(control: &Control) -> Shown {
     let mut definitions = Vec::new();
     for status in [Status::Active, Status::Inactive] {
-        let names = definition_names(&console.control, status)?;
+        let names = definition_names(control, status)?;
         definitions.extend(names.into_iter().filter_map(|name| {
             let (family, revision) = name.split_once(':')?;
             Some(DefinitionRow { family: family.to_owned(), revision: revision.to_owned(), status })
@@ -286,9 +293,13 @@ struct TaskDefinitionPage {
 pub async fn task_definition(
     State(console): State<Console>,
     Path((family, revision)): Path<(String, String)>,
-) -> Shown {
+) -> Response {
+    console.plane.show(move |control| show_task_definition(control, family, revision)).await
+}
+
+fn show_task_definition(control: &Control, family: String, revision: String) -> Shown {
     let name = format!("{family}:{revision}");
-    let (definition, _) = console.control.describe_task_definition(&name)?;
+    let (definition, _) = control.describe_task_definition(&name)?;
     let json = serde_json::to_value(&definition).unwrap_or_default();
     let text = |value: &serde_json::Value| match value {
         serde_json::Value::String(text) => text.clone(),
@@ -401,8 +412,11 @@ pub async fn run_task(
     State(console): State<Console>,
     Path(cluster): Path<String>,
     Query(chosen): Query<Chosen>,
-) -> Shown {
-    show_run_task(&console.control, cluster, chosen.definition, None, Vec::new())
+) -> Response {
+    let show = move |control: &Control| {
+        show_run_task(control, cluster, chosen.definition, None, Vec::new())
+    };
+    console.plane.show(show).await
 }
 
 pub fn show_run_task(
@@ -446,8 +460,11 @@ struct TaskPage {
 pub async fn task(
     State(console): State<Console>,
     Path((cluster, id)): Path<(String, String)>,
-) -> Shown {
-    let control = &console.control;
+) -> Response {
+    console.plane.show(move |control| show_task(control, cluster, id)).await
+}
+
+fn show_task(control: &Control, cluster: String, id: String) -> Shown {
     let (found, _) = control.describe_tasks(Some(&cluster), std::slice::from_ref(&id), &[])?;
     let Some(task) = found.into_iter().next() else {
         return Err(Problem::not_found(format!("There is no task {id} in cluster {cluster}.")));
@@ -518,8 +535,11 @@ struct InstancePage {
 pub async fn instance(
     State(console): State<Console>,
     Path((cluster, id)): Path<(String, String)>,
-) -> Shown {
-    let control = &console.control;
+) -> Response {
+    console.plane.show(move |control| show_instance(control, cluster, id)).await
+}
+
+fn show_instance(control: &Control, cluster: String, id: String) -> Shown {
     let found = instances(control, &cluster)?;
     let Some(instance) =
         found.into_iter().find(|instance| instance.container_instance_arn.id() == id)

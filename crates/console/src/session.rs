@@ -90,8 +90,12 @@ pub async fn form() -> Response {
 }
 
 pub async fn log_in(State(console): State<Console>, Form(login): Form<Login>) -> Response {
-    if !console.users.check(&login.user, &login.password) {
-        return (StatusCode::FORBIDDEN, page(&LoginPage { wrong: true })).into_response();
+    match console.plane.check(login.user, login.password).await {
+        Ok(true) => {}
+        Ok(false) => {
+            return (StatusCode::FORBIDDEN, page(&LoginPage { wrong: true })).into_response();
+        }
+        Err(problem) => return problem.into_response(),
     }
     let token = console.sessions.begin();
     let cookie = format!("{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/");

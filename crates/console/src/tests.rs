@@ -159,3 +159,27 @@ async fn a_log_out_ends_the_log_in() {
     assert_eq!(visit.ask(post("/logout", "")).await, (303, "/login".to_owned()));
     assert_eq!(visit.ask(get("/clusters")).await, (303, "/login".to_owned()));
 }
+
+/// What the answer to a log-in waits for.
+struct Slow(std::sync::Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl Users for Slow {
+    fn check(&self, _: &str, _: &str) -> bool {
+        self.0.lock().unwrap().recv_timeout(std::time::Duration::from_secs(20)).is_ok()
+    }
+}
+
+/// On one thread: a log-in that waited there would keep the other page for ever.
+#[tokio::test]
+async fn a_log_in_that_waits_keeps_nobody_else() {
+    let visit = Visit::begin();
+    let (go_on, waits) = std::sync::mpsc::channel();
+    let router = router(Arc::clone(&visit.control), Arc::new(Slow(std::sync::Mutex::new(waits))));
+    let slow = Visit { router, ..visit };
+    let (logged_in, ()) =
+        tokio::join!(slow.ask(post("/login", "user=admin&password=secret")), async {
+            assert_eq!(slow.ask(get("/login")).await.0, 200);
+            go_on.send(()).unwrap();
+        });
+    assert_eq!(logged_in, (303, "/clusters".to_owned()));
+}
