@@ -305,6 +305,10 @@ enum Step {
         keep_groups: bool,
     },
     SetCapabilities(CapabilitySets),
+    /// Killed when the parent ends. After the last change of ids and capabilities, which the kernel
+    /// takes for a reason to forget it (PR_SET_PDEATHSIG(2const)); so a program that raises its
+    /// privileges at its exec lives on.
+    EndWithParent,
     NoNewPrivileges,
     /// Takes `no_new_privs` or `CAP_SYS_ADMIN`.
     Landlock(Landlock),

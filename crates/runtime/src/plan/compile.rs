@@ -85,6 +85,16 @@ pub enum PlanError {
     Invalid(String),
 }
 
+/// Whether a process outlives the warden that made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    /// Another warden goes on with it.
+    Own,
+    /// Nobody else knows of it: at the end of the one that made it, also in the middle of this, there
+    /// is nobody who could tell of it or end it.
+    OfWarden,
+}
+
 impl Plan {
     /// Compiles the first process of a container.
     pub fn container(spec: &ContainerSpec, host: &Host) -> Result<Self, PlanError> {
@@ -164,7 +174,7 @@ impl Plan {
         Self {
             namespaces: private & !CLONE_NEWCGROUP,
             joined: joined.collect(),
-            ..Self::process(&spec.process)?
+            ..Self::process(&spec.process, Life::Own)?
         }
         .after(steps)
     }
@@ -186,10 +196,10 @@ impl Plan {
             let (rows, columns) = process.terminal_size;
             steps.push(Step::OpenTerminal { rows, columns, console: false });
         }
-        Self::process(process)?.after(steps)
+        Self::process(process, Life::OfWarden)?.after(steps)
     }
 
-    fn process(process: &ProcessSpec) -> Result<Self, PlanError> {
+    fn process(process: &ProcessSpec, life: Life) -> Result<Self, PlanError> {
         let name = process.arguments.first().filter(|it| !it.is_empty());
         let name = name.ok_or(PlanError::NoCommand)?.clone();
         let directory = match process.working_directory.as_str() {
@@ -223,6 +233,9 @@ impl Plan {
         steps.push(Step::SetIdentity { keep_capabilities: false, keep_groups: false });
         let sets = CapabilitySets::without_inheritance(process.capabilities);
         steps.push(Step::SetCapabilities(sets));
+        if life == Life::OfWarden {
+            steps.push(Step::EndWithParent);
+        }
         if no_new_privileges {
             steps.push(Step::NoNewPrivileges);
             steps.extend(landlock());

@@ -133,6 +133,7 @@ impl fmt::Display for Step {
             }
             Self::Label { file, label } => write!(f, "label {label:?} by {file}"),
             Self::Landlock(policy) => write!(f, "landlock {policy}"),
+            Self::EndWithParent => write!(f, "end with the parent"),
             Self::NoNewPrivileges => write!(f, "no new privileges"),
             Self::Init => write!(f, "stay as init, go on in a child"),
             Self::Execute { candidates, .. } => write!(f, "execute the first of {candidates:?}"),

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bulkhead_sys::shared::Handover;
 use bulkhead_sys::{process, schedule};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 
@@ -179,6 +180,17 @@ impl<'a> Walk<'a> {
         self.await_parent()
     }
 
+    fn end_with_parent(&self) -> Result<(), Errno> {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        // One that has ended before sends no signal any more.
+        let mut parent = [PollFd::new(&self.surroundings.control, PollFlags::empty())];
+        match poll(&mut parent, Some(&Timespec::default())) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(Errno::PIPE),
+            Err(errno) => Err(errno),
+        }
+    }
+
     fn take(
         &mut self,
         steps: &[Step],
@@ -297,6 +309,7 @@ impl<'a> Walk<'a> {
             Step::SetCapabilities(sets) => identity::set_capabilities(*sets),
             Step::Label { file, label } => self.set_label(file, label),
             Step::Landlock(policy) => self.restrict(policy),
+            Step::EndWithParent => self.end_with_parent(),
             Step::NoNewPrivileges => rustix::thread::set_no_new_privs(true),
             Step::Init => Err(Errno::INVAL), // taken by `split`
             Step::Execute { candidates, searched } => {

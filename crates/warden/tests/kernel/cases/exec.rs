@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use bulkhead_runtime::*;
@@ -17,6 +18,7 @@ crate::cases::cases![
     exec_with_a_terminal,
     exec_beside_host_namespaces,
     one_beside_an_end_is_answered,
+    execs_end_with_the_warden,
 ];
 
 pub fn exec(
@@ -24,6 +26,14 @@ pub fn exec(
     container: Id,
     process: ProcessSpec,
 ) -> Result<(Id, UnixStream), WardenError> {
+    exec_with_pidfd(ship, container, process).map(|(id, _, socket)| (id, socket))
+}
+
+fn exec_with_pidfd(
+    ship: &Ship,
+    container: Id,
+    process: ProcessSpec,
+) -> Result<(Id, OwnedFd, UnixStream), WardenError> {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_read_timeout(Some(TIMEOUT)).unwrap();
     let id = Id::random();
@@ -40,8 +50,36 @@ pub fn exec(
     };
     let (pid, pidfd) = ship.client.exec(request, vec![theirs.into()])?;
     assert!(pid > 1);
-    drop(pidfd);
-    Ok((id, ours))
+    Ok((id, pidfd, ours))
+}
+
+/// Also those of which nobody has heard yet: nobody else would ever end them.
+fn execs_end_with_the_warden() {
+    let ship = Ship::launch();
+    let (_, created) = sleeper(&ship);
+    let others = |ship: &Ship| -> Vec<OwnedFd> {
+        let mut pidfds = Vec::new();
+        for user in ["", "web"] {
+            for no_new_privileges in [false, true] {
+                let mut process = process(&["sh", "-c", "echo up; exec sleep 1000"]);
+                process.user.name = user.to_owned();
+                process.seccomp = Seccomp::Default;
+                process.no_new_privileges = no_new_privileges;
+                let container = ship.client.list().unwrap()[0].0.id;
+                let (_, pidfd, mut socket) = exec_with_pidfd(ship, container, process).unwrap();
+                socket.read_exact(&mut [0; 11]).unwrap();
+                pidfds.push(pidfd);
+            }
+        }
+        pidfds
+    };
+    let execs = others(&ship);
+    super::lifecycle::kill_warden(&ship, created.pid);
+    execs.iter().for_each(await_end);
+    // The container has a life of its own.
+    assert!(fs::exists(format!("/proc/{}/root/bin/sh", created.pid)).unwrap());
+    pidfd_send_signal(&created.pidfd, Signal::KILL).unwrap();
+    await_end(&created.pidfd);
 }
 
 fn exec_joins_the_container() {
