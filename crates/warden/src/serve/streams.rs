@@ -29,6 +29,8 @@ pub(super) struct Io {
     input: Option<Watched>,
     /// What standard input has not taken yet.
     pending: Vec<u8>,
+    /// The terminal is there, or was. What clients send before waits for it.
+    had_terminal: bool,
     /// Input ends when what is pending is written.
     input_ends: bool,
     pub stdin_once: bool,
@@ -149,7 +151,8 @@ impl Io {
         let input = rustix::io::fcntl_dupfd_cloexec(&master, 3)?;
         self.outputs[0] = Some(poller.watch(master, Source::Output(id, 0), EventFlags::IN)?);
         self.input = Some(poller.watch(input, Source::Input(id), EventFlags::empty())?);
-        self.adjust(poller);
+        self.had_terminal = true;
+        self.push_input(poller);
         Ok(())
     }
 
@@ -370,7 +373,9 @@ impl Io {
         let mut bytes = [0; 16 << 10];
         match client.read(&mut bytes) {
             Ok(count @ 1..) => {
-                if client.stdin && self.input.is_some() && !self.input_ends {
+                let awaits_terminal = self.terminal && !self.had_terminal;
+                let is_open = self.input.is_some() || awaits_terminal;
+                if client.stdin && is_open && !self.input_ends {
                     self.pending.extend_from_slice(&bytes[..count]);
                     self.push_input(poller);
                 }

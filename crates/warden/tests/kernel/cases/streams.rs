@@ -23,6 +23,7 @@ use crate::fixture::*;
 crate::cases::cases![
     a_client_that_goes_lets_the_program_go_on,
     a_client_that_stands_still_stops_its_own_program_alone,
+    what_is_typed_ahead_is_kept,
     a_full_disk_tears_no_record_and_what_is_missing_is_told,
     what_a_full_disk_has_kept_back_survives_the_warden,
     a_torn_record_is_ended,
@@ -318,6 +319,22 @@ fn past_and_live_output_meet() {
         assert!(of(1, &all).contains("a3000 b3000"));
         ship.client.forget(id).unwrap();
     }
+}
+
+fn what_is_typed_ahead_is_kept() {
+    let ship = Ship::launch();
+    let script = "read one; read two; echo got $one $two";
+    let (mut wish, mut socket) = ship.wish(&["sh", "-c", script]).attach();
+    (wish.spec.process.terminal, wish.stdin_open) = (true, true);
+    let id = wish.id;
+    // before there is a process, and before its program runs
+    socket.write_all(b"first\n").unwrap();
+    ship.create(wish).unwrap();
+    socket.write_all(b"second\n").unwrap();
+    ship.client.start(id).unwrap();
+    assert!(payload(socket, true).ends_with("got first second\r\n"));
+    assert_eq!(ship.exit(id).code, 0);
+    ship.client.forget(id).unwrap();
 }
 
 /// A file system in memory that is in no namespace: the log's directory, small enough to be full.
