@@ -5,7 +5,7 @@ mod support;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6, UdpSocket};
 
-use bulkhead_network::{Bridge, Endpoint, Host, NetworkError, Protocol};
+use bulkhead_network::{Bridge, Endpoint, Host, NetworkError, Protocol, PublishedPort};
 use rustix::net::{AddressFamily, SendFlags, SocketType, sendto, socket};
 use support::{
     ANSWER, HOST_OUTSIDE, HOST_OUTSIDE6, Namespace, OUTSIDE6, SILENCE, TestHost, bridge, dual,
@@ -228,6 +228,45 @@ fn removing_leaves_nothing_and_reconcile_finds_what_a_crash_left() {
         assert!(!rules.contains("elements"), "{rules}");
     }
     again.tear_down().unwrap();
+}
+
+/// J7: a port that is published on `[::1]` alone is reached by no packet from a bridge; with a control.
+#[test]
+fn a_port_published_on_loopback_stays_there() {
+    if !has_ipv6() || !has("nft") {
+        return bulkhead_sys::testing::skip("no IPv6 or no nft");
+    }
+    let host = TestHost::new();
+    if host.namespace.write(BRIDGE_NETFILTER, "1").is_err() {
+        return bulkhead_sys::testing::skip("br_netfilter is not loaded");
+    }
+    let network = dual("bulkhead0", 1);
+    host.host.ensure_bridge(&network).unwrap();
+    let (server, end) = host.container(&network, 2);
+    let (intruder, _) = host.container(&network, 3);
+    let port = PublishedPort { protocol: Protocol::Udp, ..tcp(LOCALHOST, 53, ipv6(&end), 53) };
+    host.host.publish(&[port]).unwrap();
+    // what goes to the gateway for another host is sent there for ::1
+    let definition = "{ type filter hook postrouting priority 0; }";
+    for line in ["add table ip6 t", "add chain ip6 t out", "add rule ip6 t out"] {
+        let mut arguments: Vec<_> = line.split(' ').collect();
+        match arguments[1] {
+            "chain" => arguments.push(definition),
+            "rule" => arguments.extend(["ip6 daddr 2001:db8::9 ip6 daddr set ::1"]),
+            _ => {}
+        }
+        intruder.command("nft", &arguments);
+    }
+    let serving = server.run(|| UdpSocket::bind((ANY, 53)).unwrap());
+    let arrives = |patience| {
+        serving.set_read_timeout(Some(patience)).unwrap();
+        let sending = intruder.run(|| UdpSocket::bind((ANY, 0)).unwrap());
+        sending.send_to(b"x", ("2001:db8::9".parse::<Ipv6Addr>().unwrap(), 53)).unwrap();
+        serving.recv_from(&mut [0; 8]).is_ok()
+    };
+    assert!(!arrives(SILENCE));
+    host.namespace.command("nft", &["flush", "chain", "inet", "bulkhead", "raw"]);
+    assert!(arrives(ANSWER));
 }
 
 /// J18 for IPv6.

@@ -76,6 +76,12 @@ fn raw() -> Vec<Rule> {
             .meta(Meta::InputInterface, R0)
             .differs(R0, &interface("lo"))
             .verdict(Verdict::Drop),
+        // the kernel drops it too, but only after br_netfilter has translated what is bridged
+        destination(ip(Version::V6), Version::V6, R0)
+            .equals(R0, &LOOPBACK6)
+            .meta(Meta::InputInterface, R0)
+            .differs(R0, &interface("lo"))
+            .verdict(Verdict::Drop),
         metadata(Version::V4, &[169, 254, 169, 254]),
         metadata(Version::V6, &[0xfd, 0, 0x0e, 0xc2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0x54]),
     ]

@@ -22,9 +22,9 @@
 //!   from containers, after destination NAT, before the rules above decide. For example, to let
 //!   one network only reach the published ports:
 //!   `nft add rule inet bulkhead user oifname "bulkhead0" ip saddr != 192.0.2.0/24 drop`.
-//! - `raw` drops what comes from a wire for 127.0.0.0/8 (`route_localnet` would deliver it; for `::1`
-//!   the kernel does), and the cloud's metadata addresses 169.254.169.254 and fd00:ec2::254 for
-//!   containers.
+//! - `raw` drops what comes from a wire for 127.0.0.0/8 (`route_localnet` would deliver it) or `::1`
+//!   (br_netfilter would translate it), and the cloud's metadata addresses 169.254.169.254 and
+//!   fd00:ec2::254 for containers.
 //!
 //! An accept here does not overrule another table: a host whose own firewall drops forwarded
 //! packets goes on dropping them. That is meant; published ports obey the host's firewall.
