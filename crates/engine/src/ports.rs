@@ -1,7 +1,9 @@
 //! Host ports that containers publish, reserved by sockets that are bound and never listen.
 //!
 //! The kernel keeps the port from every other program as long as the socket lives, and tells which
-//! port is free; the traffic itself never reaches the socket, since nftables redirects it first.
+//! port is free; the traffic itself never reaches the socket, since nftables redirects it first. A
+//! kernel without SCTP has no program either that could take an SCTP port: then what other
+//! containers have is all there is to look at.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
@@ -27,8 +29,8 @@ pub(crate) enum PortError {
 #[derive(Debug)]
 pub(crate) struct Reservation {
     pub binding: PortBinding,
-    /// Only held: closing it gives the port back.
-    _socket: OwnedFd,
+    /// Only held: closing it gives the port back. `None` where the kernel has no SCTP.
+    _socket: Option<OwnedFd>,
 }
 
 /// Reserves all of `wanted` or nothing; bindings with port 0 come back with the port they got.
@@ -39,14 +41,21 @@ pub(crate) fn reserve(
     wanted: &[PortBinding],
     ours: &[PortBinding],
 ) -> Result<Vec<Reservation>, PortError> {
-    wanted.iter().map(|binding| reserve_one(*binding, ours)).collect()
+    let mut reserved: Vec<Reservation> = Vec::new();
+    for binding in wanted {
+        let taken: Vec<_> =
+            ours.iter().copied().chain(reserved.iter().map(|it| it.binding)).collect();
+        reserved.push(reserve_one(*binding, &taken)?);
+    }
+    Ok(reserved)
 }
 
 fn reserve_one(mut binding: PortBinding, ours: &[PortBinding]) -> Result<Reservation, PortError> {
     let address = SocketAddrV4::new(binding.host_address, binding.host_port);
-    let kind = match binding.protocol {
-        Protocol::Tcp => SocketType::STREAM,
-        Protocol::Udp => SocketType::DGRAM,
+    let (kind, protocol) = match binding.protocol {
+        Protocol::Tcp => (SocketType::STREAM, None),
+        Protocol::Udp => (SocketType::DGRAM, None),
+        Protocol::Sctp => (SocketType::STREAM, Some(rustix::net::ipproto::SCTP)),
     };
     let refused = |errno: Errno| match errno {
         Errno::ADDRINUSE if ours.iter().any(|other| clashes(&binding, other)) => {
@@ -56,8 +65,13 @@ fn reserve_one(mut binding: PortBinding, ours: &[PortBinding]) -> Result<Reserva
         other => PortError::Refused(address, std::io::Error::from(other).kind()),
     };
     // Without SO_REUSEADDR: with it, another program that sets it too could take the port.
-    let socket = rustix::net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)
-        .map_err(refused)?;
+    let family = AddressFamily::INET;
+    let socket = match rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, protocol) {
+        Err(Errno::PROTONOSUPPORT) if binding.protocol == Protocol::Sctp => {
+            return without_socket(binding, ours);
+        }
+        other => other.map_err(refused)?,
+    };
     rustix::net::bind(&socket, &address).map_err(refused)?;
     if binding.host_port == 0 {
         let bound = rustix::net::getsockname(&socket).map_err(refused)?;
@@ -65,8 +79,25 @@ fn reserve_one(mut binding: PortBinding, ours: &[PortBinding]) -> Result<Reserva
             .map_err(|_| PortError::Refused(address, std::io::ErrorKind::Other))?
             .port();
     }
-    Ok(Reservation { binding, _socket: socket })
+    Ok(Reservation { binding, _socket: Some(socket) })
 }
+
+/// A port that no other container has, of a protocol that no program of this host has sockets of. Of
+/// two starts that draw the same at once, one is refused when it is published.
+fn without_socket(binding: PortBinding, ours: &[PortBinding]) -> Result<Reservation, PortError> {
+    let candidates = match binding.host_port {
+        0 => EPHEMERAL,
+        port => port..=port,
+    };
+    candidates
+        .map(|host_port| PortBinding { host_port, ..binding })
+        .find(|candidate| !ours.iter().any(|other| clashes(candidate, other)))
+        .map(|binding| Reservation { binding, _socket: None })
+        .ok_or(PortError::Allocated(SocketAddrV4::new(binding.host_address, binding.host_port)))
+}
+
+/// The kernel's default of `net.ipv4.ip_local_port_range`.
+const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
 
 /// What a container publishes: its bindings, and with `-P` every exposed port that has none.
 pub(crate) fn wanted(container: &Container) -> Vec<PortBinding> {
@@ -129,5 +160,22 @@ mod tests {
             // Another test may draw the very port that was given back, so this is a loop.
             assert!((0..50).any(|_| reserve(&[got], &[]).is_ok()));
         }
+    }
+
+    #[test]
+    fn sctp_needs_no_socket_where_the_kernel_has_none() {
+        let taken = binding(Protocol::Sctp, 32768);
+        let drawn = without_socket(binding(Protocol::Sctp, 0), &[taken]).unwrap();
+        assert_eq!(drawn.binding.host_port, 32769);
+        assert_eq!(
+            without_socket(taken, &[taken]).unwrap_err().to_string(),
+            "Bind for 127.0.0.1:32768 failed: port is already allocated"
+        );
+        // with or without it in this kernel: two of one container, and one of another
+        let two = reserve(&[binding(Protocol::Sctp, 0), binding(Protocol::Sctp, 0)], &[]).unwrap();
+        let (one, other) = (two[0].binding, two[1].binding);
+        assert!(one.host_port != 0 && other.host_port != 0 && one.host_port != other.host_port);
+        assert!(matches!(reserve(&[one], &[one]), Err(PortError::Allocated(_))));
+        assert!(reserve(&[binding(Protocol::Sctp, 1), binding(Protocol::Sctp, 1)], &[]).is_err());
     }
 }

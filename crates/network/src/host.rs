@@ -15,10 +15,7 @@ use crate::nft::ruleset::Ipv6Loopback;
 use crate::nft::{Nfnetlink, conntrack};
 use crate::rtnetlink::Rtnetlink;
 use crate::survey::{Survey, UsedSubnets};
-use crate::{
-    Bridge, Endpoint, NetworkError, Parent, ParentEndpoint, PublishedPort, interface, link, netns,
-    settings,
-};
+use crate::{Bridge, Endpoint, NetworkError, PublishedPort, interface, link, netns, settings};
 
 /// The kernel's links, addresses and nftables in the network namespace of the calling thread when
 /// it was opened. All methods but [`Host::unplug`],
@@ -208,51 +205,6 @@ impl Host {
         interface::set_default_route(netns, interface, ipv4, ipv6)
     }
 
-    /// Makes a parent interface that a network is to have of its own, and brings it up: a VLAN
-    /// sub-interface or a dummy. Returns whether it was made now, and so is to be removed with the
-    /// network; one that is the host's is only looked for.
-    pub fn ensure_parent(&self, parent: &Parent) -> Result<bool, NetworkError> {
-        parent.ensure(&mut self.route())
-    }
-
-    /// Removes a parent interface that [`Self::ensure_parent`] has made; one that is gone already is no
-    /// error. The host's own stays.
-    pub fn remove_parent(&self, parent: &Parent) -> Result<(), NetworkError> {
-        match parent {
-            Parent::Link(_) => Ok(()),
-            Parent::Vlan { .. } | Parent::Dummy(_) => self.delete_link(&parent.name()),
-        }
-    }
-
-    /// Gives the container a link of its own on a parent interface, with addresses and routes, and
-    /// brings `lo` up. As with [`Self::plug`], the namespace may be that of a container that runs.
-    ///
-    /// The rules of [`Self::publish`] do not concern such a link: its network is the parent's.
-    pub fn plug_parent(
-        &self,
-        netns: BorrowedFd<'_>,
-        parent: &Parent,
-        endpoint: &ParentEndpoint,
-    ) -> Result<(), NetworkError> {
-        endpoint.make(&mut self.route(), netns, parent)?;
-        let configured = endpoint.interface().configure(netns);
-        if configured.is_err() {
-            // the first error is the one to tell
-            let _ = interface::delete(netns, &endpoint.interface);
-        }
-        configured
-    }
-
-    /// Takes the container's link off its parent, while the container runs; one that is gone already
-    /// is no error. A link goes with its namespace besides.
-    pub fn unplug_parent(
-        &self,
-        netns: BorrowedFd<'_>,
-        interface: &str,
-    ) -> Result<(), NetworkError> {
-        interface::delete(netns, interface)
-    }
-
     /// Removes the host's end (and so the pair), and ends its connections; one that is gone already
     /// is no error.
     ///
@@ -388,7 +340,7 @@ impl Host {
         Ok(survey(&mut self.route())?.used_subnets())
     }
 
-    fn delete_link(&self, name: &str) -> Result<(), NetworkError> {
+    pub(crate) fn delete_link(&self, name: &str) -> Result<(), NetworkError> {
         link::check_name(name)?;
         let failed = NetworkError::kernel(format!("remove interface {name}"));
         unless_absent(self.route().change_all(vec![link::delete(name)])).map_err(failed)
@@ -411,7 +363,7 @@ impl Host {
         self.firewall.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn route(&self) -> MutexGuard<'_, Rtnetlink> {
+    pub(crate) fn route(&self) -> MutexGuard<'_, Rtnetlink> {
         // a socket that another thread left in the middle of a request stays usable, because
         // answers are told apart by their sequence numbers
         self.route.lock().unwrap_or_else(|poisoned| poisoned.into_inner())

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::interface::{DefaultVia, Interface, LinkLocal};
 use crate::rtnetlink::{Change, Rtnetlink};
-use crate::{DefaultRoute, NetworkError, link};
+use crate::{DefaultRoute, Host, NetworkError, interface, link};
 
 /// The interface of the host that containers' links are on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +96,53 @@ pub struct Assigned<A> {
     pub gateway: Option<A>,
 }
 
+impl Host {
+    /// Makes a parent interface that a network is to have of its own, and brings it up: a VLAN
+    /// sub-interface or a dummy. Returns whether it was made now, and so is to be removed with the
+    /// network; one that is the host's is only looked for.
+    pub fn ensure_parent(&self, parent: &Parent) -> Result<bool, NetworkError> {
+        parent.ensure(&mut self.route())
+    }
+
+    /// Removes a parent interface that [`Self::ensure_parent`] has made; one that is gone already is no
+    /// error. The host's own stays.
+    pub fn remove_parent(&self, parent: &Parent) -> Result<(), NetworkError> {
+        match parent {
+            Parent::Link(_) => Ok(()),
+            Parent::Vlan { .. } | Parent::Dummy(_) => self.delete_link(&parent.name()),
+        }
+    }
+
+    /// Gives the container a link of its own on a parent interface, with addresses and routes, and
+    /// brings `lo` up. As with [`Self::plug`], the namespace may be that of a container that runs.
+    ///
+    /// The rules of [`Self::publish`] do not concern such a link: its network is the parent's.
+    pub fn plug_parent(
+        &self,
+        netns: BorrowedFd<'_>,
+        parent: &Parent,
+        endpoint: &ParentEndpoint,
+    ) -> Result<(), NetworkError> {
+        endpoint.make(&mut self.route(), netns, parent)?;
+        let configured = endpoint.interface().configure(netns);
+        if configured.is_err() {
+            // the first error is the one to tell
+            let _ = interface::delete(netns, &endpoint.interface);
+        }
+        configured
+    }
+
+    /// Takes the container's link off its parent, while the container runs; one that is gone already
+    /// is no error. A link goes with its namespace besides.
+    pub fn unplug_parent(
+        &self,
+        netns: BorrowedFd<'_>,
+        interface: &str,
+    ) -> Result<(), NetworkError> {
+        interface::delete(netns, interface)
+    }
+}
+
 impl Parent {
     /// Reads Docker's option `parent`: a name such as `eth0.50` is VLAN 50 of `eth0`, which is used
     /// if it is there, and made if not.
@@ -115,7 +162,7 @@ impl Parent {
         }
     }
 
-    pub(crate) fn ensure(&self, route: &mut Rtnetlink) -> Result<bool, NetworkError> {
+    fn ensure(&self, route: &mut Rtnetlink) -> Result<bool, NetworkError> {
         let name = self.name();
         link::check_name(&name)?;
         if index_of(route, &name)?.is_some() {
@@ -144,7 +191,7 @@ impl Parent {
 
 impl ParentEndpoint {
     /// Makes the link, directly in the container's namespace.
-    pub(crate) fn make(
+    fn make(
         &self,
         route: &mut Rtnetlink,
         netns: BorrowedFd<'_>,
@@ -201,7 +248,7 @@ impl ParentEndpoint {
     }
 
     /// What the link is to have.
-    pub(crate) fn interface(&self) -> Interface<'_> {
+    fn interface(&self) -> Interface<'_> {
         let on_link =
             matches!(self.driver, ParentDriver::Ipvlan(IpvlanMode::L3 | IpvlanMode::L3s, _));
         let mut interface = Interface { name: &self.interface, ..Interface::default() };

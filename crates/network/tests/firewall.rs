@@ -3,11 +3,13 @@
 
 mod support;
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
 use bulkhead_network::{
     Bridge, DefaultRoute, Gateway, Host, NetworkError, Protocol, PublishedPort,
 };
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, sendto, socket};
 use support::{
     ANSWER, HOST_OUTSIDE, Namespace, OUTSIDE, SILENCE, TestHost, bridge, gateway, has, ipv4, tcp,
 };
@@ -120,6 +122,57 @@ fn udp_is_published_too() {
     serving.send_to(b"answer", peer).unwrap();
     let length = asking.recv(&mut buffer).unwrap();
     assert_eq!(&buffer[..length], b"answer");
+}
+
+/// An association's first packet, by raw(7): not every kernel has sockets of SCTP.
+#[test]
+fn sctp_is_published_too() {
+    let host = TestHost::new();
+    let outside = host.outside();
+    let network = bridge("bulkhead0", 1);
+    host.host.ensure_bridge(&network).unwrap();
+    let (server, end) = host.container(&network, 2);
+    let port = PublishedPort { protocol: Protocol::Sctp, ..tcp(ANY, 5000, ipv4(&end), 9) };
+    host.host.publish(&[port]).unwrap();
+    assert_eq!(port.to_string(), "0.0.0.0:5000/sctp");
+
+    let raw = |namespace: &Namespace, protocol: u32| {
+        let protocol = rustix::net::Protocol::from_raw(protocol.try_into().unwrap());
+        namespace.run(|| socket(AddressFamily::INET, SocketType::RAW, Some(protocol)).unwrap())
+    };
+    let serving = raw(&server, 132);
+    set_socket_timeout(&serving, Timeout::Recv, Some(ANSWER)).unwrap();
+    // INIT: from port 4000 to 5000, without a tag; its own tag, window, streams and number
+    let mut init = [&4000_u16.to_be_bytes()[..], &5000_u16.to_be_bytes(), &[0; 8]].concat();
+    init.extend([1, 0, 0, 20, 0, 0, 0, 7, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+    let sum = crc32c(&init);
+    init[8..12].copy_from_slice(&sum);
+    // the kernel fills in the length and the header's checksum
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 132, 0, 0];
+    packet.extend(OUTSIDE.octets().into_iter().chain(HOST_OUTSIDE.octets()).chain(init));
+    let to = SocketAddrV4::new(HOST_OUTSIDE, 0);
+    sendto(raw(&outside.namespace, 255), &packet, SendFlags::empty(), &to).unwrap();
+
+    let mut buffer = [0; 128];
+    let (length, _) = rustix::net::recv(&serving, &mut buffer, RecvFlags::empty()).unwrap();
+    let mut arrived = buffer[20..length].to_vec();
+    assert_eq!(&buffer[12..16], &OUTSIDE.octets());
+    assert_eq!((&arrived[..2], &arrived[2..4]), (&[0x0f, 0xa0][..], &[0, 9][..]));
+    let sum = arrived[8..12].to_vec();
+    arrived[8..12].fill(0);
+    assert_eq!(sum, crc32c(&arrived));
+}
+
+/// RFC 9260, appendix A
+fn crc32c(bytes: &[u8]) -> [u8; 4] {
+    let mut sum = u32::MAX;
+    for byte in bytes {
+        sum ^= u32::from(*byte);
+        for _ in 0..8 {
+            sum = (sum >> 1) ^ (0x82f6_3b78 * (sum & 1));
+        }
+    }
+    (!sum).to_le_bytes()
 }
 
 #[test]

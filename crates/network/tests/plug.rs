@@ -7,8 +7,8 @@ mod support;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-use bulkhead_network::{DefaultRoute, Endpoint, NetworkError};
-use support::{Namespace, TestHost, bridge, endpoint, gateway, ipv4};
+use bulkhead_network::{Bridge, DefaultRoute, Endpoint, NetworkError};
+use support::{Namespace, TestHost, bridge, dual, endpoint, gateway, has_ipv6, ipv4};
 
 #[test]
 fn containers_reach_the_host_and_each_other() {
@@ -49,7 +49,17 @@ fn doing_it_twice_changes_nothing() {
 #[test]
 fn the_default_route_follows_the_networks_of_a_running_container() {
     let host = TestHost::new();
-    let networks = [bridge("bulkhead0", 1), bridge("bulkhead1", 2), bridge("bulkhead2", 3)];
+    let with_ipv6 = has_ipv6();
+    let made = if with_ipv6 { dual } else { bridge };
+    let networks = [made("bulkhead0", 1), made("bulkhead1", 2), made("bulkhead2", 3)];
+    let default_routes = |namespace: &Namespace| {
+        let ipv4 = default_routes(namespace);
+        if with_ipv6 {
+            let links: Vec<_> = ipv4.iter().map(|(link, _)| link.clone()).collect();
+            assert_eq!(default_links6(namespace), links);
+        }
+        ipv4
+    };
     for network in &networks {
         host.host.ensure_bridge(network).unwrap();
     }
@@ -75,9 +85,10 @@ fn the_default_route_follows_the_networks_of_a_running_container() {
     // the route goes with its network, and another takes over
     host.host.unplug(&third.host_link).unwrap();
     assert_eq!(default_routes(&container), []);
-    let set = |interface: &str, network| {
+    let set = |interface: &str, network: &Bridge| {
         let to = Some(gateway(network));
-        host.host.set_default_route(container.0.as_fd(), interface, to, None)
+        let to6 = network.ipv6.map(|own| own.address);
+        host.host.set_default_route(container.0.as_fd(), interface, to, to6)
     };
     set("eth1", &networks[1]).unwrap();
     assert_eq!(default_routes(&container), [("eth1".to_owned(), gateway(&networks[1]))]);
@@ -85,6 +96,21 @@ fn the_default_route_follows_the_networks_of_a_running_container() {
     assert_eq!(default_routes(&container), [("eth0".to_owned(), gateway(&networks[0]))]);
     let error = set("eth2", &networks[2]).unwrap_err().to_string();
     assert!(error.starts_with("set the default route through eth2 "), "{error}");
+
+    // a name that the container has already
+    let clash = Endpoint { interface: "eth0".to_owned(), ..endpoint(&networks[2], 4) };
+    let error = host.host.plug(container.0.as_fd(), &networks[2], &clash).unwrap_err();
+    assert!(matches!(&error, NetworkError::LinkTaken(name) if name == "eth0"), "{error}");
+    assert_eq!(links(&container), ["eth0", "eth1", "lo"]);
+}
+
+/// Interface of each IPv6 default route.
+fn default_links6(namespace: &Namespace) -> Vec<String> {
+    let routes = namespace.read("/proc/thread-self/net/ipv6_route");
+    let fields = routes.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // destination, its length, …, gateway, …, interface; on `lo` are those that reject
+    let leads = |fields: &Vec<&str>| fields[1] == "00" && fields[9] != "lo";
+    fields.filter(leads).map(|fields| fields[9].to_owned()).collect()
 }
 
 /// Interface and gateway of each IPv4 default route.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub enum Protocol {
     Tcp,
     Udp,
+    Sctp,
 }
 
 impl Protocol {
@@ -19,6 +20,7 @@ impl Protocol {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
+            Self::Sctp => 132,
         }
     }
 
@@ -26,6 +28,7 @@ impl Protocol {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         }
     }
 }
@@ -36,7 +39,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A port of a container; by number, tcp before udp.
+/// A port of a container; by number, tcp before udp before sctp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port {
     number: u16,
@@ -46,7 +49,7 @@ pub struct Port {
 /// A text that names no port, or a protocol that has none to publish.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "invalid port specification: {0:?}: a port is a number from 1 to 65535, with /tcp or /udp behind it"
+    "invalid port specification: {0:?}: a port is a number from 1 to 65535, with /tcp, /udp or /sctp behind it"
 )]
 pub struct InvalidPort(pub String);
 
@@ -87,6 +90,7 @@ fn split(text: &str) -> Option<(&str, Protocol)> {
     match protocol.to_ascii_lowercase().as_str() {
         "tcp" => Some((ports, Protocol::Tcp)),
         "udp" => Some((ports, Protocol::Udp)),
+        "sctp" => Some((ports, Protocol::Sctp)),
         _ => None,
     }
 }
@@ -143,12 +147,13 @@ mod tests {
             ("80/tcp", 80, Protocol::Tcp, "80/tcp"),
             ("53/UDP", 53, Protocol::Udp, "53/udp"),
             ("65535/udp", 65535, Protocol::Udp, "65535/udp"),
+            ("9/Sctp", 9, Protocol::Sctp, "9/sctp"),
         ] {
             let port: Port = text.parse().unwrap();
             assert_eq!((port.number(), port.protocol()), (number, protocol), "{text}");
             assert_eq!(port.to_string(), shown);
         }
-        for wrong in ["", "0", "65536", "x", "80/", "80/sctp", "80/tcp/udp", "-1", "1-2"] {
+        for wrong in ["", "0", "65536", "x", "80/", "80/icmp", "80/tcp/udp", "-1", "1-2"] {
             assert!(wrong.parse::<Port>().is_err(), "{wrong}");
         }
         assert_eq!(Port::range("8000-8002/udp").unwrap().len(), 3);

@@ -171,6 +171,7 @@ impl PortRange {
         let protocol = match protocol.to_ascii_lowercase().as_str() {
             "tcp" => Protocol::Tcp,
             "udp" => Protocol::Udp,
+            "sctp" => Protocol::Sctp,
             _ => return Err(invalid()),
         };
         let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
