@@ -151,6 +151,8 @@ impl From<bulkhead_network::NetworkError> for EngineError {
             NetworkError::NoIpv6(_)
             | NetworkError::MtuBelowIpv6 { .. }
             | NetworkError::PortFamilies(_) => Class::Invalid,
+            NetworkError::LinkTaken(_) | NetworkError::ParentInUse(_) => Class::Conflict,
+            NetworkError::NoSuchKind(_) => Class::Unavailable,
             _ => Class::Internal,
         };
         Self::new(class, error.to_string()).with_cause(error)
