@@ -254,8 +254,7 @@ impl Creation<'_> {
             }
         };
         let finished = open(root, relative).and_then(|directory| {
-            let controllers =
-                self.finish(hierarchies.mode(), hierarchy, relative, &directory, fresh)?;
+            let controllers = self.finish(hierarchies.mode(), hierarchy, relative, &directory)?;
             Ok(Group { directory, version: hierarchy.version, controllers, fresh })
         });
         match finished {
@@ -296,10 +295,9 @@ impl Creation<'_> {
         hierarchy: &Hierarchy,
         relative: &str,
         directory: &Directory,
-        fresh: bool,
     ) -> Result<Vec<String>, CgroupError> {
         if hierarchy.version == Version::V1 {
-            let inherit = || inherit_cpuset(directory, self.resources, fresh);
+            let inherit = || inherit_cpuset(directory, self.resources);
             if hierarchy.has("cpuset") && !inherit()? {
                 inherit_on_the_way(&hierarchy.root, relative)?;
                 inherit()?;

@@ -5,7 +5,7 @@ use bulkhead_types::oci::Resources;
 use rustix::io::Errno;
 
 use super::file::{self, Directory, mkdir, open};
-use super::hierarchy::Hierarchy;
+use super::hierarchy::{Hierarchy, Version};
 use super::resources::needs_on_v2;
 use super::{CgroupError, words};
 
@@ -55,10 +55,16 @@ fn has_processes(group: &Directory) -> bool {
     read("cgroup.type").trim() == "domain" && !read("cgroup.procs").is_empty()
 }
 
+/// Makes what is missing on the way to a group. Groups in a v1 cpuset that is made here begin with its
+/// processors and memory nodes: where each is given them by writing, the kernel goes through all of its
+/// siblings and builds the scheduler's domains anew (`cpuset_write_resmask`), 1 ms among a thousand.
 pub(super) fn make_parents(hierarchy: &Hierarchy, relative: &str) -> Result<(), CgroupError> {
     for (index, _) in relative.match_indices('/') {
         let parent = &relative[..index];
         match mkdir(&hierarchy.root, parent) {
+            Ok(()) if hierarchy.version == Version::V1 && hierarchy.has("cpuset") => {
+                file::write(&open(&hierarchy.root, parent)?, "cgroup.clone_children", "1")?;
+            }
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => {
                 let directory = hierarchy.root.file(parent);
@@ -70,23 +76,25 @@ pub(super) fn make_parents(hierarchy: &Hierarchy, relative: &str) -> Result<(), 
 }
 
 /// Gives a v1 cpuset group its parent's processors and memory nodes, but for those that resources
-/// name: it starts with none, and nothing can run in it. Returns false if the parent has none.
+/// name: it starts with none, and nothing can run in it, unless the parent's `cgroup.clone_children`
+/// has given it the same already. Returns false if the parent has none.
 pub(super) fn inherit_cpuset(
     directory: &Directory,
     resources: &Resources,
-    fresh: bool,
 ) -> Result<bool, CgroupError> {
     let cpu = resources.cpu.as_ref();
     for (name, given) in [
         ("cpuset.cpus", cpu.is_some_and(|it| !it.cpus.is_empty())),
         ("cpuset.mems", cpu.is_some_and(|it| !it.mems.is_empty())),
     ] {
+        if !file::read(directory, name)?.trim().is_empty() {
+            continue;
+        }
         let parent = file::read(directory, &format!("../{name}"))?;
         if parent.trim().is_empty() {
             return Ok(false);
         }
-        // if the parent's `cgroup.clone_children` has done it, a new group has the same already
-        if !given && (fresh || file::read(directory, name)?.trim().is_empty()) {
+        if !given {
             file::write(directory, name, parent.trim())?;
         }
     }
@@ -95,7 +103,7 @@ pub(super) fn inherit_cpuset(
 
 pub(super) fn inherit_on_the_way(root: &Directory, relative: &str) -> Result<(), CgroupError> {
     for (index, _) in relative.match_indices('/') {
-        inherit_cpuset(&open(root, &relative[..index])?, &Resources::default(), false)?;
+        inherit_cpuset(&open(root, &relative[..index])?, &Resources::default())?;
     }
     Ok(())
 }

@@ -247,6 +247,36 @@ fn devices_outside_the_list_are_refused() {
     }
 }
 
+/// The first group of a parent is given them by writing, and the others are made with them.
+#[test]
+fn a_v1_cpuset_has_its_parents_processors() {
+    if !writable() {
+        return skip("cgroups are not writable here");
+    }
+    let scratch = Scratch::new(Hierarchies::detect().unwrap());
+    let open = |path: &str| Cgroup::open(&scratch.hierarchies, path).unwrap();
+    for name in ["first", "second"] {
+        let path = format!("{}/{name}", scratch.parent);
+        let cgroup = Cgroup::create(&scratch.hierarchies, &path, &Limits::default()).unwrap();
+        let parent = open(&scratch.parent);
+        let is_v1 = |group: &&Group| group.version == Version::V1;
+        let (Some(parent), Some(own)) = (
+            parent.with_controller("cpuset").filter(is_v1),
+            cgroup.with_controller("cpuset").filter(is_v1),
+        ) else {
+            cgroup.delete().unwrap();
+            return skip("no cpuset controller of version 1");
+        };
+        let read = |group: &Group, file: &str| file::read(&group.directory, file).unwrap();
+        assert_eq!(read(parent, "cgroup.clone_children").trim(), "1");
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            assert_ne!(read(own, file).trim(), "");
+            assert_eq!(read(own, file), read(parent, file), "{name}/{file}");
+        }
+        cgroup.delete().unwrap();
+    }
+}
+
 #[test]
 fn errors_name_file_and_value() {
     if !writable() {
