@@ -18,7 +18,7 @@ use crate::engine::specification::Clients;
 use crate::error::io_error;
 use crate::limits::limits;
 use crate::namespaces::{NamespaceMode, NamespaceModes};
-use crate::ports::Reservation;
+use crate::ports::{Reservation, wanted};
 use crate::restart::wait_after_failure;
 use crate::transaction::Transaction;
 use crate::{Class, Container, Engine, EngineError, Started, Status, links, marks};
@@ -143,7 +143,11 @@ impl Engine {
         self.networks.note_start();
         let modes = self.namespaces_for_start(&record.container)?;
         let linked = self.linked(&record.container)?;
-        let held = self.containers.lock().published();
+        // who publishes nothing does not go through a thousand that may
+        let held = match wanted(&record.container).is_empty() {
+            true => Vec::new(),
+            false => self.containers.lock().published(),
+        };
         let (network, ports) = self.networks.lease(may_block, &record.container, &held)?;
         record.container.network = network;
         record.stopped_by_user = false;
