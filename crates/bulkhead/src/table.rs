@@ -1,5 +1,6 @@
 //! Docker's borderless tables.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 
 use unicode_width::UnicodeWidthStr;
@@ -16,28 +17,45 @@ pub fn print(titles: &[&str], rows: Vec<Vec<String>>) {
 }
 
 fn render(titles: &[&str], rows: &[Vec<String>]) -> String {
-    let titles = titles.iter().map(|title| printable(title)).collect();
-    let shown = rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect());
-    let rows: Vec<Vec<String>> = std::iter::once(titles).chain(shown).collect();
+    let titles = titles.iter().map(|title| Cell::of(title)).collect();
+    let shown = rows.iter().map(|row| row.iter().map(|cell| Cell::of(cell)).collect());
+    let rows: Vec<Vec<Cell<'_>>> = std::iter::once(titles).chain(shown).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let mut widths = vec![0; columns];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.width().max(*width);
+            *width = cell.width.max(*width);
         }
     }
     let mut text = String::with_capacity(rows.len() * (widths.iter().sum::<usize>() + 3 * columns));
     for row in &rows {
         let start = text.len();
         for (width, cell) in widths.iter().zip(row) {
-            text.push_str(cell);
-            text.extend(std::iter::repeat_n(' ', width + GAP - cell.width()));
+            text.push_str(&cell.text);
+            text.extend(std::iter::repeat_n(' ', width + GAP - cell.width));
         }
         let end = text.trim_end_matches(' ').len().max(start);
         text.truncate(end);
         text.push('\n');
     }
     text
+}
+
+/// A text as it is shown, and how many columns of a terminal it takes.
+struct Cell<'a> {
+    text: Cow<'a, str>,
+    width: usize,
+}
+
+impl<'a> Cell<'a> {
+    fn of(text: &'a str) -> Self {
+        // nearly all are, and there are seven for each of a thousand containers
+        if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return Self { text: Cow::Borrowed(text), width: text.len() };
+        }
+        let text = printable(text);
+        Self { width: text.width(), text: Cow::Owned(text) }
+    }
 }
 
 /// Spaces between columns.

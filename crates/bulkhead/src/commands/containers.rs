@@ -76,24 +76,29 @@ pub async fn list(
     all: bool,
     quiet: bool,
     no_trunc: bool,
-    filters: &[String],
+    filter: &[String],
     format: Option<&str>,
     last: Option<i64>,
 ) -> Result<(), Failure> {
-    let mut path = format!("/containers/json?all={}", u8::from(all || last.is_some()));
+    let mut query = format!("?all={}", u8::from(all || last.is_some()));
     if let Some(last) = last.filter(|last| *last > 0) {
-        path.push_str(&format!("&limit={last}"));
+        query.push_str(&format!("&limit={last}"));
     }
-    if !filters.is_empty() {
-        path.push_str(&format!("&filters={}", encode(&filter_map(filters)?.to_string())));
+    if !filter.is_empty() {
+        query.push_str(&format!("&filters={}", encode(&filter_map(filter)?.to_string())));
     }
     if let Some(format) = format.filter(|_| !quiet) {
-        let containers = client.get(&path).await?;
+        let containers = client.get(&format!("/containers/json{query}")).await?;
         let rows = containers.as_array().into_iter().flatten();
         let rows: Vec<Value> = rows.map(|container| row(container, no_trunc)).collect();
         return template::print_rows(format, &rows, &row(&Value::Null, no_trunc));
     }
-    let text = collect(client.call(Method::GET, &path, None, None).await?).await?;
+    let asked = async |path| client.call(Method::GET, &format!("{path}{query}"), None, None).await;
+    let answer = match asked("/bulkhead/containers/json").await {
+        Err(failure) if failure.is_unknown_request() => asked("/containers/json").await?,
+        answer => answer?,
+    };
+    let text = collect(answer).await?;
     let listed: Vec<Listed<'_>> = serde_json::from_slice(&text)
         .map_err(|cause| Failure::new(format!("the engine's answer is not understood: {cause}")))?;
     if quiet {
@@ -121,8 +126,20 @@ struct Listed<'a> {
     created: i64,
     #[serde(borrow)]
     status: Cow<'a, str>,
-    ports: Value,
+    ports: Option<Vec<Port>>,
     names: Vec<String>,
+}
+
+/// One of `Ports`.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Port {
+    #[serde(rename = "IP", default)]
+    address: String,
+    private_port: u16,
+    public_port: Option<u16>,
+    #[serde(rename = "Type")]
+    protocol: String,
 }
 
 impl Listed<'_> {
@@ -133,7 +150,7 @@ impl Listed<'_> {
             shown_command(&self.command, no_trunc),
             running_for(self.created, now),
             self.status.into_owned(),
-            ports(&self.ports),
+            ports(self.ports.as_deref().unwrap_or_default()),
             shown_names(self.names.iter().map(String::as_str)),
         ]
     }
@@ -168,6 +185,9 @@ fn row(container: &Value, no_trunc: bool) -> Value {
     let command = text(&container["Command"]);
     let created = container["Created"].as_i64().unwrap_or_default();
     let names = container["Names"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let published: Option<Vec<Port>> =
+        serde_json::from_value(container["Ports"].clone()).unwrap_or_default();
+    let published = published.unwrap_or_default();
     let labels: Vec<String> = container["Labels"]
         .as_object()
         .into_iter()
@@ -182,7 +202,7 @@ fn row(container: &Value, no_trunc: bool) -> Value {
         "RunningFor": running_for(created, Timestamp::now()),
         "State": container["State"],
         "Status": container["Status"],
-        "Ports": ports(&container["Ports"]),
+        "Ports": ports(&published),
         "Names": shown_names(names),
         "Labels": labels.join(","),
         "Networks": container["NetworkSettings"]["Networks"].as_object().map(|networks| networks.keys().cloned().collect::<Vec<_>>().join(",")).unwrap_or_default(),
@@ -202,22 +222,20 @@ fn shown_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.map(|name| name.trim_start_matches('/')).collect::<Vec<_>>().join(",")
 }
 
-fn ports(ports: &Value) -> String {
-    let mut shown: Vec<String> = ports
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|port| {
-            let private = format!("{}/{}", port["PrivatePort"], text(&port["Type"]));
-            match (port["PublicPort"].as_u64(), port["IP"].as_str()) {
-                (Some(public), Some(address)) if address.contains(':') => {
-                    format!("[{address}]:{public}->{private}")
-                }
-                (Some(public), Some(address)) => format!("{address}:{public}->{private}"),
-                _ => private,
+fn ports(ports: &[Port]) -> String {
+    let shown = |port: &Port| {
+        let private = format!("{}/{}", port.private_port, port.protocol);
+        match port.public_port {
+            Some(public) if port.address.contains(':') => {
+                format!("[{}]:{public}->{private}", port.address)
             }
-        })
-        .collect();
+            Some(public) if !port.address.is_empty() => {
+                format!("{}:{public}->{private}", port.address)
+            }
+            _ => private,
+        }
+    };
+    let mut shown: Vec<String> = ports.iter().map(shown).collect();
     shown.sort();
     shown.join(", ")
 }
