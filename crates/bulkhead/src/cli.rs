@@ -1,8 +1,9 @@
 //! The command line. Names, short flags and meanings are Docker's wherever Docker has them.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, FromArgMatches, Parser, Subcommand};
 
 use crate::client::Host;
 use crate::commands::netns::NetnsCommand;
@@ -25,6 +26,38 @@ pub struct Cli {
     pub global: Global,
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Reads the program's command line.
+    ///
+    /// The commands that are run in loops are read without the descriptions of all others, which take
+    /// more time to make than the engine takes to answer.
+    pub fn read(arguments: &[OsString]) -> Result<Self, clap::Error> {
+        match Self::read_alone(arguments) {
+            Some(read) => Ok(read),
+            // also what is wrong, or asks for help: only the whole can tell
+            None => Self::try_parse_from(arguments),
+        }
+    }
+
+    fn read_alone(arguments: &[OsString]) -> Option<Self> {
+        match arguments.get(1)?.to_str()? {
+            "exec" => alone(arguments, Command::Exec),
+            "ps" => alone(arguments, Command::Ps),
+            "run" => alone(arguments, |run| Command::Run(Box::new(run))),
+            "create" => alone(arguments, |create| Command::Create(Box::new(create))),
+            _ => None,
+        }
+    }
+}
+
+/// Reads a line as that of a program that has this one command.
+fn alone<T: Args>(arguments: &[OsString], command: impl FnOnce(T) -> Command) -> Option<Cli> {
+    let program = Global::augment_args(T::augment_args(clap::Command::new("bulkhead")));
+    let read = program.try_get_matches_from(arguments.get(1..)?).ok()?;
+    let global = Global::from_arg_matches(&read).ok()?;
+    Some(Cli { global, command: command(T::from_arg_matches(&read).ok()?) })
 }
 
 /// Isolates processes, runs containers, and schedules tasks.
@@ -150,23 +183,7 @@ pub enum Command {
         name: String,
     },
     /// List containers
-    Ps {
-        #[arg(short, long)]
-        all: bool,
-        #[arg(short, long)]
-        quiet: bool,
-        #[arg(long)]
-        no_trunc: bool,
-        #[arg(short, long)]
-        filter: Vec<String>,
-        /// A Go template, or `json`
-        #[arg(long)]
-        format: Option<String>,
-        #[arg(short = 'n', long, allow_hyphen_values = true)]
-        last: Option<i64>,
-        #[arg(short, long)]
-        latest: bool,
-    },
+    Ps(PsArguments),
     /// Show low-level information on containers or images
     Inspect {
         /// A Go template, or `json`
@@ -310,4 +327,64 @@ pub enum Command {
     Completion {
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct PsArguments {
+    #[arg(short, long)]
+    pub all: bool,
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[arg(long)]
+    pub no_trunc: bool,
+    #[arg(short, long)]
+    pub filter: Vec<String>,
+    /// A Go template, or `json`
+    #[arg(long)]
+    pub format: Option<String>,
+    #[arg(short = 'n', long, allow_hyphen_values = true)]
+    pub last: Option<i64>,
+    #[arg(short, long)]
+    pub latest: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_read_alone_as_among_all_others() {
+        for (line, understood) in [
+            ("exec web true", true),
+            ("exec -H /run/x.sock -it -e A=1 --user 7 -w /tmp web sh -c -H", true),
+            ("exec --host tcp://h:1 web -x", true),
+            ("exec web", false),
+            ("exec -h", false),
+            ("exec --help", false),
+            ("exec -V", false),
+            ("exec --nope web true", false),
+            ("ps", true),
+            ("ps -aq --no-trunc -f name=a --filter=label=b -n -1 -l", true),
+            ("ps --format {{.ID}} -H unix:///x", true),
+            ("ps -h", false),
+            ("ps more", false),
+            ("run -d --rm --name x -p 1:2 -h box many /bin/sleep 1 --rm -H", true),
+            ("run --memory-swap -1 -v /a:/b --pull never many", true),
+            ("run many", true),
+            ("run", false),
+            ("run --help", false),
+            ("create --cpus 0.5 many true", true),
+            ("create --cpus many", false),
+        ] {
+            let line: Vec<OsString> =
+                ["bulkhead"].into_iter().chain(line.split(' ')).map(Into::into).collect();
+            let alone = Cli::read_alone(&line);
+            assert_eq!(alone.is_some(), understood, "{line:?}");
+            let whole = Cli::try_parse_from(&line);
+            match alone {
+                Some(alone) => assert_eq!(format!("{alone:?}"), format!("{:?}", whole.unwrap())),
+                None => assert!(whole.is_err(), "{line:?}"),
+            }
+        }
+    }
 }

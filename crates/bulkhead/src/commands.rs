@@ -65,10 +65,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
             containers::remove(&client, force, volumes, &containers).await
         }
         Command::Rename { container, name } => containers::rename(&client, &container, &name).await,
-        Command::Ps { all, quiet, no_trunc, filter, format, last, latest } => {
-            let last = if latest { Some(1) } else { last };
-            containers::list(&client, all, quiet, no_trunc, &filter, format.as_deref(), last).await
-        }
+        Command::Ps(arguments) => containers::list(&client, arguments).await,
         Command::Inspect { format, kind, names } => {
             system::inspect(&client, format.as_deref(), kind.as_deref(), &names).await
         }

@@ -21,8 +21,6 @@ mod usage;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
@@ -36,7 +34,7 @@ fn main() -> ExitCode {
     if let Some(status) = oci(&arguments) {
         return status;
     }
-    let cli = match cli::Cli::try_parse() {
+    let cli = match cli::Cli::read(&arguments) {
         Ok(cli) => cli,
         Err(wrong) => return usage::explain(wrong, &arguments),
     };

@@ -7,6 +7,7 @@ use bulkhead_types::Timestamp;
 use hyper::Method;
 use serde_json::{Value, json};
 
+use crate::cli::PsArguments;
 use crate::client::{Client, collect, encode};
 use crate::failure::Failure;
 use crate::{table, template};
@@ -71,23 +72,17 @@ pub async fn rename(client: &Client, container: &str, name: &str) -> Result<(), 
         .map(drop)
 }
 
-pub async fn list(
-    client: &Client,
-    all: bool,
-    quiet: bool,
-    no_trunc: bool,
-    filter: &[String],
-    format: Option<&str>,
-    last: Option<i64>,
-) -> Result<(), Failure> {
+pub async fn list(client: &Client, arguments: PsArguments) -> Result<(), Failure> {
+    let PsArguments { all, quiet, no_trunc, filter, format, last, latest } = arguments;
+    let last = if latest { Some(1) } else { last };
     let mut query = format!("?all={}", u8::from(all || last.is_some()));
     if let Some(last) = last.filter(|last| *last > 0) {
         query.push_str(&format!("&limit={last}"));
     }
     if !filter.is_empty() {
-        query.push_str(&format!("&filters={}", encode(&filter_map(filter)?.to_string())));
+        query.push_str(&format!("&filters={}", encode(&filter_map(&filter)?.to_string())));
     }
-    if let Some(format) = format.filter(|_| !quiet) {
+    if let Some(format) = format.as_deref().filter(|_| !quiet) {
         let containers = client.get(&format!("/containers/json{query}")).await?;
         let rows = containers.as_array().into_iter().flatten();
         let rows: Vec<Value> = rows.map(|container| row(container, no_trunc)).collect();
