@@ -18,6 +18,7 @@ mod pause;
 mod recover;
 mod remove;
 mod rename;
+mod resolver;
 mod settle;
 mod sizes;
 mod specification;
@@ -53,6 +54,7 @@ use crate::exclusive::Exclusive;
 use crate::execs::Execs;
 use crate::images::Images;
 use crate::log_changes::LogWatch;
+use crate::name_service::NameService;
 use crate::networks::Networks;
 use crate::records::Records;
 use crate::user_ids::UserIds;
@@ -103,6 +105,7 @@ pub struct Engine {
     pub(crate) containers: Containers,
     pub(crate) images: Images,
     pub(crate) networks: Networks,
+    pub(crate) name_service: NameService,
     pub(crate) volumes: Volumes,
     pub(crate) execs: Execs,
     /// Set by a tear-down: see [`Engine::is_ending`].
@@ -169,11 +172,16 @@ impl Engine {
             runtime.clone(),
         )?;
         let socket = options.run.join("warden.sock");
-        let gone = sender.clone();
+        let (gone, resolver_gone) = (sender.clone(), sender.clone());
         // Both fail only while the process ends: the next engine asks the warden for exits.
         let on_event = move |event| drop(sender.send(News::Event(event)));
         let on_gone = move || drop(gone.send(News::Gone));
         let warden = Client::connect_or_start(&socket, &options.program, on_event, on_gone)?;
+        let name_service = NameService::new(
+            options.run.join("resolver.sock"),
+            options.program.clone(),
+            move || drop(resolver_gone.send(News::ResolverGone)),
+        );
         warden.compartments(Some(options.compartments))?;
         let user_ids = UserIds::probe(options.first_id, &warden, &data_dir)?;
         let id = match bulkhead_store::load(store, "engine/id")? {
@@ -212,6 +220,7 @@ impl Engine {
             content,
             warden,
             networks,
+            name_service,
             cgroups,
             user_ids,
             events,
@@ -268,11 +277,13 @@ enum Purpose {
     TearDown,
 }
 
-/// What is heard of the warden.
+/// What is heard of the other processes.
 enum News {
     Event(bulkhead_warden::Event),
     /// It has ended without being asked to.
     Gone,
+    /// The resolver of names has.
+    ResolverGone,
 }
 
 /// Hands the warden's events on. A container's end goes to a task of its own, since what it takes
@@ -281,9 +292,16 @@ enum News {
 fn watch_warden(engine: &Weak<Engine>, mut events: mpsc::UnboundedReceiver<News>) {
     while let Some(news) = events.blocking_recv() {
         let Some(engine) = engine.upgrade() else { return };
-        let News::Event(bulkhead_warden::Event::Exited { container, id, exit }) = news else {
-            engine.runtime.clone().spawn(engine.replace_warden());
-            continue;
+        let bulkhead_warden::Event::Exited { container, id, exit } = match news {
+            News::Event(event) => event,
+            News::Gone => {
+                engine.runtime.clone().spawn(engine.replace_warden());
+                continue;
+            }
+            News::ResolverGone => {
+                engine.runtime.clone().spawn(engine.replace_resolver());
+                continue;
+            }
         };
         if container == id {
             let runtime = engine.runtime.clone();

@@ -159,6 +159,17 @@ impl From<bulkhead_network::NetworkError> for EngineError {
     }
 }
 
+impl From<bulkhead_resolver::ResolverError> for EngineError {
+    fn from(error: bulkhead_resolver::ResolverError) -> Self {
+        use bulkhead_resolver::ResolverError;
+        let class = match error {
+            ResolverError::Gone(_) | ResolverError::Start(_) => Class::Unavailable,
+            ResolverError::Refused(_) | ResolverError::Protocol(_) => Class::Internal,
+        };
+        Self::new(class, error.to_string()).with_cause(error)
+    }
+}
+
 impl From<bulkhead_warden::WardenError> for EngineError {
     fn from(error: bulkhead_warden::WardenError) -> Self {
         use bulkhead_warden::WardenError;

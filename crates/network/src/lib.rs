@@ -15,6 +15,7 @@ pub mod named;
 mod netns;
 mod nft;
 mod parent;
+mod resolver_sockets;
 mod rtnetlink;
 mod settings;
 mod survey;
@@ -27,5 +28,6 @@ pub use host::Host;
 pub use parent::{
     Assigned, IpvlanFlag, IpvlanMode, MacvlanMode, Parent, ParentDriver, ParentEndpoint,
 };
+pub use resolver_sockets::{RESOLVER_ADDRESS, ResolverSockets, UpstreamSockets};
 pub use survey::UsedSubnets;
 pub use types::{Bridge, DefaultRoute, Endpoint, Gateway, PublishedPort};

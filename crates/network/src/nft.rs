@@ -10,5 +10,6 @@ mod expression;
 pub(crate) mod ruleset;
 mod socket;
 
-pub(crate) use codec::{Batch, Element, Family};
+pub(crate) use codec::{Batch, Element, Family, Hook};
+pub(crate) use expression::{Base, Meta, R0, Rule};
 pub(crate) use socket::Nfnetlink;

@@ -104,7 +104,7 @@ impl Engine {
         }
         self.move_gateway(&before, &after, &netns)?;
         self.events.network(&attached.network, "connect", Some(id));
-        Ok(())
+        self.update_names(id)
     }
 
     /// Takes a container off a network: at once if it runs.
@@ -155,13 +155,15 @@ impl Engine {
         self.containers.change(may_block, id, |record| record.container = container)?;
         bulkhead_failpoint::pass("disconnect.recorded");
         let Some(attachment) = attachment else { return Ok(()) };
+        // Its name goes before its address, which another may have at once.
+        let forgotten = self.update_names(id);
         let unplugged = self.networks.unplug_one(may_block, &attachment);
         let netns = self.running_netns(id)?;
         self.move_gateway(&before, &after, &netns)?;
         if let Some(attached) = self.networks.get(attachment.network) {
             self.events.network(&attached.network, "disconnect", Some(id));
         }
-        unplugged
+        unplugged.and(forgotten)
     }
 
     /// Sets default route and published ports anew, where another network has them now.

@@ -27,6 +27,10 @@ impl Engine {
                 let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
                 return write_file(directory, "resolv.conf", &text);
             }
+            _ if self.has_names(container) => {
+                let text = self.name_servers(container).resolv_conf;
+                return write_file(directory, "resolv.conf", &text);
+            }
             _ => host_resolv_conf(),
         };
         write_file(directory, "resolv.conf", &resolv_conf(&host_file, &container.host))

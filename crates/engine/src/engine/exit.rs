@@ -91,7 +91,8 @@ impl Engine {
             entry.runtime.last_wait = wait.unwrap_or_default();
             netns = entry.runtime.netns.take();
         }
-        // Its address too, as soon as somebody needs it.
+        // Its name before its address, which another may have as soon as it needs one.
+        faults.extend(self.name_service.detach(id).err());
         self.networks.unplug(&before, netns);
         let ended = |record: &mut Record| {
             let container = &mut record.container;

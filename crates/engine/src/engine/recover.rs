@@ -59,6 +59,7 @@ impl Engine {
         self.adopt_all(may_block, &running)?;
         self.finish_logs();
         self.reconcile_network()?;
+        self.recover_names(may_block);
         self.remove_orphans(&known);
         let mut restart = Vec::new();
         for id in ids {
@@ -325,6 +326,7 @@ impl Engine {
             faults.extend(self.cgroups.remove_named(&name).err());
         }
         faults.extend(self.cgroups.remove_root().err());
+        faults.extend(self.name_service.shut_down().err());
         faults.extend(self.networks.tear_down(may_block));
         match self.warden.shut_down() {
             // One that is gone already has nothing left to end.

@@ -49,6 +49,7 @@ impl Engine {
         let mut transaction = Transaction::default();
         self.containers.put(&mut transaction, &record);
         transaction.commit(&self.records, may_block)?;
+        self.update_names_after_rename(id)?;
         self.events.container(&container, "rename", &[("oldName", format!("/{old}"))]);
         Ok(())
     }

@@ -187,6 +187,7 @@ impl Engine {
         let created = made?;
         bulkhead_failpoint::hit("start.created").map_err(io_error("start.created"))?;
         self.networks.plug(container, created.netns.as_fd())?;
+        self.attach_names(container, created.netns.as_fd())?;
         bulkhead_failpoint::hit("start.plugged").map_err(io_error("start.plugged"))?;
         let handover = self.warden.start(id).map_err(EngineError::from)?;
         bulkhead_failpoint::pass("start.started");
@@ -305,6 +306,7 @@ impl Engine {
         warden: WardenRecord,
     ) -> Vec<EngineError> {
         let mut errors = self.networks.unpublish(container);
+        errors.extend(self.name_service.detach(container.id).err());
         if warden == WardenRecord::Forget {
             bulkhead_failpoint::pass("exit.forget");
             match self.warden.forget(container.id) {

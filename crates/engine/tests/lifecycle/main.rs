@@ -104,6 +104,13 @@ fn main() -> ExitCode {
     ];
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["resolver", "--socket", socket] => match bulkhead_resolver::serve(socket.as_ref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("resolver: {error}");
+                ExitCode::FAILURE
+            }
+        },
         ["warden", "--socket", socket] => match bulkhead_warden::serve(socket.as_ref()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

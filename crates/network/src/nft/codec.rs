@@ -6,11 +6,12 @@
 use super::attributes::{Attributes, each};
 use super::expression::Rule;
 
-/// The family of a table: `inet` sees IPv4 and IPv6, `bridge` sees frames between ports.
+/// The family of a table: `inet` sees IPv4 and IPv6, `ip` IPv4 alone, `bridge` frames between ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Family {
     Inet = 1,
+    Ip = 2,
     Bridge = 7,
 }
 

@@ -151,6 +151,15 @@ impl Rule {
         })
     }
 
+    /// Puts a constant into the register.
+    pub(crate) fn load(self, register: u32, value: &[u8]) -> Self {
+        self.expression("immediate", |expression| {
+            expression.number(1, register).nested(2, |data| {
+                data.bytes(1, value);
+            });
+        })
+    }
+
     /// Sends the connection to the address of this family (`NFPROTO_IPV4`, …) and the port in these
     /// registers.
     pub(crate) fn dnat(self, family: u32, address: u32, port: u32) -> Self {

@@ -225,6 +225,8 @@ pub(crate) fn concerning(elements: Vec<Placed>, bridges: &[&Bridge]) -> Vec<Plac
         // an address, and a port of 4 bytes with its padding
         (Family::Inet, Some(value)) => value.split_last_chunk::<4>().is_some_and(|it| inside(it.0)),
         (Family::Inet, None) => bridges.iter().any(|bridge| is_of(element, &bridge.name)),
+        // no table of the host's namespace
+        (Family::Ip, _) => false,
     };
     elements.into_iter().filter(concerns).collect()
 }
