@@ -119,16 +119,19 @@ impl NameService {
             Ok(None) => {}
             Err(error) => faults.push(error.into()),
         }
+        // all names before the first question: each may be about any of them
+        for (container, _) in &running {
+            if found.get(&container.id).is_none_or(|(known, _)| known != container) {
+                let told = self.tell(&mut state, |client, _| client.put(container, None));
+                faults.extend(told.err());
+            }
+        }
         for (container, netns) in running {
             let id = container.id;
             let adopted = match (found.remove(&id), netns) {
-                (Some((known, Some(sockets))), _) => {
-                    let is_same = known == container;
-                    state.served.insert(id, Served { container: container.clone(), sockets });
-                    match is_same {
-                        true => Ok(()),
-                        false => self.tell(&mut state, |client, _| client.put(&container, None)),
-                    }
+                (Some((_, Some(sockets))), _) => {
+                    state.served.insert(id, Served { container, sockets });
+                    Ok(())
                 }
                 (_, Some(netns)) => open(&container, netns.as_fd()).and_then(|sockets| {
                     state.served.insert(id, Served { container: container.clone(), sockets });
@@ -204,6 +207,10 @@ impl NameService {
 
     fn start(&self, state: &mut State) -> Result<(), ResolverError> {
         let client = Client::connect_or_start(&self.socket, &self.program, self.gone())?;
+        // all names before the first question: each may be about any of them
+        for served in state.served.values() {
+            client.put(&served.container, None)?;
+        }
         for served in state.served.values() {
             client.put(&served.container, Some(&served.sockets))?;
         }

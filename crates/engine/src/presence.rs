@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn a_container_is_known_on_the_users_networks_alone() {
         let (default, front, back) = (Id::random(), Id::random(), Id::random());
-        let mut web = container();
+        let mut web = container("web");
         web.network.attachments = vec![attachment(default, "bridge", 2, true, 0)];
         assert!(!has_names(&web, default));
         web.network.attachments.push(attachment(front, "front", 3, true, 0));
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn nothing_is_asked_for_a_container_without_a_way_out() {
         let (default, inner) = (Id::random(), Id::random());
-        let mut web = container();
+        let mut web = container("web");
         web.network.attachments = vec![attachment(inner, "inner", 3, false, 0)];
         let host_file = "nameserver 10.0.0.9\n";
         let known =

@@ -54,3 +54,35 @@ fn check(query: &[u8], reply: &[u8], room: usize) {
     assert_eq!(raw::id(query), raw::id(reply));
     assert!(raw::records(reply).is_some());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::packet;
+
+    /// A little of what the fuzzer does for longer.
+    #[test]
+    fn damaged_packets_hold_what_whole_ones_do() {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = move |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % below as u64) as usize
+        };
+        let ask = crate::query::tests::ask;
+        let whole = [ask("web", 1), ask("2.0.0.10.in-addr.arpa", 12), crate::raw::tests::sample()];
+        for round in 0..30_000 {
+            let mut bytes = whole[round % whole.len()].clone();
+            for _ in 0..random(4) {
+                let place = random(bytes.len());
+                match random(4) {
+                    0 => bytes.truncate(place.max(1)),
+                    1 => bytes.insert(place, random(256) as u8),
+                    2 => bytes[place] = 0xc0,
+                    _ => bytes[place] = random(256) as u8,
+                }
+            }
+            packet(&bytes);
+        }
+    }
+}

@@ -8,7 +8,7 @@
 
 mod cache;
 mod client;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod hello;
 mod local;

@@ -12,6 +12,7 @@ mod ids;
 mod images;
 mod kernel;
 mod mounts;
+mod names;
 mod networks;
 mod recovery;
 mod rig;
@@ -84,6 +85,9 @@ fn main() -> ExitCode {
         networks::links_names_and_published_ports,
         networks::a_bridge_with_containers_keeps_its_address,
         networks::an_address_is_free_when_its_container_has_ended,
+        names::they_are_answered_while_the_engine_is_away,
+        names::another_resolver_takes_over,
+        names::they_follow_connections_and_renames,
         user_networks::one_is_made_used_and_removed,
         user_networks::requests_that_cannot_be_met,
         user_networks::addresses_are_those_that_were_asked_for,

@@ -168,11 +168,16 @@ pub async fn warden_and_engine_die_at_once(rig: &mut Rig) {
 
 /// Ends the warden of this run directory, found by its command line; it is this test's own.
 fn end_wardens(run: &Path) {
+    end_processes(run, "warden");
+}
+
+/// Ends the processes of this kind that serve this run directory.
+pub fn end_processes(run: &Path, kind: &str) {
     let wanted = run.display().to_string();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
         let line = String::from_utf8_lossy(&line);
-        if !line.contains("\0warden\0") || !line.contains(&wanted) {
+        if !line.contains(&format!("\0{kind}\0")) || !line.contains(&wanted) {
             continue;
         }
         let pid: i32 = entry.file_name().to_string_lossy().parse().unwrap();

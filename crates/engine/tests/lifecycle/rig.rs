@@ -249,11 +249,17 @@ impl Rig {
         }
         // It answers before it ends.
         crate::containers::wait_for(|| wardens(&self.options.run) == 0).await;
+        crate::containers::wait_for(|| processes(&self.options.run, "resolver") == 0).await;
     }
 }
 
 /// How many wardens serve this run directory.
 fn wardens(run: &Path) -> usize {
+    processes(run, "warden")
+}
+
+/// How many processes of this kind serve this run directory.
+pub fn processes(run: &Path, kind: &str) -> usize {
     let wanted = run.display().to_string();
     std::fs::read_dir("/proc")
         .expect("/proc is mounted")
@@ -261,7 +267,7 @@ fn wardens(run: &Path) -> usize {
         .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
         .filter(|line| {
             let line = String::from_utf8_lossy(line);
-            line.contains("warden") && line.contains(&wanted)
+            line.contains(&format!("\0{kind}\0")) && line.contains(&wanted)
         })
         .count()
 }

@@ -30,7 +30,7 @@ fn addresses(container: &Container) -> Vec<(String, String, Ipv4Addr)> {
 }
 
 /// What a command in a running container says, and its exit code.
-async fn inside(rig: &Rig, name: &str, script: &str) -> (u8, String) {
+pub async fn inside(rig: &Rig, name: &str, script: &str) -> (u8, String) {
     let command = exec(&["sh", "-c", script]);
     let exec = rig.engine.exec_create(rig.id(name), command).await.unwrap();
     let socket = rig.engine.exec_start(exec, false, (0, 0)).await.unwrap().unwrap();
