@@ -49,6 +49,7 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/containers/{id}/update", post(update::update))
         .route("/containers/{id}/export", get(archive::export))
         .route("/containers/{id}/exec", post(exec::create))
+        .route("/bulkhead/containers/json", get(list::table))
         .route("/bulkhead/containers/run", post(session::run))
         .route("/bulkhead/containers/{id}/exec", post(session::exec))
         .route("/exec/{id}/start", post(exec::start))

@@ -104,12 +104,9 @@ impl fmt::Debug for Hasher {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        for digit in [byte >> 4, byte & 15] {
-            text.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
-        }
-        text
-    })
+    let digit = |value: u8| b"0123456789abcdef"[usize::from(value)];
+    let digits = bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]);
+    String::from_utf8(digits.collect()).expect("the digits are ASCII")
 }
 
 /// Reads exactly 64 lower-case hexadecimal digits.

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use bulkhead_engine::{Class, Container, Status};
+use bulkhead_engine::{Class, Container, ContainerSnapshot, Status};
 use bulkhead_network::Protocol;
 use bulkhead_types::{Digest, Id, Port, Timestamp};
 use http::header::CONTENT_TYPE;
@@ -26,27 +26,49 @@ use selection::Selection;
 
 /// `GET /containers/json`
 pub(crate) async fn list(State(api): State<Api>, query: Query) -> Answer<Response> {
-    let selection = Selection::of(&api, query.text("filters"))?;
-    let limit = query.number::<i64>("limit")?.filter(|limit| *limit > 0);
-    // A limit means all containers, not just those that run.
-    let all = query.flag("all") || limit.is_some() || selection.wants_all();
-    let containers = api.engine.containers();
-    let shown = containers.iter().filter(|container| {
-        let state = container.state.status;
-        (all || matches!(state, Status::Running | Status::Paused | Status::Restarting))
-            && selection.selects(container)
-    });
-    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let containers = selected(&api, &query)?;
     let mut summaries = Summaries::new(&api);
     let mut rows: Vec<Summary<'_>> =
-        shown.take(limit).map(|container| summaries.summary(container)).collect();
+        containers.iter().map(|container| summaries.summary(container)).collect();
     if query.flag("size") {
         for row in &mut rows {
             row.size = size(&api, row.id).await?;
         }
     }
-    // Written straight from the records: a thousand of them are listed several times a second.
-    let text = serde_json::to_vec(&rows).map_err(|error| ApiError::internal(error.to_string()))?;
+    answer(&rows, rows.len() * 1024)
+}
+
+/// `GET /bulkhead/containers/json`: the members of Docker's list that a table shows, a quarter of it.
+/// Most of the time that `bulkhead ps` takes among a thousand containers is their way through JSON.
+pub(crate) async fn table(State(api): State<Api>, query: Query) -> Answer<Response> {
+    let containers = selected(&api, &query)?;
+    let mut summaries = Summaries::new(&api);
+    let rows: Vec<Row<'_>> = containers.iter().map(|container| summaries.row(container)).collect();
+    answer(&rows, rows.len() * 320)
+}
+
+/// The containers that a request asks for, newest first.
+fn selected(api: &Api, query: &Query) -> Answer<Vec<ContainerSnapshot>> {
+    let selection = Selection::of(api, query.text("filters"))?;
+    let limit = query.number::<i64>("limit")?.filter(|limit| *limit > 0);
+    // A limit means all containers, not just those that run.
+    let all = query.flag("all") || limit.is_some() || selection.wants_all();
+    let mut containers = api.engine.containers();
+    containers.retain(|container| {
+        let state = container.state.status;
+        (all || matches!(state, Status::Running | Status::Paused | Status::Restarting))
+            && selection.selects(container)
+    });
+    containers
+        .truncate(limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)));
+    Ok(containers)
+}
+
+/// Written straight from the records: a thousand of them are listed several times a second.
+fn answer(rows: &impl Serialize, expected_bytes: usize) -> Answer<Response> {
+    let mut text = Vec::with_capacity(expected_bytes);
+    serde_json::to_writer(&mut text, rows)
+        .map_err(|error| ApiError::internal(error.to_string()))?;
     Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
 }
 
@@ -99,6 +121,19 @@ pub(crate) struct Summary<'a> {
     pub(crate) size: Option<Size>,
 }
 
+/// What a table shows of a [`Summary`].
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Row<'a> {
+    id: Id,
+    names: [String; 1],
+    image: Cow<'a, str>,
+    command: String,
+    created: i64,
+    ports: Vec<PortSummary>,
+    status: String,
+}
+
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct PortSummary {
@@ -134,16 +169,43 @@ impl<'a> Summaries<'a> {
         Self { api, now: Timestamp::now(), images: HashMap::new() }
     }
 
-    pub(crate) fn summary(&mut self, container: &'a Container) -> Summary<'a> {
-        // Once the name means another image, the id says which one this was.
+    /// Once the name means another image, the id says which one this was.
+    fn image(&mut self, container: &'a Container) -> Cow<'a, str> {
         let meant = *self.images.entry(&container.image).or_insert_with(|| {
             self.api.engine.images().find(&container.image).ok().map(|image| image.id)
         });
-        let image = match meant == Some(container.image_id) {
+        match meant == Some(container.image_id) {
             true => Cow::Borrowed(container.image.as_str()),
             false => Cow::Owned(container.image_id.to_string()),
-        };
-        Summary {
+        }
+    }
+
+    fn row(&mut self, container: &'a Container) -> Row<'a> {
+        Row::of(container, self.image(container), self.now)
+    }
+
+    pub(crate) fn summary(&mut self, container: &'a Container) -> Summary<'a> {
+        Summary::of(container, self.image(container), self.now)
+    }
+}
+
+impl<'a> Row<'a> {
+    fn of(container: &'a Container, image: Cow<'a, str>, now: Timestamp) -> Self {
+        Self {
+            id: container.id,
+            names: [format!("/{}", container.name)],
+            image,
+            command: command(&container.arguments),
+            created: container.created.as_second(),
+            ports: ports(container),
+            status: status_text(container, now),
+        }
+    }
+}
+
+impl<'a> Summary<'a> {
+    fn of(container: &'a Container, image: Cow<'a, str>, now: Timestamp) -> Self {
+        Self {
             id: container.id,
             names: [format!("/{}", container.name)],
             image,
@@ -153,7 +215,7 @@ impl<'a> Summaries<'a> {
             ports: ports(container),
             labels: &container.config.labels,
             state: container.state.status,
-            status: status_text(container, self.now),
+            status: status_text(container, now),
             host_config: HostSummary { network_mode: container.host.network_mode.to_string() },
             network_settings: NetworkSummary { networks: Networks::of(container) },
             mounts: view::mounts(&container.mounts),
@@ -227,6 +289,38 @@ mod tests {
         container.state.exit_code = 3;
         container.state.finished_at = Some(now);
         assert_eq!(status_text(&container, now), "Exited (3) Less than a second ago");
+    }
+
+    /// Docker's members in Docker's order (moby: api/types/container, `Summary`).
+    #[test]
+    fn the_list_is_dockers() {
+        let mut container = example();
+        let now: Timestamp = "2026-11-23T19:28:55Z".parse().expect("a time");
+        container.state.started_at = Some(container.created);
+        let id = "ab".repeat(32);
+        let image = Digest::of(b"image");
+        let summary = Summary::of(&container, "busybox".into(), now);
+        let endpoint = format!(
+            r#"{{"IPAMConfig":null,"Links":null,"Aliases":null,"MacAddress":"02:42:ac:11:00:02","DriverOpts":null,"GwPriority":0,"NetworkID":"{id}","EndpointID":"{id}","Gateway":"172.17.0.1","IPAddress":"172.17.0.2","IPPrefixLen":16,"IPv6Gateway":"","GlobalIPv6Address":"","GlobalIPv6PrefixLen":0,"DNSNames":null}}"#
+        );
+        assert_eq!(
+            serde_json::to_string(&summary).expect("JSON"),
+            format!(
+                r#"{{"Id":"{id}","Names":["/web"],"Image":"busybox","ImageID":"{image}","Command":"sleep 1","Created":1795462076,"Ports":[{{"IP":"0.0.0.0","PrivatePort":80,"PublicPort":8080,"Type":"tcp"}},{{"PrivatePort":53,"Type":"udp"}}],"Labels":{{"a":"b"}},"State":"running","Status":"Up 59 seconds","HostConfig":{{"NetworkMode":"bridge"}},"NetworkSettings":{{"Networks":{{"bridge":{endpoint}}}}},"Mounts":[]}}"#
+            )
+        );
+    }
+
+    /// A client that knows both lists reads the same from either.
+    #[test]
+    fn a_table_has_the_members_of_the_list() {
+        let container = example();
+        let now = Timestamp::now();
+        let row = json!(Row::of(&container, "busybox".into(), now));
+        let summary = json!(Summary::of(&container, "busybox".into(), now));
+        for (member, value) in row.as_object().expect("an object") {
+            assert_eq!(summary.get(member), Some(value), "{member}");
+        }
     }
 
     #[test]
