@@ -1,6 +1,6 @@
 //! The warden's process: one thread that waits for many things at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -49,6 +49,7 @@ pub fn serve(socket: &Path) -> std::io::Result<()> {
         poller: Poller::new()?,
         connections: Connections::default(),
         processes: HashMap::new(),
+        timed: HashSet::new(),
         lingering: Lingering::default(),
         user_namespaces: HashMap::new(),
         compartments: Compartments::new(),
@@ -93,6 +94,8 @@ struct Warden {
     poller: Poller,
     connections: Connections,
     processes: HashMap<Id, Process>,
+    /// Those that may wait for a moment in time: nothing is done at each event for a thousand others.
+    timed: HashSet<Id>,
     lingering: Lingering,
     user_namespaces: HashMap<IdMap, OwnedFd>,
     compartments: Compartments,
@@ -104,7 +107,8 @@ impl Warden {
     fn run(&mut self) -> Result<(), Errno> {
         let mut events = Vec::with_capacity(64);
         while !self.ending || !self.connections.are_flushed() {
-            self.poller.wait(&mut events, self.next_deadline().as_ref())?;
+            let longest = self.next_deadline();
+            self.poller.wait(&mut events, longest.as_ref())?;
             for event in &events {
                 let token = event.data.u64();
                 // gone since the kernel listed it
@@ -118,6 +122,7 @@ impl Warden {
     }
 
     fn handle(&mut self, token: u64, source: Source, flags: EventFlags) {
+        self.timed.extend(source.process());
         match source {
             Source::Listener => self.connections.accept(&mut self.poller, &self.ready.listener),
             Source::Client => {

@@ -38,6 +38,25 @@ pub(super) enum Source {
     Lingering,
 }
 
+impl Source {
+    /// The process that it is of.
+    pub fn process(self) -> Option<Id> {
+        match self {
+            Self::Control(id)
+            | Self::Pidfd(id)
+            | Self::Helper(id)
+            | Self::Output(id, _)
+            | Self::Input(id)
+            | Self::Attached(id) => Some(id),
+            Self::Listener
+            | Self::Client
+            | Self::Zygote
+            | Self::Compartment(_)
+            | Self::Lingering => None,
+        }
+    }
+}
+
 /// A descriptor that epoll watches.
 #[derive(Debug)]
 pub(super) struct Watched {

@@ -118,6 +118,12 @@ impl Process {
         }
     }
 
+    /// When something is to be done about it, though nothing happens: the end of its output's time,
+    /// or the next attempt to write its log.
+    pub fn next_moment(&self) -> Option<i64> {
+        self.deadline.into_iter().chain(self.io.log_retry()).min()
+    }
+
     /// One that runs, and was made by another warden.
     pub fn adopted(handover: &HandoverState, pidfd: Watched, io: Io) -> Self {
         Self {

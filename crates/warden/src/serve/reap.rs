@@ -187,31 +187,32 @@ impl Warden {
     }
 
     /// How long to wait for events at most.
-    pub(super) fn next_deadline(&self) -> Option<Timespec> {
-        let ends = self.processes.values().filter_map(|process| process.deadline);
-        let logs = self.processes.values().filter_map(|process| process.io.log_retry());
-        let logs = logs.chain(self.lingering.log_retry());
-        let next = ends.chain(logs).chain(self.compartments.deadline()).min()?;
-        let left = (next - monotonic()).max(0);
+    ///
+    /// A process that waits for a moment has got there by an event of its own or by its making, and
+    /// is in `timed` since.
+    pub(super) fn next_deadline(&mut self) -> Option<Timespec> {
+        let mut next = [self.lingering.log_retry(), self.compartments.deadline()];
+        let processes = &self.processes;
+        self.timed.retain(|id| {
+            let own = processes.get(id).and_then(Process::next_moment);
+            next[0] = next[0].into_iter().chain(own).min();
+            own.is_some()
+        });
+        let left = (next.into_iter().flatten().min()? - monotonic()).max(0);
         Some(Timespec { tv_sec: left / 1_000_000_000, tv_nsec: left % 1_000_000_000 })
     }
 
     pub(super) fn pass_deadlines(&mut self) {
-        let late: Vec<Id> = self
-            .processes
-            .values()
-            .filter(|process| process.deadline.is_some_and(|deadline| deadline <= monotonic()))
-            .map(|process| process.id)
-            .collect();
-        for id in late {
-            self.finish_if_drained(id);
-        }
         let now = monotonic();
-        for process in self.processes.values_mut() {
+        for id in self.timed.iter().copied().collect::<Vec<_>>() {
+            let Some(process) = self.processes.get_mut(&id) else { continue };
             if process.io.log_retry().is_some_and(|at| at <= now)
                 && let Some(log) = &mut process.io.log
             {
                 log.flush();
+            }
+            if process.deadline.is_some_and(|deadline| deadline <= now) {
+                self.finish_if_drained(id);
             }
         }
         self.lingering.flush_logs(now);

@@ -269,6 +269,7 @@ impl Warden {
         match Io::adopt(poller, id, &state.streams, log, descriptors) {
             Ok(io) => {
                 self.processes.insert(id, Process::adopted(&state, pidfd, io));
+                self.timed.insert(id);
                 bulkhead_failpoint::pass("warden.adopted");
                 Ok(())
             }

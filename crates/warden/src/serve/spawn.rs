@@ -64,6 +64,7 @@ impl Warden {
         // From here on the child exists, and so does what is known of it: what goes wrong ends it,
         // and its end is the answer.
         self.processes.insert(id, Process::new(new, caller));
+        self.timed.insert(id);
         let Some((mut parent, process)) = self.parent_of(id) else { return Ok(()) };
         let mut connected = process
             .io
