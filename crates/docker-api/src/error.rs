@@ -1,5 +1,5 @@
 use axum::response::{IntoResponse, Response};
-use bulkhead_docker_types::START_STATUS;
+use bulkhead_docker_types::{MISSING, START_STATUS};
 use bulkhead_engine::{Class, EngineError, Kind};
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -13,6 +13,8 @@ pub(crate) struct ApiError {
     pub(crate) code: Option<u8>,
     /// Why a program could not be started, as an exit status for clients that know the header.
     pub(crate) start_status: Option<u8>,
+    /// What is not there, for clients that know that header.
+    pub(crate) missing: Option<&'static str>,
     /// The whole story, for the log.
     pub(crate) log: Option<String>,
 }
@@ -24,6 +26,7 @@ impl ApiError {
             message: visible(&message.into()),
             code: None,
             start_status: None,
+            missing: None,
             log: None,
         }
     }
@@ -73,9 +76,10 @@ impl From<EngineError> for ApiError {
         let log = Some(visible(&format!("{error:#}")));
         let start_status = match error.kind {
             Kind::ProgramNotFound | Kind::ProgramNotExecutable => Some(error.exit_code()),
-            Kind::NotRunning | Kind::Other => None,
+            Kind::NotRunning | Kind::ImageNotFound | Kind::Other => None,
         };
-        Self { start_status, log, ..Self::new(status(error.class), error.to_string()) }
+        let missing = (error.kind == Kind::ImageNotFound).then_some("image");
+        Self { start_status, missing, log, ..Self::new(status(error.class), error.to_string()) }
     }
 }
 
@@ -93,6 +97,10 @@ impl IntoResponse for ApiError {
         if let Some(status) = self.start_status {
             let name = HeaderName::from_static(START_STATUS);
             response.headers_mut().insert(name, HeaderValue::from(u16::from(status)));
+        }
+        if let Some(missing) = self.missing {
+            let name = HeaderName::from_static(MISSING);
+            response.headers_mut().insert(name, HeaderValue::from_static(missing));
         }
         response
     }
@@ -132,5 +140,17 @@ mod tests {
         assert_eq!(status(of(Kind::ProgramNotFound)).as_deref(), Some("127"));
         assert_eq!(status(of(Kind::ProgramNotExecutable)).as_deref(), Some("126"));
         assert_eq!(status(words()), None);
+    }
+
+    #[test]
+    fn clients_read_that_an_image_is_missing_from_a_header() {
+        let missing = |kind| {
+            let mut error = EngineError::not_found("in any words");
+            error.kind = kind;
+            let response = ApiError::from(error).into_response();
+            response.headers().get(MISSING).map(|value| value.as_bytes().to_owned())
+        };
+        assert_eq!(missing(Kind::ImageNotFound).as_deref(), Some(&b"image"[..]));
+        assert_eq!(missing(Kind::Other), None);
     }
 }

@@ -21,6 +21,10 @@ mod volume;
 /// words in the message.
 pub const START_STATUS: &str = "bulkhead-start-status";
 
+/// A header of refusals beside Docker's own: what is not there, where that is something else than what
+/// the path names. `image` is the only value.
+pub const MISSING: &str = "bulkhead-missing";
+
 pub use answers::{
     ContainerId, ContainerInspect, ContainerState, EventActor, EventMessage, Health, ImageInspect,
     InspectedConfig, NetworkSettings, Plugins, Progress, SystemInfo,

@@ -31,6 +31,8 @@ pub enum Kind {
     ProgramNotExecutable,
     /// The container does not run.
     NotRunning,
+    /// The image that was named is not here; it may be elsewhere.
+    ImageNotFound,
 }
 
 /// A sentence for the user, in Docker's words where clients match on them, its class, what to do
@@ -92,13 +94,17 @@ impl EngineError {
         Self { kind: Kind::NotRunning, ..Self::conflict(message) }
     }
 
+    pub(crate) fn no_image(name: &str) -> Self {
+        Self { kind: Kind::ImageNotFound, ..Self::not_found(format!("No such image: {name}")) }
+    }
+
     /// The exit code of a container or an exec that could not be started for this reason (moby:
     /// daemon/start.go, `setExitCodeFromError`).
     pub fn exit_code(&self) -> u8 {
         match self.kind {
             Kind::ProgramNotFound => 127,
             Kind::ProgramNotExecutable => 126,
-            Kind::NotRunning | Kind::Other => 128,
+            Kind::NotRunning | Kind::ImageNotFound | Kind::Other => 128,
         }
     }
 

@@ -221,7 +221,7 @@ impl Known {
             }
         };
         if let Some(digits) = name.strip_prefix("sha256:") {
-            return by_id(digits)?.ok_or_else(|| no_image(name));
+            return by_id(digits)?.ok_or_else(|| EngineError::no_image(name));
         }
         if let Ok(reference) = name.parse::<Reference>() {
             // `name:tag@digest` is found by its digest, as Docker does.
@@ -233,11 +233,11 @@ impl Known {
             if let Some(record) = found {
                 return Ok(record);
             }
-            return by_id(name)?.ok_or_else(|| no_image(&key.familiar()));
+            return by_id(name)?.ok_or_else(|| EngineError::no_image(&key.familiar()));
         }
         match by_id(name)? {
             Some(record) => Ok(record),
-            None if name.len() == 64 => Err(no_image(name)),
+            None if name.len() == 64 => Err(EngineError::no_image(name)),
             None => Err(EngineError::invalid("invalid reference format")),
         }
     }
@@ -319,10 +319,6 @@ impl Known {
 
 fn same_repository(one: &Reference, other: &Reference) -> bool {
     one.domain() == other.domain() && one.path() == other.path()
-}
-
-pub(crate) fn no_image(name: &str) -> EngineError {
-    EngineError::not_found(format!("No such image: {name}"))
 }
 
 fn image_key(id: Digest) -> String {

@@ -12,7 +12,7 @@ use bulkhead_types::{Digest, Reference, Timestamp};
 use crate::allocation::AllocationLock;
 use crate::blocking::{Blocking, blocking};
 use crate::events::Events;
-use crate::image_records::{ImageRecord, ImageRecords, ImageUser, no_image};
+use crate::image_records::{ImageRecord, ImageRecords, ImageUser};
 use crate::records::Records;
 use crate::transaction::Transaction;
 use crate::{EngineError, Image, RemovedImage};
@@ -164,7 +164,7 @@ impl Images {
             // It is not removed meanwhile.
             let _allocating = images.parts.allocation.hold(may_block);
             if images.records().get(id).is_none() {
-                return Err(no_image(&id.to_string()));
+                return Err(EngineError::no_image(&id.to_string()));
             }
             let mut transaction = Transaction::default();
             images.records().put_reference(&mut transaction, name, id);

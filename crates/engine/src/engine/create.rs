@@ -62,7 +62,7 @@ impl Engine {
         let container = {
             let state = self.containers.lock();
             if self.images.records().get(image.stored.id).is_none() {
-                return Err(EngineError::not_found(format!("No such image: {image_name}")));
+                return Err(EngineError::no_image(&image_name));
             }
             let name = names::choose(&state, name)?;
             let modes = NamespaceModes::resolve(&state, &host)?;
