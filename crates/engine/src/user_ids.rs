@@ -1,16 +1,20 @@
 //! The ids of the host that containers' users have.
 
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use bulkhead_image::Content;
+use bulkhead_runtime::user::resolve;
 use bulkhead_sys::path;
 use bulkhead_types::{Digest, IdMap, IdRange};
 use bulkhead_warden::Client;
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::containers::Known;
 use crate::data_dir::DataDir;
+use crate::error::io_error;
 use crate::namespaces::{NamespaceModes, UserNamespace};
 use crate::{Class, EngineError, HostConfig, UsernsMode};
 
@@ -77,8 +81,8 @@ impl UserIds {
     }
 }
 
-/// Ids that a container will meet, as far as it can be known before it runs: its user and groups
-/// by number, the owners of what is bound into it, and those of its image's files.
+/// Ids that a container will meet, as far as it can be known before it runs: its user and groups,
+/// those by name as its image knows them, the owners of what is bound into it, and those of its image's files.
 pub(crate) fn wanted<'a>(
     user: &str,
     groups: &[String],
@@ -86,9 +90,18 @@ pub(crate) fn wanted<'a>(
     layers: &[Digest],
     content: &Content,
 ) -> Result<Vec<u32>, EngineError> {
-    // the one that is set is what counts; a name is among the image's owners, or has no files
-    let numbers = user.split(':').chain(groups.iter().map(String::as_str));
-    let mut ids: Vec<u32> = numbers.filter_map(|word| word.parse().ok()).collect();
+    let words = || user.split(':').chain(groups.iter().map(String::as_str));
+    let mut ids: Vec<u32> = words().filter_map(|word| word.parse().ok()).collect();
+    let is_name = |word: &str| !word.is_empty() && word != "root" && word.parse::<u32>().is_err();
+    if words().any(is_name) {
+        let passwd = image_file(content, layers, "etc/passwd")?;
+        let group = image_file(content, layers, "etc/group")?;
+        // One that is not there is told at the start, by which time a volume may have it.
+        if let Ok(found) = resolve(user, groups, &passwd, &group) {
+            ids.push(found.uid);
+            ids.extend(found.additional_gids);
+        }
+    }
     ids.retain(|id| *id <= i32::MAX.cast_unsigned());
     for source in bind_sources {
         // one that is missing is made, for root, or is an error of its own
@@ -101,6 +114,31 @@ pub(crate) fn wanted<'a>(
     }
     Ok(ids)
 }
+
+/// The text of a file of an image's root; none if it is not there, or behind a link that leads out of
+/// its layer. `layers` are the lowest first.
+fn image_file(content: &Content, layers: &[Digest], name: &str) -> Result<Vec<u8>, EngineError> {
+    for layer in layers.iter().rev() {
+        let root = content.layer(*layer)?;
+        let open = |flags| path::open(root.as_fd(), Path::new(name), flags, Mode::empty());
+        let Ok(found) = open(OFlags::PATH | OFlags::CLOEXEC) else { continue };
+        let kind = rustix::fs::fstat(&found).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        if kind != Ok(FileType::RegularFile) {
+            // a whiteout: an upper layer has removed it; or a device, which is not to be opened
+            break;
+        }
+        let file = open(OFlags::RDONLY | OFlags::CLOEXEC);
+        let file = File::from(file.map_err(io_error("open the image's users"))?);
+        let mut text = Vec::new();
+        let read = file.take(LONGEST_FILE).read_to_end(&mut text);
+        read.map_err(io_error("read the image's users"))?;
+        return Ok(text);
+    }
+    Ok(Vec::new())
+}
+
+/// What is read of a list of users, in bytes: as much as at the start.
+const LONGEST_FILE: u64 = 1 << 20;
 
 /// Ids above those that every container has which the words of a build's step name, as in `RUN
 /// useradd -u 1234567 app`: nothing has them yet, and the map cannot grow while the step runs. A

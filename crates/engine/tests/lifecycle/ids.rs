@@ -17,6 +17,16 @@ pub async fn large_ids_are_a_containers_own(rig: &mut Rig) {
         assert_eq!(rig.run(create).await, (0, format!("{wanted}\n")));
     }
 
+    // one that the image names, and that owns nothing in it
+    for (user, wanted) in
+        [("far", "1100000000:33:33 1200000000"), ("0:afar", "0:1200000000:1200000000")]
+    {
+        let mut create =
+            Rig::script(&format!("n{}", user.replace(':', "-")), "echo $(id -u):$(id -g):$(id -G)");
+        create.config.user = user.to_owned();
+        assert_eq!(rig.run(create).await, (0, format!("{wanted}\n")), "{user}");
+    }
+
     // what is bound keeps its owners, also those whom only the bind makes known
     let shared = rig.path().join("shared");
     std::fs::create_dir(&shared).unwrap();

@@ -123,8 +123,11 @@ impl Rig {
             header.set_uid(if name.starts_with("srv") { 33 } else { 0 });
             archive.append_data(&mut header, name, text.as_bytes()).expect("tar");
         };
-        file("etc/passwd", "root:x:0:0::/:/bin/sh\nwww:x:33:33::/:/bin/sh\n");
-        file("etc/group", "root:x:0:\nwww:x:33:\n");
+        file(
+            "etc/passwd",
+            "root:x:0:0::/:/bin/sh\nwww:x:33:33::/:/bin/sh\nfar:x:1100000000:33::/:/bin/sh\n",
+        );
+        file("etc/group", "root:x:0:\nwww:x:33:\nafar:x:1200000000:far\n");
         file("srv/data/seed", "from the image\n");
         archive.finish().expect("tar");
         let config = image::Config {
