@@ -128,13 +128,13 @@ impl Images {
         Ok(self.parts.registry.log_in(registry, credentials).await?)
     }
 
-    /// What a registry has under a name.
-    pub async fn resolve(
+    /// What a reference names in its registry, and the platforms that it is for.
+    pub async fn describe(
         &self,
         reference: &Reference,
         credentials: Option<Credentials>,
-    ) -> Result<Descriptor, EngineError> {
-        Ok(self.parts.registry.resolve(reference, credentials.as_ref()).await?)
+    ) -> Result<(Descriptor, Vec<Platform>), EngineError> {
+        Ok(self.parts.registry.describe(reference, credentials.as_ref()).await?)
     }
 
     /// Every name that the repository of `reference` has in its registry.

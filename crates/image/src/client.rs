@@ -16,7 +16,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use bulkhead_types::image::Descriptor;
+use bulkhead_types::image::{Descriptor, Platform};
 use bulkhead_types::{Digest, Reference};
 
 use crate::{Content, ImageError, StoredImage};
@@ -192,6 +192,24 @@ impl RegistryClient {
         }
         let session = self.session(reference, credentials, Access::Pull);
         Ok(documents::fetch(&session, reference, &version).await?.descriptor)
+    }
+
+    /// As [`Self::resolve`], and for which platforms there is an image: those that an index names, or
+    /// the one that an image's configuration does.
+    pub async fn describe(
+        &self,
+        reference: &Reference,
+        credentials: Option<&Credentials>,
+    ) -> Result<(Descriptor, Vec<Platform>), ImageError> {
+        let version = reference.version();
+        for session in self.mirrors(reference) {
+            match documents::describe(&session, reference, &version).await {
+                Ok(described) => return Ok(described),
+                Err(error) => tracing::info!("mirror {}: {error}", session.registry()),
+            }
+        }
+        let session = self.session(reference, credentials, Access::Pull);
+        documents::describe(&session, reference, &version).await
     }
 
     /// Every tag of the repository that `reference` is of, sorted; its own does not matter.

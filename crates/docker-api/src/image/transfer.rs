@@ -228,15 +228,14 @@ pub(crate) async fn distribution(
     let name = rest.strip_suffix("/json").ok_or_else(ApiError::page_not_found)?;
     let reference = named(name, "")?;
     let credentials = auth::registry_auth(&headers)?;
-    let descriptor = api.engine.images().resolve(&reference, credentials).await?;
-    let platform = descriptor.platform.clone().unwrap_or_else(image::Platform::host);
+    let (descriptor, platforms) = api.engine.images().describe(&reference, credentials).await?;
     Ok(axum::Json(json!({
         "Descriptor": {
             "mediaType": descriptor.media_type,
             "digest": descriptor.digest,
             "size": descriptor.size,
         },
-        "Platforms": [platform],
+        "Platforms": platforms,
     })))
 }
 

@@ -142,6 +142,45 @@ pub(super) async fn manifest(
     Err(ImageError::BadImage("its index leads to indexes without an end".to_owned()))
 }
 
+/// What a reference names, and the platforms that it is for.
+pub(super) async fn describe(
+    session: &Session,
+    reference: &Reference,
+    version: &str,
+) -> Result<(Descriptor, Vec<Platform>), ImageError> {
+    let Document { descriptor, bytes } = fetch(session, reference, version).await?;
+    if matches!(descriptor.media_type.as_str(), OCI_INDEX | DOCKER_INDEX) {
+        let index: Index = parse(&bytes, "index", descriptor.digest)?;
+        let platforms = index.manifests.into_iter().filter_map(|entry| entry.platform);
+        return Ok((descriptor, platforms.take(PLATFORMS).collect()));
+    }
+    let manifest: Manifest = parse(&bytes, "manifest", descriptor.digest)?;
+    let digest = manifest.config.digest;
+    let url = session.url(&format!("blobs/{digest}"));
+    let response = session.get(url, &HeaderMap::new()).await?;
+    if response.status() != StatusCode::OK {
+        return Err(session.refused("fetch the configuration", response).await);
+    }
+    let bytes = session.bytes(response, SMALL).await?;
+    let found = Digest::of(&bytes);
+    if found != digest {
+        return Err(ImageError::WrongDigest { expected: digest, found });
+    }
+    // not `ImageConfig`, which says what this machine is where an old image says nothing
+    #[derive(serde::Deserialize)]
+    struct Said {
+        #[serde(default)]
+        architecture: String,
+        #[serde(default)]
+        os: String,
+        variant: Option<String>,
+    }
+    let Said { architecture, os, variant } = parse(&bytes, "configuration", digest)?;
+    let is_said = !(architecture.is_empty() && os.is_empty());
+    let platform = is_said.then_some(Platform { architecture, os, variant });
+    Ok((descriptor, platform.into_iter().collect()))
+}
+
 /// The first entry for the platform; one without a variant is preferred to none.
 fn choose<'a>(index: &'a Index, host: &Platform) -> Option<&'a Descriptor> {
     let fits = |descriptor: &&Descriptor| {

@@ -96,6 +96,26 @@ async fn a_token_is_fetched_with_the_password_and_used_instead_of_it() {
 }
 
 #[tokio::test]
+async fn an_index_is_for_all_that_it_names() {
+    let entry = |architecture: &str| {
+        format!(
+            r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{}","size":7,
+            "platform":{{"os":"linux","architecture":"{architecture}"}}}}"#,
+            Digest::of(architecture.as_bytes())
+        )
+    };
+    let index =
+        format!(r#"{{"schemaVersion":2,"manifests":[{},{}]}}"#, entry("s390x"), entry("amd64"));
+    let server = Server::new(move |_, _| answer(200, "", &index)).await;
+    let reference = format!("{}/app:1", server.address).parse().expect("a reference");
+    let client = RegistryClient::new(RegistryOptions::default());
+    let (_, platforms) = client.describe(&reference, None).await.expect("an index");
+    let names: Vec<&str> = platforms.iter().map(|it| it.architecture.as_str()).collect();
+    assert_eq!(names, ["s390x", "amd64"]);
+    assert_eq!(server.heads().len(), 1, "only the index is asked for");
+}
+
+#[tokio::test]
 async fn passwords_go_to_no_other_site() {
     for (realm, complaint) in [
         ("https://evil.example/token", "another site"),
