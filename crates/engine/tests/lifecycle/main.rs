@@ -11,6 +11,7 @@ mod failures;
 mod ids;
 mod images;
 mod kernel;
+mod many;
 mod mounts;
 mod names;
 mod networks;
@@ -78,6 +79,10 @@ fn main() -> ExitCode {
         images::one_whose_content_is_missing_is_listed,
         images::a_commit_has_what_the_container_made_and_no_more,
         images::a_pruned_build_cache_frees_its_layers,
+        many::are_torn_down_whoever_else_stops_them,
+        many::are_adopted_at_once,
+        many::come_and_go_on_a_small_network,
+        many::readers_that_never_read_hold_little,
         mounts::volumes_are_furnished_when_a_container_is_created,
         mounts::only_the_part_that_was_asked_for_is_seen,
         mounts::sources_and_what_lies_below_them,
