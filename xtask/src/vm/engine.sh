@@ -39,6 +39,15 @@ same "out of memory of a child" "true 0" bulkhead inspect --format '{{.State.OOM
 bulkhead run --name first -m 32m --memory-swap 32m busybox dd if=/dev/zero of=/dev/null bs=100M count=1 >/tmp/eater 2>&1
 same "out of memory, first process" "true 137" bulkhead inspect --format '{{.State.OOMKilled}} {{.State.ExitCode}}' first
 bulkhead rm eater first >/dev/null
+# while its first process lives: the kernel tells it by memory.events
+greedy() { bulkhead exec "$1" dd if=/dev/zero of=/dev/null bs=100M count=1 >/tmp/eater 2>&1; }
+bulkhead events --filter event=oom --format '{{.Actor.Attributes.name}}' >/tmp/oom 2>&1 &
+bulkhead run -d --name starved -m 32m --memory-swap 32m busybox sleep 1000 >/dev/null
+same "killed for want of memory: not yet" "false running" bulkhead inspect --format '{{.State.OOMKilled}} {{.State.Status}}' starved
+greedy starved
+same "killed for want of memory, told at once" "yes" echo "$(until_true "bulkhead inspect --format '{{.State.OOMKilled}} {{.State.Status}}' starved | grep -qx 'true running'")"
+same "killed for want of memory, an event" "yes" echo "$(until_true "grep -qx starved /tmp/oom")"
+bulkhead rm -f starved >/dev/null
 
 bulkhead run -d --name web -p 8080:80 busybox sh -c 'echo page > /tmp/index.html; httpd -p 80 -h /tmp; while :; do sleep 1; done' >/dev/null
 same "exec" "inside" bulkhead exec web echo inside
@@ -58,6 +67,17 @@ same "stats" "yes" sh -c "bulkhead stats web | grep -q web && echo yes"
 # the engine dies and comes back; the container and its exit code stay
 kill -9 $(cat /run/bulkhead/bulkhead.pid); sleep 1
 same "up again after kill -9" "yes" sh -c "bulkhead up --detach >/dev/null && echo yes"
+# by an engine that did not start it
+for name in starved later; do
+    bulkhead run -d --name $name -m 32m --memory-swap 32m busybox sleep 1000 >/dev/null
+done
+greedy starved
+kill -9 $(cat /run/bulkhead/bulkhead.pid); sleep 1
+bulkhead up --detach >/dev/null
+same "what was killed for want of memory is known to the next engine" "true" bulkhead inspect --format '{{.State.OOMKilled}}' starved
+greedy later
+same "killed for want of memory, told by the next engine" "yes" echo "$(until_true "bulkhead inspect --format '{{.State.OOMKilled}} {{.State.Status}}' later | grep -qx 'true running'")"
+bulkhead rm -f starved later >/dev/null
 same "the container went on" "running $pid" bulkhead inspect --format '{{.State.Status}} {{.State.Pid}}' web
 same "published port after the crash" "page" wget -q -O - http://192.0.2.10:8080/
 kill -9 $(pidof bulkhead-warden) $(cat /run/bulkhead/bulkhead.pid); sleep 1
