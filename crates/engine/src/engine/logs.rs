@@ -27,11 +27,13 @@ impl Engine {
                 "Bad parameters: you must choose at least one stream",
             ));
         }
-        let (path, lifecycle) = {
+        let (path, lifecycle, is_running) = {
             let state = self.containers.lock();
             let entry = state.entry(id)?;
             let path = PathBuf::from(&entry.record.container.log_path);
-            (path, entry.lifecycle.subscribe())
+            let lifecycle = entry.lifecycle.subscribe();
+            let is_running = lifecycle.borrow().running;
+            (path, lifecycle, is_running)
         };
         if path.as_os_str().is_empty() {
             return Err(EngineError::new(
@@ -39,7 +41,9 @@ impl Engine {
                 "configured logging driver does not support reading",
             ));
         }
-        let follow = query.follow.then(|| self.log_changes.of(&path)).transpose();
+        // Of one that does not run nothing more comes (moby: daemon/logs.go); one that never ran has no
+        // directory to be watched.
+        let follow = (query.follow && is_running).then(|| self.log_changes.of(&path)).transpose();
         let follow = follow.map_err(io_error("watch the log"))?;
         let until = query.until;
         let reader =
