@@ -87,6 +87,8 @@ object! {
 object! {
     /// A line of `GET /events`
     pub struct EventMessage {
+        /// `start`, `exec_die`, `health_status: healthy`
+        pub action: String,
         pub actor: EventActor,
     }
 }

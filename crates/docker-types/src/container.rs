@@ -33,6 +33,8 @@ object! {
         /// Until API 1.43 the address stood here; now it is an endpoint's.
         pub mac_address: String,
         pub labels: BTreeMap<String, String>,
+        /// What runs a health check that is a line of a shell.
+        pub shell: Vec<String>,
         pub stop_signal: String,
         pub stop_timeout: Option<i64>,
         /// docker-py writes it here, where Docker does not look: `HostConfig` has it.

@@ -10,6 +10,7 @@ use crate::attachment::{NetworkStack, Networking, PortBinding};
 use crate::bind::{Bind, clean_target};
 use crate::endpoint::EndpointConfig;
 use crate::extra_host::ExtraHost;
+use crate::health::{Health, OnFailure};
 use crate::link::Link;
 use crate::log_options::{LogDriver, LogOptions};
 use crate::modes::{CgroupnsMode, IpcMode, NetworkMode, PidMode, UsernsMode, UtsMode};
@@ -60,6 +61,8 @@ pub struct ContainerConfig {
     pub stop_signal: Option<String>,
     pub stop_timeout: Option<i64>,
     pub healthcheck: Option<image::Healthcheck>,
+    /// What runs a health check that is a line of a shell.
+    pub shell: Option<Vec<String>>,
     pub network_disabled: bool,
     /// Of the link to the first network; `None` goes with the address.
     pub mac_address: Option<[u8; 6]>,
@@ -136,6 +139,8 @@ pub struct HostConfig {
     pub console_size: (u16, u16),
     pub isolation: Isolation,
     pub runtime: RuntimeName,
+    /// What its labels say; see [`crate::ON_FAILURE_LABEL`].
+    pub health_on_failure: OnFailure,
 }
 
 /// Docker's limits of block devices, which are named by the paths of their nodes.
@@ -270,6 +275,9 @@ pub struct State {
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
     pub paused: bool,
+    /// `None` without a health check, and before the first start.
+    #[serde(default)]
+    pub health: Option<Health>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -31,6 +31,9 @@ pub(crate) struct Record {
     /// A step of a build: it goes when it has ended, and when an engine that opens finds it.
     #[serde(default)]
     pub throw_away: bool,
+    /// Its health check ends it, to start it anew: whoever finds its end does so.
+    #[serde(default)]
+    pub ended_unhealthy: bool,
 }
 
 impl Record {
@@ -127,6 +130,10 @@ pub(crate) struct Runtime {
     /// Hears of kills for want of memory, and whether one was told.
     pub oom: Option<AbortOnDrop>,
     pub oom_told: bool,
+    /// Probes it.
+    pub health: Option<AbortOnDrop>,
+    /// It was found unhealthy, and is being ended for it.
+    pub ending_unhealthy: bool,
     /// Clients that attached before the start.
     pub waiting: Vec<(UnixStream, Streams)>,
     /// What a client asked for before there was a terminal.
@@ -259,6 +266,23 @@ impl Containers {
         transaction.put_to(record.durability(), key(record.container.id), record, || {});
     }
 
+    /// Records a change that need not survive a power cut, which ends the container anyway. The caller
+    /// holds its operation lock.
+    pub(crate) fn note(
+        &self,
+        may_block: &Blocking,
+        id: Id,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<(), EngineError> {
+        let mut record = self.record(id)?;
+        change(&mut record);
+        let mut transaction = Transaction::default();
+        let new = record.clone();
+        let in_memory = move || self.lock().set_record(new);
+        transaction.put_to(Durability::Process, key(id), &record, in_memory);
+        transaction.commit(&self.records, may_block)
+    }
+
     /// The edit that removes a container; `removed` gets what was known of it.
     pub(crate) fn delete<'a>(
         &'a self,
@@ -380,8 +404,13 @@ mod tests {
         for name in ["one", "two"] {
             let container = crate::container::tests::container(name);
             ids.push(container.id);
-            let record =
-                Record { container, layers: vec![], stopped_by_user: false, throw_away: false };
+            let record = Record {
+                container,
+                layers: vec![],
+                stopped_by_user: false,
+                throw_away: false,
+                ended_unhealthy: false,
+            };
             state.insert(Entry::new(record));
         }
         assert_eq!(state.find("/one").unwrap(), ids[0]);

@@ -9,6 +9,7 @@ mod etc_files;
 mod events;
 mod exit;
 mod files;
+mod health;
 mod info;
 mod kill;
 mod logs;
@@ -108,6 +109,8 @@ pub struct Engine {
     pub(crate) name_service: NameService,
     pub(crate) volumes: Volumes,
     pub(crate) execs: Execs,
+    /// Probes are started some at a time.
+    pub(crate) probe_starts: tokio::sync::Semaphore,
     /// Set by a tear-down: see [`Engine::is_ending`].
     pub(crate) ending: AtomicBool,
     pub(crate) allocation: AllocationLock,
@@ -230,6 +233,7 @@ impl Engine {
             images,
             volumes,
             execs: Execs::default(),
+            probe_starts: tokio::sync::Semaphore::new(health::STARTED_AT_ONCE),
             ending: AtomicBool::new(false),
             allocation,
             cleanup_lock: Arc::default(),

@@ -27,15 +27,35 @@ pub(crate) struct Execs {
     known: Mutex<BTreeMap<Id, ExecEntry>>,
 }
 
+/// For whom a process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Client,
+    /// A health check, which forgets it as soon as it has its exit code.
+    Probe,
+}
+
+/// What has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EndedExec {
+    pub container: Id,
+    pub purpose: Purpose,
+}
+
 #[derive(Debug)]
 pub(crate) struct ExecEntry {
     pub container: Id,
+    pub purpose: Purpose,
     pub create: CreateExec,
     pub started: bool,
     pub running: watch::Sender<bool>,
     pub exit_code: Option<u8>,
     pub pid: u32,
     pub pidfd: Option<OwnedFd>,
+    /// It was ended because the warden was, which says nothing of what it ran for.
+    pub lost: bool,
+    /// Nobody asks for its exit code.
+    abandoned: bool,
     pub terminal_size: (u16, u16),
     /// When it was made, or has ended.
     since: Instant,
@@ -45,15 +65,23 @@ impl ExecEntry {
     pub(crate) fn new(container: Id, create: CreateExec) -> Self {
         Self {
             container,
+            purpose: Purpose::Client,
             create,
             started: false,
             running: watch::Sender::new(false),
             exit_code: None,
             pid: 0,
             pidfd: None,
+            lost: false,
+            abandoned: false,
             terminal_size: (0, 0),
             since: Instant::now(),
         }
+    }
+
+    /// One of a health check, which is about to be started.
+    pub(crate) fn probe(container: Id, create: CreateExec) -> Self {
+        Self { purpose: Purpose::Probe, started: true, ..Self::new(container, create) }
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -76,8 +104,11 @@ impl ExecEntry {
 impl Execs {
     pub(crate) fn insert(&self, id: Id, entry: ExecEntry) {
         let mut known = self.known();
+        let is_kept = entry.purpose == Purpose::Client;
         known.insert(id, entry);
-        forget_old(&mut known, Instant::now());
+        if is_kept {
+            forget_old(&mut known, Instant::now());
+        }
     }
 
     /// Looks at one, or changes it; `None` if it is not known.
@@ -85,30 +116,53 @@ impl Execs {
         self.known().get_mut(&id).map(work)
     }
 
-    /// Notes an end; the container that it was in, if the exec is known.
-    pub(crate) fn ended(&self, id: Id, exit_code: u8) -> Option<Id> {
+    /// Notes an end; what it was, if the exec is known.
+    pub(crate) fn ended(&self, id: Id, exit_code: u8) -> Option<EndedExec> {
         let mut known = self.known();
         let entry = known.get_mut(&id)?;
         entry.end(exit_code);
-        let container = entry.container;
-        forget_old(&mut known, Instant::now());
-        Some(container)
+        let ended = EndedExec { container: entry.container, purpose: entry.purpose };
+        match (entry.purpose, entry.abandoned) {
+            (Purpose::Probe, true) => drop(known.remove(&id)),
+            (Purpose::Probe, false) => {}
+            (Purpose::Client, _) => forget_old(&mut known, Instant::now()),
+        }
+        Some(ended)
     }
 
-    /// Those of a container that have not ended, oldest id first.
+    /// Forgets one whether it has ended or not.
+    pub(crate) fn remove(&self, id: Id) {
+        self.known().remove(&id);
+    }
+
+    /// Forgets one now or with its end; whether it is still to be ended.
+    pub(crate) fn abandon(&self, id: Id) -> bool {
+        let mut known = self.known();
+        let Some(entry) = known.get_mut(&id) else { return false };
+        entry.abandoned = entry.exit_code.is_none();
+        let runs = entry.abandoned;
+        if !runs {
+            known.remove(&id);
+        }
+        runs
+    }
+
+    /// A client's own in a container that have not ended, oldest id first.
     pub(crate) fn of(&self, container: Id) -> Vec<Id> {
         let known = self.known();
         let own = known
             .iter()
-            .filter(|(_, entry)| entry.container == container && entry.exit_code.is_none());
+            .filter(|(_, entry)| entry.container == container && entry.exit_code.is_none())
+            .filter(|(_, entry)| entry.purpose == Purpose::Client);
         own.map(|(id, _)| *id).collect()
     }
 
     /// Kills all that run; they are still to be noted as ended.
     pub(crate) fn kill_all(&self) -> Vec<Id> {
-        let known = self.known();
-        let running = known.iter().filter(|(_, entry)| entry.is_running());
-        let kill = |(id, entry): (&Id, &ExecEntry)| {
+        let mut known = self.known();
+        let running = known.iter_mut().filter(|(_, entry)| entry.is_running());
+        let kill = |(id, entry): (&Id, &mut ExecEntry)| {
+            entry.lost = true;
             if let Some(pidfd) = &entry.pidfd {
                 let _ = pidfd_send_signal(pidfd, Signal::KILL);
             }
@@ -179,7 +233,8 @@ mod tests {
         for id in &ids {
             execs.insert(*id, ExecEntry::new(container, CreateExec::default()));
             execs.with(*id, |entry| entry.started = true);
-            assert_eq!(execs.ended(*id, 0), Some(container));
+            let ended = execs.ended(*id, 0).unwrap();
+            assert_eq!((ended.container, ended.purpose), (container, Purpose::Client));
         }
         assert_eq!(execs.of(container), [running]);
         assert!(execs.with(ids[9], |_| ()).is_none(), "the oldest go first");
@@ -188,5 +243,22 @@ mod tests {
         assert_eq!(execs.known().len(), 2, "the one that runs, and one not started yet");
         execs.forget_container(container);
         assert_eq!(execs.of(other), [elsewhere]);
+    }
+
+    #[test]
+    fn probes_are_not_listed_and_are_forgotten_with_their_end() {
+        let (container, execs) = (Id::random(), Execs::default());
+        let (awaited, given_up) = (Id::random(), Id::random());
+        for id in [awaited, given_up] {
+            execs.insert(id, ExecEntry::probe(container, CreateExec::default()));
+        }
+        assert!(execs.of(container).is_empty());
+        assert!(execs.abandon(given_up), "it is to be ended");
+        for id in [awaited, given_up] {
+            assert_eq!(execs.ended(id, 1), Some(EndedExec { container, purpose: Purpose::Probe }));
+        }
+        assert_eq!(execs.with(awaited, |entry| entry.exit_code), Some(Some(1)));
+        assert!(!execs.abandon(awaited), "it has ended");
+        assert!(execs.known().is_empty());
     }
 }

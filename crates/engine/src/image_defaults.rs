@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bulkhead_types::{Port, image};
 
-use crate::{ContainerConfig, EngineError};
+use crate::{ContainerConfig, EngineError, health};
 
 /// The search path of an image that sets none (moby: pkg/system/path_unix.go).
 pub(crate) const DEFAULT_PATH: &str =
@@ -43,8 +43,10 @@ pub(crate) fn merge(config: &mut ContainerConfig, image: &image::Config) {
             config.volumes.push(volume.clone());
         }
     }
-    if config.healthcheck.as_ref().is_none_or(|check| check.test.is_empty()) {
-        config.healthcheck.clone_from(&image.healthcheck);
+    health::merge(&mut config.healthcheck, image.healthcheck.as_ref());
+    // Docker leaves it out, and runs by /bin/sh what the image's author wrote for another shell.
+    if config.shell.as_ref().is_none_or(Vec::is_empty) {
+        config.shell.clone_from(&image.shell);
     }
 }
 

@@ -39,6 +39,7 @@ mod extra_host;
 mod free_ranges;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod health;
 mod hosts;
 mod image_defaults;
 mod image_records;
@@ -92,6 +93,7 @@ pub use engine::{
 };
 pub use error::{Class, EngineError, Kind};
 pub use extra_host::{ExtraHost, HostAddress};
+pub use health::{Health, HealthResult, HealthStatus, ON_FAILURE_LABEL, OnFailure};
 pub use images::{ContentHold, Images};
 pub use link::Link;
 pub use log_options::{LogDriver, LogOptions};

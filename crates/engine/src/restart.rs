@@ -99,6 +99,8 @@ pub(crate) struct Ended {
     pub restarts: u32,
     /// `docker stop` or `docker kill` ended it.
     pub stopped_by_user: bool,
+    /// Its health check ended it, to start it anew.
+    pub unhealthy: bool,
     pub ran: Duration,
     /// The wait before its last start; zero if a user started it.
     pub last_wait: Duration,
@@ -115,6 +117,7 @@ pub(crate) fn decide(policy: RestartPolicy, ended: Ended) -> Option<Duration> {
                 && (maximum_retries == 0 || ended.restarts < maximum_retries)
         }
     };
+    let again = again || ended.unhealthy && !ended.stopped_by_user;
     // A container that ran this long was well, so its next failure starts the count anew
     // (moby: restartmanager.go, backoffMultiplier and defaultTimeout).
     let was_well = ended.ran >= Duration::from_secs(10);
@@ -150,12 +153,15 @@ mod tests {
             exit_code: 0,
             restarts: 0,
             stopped_by_user: false,
+            unhealthy: false,
             ran: Duration::from_secs(1),
             last_wait: Duration::ZERO,
         };
         let failed = Ended { exit_code: 1, ..well };
         let stopped = Ended { stopped_by_user: true, exit_code: 137, ..well };
         let third = Ended { restarts: 3, ..failed };
+        let unhealthy = Ended { unhealthy: true, exit_code: 143, ..well };
+        let stopped_then = Ended { unhealthy: true, ..stopped };
         for (name, retries, ended, again) in [
             ("", 0, failed, false),
             ("no", 0, failed, false),
@@ -168,6 +174,10 @@ mod tests {
             ("on-failure", 3, third, false),
             ("on-failure", 4, third, true),
             ("on-failure", 0, stopped, false),
+            ("no", 0, unhealthy, true),
+            ("on-failure", 3, Ended { restarts: 9, ..unhealthy }, true),
+            ("no", 0, stopped_then, false),
+            ("always", 0, stopped_then, false),
         ] {
             let policy = RestartPolicy::parse(name, retries).unwrap();
             assert_eq!(decide(policy, ended).is_some(), again, "{name} {retries} {ended:?}");
@@ -181,6 +191,7 @@ mod tests {
             exit_code: 1,
             restarts: 0,
             stopped_by_user: false,
+            unhealthy: false,
             ran: Duration::ZERO,
             last_wait: Duration::ZERO,
         };

@@ -3,12 +3,13 @@
 use bulkhead_runtime::capabilities;
 
 use crate::{
-    ContainerConfig, EngineError, HostConfig, NetworkMode, RestartPolicy, UtsMode, hosts, limits,
-    signals, sysctls,
+    ContainerConfig, EngineError, HostConfig, NetworkMode, OnFailure, RestartPolicy, UtsMode,
+    hosts, limits, signals, sysctls,
 };
 
 /// Refuses what contradicts itself or cannot be.
 pub(crate) fn check(config: &ContainerConfig, host: &mut HostConfig) -> Result<(), EngineError> {
+    host.health_on_failure = OnFailure::of(&config.labels)?;
     limits::check(host)?;
     hosts::check(config, host)?;
     sysctls::check(host)?;

@@ -164,12 +164,22 @@ pub struct Config {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Healthcheck {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub test: Vec<String>,
+    #[serde(skip_serializing_if = "is_zero")]
     pub interval: i64,
+    #[serde(skip_serializing_if = "is_zero")]
     pub timeout: i64,
+    #[serde(skip_serializing_if = "is_zero")]
     pub start_period: i64,
+    #[serde(skip_serializing_if = "is_zero")]
     pub start_interval: i64,
+    #[serde(skip_serializing_if = "is_zero")]
     pub retries: i64,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 /// The `{}` that Go writes for a member of a set.

@@ -27,4 +27,4 @@ pub use jiff::tz::TimeZone;
 pub use port::{InvalidPort, Port, Protocol};
 pub use reference::{DEFAULT_DOMAIN, InvalidReference, Reference};
 pub use size::{InvalidSize, binary_size, decimal_size, parse_size};
-pub use time::{go_duration, parse_moment};
+pub use time::{go_duration, go_duration_text, parse_moment};

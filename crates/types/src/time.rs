@@ -1,5 +1,7 @@
 //! Times and durations as people write them to Docker's tools.
 
+use std::time::Duration;
+
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -77,9 +79,58 @@ pub fn go_duration(text: &str) -> Option<i64> {
     (total < i64::MAX as f64).then_some((sign * total) as i64)
 }
 
+/// Go's `time.Duration.String`: `1.5s`, `2m0s`, `1h0m0s`, `20ms`.
+pub fn go_duration_text(duration: Duration) -> String {
+    let nanoseconds = duration.as_nanos();
+    // Without the zeros that say nothing.
+    let with = |unit: u128, name: &str| {
+        let fraction = nanoseconds % unit * (1_000_000_000 / unit);
+        let number = format!("{}.{fraction:09}", nanoseconds / unit);
+        format!("{}{name}", number.trim_end_matches('0').trim_end_matches('.'))
+    };
+    match nanoseconds {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{nanoseconds}ns"),
+        1_000..1_000_000 => with(1_000, "µs"),
+        1_000_000..1_000_000_000 => with(1_000_000, "ms"),
+        _ => {
+            let seconds = duration.as_secs();
+            let below = Duration::new(seconds % 60, duration.subsec_nanos());
+            let number = format!("{}.{:09}", below.as_secs(), below.subsec_nanos());
+            let rest = number.trim_end_matches('0').trim_end_matches('.');
+            match (seconds / 3600, seconds / 60 % 60) {
+                (0, 0) => format!("{rest}s"),
+                (0, minutes) => format!("{minutes}m{rest}s"),
+                (hours, minutes) => format!("{hours}h{minutes}m{rest}s"),
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_written_as_go_writes_them() {
+        for (nanoseconds, text) in [
+            (0, "0s"),
+            (1, "1ns"),
+            (1_100, "1.1µs"),
+            (2_200_000, "2.2ms"),
+            (500_000_000, "500ms"),
+            (1_500_000_000, "1.5s"),
+            (10_000_000_000, "10s"),
+            (30_000_000_000, "30s"),
+            (60_000_000_000, "1m0s"),
+            (90_500_000_000, "1m30.5s"),
+            (3_600_000_000_000, "1h0m0s"),
+            (100 * 3_600_000_000_000, "100h0m0s"),
+        ] {
+            assert_eq!(go_duration_text(Duration::from_nanos(nanoseconds)), text);
+            assert_eq!(go_duration(text), i64::try_from(nanoseconds).ok(), "{text}");
+        }
+    }
 
     #[test]
     fn moments_are_read_as_docker_reads_them() {

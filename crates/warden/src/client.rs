@@ -271,6 +271,12 @@ impl Client {
         }
     }
 
+    /// Ends an exec that is bound to this client ([`crate::Lifetime::Bound`]), with all that it has
+    /// started; its end is told as any. One that has ended is [`WardenError::Unknown`].
+    pub fn end(&self, id: Id) -> Result<(), WardenError> {
+        self.done(Request::End(id), Vec::new())
+    }
+
     /// Attaches `socket` (see [`crate::Attachment`]) to a running container or exec.
     pub fn attach(
         &self,

@@ -58,6 +58,18 @@ pub struct Exec {
     pub cgroup_v2: Option<FdIndex>,
     pub stdin_open: bool,
     pub attachments: Vec<Attachment>,
+    pub lifetime: Lifetime,
+}
+
+/// How long what an exec brings about may last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lifetime {
+    /// As long as it likes: what it leaves in the background goes on, and how it ended is kept until
+    /// [`crate::Client::forget`].
+    Free,
+    /// A probe: it ends with the connection that asked for it, all that it has started ends with it,
+    /// and nothing of it is kept once its end is told.
+    Bound,
 }
 
 /// How a process ended.

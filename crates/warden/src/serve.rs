@@ -14,6 +14,7 @@ use crate::wire::{Fault, Reply};
 
 mod attached;
 mod backlog;
+mod bound;
 mod clock;
 mod compartments;
 mod connections;
@@ -115,6 +116,7 @@ impl Warden {
                 let Some(source) = self.poller.source(token) else { continue };
                 self.handle(token, source, event.flags);
             }
+            self.end_what_was_bound();
             self.pass_deadlines();
             self.refill_compartments();
         }

@@ -38,6 +38,8 @@ pub enum Request {
     Adopt(Box<HandoverState>),
     UserNamespace(IdMap),
     Forget(Id),
+    /// Ends a bound exec, with all that it has started.
+    End(Id),
     ShutDown,
     /// How many compartments are kept ready from now on, where that is to change.
     Compartments(Option<u8>),

@@ -37,10 +37,11 @@ pub(crate) async fn make(
     let (rows, columns) = request.host.console_size;
     warnings.extend(api.engine.warnings(&request.host)?);
     let container = api.engine.create(request).await?;
-    if container.config.healthcheck.as_ref().is_some_and(|check| !is_none(&check.test)) {
-        warnings.push(
-            "The image's HEALTHCHECK is not run: Bulkhead does not run health checks yet.".into(),
-        );
+    if let Some(kind) = unknown_test(container.config.healthcheck.as_ref()) {
+        warnings.push(format!(
+            "The image's HEALTHCHECK is not run: {kind:?} is no kind of test; there are CMD, CMD-SHELL \
+             and NONE."
+        ));
     }
     // Not running yet, which it says, but it remembers the size for the start: a resize after that
     // may come when the program has asked already.
@@ -97,30 +98,23 @@ pub(crate) fn request(
         volumes: body.volumes.into_keys().collect(),
         stop_signal: Some(body.stop_signal).filter(|signal| !signal.is_empty()),
         stop_timeout: body.stop_timeout,
-        healthcheck: healthcheck(body.healthcheck)?,
+        healthcheck: body.healthcheck.map(healthcheck),
+        shell: Some(body.shell).filter(|shell| !shell.is_empty()),
         network_disabled: body.network_disabled,
         mac_address,
     };
     Ok((CreateContainer { name, image: body.image, config, host, endpoints }, warnings))
 }
 
-/// `--no-healthcheck`, or none of the request's own.
-fn healthcheck(asked: Option<Healthcheck>) -> Result<Option<image::Healthcheck>, ApiError> {
-    match asked {
-        None => Ok(None),
-        Some(check) if check.test.is_empty() => Ok(None),
-        Some(check) if is_none(&check.test) => {
-            Ok(Some(image::Healthcheck { test: check.test, ..image::Healthcheck::default() }))
-        }
-        Some(_) => Err(ApiError::unsupported(
-            "Healthcheck is not supported: Bulkhead does not run health checks yet; leave the \
-             --health options out, or say --no-healthcheck",
-        )),
-    }
+fn healthcheck(asked: Healthcheck) -> image::Healthcheck {
+    let Healthcheck { test, interval, timeout, start_period, start_interval, retries } = asked;
+    image::Healthcheck { test, interval, timeout, start_period, start_interval, retries }
 }
 
-fn is_none(test: &[String]) -> bool {
-    matches!(test, [word] if word == "NONE")
+/// Of an image that has a test which nobody can run; a request's own is refused.
+fn unknown_test(check: Option<&image::Healthcheck>) -> Option<&str> {
+    let kind = check?.test.first()?.as_str();
+    (!matches!(kind, "NONE" | "CMD" | "CMD-SHELL")).then_some(kind)
 }
 
 #[cfg(test)]
@@ -185,13 +179,34 @@ mod tests {
         assert_eq!(request.config.entrypoint, Some(vec![]));
     }
 
+    /// What `docker run --health-cmd 'test -e /x' --health-interval 2s …` sends.
     #[test]
-    fn only_no_health_check_is_taken() {
-        for check in [json!(null), json!({}), json!({"Test": null}), json!({"Test": ["NONE"]})] {
-            assert!(body(json!({"Image": "x", "Healthcheck": check})).is_ok(), "{check}");
-        }
-        let error = body(json!({"Image": "x", "Healthcheck": {"Test": ["CMD", "true"]}}));
-        assert!(error.expect_err("refused").message.contains("--no-healthcheck"));
+    fn a_health_check_is_taken_whole() {
+        let (request, _) = body(json!({
+            "Image": "x", "Shell": ["/bin/ash", "-c"],
+            "Healthcheck": {
+                "Test": ["CMD-SHELL", "test -e /x"], "Interval": 2, "Timeout": 3, "StartPeriod": 4,
+                "StartInterval": 5, "Retries": 6,
+            },
+        }))
+        .expect("a valid request");
+        assert_eq!(
+            request.config.healthcheck,
+            Some(image::Healthcheck {
+                test: vec!["CMD-SHELL".to_owned(), "test -e /x".to_owned()],
+                interval: 2,
+                timeout: 3,
+                start_period: 4,
+                start_interval: 5,
+                retries: 6,
+            })
+        );
+        assert_eq!(request.config.shell, Some(vec!["/bin/ash".to_owned(), "-c".to_owned()]));
+        let (request, _) = body(json!({"Image": "x", "Healthcheck": null})).expect("valid");
+        assert_eq!((request.config.healthcheck, request.config.shell), (None, None));
+        let odd = image::Healthcheck { test: vec!["HTTP".into()], ..Default::default() };
+        assert_eq!(unknown_test(Some(&odd)), Some("HTTP"));
+        assert_eq!(unknown_test(None), None);
     }
 
     #[test]

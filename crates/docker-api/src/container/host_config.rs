@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use bulkhead_docker_types as wire;
 use bulkhead_engine::{
     BindOptions, BlockIo, Container, DeviceRequest, DriverOptions, Fill, HostConfig, LogDriver,
-    LogOptions, MissingSource, MountOptions, MountRequest, MountsBelow, PortBinding, RestartPolicy,
-    SecurityOptions, TmpfsOptions, Ulimit, UsernsMode, VolumeOptions,
+    LogOptions, MissingSource, MountOptions, MountRequest, MountsBelow, OnFailure, PortBinding,
+    RestartPolicy, SecurityOptions, TmpfsOptions, Ulimit, UsernsMode, VolumeOptions,
 };
 use bulkhead_types::Port;
 use serde_json::{Map, Value};
@@ -101,6 +101,8 @@ pub(crate) fn parse(wire: wire::HostConfig) -> Result<(HostConfig, Vec<String>),
         volume_driver: wire.volume_driver,
         isolation: wire.isolation.parse()?,
         runtime: wire.runtime.parse()?,
+        // The engine reads it from the labels, which an image has too.
+        health_on_failure: OnFailure::None,
     };
     Ok((host, warnings))
 }

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use bulkhead_engine::{Class, Container, ContainerSnapshot, Status};
+use bulkhead_engine::{Class, Container, ContainerSnapshot, HealthStatus, Status};
 use bulkhead_network::Protocol;
 use bulkhead_types::{Digest, Id, Port, Timestamp};
 use http::header::CONTENT_TYPE;
@@ -260,7 +260,15 @@ fn status_text(container: &Container, now: Timestamp) -> String {
     let ago = |time: Option<Timestamp>| clock::since(time.unwrap_or(now), now);
     match state.status {
         Status::Created => "Created".to_owned(),
-        Status::Running => format!("Up {}", ago(state.started_at)),
+        Status::Running => {
+            let health = match state.health.as_ref().map(|health| health.status) {
+                None => "",
+                Some(HealthStatus::Starting) => " (health: starting)",
+                Some(HealthStatus::Healthy) => " (healthy)",
+                Some(HealthStatus::Unhealthy) => " (unhealthy)",
+            };
+            format!("Up {}{health}", ago(state.started_at))
+        }
         Status::Paused => format!("Up {} (Paused)", ago(state.started_at)),
         Status::Restarting => {
             format!("Restarting ({}) {} ago", state.exit_code, ago(state.finished_at))
@@ -283,6 +291,15 @@ mod tests {
         let now: Timestamp = "2026-11-23T19:00:24Z".parse().expect("a time");
         container.state.started_at = Some(start);
         assert_eq!(status_text(&container, now), "Up 24 seconds");
+        for (status, text) in [
+            (HealthStatus::Starting, "Up 24 seconds (health: starting)"),
+            (HealthStatus::Healthy, "Up 24 seconds (healthy)"),
+            (HealthStatus::Unhealthy, "Up 24 seconds (unhealthy)"),
+        ] {
+            let health = bulkhead_engine::Health { status, failing_streak: 0, log: Vec::new() };
+            container.state.health = Some(health);
+            assert_eq!(status_text(&container, now), text);
+        }
         container.state.status = Status::Paused;
         assert_eq!(status_text(&container, now), "Up 24 seconds (Paused)");
         container.state.status = Status::Exited;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bulkhead_engine::{
-    Container, ContainerConfig, MountOptions, MountPoint, MountType, NetworkStack, Status,
+    Container, ContainerConfig, Health, MountOptions, MountPoint, MountType, NetworkStack, Status,
 };
 use bulkhead_types::Port;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ pub(crate) fn inspect(container: &Container, data: &str) -> Value {
         Some((path, arguments)) => (path.as_str(), arguments),
         None => ("", &[][..]),
     };
-    json!({
+    let mut view = json!({
         "Id": container.id,
         "Created": container.created.to_string(),
         "Path": path,
@@ -64,6 +64,28 @@ pub(crate) fn inspect(container: &Container, data: &str) -> Value {
         "Mounts": mounts(&container.mounts),
         "Config": config(container),
         "NetworkSettings": network_settings(container),
+    });
+    // It is left out where there is none.
+    if let Some(health) = &state.health {
+        view["State"]["Health"] = self::health(health);
+    }
+    view
+}
+
+/// Docker's `Health`, the newest result last.
+fn health(health: &Health) -> Value {
+    let log = health.log.iter().map(|result| {
+        json!({
+            "Start": result.start.to_string(),
+            "End": result.end.to_string(),
+            "ExitCode": result.exit_code,
+            "Output": result.output,
+        })
+    });
+    json!({
+        "Status": health.status.name(),
+        "FailingStreak": health.failing_streak,
+        "Log": log.collect::<Vec<_>>(),
     })
 }
 
@@ -95,6 +117,7 @@ fn config(container: &Container) -> Value {
         ("StopSignal", json!(config.stop_signal)),
         ("StopTimeout", json!(config.stop_timeout)),
         ("Healthcheck", json!(config.healthcheck)),
+        ("Shell", json!(config.shell)),
         ("NetworkDisabled", if config.network_disabled { json!(true) } else { Value::Null }),
     ];
     for (member, value) in optional {
@@ -202,7 +225,8 @@ pub(crate) mod tests {
     use std::net::Ipv4Addr;
 
     use bulkhead_engine::{
-        Addresses, Attachment, EndpointConfig, HostConfig, Networking, PortBinding, State,
+        Addresses, Attachment, EndpointConfig, HealthResult, HealthStatus, HostConfig, Networking,
+        PortBinding, State,
     };
     use bulkhead_network::Protocol;
     use bulkhead_types::{Digest, Id};
@@ -291,6 +315,30 @@ pub(crate) mod tests {
             assert_eq!(view.pointer(pointer), Some(&value), "{pointer}");
         }
         assert!(view.pointer("/Config/StopSignal").is_none());
+    }
+
+    #[test]
+    fn health_is_shown_where_there_is_a_check() {
+        let mut container = example();
+        assert!(inspect(&container, "")["State"].get("Health").is_none());
+        let result = HealthResult {
+            start: "2026-11-23T19:00:00.5Z".parse().expect("a time"),
+            end: "2026-11-23T19:00:01Z".parse().expect("a time"),
+            exit_code: -1,
+            output: "late".to_owned(),
+        };
+        container.state.health =
+            Some(Health { status: HealthStatus::Unhealthy, failing_streak: 3, log: vec![result] });
+        assert_eq!(
+            inspect(&container, "")["State"]["Health"],
+            json!({
+                "Status": "unhealthy", "FailingStreak": 3,
+                "Log": [{
+                    "Start": "2026-11-23T19:00:00.5Z", "End": "2026-11-23T19:00:01Z",
+                    "ExitCode": -1, "Output": "late",
+                }],
+            })
+        );
     }
 
     #[test]

@@ -388,9 +388,6 @@ const NO_CONFIG_NETWORKS: Decision = Refused(
     "networks that are only a configuration are a swarm's; name the options with each network",
 );
 const WINDOWS: Decision = Refused("only Windows has it; leave it out");
-const NO_HEALTH_CHECKS: Decision = Refused(
-    "health checks are not run yet; leave the --health options out, or say --no-healthcheck",
-);
 const REPORTED: Decision = Ignored("it is what inspect reports of an endpoint, copied by clients");
 const NO_LINK_LOCAL: Decision =
     Refused("a link has the addresses of its network alone; leave it out");
@@ -423,11 +420,11 @@ const CONTAINER_CREATE: Fields = &[
     ("ExposedPorts", Done),
     ("Healthcheck", Done),
     ("Healthcheck.Test", Done),
-    ("Healthcheck.Interval", NO_HEALTH_CHECKS),
-    ("Healthcheck.Timeout", NO_HEALTH_CHECKS),
-    ("Healthcheck.StartPeriod", NO_HEALTH_CHECKS),
-    ("Healthcheck.StartInterval", NO_HEALTH_CHECKS),
-    ("Healthcheck.Retries", NO_HEALTH_CHECKS),
+    ("Healthcheck.Interval", Done),
+    ("Healthcheck.Timeout", Done),
+    ("Healthcheck.StartPeriod", Done),
+    ("Healthcheck.StartInterval", From(44)),
+    ("Healthcheck.Retries", Done),
     ("Hostname", Done),
     ("Image", Done),
     ("Labels", Done),
@@ -437,7 +434,7 @@ const CONTAINER_CREATE: Fields = &[
     ("OpenStdin", Done),
     ("PublishService", Ignored("it has had no effect since API 1.22")),
     ("Runtime", Done),
-    ("Shell", Ignored("it is of a Dockerfile's RUN")),
+    ("Shell", Done),
     ("StdinOnce", Done),
     ("StopSignal", Done),
     ("StopTimeout", Done),

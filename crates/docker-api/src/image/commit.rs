@@ -158,7 +158,7 @@ fn config_of(container: &ContainerConfig) -> Config {
         working_dir: container.working_dir.clone(),
         labels: Some(container.labels.clone()).filter(|labels| !labels.is_empty()),
         stop_signal: container.stop_signal.clone(),
-        shell: None,
+        shell: container.shell.clone(),
         on_build: None,
     }
 }

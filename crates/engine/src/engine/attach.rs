@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bulkhead_runtime::{ProcessSpec, User};
 use bulkhead_types::Id;
-use bulkhead_warden::{Attachment, Exec, Exit, PastOutput};
+use bulkhead_warden::{Attachment, Exec, Exit, Lifetime, PastOutput};
 use tokio::io::AsyncWriteExt;
 
 use crate::blocking::blocking;
@@ -14,7 +14,7 @@ use crate::confinement::{Privilege, confinement};
 use crate::descriptors::Descriptors;
 use crate::engine::specification::{cgroup_descriptors, rlimits};
 use crate::error::io_error;
-use crate::execs::ExecEntry;
+use crate::execs::{EndedExec, ExecEntry, Purpose};
 use crate::log_reader::{BATCH, PastRecords};
 use crate::{
     Container, CreateExec, Engine, EngineError, ExecView, LogLine, LogQuery, Status, Stream,
@@ -149,8 +149,10 @@ impl Engine {
         let action = format!("exec_start: {}", create.cmd.join(" "));
         self.events.container(&container, &action, &[("execID", exec_id.to_string())]);
         let engine = Arc::clone(self);
-        let started =
-            blocking(move |_| engine.exec_now(id, exec_id, &container, create, detach)).await;
+        let started = blocking(move |_| {
+            engine.exec_now(id, exec_id, &container, create, detach, Lifetime::Free)
+        })
+        .await;
         if let Err(error) = &started {
             let code = error.exit_code();
             self.execs.with(exec_id, |entry| entry.end(code));
@@ -158,13 +160,14 @@ impl Engine {
         started
     }
 
-    fn exec_now(
+    pub(super) fn exec_now(
         &self,
         container_id: Id,
         exec_id: Id,
         container: &Container,
         create: CreateExec,
         detach: bool,
+        lifetime: Lifetime,
     ) -> Result<Option<UnixStream>, EngineError> {
         let mut descriptors = Descriptors::default();
         let cgroup = self.cgroups.of(container_id)?;
@@ -221,6 +224,7 @@ impl Engine {
             cgroup_v2,
             stdin_open: create.attach_stdin,
             attachments,
+            lifetime,
         };
         // Marked first: a short one may have ended before the warden's answer is read.
         self.execs.with(exec_id, |entry| entry.running.send_replace(true));
@@ -282,7 +286,7 @@ impl Engine {
 
     /// Called for the warden's event.
     pub(crate) fn exec_ended(self: Arc<Self>, id: Id, exit: Exit) {
-        let Some(container) = self.execs.ended(id, exit.code) else {
+        let Some(EndedExec { container, purpose }) = self.execs.ended(id, exit.code) else {
             // Of a container that is gone, or started by the engine before this one.
             let runtime = self.runtime.clone();
             runtime.spawn_blocking(move || self.warden.forget(id));
@@ -292,6 +296,10 @@ impl Engine {
         if let Some(container) = container {
             let more = [("execID", id.to_string()), ("exitCode", exit.code.to_string())];
             self.events.container(&container, "exec_die", &more);
+        }
+        if purpose == Purpose::Probe {
+            // The warden keeps nothing of it.
+            return;
         }
         let runtime = self.runtime.clone();
         runtime.spawn_blocking(move || {
@@ -359,7 +367,7 @@ fn no_exec(text: &str) -> EngineError {
     EngineError::not_found(format!("No such exec instance: {text}"))
 }
 
-fn check_exec(container: &Container) -> Result<(), EngineError> {
+pub(super) fn check_exec(container: &Container) -> Result<(), EngineError> {
     match container.state.status {
         Status::Running => Ok(()),
         Status::Paused => Err(EngineError::conflict(format!(

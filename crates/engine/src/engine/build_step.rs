@@ -141,8 +141,13 @@ impl Engine {
             mounts: Vec::new(),
             log_path: String::new(),
         };
-        let record =
-            Record { container, layers: step.layers, stopped_by_user: false, throw_away: true };
+        let record = Record {
+            container,
+            layers: step.layers,
+            stopped_by_user: false,
+            throw_away: true,
+            ended_unhealthy: false,
+        };
         let mut transaction = Transaction::default();
         self.containers.insert(&mut transaction, Entry::new(record));
         transaction.commit(&self.records, may_block)?;

@@ -17,8 +17,8 @@ use crate::namespaces::{NamespaceMode, NamespaceModes, find_other};
 use crate::transaction::Transaction;
 use crate::{
     Container, CreateContainer, Engine, EngineError, LogDriver, MissingSource, MountOptions,
-    MountPoint, MountRequest, MountType, NetworkStack, Networking, image_defaults, mount_requests,
-    names, user_ids, validate,
+    MountPoint, MountRequest, MountType, NetworkStack, Networking, health, image_defaults,
+    mount_requests, names, user_ids, validate,
 };
 
 impl Engine {
@@ -41,6 +41,9 @@ impl Engine {
         let image_config = self.content.config(image.stored.id)?;
         // Of what the request says, not of what the image brings.
         validate::check_shared_network(&config, &host)?;
+        if let Some(check) = &config.healthcheck {
+            health::validate(check)?;
+        }
         let own_directory = config.working_dir.clone();
         image_defaults::merge(&mut config, &image_config.config);
         let arguments = image_defaults::arguments(&config)?;
@@ -110,7 +113,13 @@ impl Engine {
         };
         let (points, volumes) = self.resolve_volumes(wanted)?;
         let container = Container { mounts: points, ..container };
-        let record = Record { container, layers: image.layers, stopped_by_user: false, throw_away };
+        let record = Record {
+            container,
+            layers: image.layers,
+            stopped_by_user: false,
+            throw_away,
+            ended_unhealthy: false,
+        };
         let container = record.container.clone();
         let mut transaction = Transaction::default();
         for volume in &volumes {

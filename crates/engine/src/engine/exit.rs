@@ -12,6 +12,7 @@ use crate::containers::{Record, Removal};
 use crate::data_dir::Kind;
 use crate::engine::settle::WardenRecord;
 use crate::engine::start::Cause;
+use crate::health::Health;
 use crate::restart::{Ended, decide};
 use crate::transaction::Transaction;
 use crate::{Container, Engine, EngineError, Networking, Status};
@@ -72,6 +73,7 @@ impl Engine {
                 exit_code: exit.code,
                 restarts: before.restart_count,
                 stopped_by_user: record.stopped_by_user,
+                unhealthy: record.ended_unhealthy,
                 ran: before
                     .state
                     .started_at
@@ -88,6 +90,7 @@ impl Engine {
         if let Ok(entry) = self.containers.lock().entry_mut(id) {
             entry.runtime.ports = Vec::new();
             entry.runtime.handover = None;
+            entry.runtime.health = None;
             entry.runtime.last_wait = wait.unwrap_or_default();
             netns = entry.runtime.netns.take();
         }
@@ -95,9 +98,12 @@ impl Engine {
         faults.extend(self.name_service.detach(id).err());
         self.networks.unplug(&before, netns);
         let ended = |record: &mut Record| {
+            record.ended_unhealthy = false;
             let container = &mut record.container;
             container.network = Networking::detached(container.network.stack);
+            let health = container.state.health.take().map(Health::ended);
             container.state = crate::State {
+                health,
                 status: if wait.is_some() { Status::Restarting } else { Status::Exited },
                 exit_code: exit.code,
                 oom_killed,

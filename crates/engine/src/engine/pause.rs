@@ -32,12 +32,16 @@ impl Engine {
             let cgroup = engine.cgroups.of(id)?;
             let container =
                 engine.containers.change(may_block, id, |record| record.set_status(to))?;
+            // A paused container is not probed, and what is frozen does not end.
+            engine.watch_health_while_running(id, &container);
             let done = match to {
                 Status::Paused => cgroup.freeze(),
                 _ => cgroup.thaw(),
             };
             if let Err(error) = done {
-                engine.containers.change(may_block, id, |record| record.set_status(from))?;
+                let container =
+                    engine.containers.change(may_block, id, |record| record.set_status(from))?;
+                engine.watch_health_while_running(id, &container);
                 return Err(error.into());
             }
             let action = if to == Status::Paused { "pause" } else { "unpause" };

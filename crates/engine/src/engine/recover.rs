@@ -13,6 +13,7 @@ use crate::blocking::{Blocking, blocking};
 use crate::containers::Record;
 use crate::data_dir::Kind;
 use crate::descriptors::has_ended;
+use crate::engine::health::health_at_start;
 use crate::engine::settle::WardenRecord;
 use crate::ports::reserve;
 use crate::restart::starts_with_engine;
@@ -165,10 +166,18 @@ impl Engine {
         };
         let netns = network_namespace(pid, &pidfd).map(Arc::new);
         let handover = self.warden.handover(id).ok().map(Arc::new);
+        let watched = self.containers.record(id)?.container;
+        let health = (status == Status::Running).then(|| self.watch_health(&watched)).flatten();
         let mut state = self.containers.lock();
         let entry = state.entry_mut(id)?;
         entry.runtime.netns = netns;
-        Arc::make_mut(&mut entry.record).container.state.pid = pid;
+        let recorded = &mut Arc::make_mut(&mut entry.record).container;
+        recorded.state.pid = pid;
+        // What was known of its health holds; one of before health was known begins.
+        if recorded.state.health.is_none() {
+            recorded.state.health = health_at_start(recorded);
+        }
+        entry.runtime.health = health;
         entry.runtime.pidfd = Some(pidfd);
         entry.runtime.handover = handover;
         entry.runtime.ports = ports;

@@ -13,9 +13,11 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::blocking::{Blocking, blocking};
 use crate::containers::{Record, Runtime};
+use crate::engine::health::health_at_start;
 use crate::engine::settle::WardenRecord;
 use crate::engine::specification::Clients;
 use crate::error::io_error;
+use crate::health::Health;
 use crate::limits::limits;
 use crate::namespaces::{NamespaceMode, NamespaceModes};
 use crate::ports::{Reservation, wanted};
@@ -99,6 +101,9 @@ impl Engine {
                     entry.runtime.handover = up.handover;
                     entry.runtime.ports = up.ports;
                     entry.runtime.oom = oom;
+                    // It looks at the record first, which says by now that it runs.
+                    entry.runtime.health = self.watch_health(&container);
+                    entry.runtime.ending_unhealthy = false;
                     entry.runtime.oom_told = false;
                     entry.runtime.netns = Some(up.netns);
                     if cause == Cause::User {
@@ -151,10 +156,13 @@ impl Engine {
         let (network, ports) = self.networks.lease(may_block, &record.container, &held)?;
         record.container.network = network;
         record.stopped_by_user = false;
+        record.ended_unhealthy = false;
+        let health = health_at_start(&record.container);
         let state = &mut record.container.state;
         *state = crate::State {
             status: Status::Running,
             started_at: Some(Timestamp::now()),
+            health,
             finished_at: state.finished_at,
             ..crate::State::default()
         };
@@ -320,6 +328,7 @@ impl Engine {
             entry.runtime.pidfd = None;
             entry.runtime.handover = None;
             entry.runtime.oom = None;
+            entry.runtime.health = None;
         }
         self.networks.unplug(container, netns);
         errors
@@ -334,7 +343,10 @@ impl Engine {
         let id = record.container.id;
         record.container.network = crate::Networking::detached(record.container.network.stack);
         let state = &mut record.container.state;
+        // One that never ran was never probed.
+        let health = state.health.take().filter(|_| state.finished_at.is_some());
         *state = crate::State {
+            health: health.map(Health::ended),
             // As Docker: one that never ran stays created.
             status: if state.finished_at.is_some() { Status::Exited } else { Status::Created },
             exit_code: error.exit_code(),

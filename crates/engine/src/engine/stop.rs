@@ -83,15 +83,32 @@ impl Engine {
             .unwrap_or_else(|| "SIGTERM".to_owned());
         let signal = signals::parse(&text)?;
         self.mark_stopped(id).await?;
+        let timeout = timeout.or(container.config.stop_timeout);
+        self.end_running(guard, &container, signal, timeout).await?;
+        self.events.container(&container, "stop", &[]);
+        Ok(Stopped::Now)
+    }
+
+    /// Ends a container that runs or is paused: by `signal`, then by SIGKILL after `timeout` seconds
+    /// (10 unless it is said, never if it is negative). `guard` is its operation lock, which is let
+    /// go before the end.
+    pub(crate) async fn end_running(
+        self: &Arc<Self>,
+        guard: tokio::sync::OwnedMutexGuard<()>,
+        container: &Container,
+        signal: Signal,
+        timeout: Option<i64>,
+    ) -> Result<(), EngineError> {
+        let id = container.id;
         let (pidfd, mut lifecycle) = self.watch_end(id)?;
         drop(guard);
         let ends = lifecycle.borrow_and_update().ends;
         let ended = |lifecycle: &Lifecycle| lifecycle.ends > ends || lifecycle.removed;
 
         let number = signal.as_raw().to_string();
-        self.events.container(&container, "kill", &[("signal", number)]);
+        self.events.container(container, "kill", &[("signal", number)]);
         self.send(id, &pidfd, signal)?;
-        let timeout = timeout.or(container.config.stop_timeout).unwrap_or(STOP_TIMEOUT);
+        let timeout = timeout.unwrap_or(STOP_TIMEOUT);
         // A frozen process never handles the signal, so there is nothing to wait for.
         let paused = container.state.status == Status::Paused;
         let in_time = match u64::try_from(timeout) {
@@ -104,10 +121,9 @@ impl Engine {
         };
         if !in_time {
             self.send(id, &pidfd, Signal::KILL)?;
-            killed(&container, lifecycle.wait_for(ended)).await?;
+            killed(container, lifecycle.wait_for(ended)).await?;
         }
-        self.events.container(&container, "stop", &[]);
-        Ok(Stopped::Now)
+        Ok(())
     }
 
     pub async fn restart(
@@ -164,7 +180,7 @@ impl Engine {
         if record.stopped_by_user || self.is_ending() {
             return Ok(());
         }
-        if record.container.host.restart_policy != RestartPolicy::No {
+        if record.container.host.restart_policy != RestartPolicy::No || record.ended_unhealthy {
             let engine = Arc::clone(self);
             let stopped = Record { stopped_by_user: true, ..record };
             blocking(move |may_block| {

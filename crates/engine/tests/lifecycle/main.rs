@@ -8,6 +8,7 @@
 
 mod containers;
 mod failures;
+mod health;
 mod ids;
 mod images;
 mod kernel;
@@ -65,6 +66,11 @@ fn main() -> ExitCode {
         containers::limits_hold,
         containers::privileges_are_what_was_asked_for,
         containers::many_at_once,
+        health::a_container_is_found_healthy_and_then_not,
+        health::a_probe_that_takes_too_long_is_ended_with_what_it_started,
+        health::what_follows_when_it_is_unhealthy,
+        health::paused_containers_are_not_probed,
+        health::no_probe_outlives_its_engine_or_its_warden,
         ids::large_ids_are_a_containers_own,
         kernel::ping_needs_no_privilege,
         kernel::devices_have_the_owners_of_the_host,

@@ -167,7 +167,7 @@ pub async fn warden_and_engine_die_at_once(rig: &mut Rig) {
 }
 
 /// Ends the warden of this run directory, found by its command line; it is this test's own.
-fn end_wardens(run: &Path) {
+pub fn end_wardens(run: &Path) {
     end_processes(run, "warden");
 }
 

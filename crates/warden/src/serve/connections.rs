@@ -14,7 +14,11 @@ use crate::protocol::Event;
 use crate::wire::{Fault, Message, Numbered, Packet, Reply, receive};
 
 #[derive(Default)]
-pub(super) struct Connections(HashMap<u64, Connection>);
+pub(super) struct Connections {
+    clients: HashMap<u64, Connection>,
+    /// Those that have gone since [`Connections::take_gone`] was asked.
+    gone: Vec<u64>,
+}
 
 struct Connection {
     socket: Watched,
@@ -28,6 +32,13 @@ struct Connection {
 pub(super) struct Caller {
     client: u64,
     number: u64,
+}
+
+impl Caller {
+    /// The connection, by which [`Connections`] knows the client.
+    pub fn client(self) -> u64 {
+        self.client
+    }
 }
 
 impl Connection {
@@ -54,7 +65,7 @@ impl Connections {
             _ => return,
         }
         if let Ok(socket) = poller.watch(socket, Source::Client, EventFlags::IN) {
-            self.0.insert(
+            self.clients.insert(
                 socket.token,
                 Connection { socket, is_greeted: false, queue: VecDeque::new() },
             );
@@ -74,7 +85,7 @@ impl Connections {
         if !flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
             return None;
         }
-        let client = self.0.get_mut(&token)?;
+        let client = self.clients.get_mut(&token)?;
         if !client.is_greeted {
             match client.greet() {
                 Err(Errno::AGAIN) => {}
@@ -106,16 +117,25 @@ impl Connections {
     }
 
     pub fn publish(&mut self, poller: &mut Poller, event: &Event) {
-        let greeted = self.0.iter().filter(|(_, connection)| connection.is_greeted);
+        let greeted = self.clients.iter().filter(|(_, connection)| connection.is_greeted);
         let clients: Vec<u64> = greeted.map(|(token, _)| *token).collect();
         for client in clients {
             self.send(poller, client, &Message::Event(event.clone()), Vec::new());
         }
     }
 
+    pub fn is_connected(&self, client: u64) -> bool {
+        self.clients.contains_key(&client)
+    }
+
+    /// The clients that have gone since this was asked the last time.
+    pub fn take_gone(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.gone)
+    }
+
     /// Whether everything that was said is sent.
     pub fn are_flushed(&self) -> bool {
-        self.0.values().all(|client| client.queue.is_empty())
+        self.clients.values().all(|client| client.queue.is_empty())
     }
 
     fn send(
@@ -125,7 +145,7 @@ impl Connections {
         message: &impl Serialize,
         descriptors: Vec<OwnedFd>,
     ) {
-        let Some(connection) = self.0.get_mut(&client) else { return };
+        let Some(connection) = self.clients.get_mut(&client) else { return };
         match Packet::new(message, descriptors) {
             Ok(packet) => {
                 connection.queue.push_back(packet);
@@ -137,7 +157,7 @@ impl Connections {
     }
 
     fn flush(&mut self, poller: &mut Poller, token: u64) {
-        let Some(client) = self.0.get_mut(&token) else { return };
+        let Some(client) = self.clients.get_mut(&token) else { return };
         while let Some(packet) = client.queue.front() {
             match packet.send(client.socket.as_fd(), SendFlags::DONTWAIT) {
                 Ok(()) => drop(client.queue.pop_front()),
@@ -151,8 +171,9 @@ impl Connections {
     }
 
     fn drop_client(&mut self, poller: &mut Poller, token: u64) {
-        if let Some(client) = self.0.remove(&token) {
+        if let Some(client) = self.clients.remove(&token) {
             poller.unwatch(client.socket);
+            self.gone.push(token);
         }
     }
 }

@@ -9,6 +9,7 @@ use bulkhead_types::{Id, IdMap};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::bound::Bound;
 use super::connections::Caller;
 use super::poller::Watched;
 use super::streams::{Io, Stdio};
@@ -29,6 +30,7 @@ pub(super) struct NewProcess<'a> {
     pub beside: Option<BorrowedFd<'a>>,
     pub stdio: Stdio,
     pub io: Io,
+    pub bound: Option<Bound>,
 }
 
 /// A process that the warden has cloned: a container's first, or one that exec added.
@@ -63,6 +65,8 @@ pub(super) struct Process {
     /// The namespaces that are not the host's, `CLONE_NEW…`.
     pub namespaces: i32,
     pub io: Io,
+    /// It may not outlast who asked for it.
+    pub bound: Option<Bound>,
     /// Has ended, and its output is still being read.
     pub ended: Option<Exit>,
     /// When its output is given up, nanoseconds of the monotonic clock.
@@ -113,6 +117,7 @@ impl Process {
             answered: false,
             namespaces: new.namespaces,
             io: new.io,
+            bound: new.bound,
             ended: None,
             deadline: None,
         }
@@ -146,6 +151,7 @@ impl Process {
             answered: true,
             namespaces: handover.namespaces,
             io,
+            bound: None,
             ended: None,
             deadline: None,
         }

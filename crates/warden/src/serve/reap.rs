@@ -8,6 +8,7 @@ use bulkhead_types::Id;
 use rustix::fs::{OFlags, Timespec};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
+use super::bound::Scan;
 use super::clock::{monotonic, now};
 use super::poller::Watched;
 use super::process::{Origin, Phase, Process};
@@ -68,7 +69,12 @@ impl Warden {
         let Some((mut parent, process)) = self.parent_of(id) else { return };
         let Some(pidfd) = &process.pidfd else { return };
         let code = match process.origin {
-            Origin::Plan(_) | Origin::Executed => reap_child(pidfd),
+            Origin::Plan(_) | Origin::Executed => {
+                if let Some(bound) = &process.bound {
+                    bound.end_remains(parent.ready, process.pid, Scan::IfShort);
+                }
+                reap_child(pidfd)
+            }
             Origin::Adopted => parent.ready.code_of_adopted(process.pid, pidfd),
         };
         bulkhead_failpoint::pass("warden.reaped");
@@ -128,7 +134,7 @@ impl Warden {
         let unmade = process.phase == Phase::Preparing && !process.answered;
         process.phase = Phase::Exited(exit);
         process.deadline = None;
-        let container = process.container;
+        let (container, is_bound) = (process.container, process.bound.is_some());
         if !ran {
             let killed =
                 || Failure { step: u16::MAX, errno: 3, detail: "it was killed".to_owned() };
@@ -150,6 +156,9 @@ impl Warden {
             let event = Event::Exited { container, id, exit };
             self.connections.publish(&mut self.poller, &event);
             bulkhead_failpoint::pass("warden.published");
+        }
+        if is_bound {
+            self.remove(id);
         }
         if let Some(caller) = forgetting {
             self.answer(caller, Ok(Reply::Done), Vec::new());

@@ -13,12 +13,13 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use super::Warden;
 use super::backlog::Backlog;
+use super::bound::Bound;
 use super::connections::Caller;
 use super::log::LogFile;
 use super::poller::Source;
 use super::process::{NewProcess, Phase, Process};
 use super::streams::{Io, Stdio};
-use crate::protocol::{Attachment, CreateContainer, Exec, Log, StartFailure, State};
+use crate::protocol::{Attachment, CreateContainer, Exec, Lifetime, Log, StartFailure, State};
 use crate::wire::{Fault, HandoverState, LogHandover, Reply, Request};
 
 impl Warden {
@@ -52,6 +53,7 @@ impl Warden {
                 Ok(done(()))
             }
             Request::Resize { id, rows, columns } => self.resize(id, rows, columns).map(done),
+            Request::End(id) => self.end(id).map(done),
             Request::Namespaces(id) => self.namespaces(id),
             Request::Handover(id) => self.handover(id),
             Request::Adopt(handover) => self.adopt(*handover, descriptors).map(done),
@@ -125,6 +127,7 @@ impl Warden {
             beside: None,
             stdio,
             io: Io::new(terminal, stdin_once, log),
+            bound: None,
         };
         self.launch(new, &attachments, caller)
     }
@@ -146,6 +149,13 @@ impl Warden {
         let (range, namespaces) = (holder.range, holder.namespaces);
         let plan = Plan::exec(&process, &request.cgroup_v1_procs, namespaces).map_err(unplanned)?;
         let terminal = process.terminal;
+        let bound = match request.lifetime {
+            Lifetime::Free => None,
+            Lifetime::Bound => {
+                let cgroup = request.cgroup_v2.and_then(|it| descriptors.get(usize::from(it.0)));
+                Some(Bound::new(caller, cgroup))
+            }
+        };
         let stdio = self.stdio(terminal, request.stdin_open, range)?;
         let new = NewProcess {
             id,
@@ -159,6 +169,7 @@ impl Warden {
             beside: Some(pidfd.as_fd()),
             stdio,
             io: Io::new(terminal, true, None),
+            bound,
         };
         self.launch(new, &request.attachments, caller)
     }

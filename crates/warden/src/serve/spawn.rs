@@ -279,6 +279,10 @@ impl Parent<'_> {
         process.phase = Phase::Running;
         process.origin = Origin::Executed;
         bulkhead_failpoint::pass("warden.running");
+        // It has gone while this was being made.
+        if process.bound.as_ref().is_some_and(|it| !self.connections.is_connected(it.client)) {
+            self.ready.end(process);
+        }
         let (reply, descriptors) = match process.is_container() {
             true => match process.handover() {
                 Ok((state, descriptors)) => (Reply::Handover(Box::new(state)), descriptors),

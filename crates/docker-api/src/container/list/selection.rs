@@ -99,6 +99,7 @@ impl Selection {
     pub(super) fn selects(&self, container: &Container) -> bool {
         let status = container.state.status;
         let filters = &self.filters;
+        let health = container.state.health.as_ref().map_or("none", |health| health.status.name());
         (self.statuses.is_empty() || self.statuses.contains(&status))
             && (self.exit_codes.is_empty()
                 || (status == Status::Exited
@@ -131,7 +132,7 @@ impl Selection {
             && self.ports_are_selected(container)
             && filters.any("is-task", |value| matches!(value, "0" | "false" | "f" | "False"))
             && filters.any("isolation", |value| value == "default")
-            && filters.any("health", |value| value == "none")
+            && filters.any("health", |value| value == health)
     }
 
     /// Docker compares the container's side of what is published; people mean the host's as often.
@@ -199,6 +200,8 @@ fn newest(api: &Api, filters: &Filters, name: &str) -> Result<Option<Timestamp>,
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_engine::{Health, HealthStatus};
+
     use super::*;
     use crate::container::view::tests::example;
 
@@ -222,9 +225,27 @@ mod tests {
             (r#"{"expose":["50-60/udp"]}"#, true),
             (r#"{"network":["bridge"]}"#, true),
             (r#"{"exited":["0"]}"#, false),
+            (r#"{"health":["none","healthy"]}"#, true),
+            (r#"{"health":["healthy"]}"#, false),
         ] {
             let selection = Selection::parse(filters).expect(filters);
             assert_eq!(selection.selects(&example()), shown, "{filters}");
+        }
+    }
+
+    #[test]
+    fn containers_are_found_by_their_health() {
+        let mut container = example();
+        container.state.health =
+            Some(Health { status: HealthStatus::Unhealthy, failing_streak: 0, log: Vec::new() });
+        for (filters, shown) in [
+            (r#"{"health":["unhealthy"]}"#, true),
+            (r#"{"health":["starting","unhealthy"]}"#, true),
+            (r#"{"health":["healthy"]}"#, false),
+            (r#"{"health":["none"]}"#, false),
+        ] {
+            let selection = Selection::parse(filters).expect(filters);
+            assert_eq!(selection.selects(&container), shown, "{filters}");
         }
     }
 

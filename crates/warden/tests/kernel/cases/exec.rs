@@ -19,6 +19,8 @@ crate::cases::cases![
     exec_beside_host_namespaces,
     one_beside_an_end_is_answered,
     execs_end_with_the_warden,
+    a_bound_one_ends_with_what_it_started,
+    a_bound_one_ends_with_its_client,
 ];
 
 pub fn exec(
@@ -47,6 +49,7 @@ fn exec_with_pidfd(
         cgroup_v2: None,
         stdin_open: true,
         attachments,
+        lifetime: Lifetime::Free,
     };
     let (pid, pidfd) = ship.client.exec(request, vec![theirs.into()])?;
     assert!(pid > 1);
@@ -190,6 +193,7 @@ fn one_beside_an_end_is_answered() {
                         cgroup_v2: None,
                         stdin_open: true,
                         attachments: vec![],
+                        lifetime: Lifetime::Free,
                     };
                     sender.send(ship.exec(request, vec![]).is_ok()).unwrap();
                 });
@@ -208,4 +212,85 @@ fn one_beside_an_end_is_answered() {
         ship.client.list().unwrap().is_empty()
     };
     assert!(warden_has_nothing());
+}
+
+/// A probe in a container: its pidfd, and a socket that ends when nothing of it is left.
+fn bound(client: &Client, container: Id, script: &str) -> (Id, std::os::fd::OwnedFd, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let id = Id::random();
+    let request = Exec {
+        container,
+        id,
+        process: process(&["sh", "-c", script]),
+        cgroup_v1_procs: vec![],
+        cgroup_v2: None,
+        stdin_open: false,
+        attachments: vec![Attachment {
+            socket: FdIndex(0),
+            stdin: false,
+            stdout: true,
+            stderr: true,
+        }],
+        lifetime: Lifetime::Bound,
+    };
+    let (_, pidfd) = client.exec(request, vec![theirs.into()]).unwrap();
+    (id, pidfd, ours)
+}
+
+/// Waits until so many processes are in the pid namespace of a container.
+fn await_processes(created: &Created, wanted: usize) {
+    let deadline = std::time::Instant::now() + TIMEOUT;
+    while processes(created) != wanted {
+        assert!(std::time::Instant::now() < deadline, "{} are there", processes(created));
+        std::thread::yield_now();
+    }
+}
+
+fn processes(created: &Created) -> usize {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let own = namespace(&created.pid.to_string()).unwrap();
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    all.filter(|entry| namespace(&entry.file_name().to_string_lossy()).as_ref() == Some(&own))
+        .count()
+}
+
+fn a_bound_one_ends_with_what_it_started() {
+    let ship = Ship::launch();
+    let (container, created) = sleeper(&ship);
+    // By itself: what it leaves goes too, and nothing is kept of it.
+    let (id, _, socket) = bound(&ship.client, container, "sleep 500 & echo x; exit 3");
+    assert_eq!(frames(socket), [(1, "x\n".into())]);
+    assert_eq!(ship.exit(id).code, 3);
+    await_processes(&created, 1);
+    assert!(matches!(ship.client.forget(id), Err(WardenError::Unknown(_))));
+    // When it is told to.
+    let (id, pidfd, mut socket) = bound(&ship.client, container, "sleep 500 & echo x; sleep 500");
+    let mut first = [0; 10];
+    socket.read_exact(&mut first).unwrap();
+    assert_eq!(first, *b"\x01\0\0\0\0\0\0\x02x\n");
+    ship.client.end(id).unwrap();
+    assert_eq!(ship.exit(id).code, 137);
+    await_end(&pidfd);
+    await_processes(&created, 1);
+    assert!(matches!(ship.client.end(id), Err(WardenError::Unknown(_))));
+    // One that is not bound is the user's.
+    let (id, _socket) = exec(&ship, container, process(&["sleep", "500"])).unwrap();
+    assert!(matches!(ship.client.end(id), Err(WardenError::Refused(_))));
+}
+
+fn a_bound_one_ends_with_its_client() {
+    let ship = Ship::launch();
+    let (container, created) = sleeper(&ship);
+    let (free, _socket) = exec(&ship, container, process(&["sleep", "500"])).unwrap();
+    let (other, _events) = ship.another();
+    let (id, pidfd, socket) = bound(&other, container, "sleep 500 & sleep 500");
+    drop(other);
+    await_end(&pidfd);
+    assert!(frames(socket).is_empty());
+    assert_eq!(ship.exit(id).code, 137, "its end is told to who is there");
+    // the container's own, and the exec that nobody bound
+    await_processes(&created, 2);
+    assert!(matches!(ship.client.forget(id), Err(WardenError::Unknown(_))));
+    assert!(ship.client.forget(free).is_err(), "it runs");
 }

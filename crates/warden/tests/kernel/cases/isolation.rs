@@ -286,6 +286,7 @@ fn cgroups_are_joined_at_birth() {
         cgroup_v2,
         stdin_open,
         attachments,
+        lifetime: Lifetime::Free,
     };
     let (pid, _pidfd) = ship.client.exec(request, fds).unwrap();
     for cgroup in v1.iter().chain(&v2) {
