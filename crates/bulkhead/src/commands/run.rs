@@ -1,6 +1,7 @@
 //! `run`, `create`, `start`, `exec` and `attach`: the commands that carry a terminal.
 
 mod body;
+mod health;
 mod stream;
 
 use bulkhead_docker_types::{ExecCreate, ExecStart, Words};
@@ -140,6 +141,8 @@ pub struct RunArguments {
     pub stop_signal: Option<String>,
     #[arg(long)]
     pub stop_timeout: Option<i64>,
+    #[command(flatten)]
+    pub health: health::HealthArguments,
     #[arg(long, allow_hyphen_values = true)]
     pub oom_score_adj: Option<i64>,
     /// missing, always, never

@@ -20,6 +20,8 @@ fn read(arguments: &RunArguments) -> Result<ContainerCreate, Failure> {
     let (binds, volumes): (Vec<&String>, Vec<&String>) =
         arguments.volume.iter().partition(|volume| volume.contains(':'));
     let attached = !arguments.detach;
+    let mut labels = pairs(&arguments.label);
+    arguments.health.label(&mut labels);
     Ok(ContainerCreate {
         hostname: arguments.hostname.clone().unwrap_or_default(),
         domainname: arguments.domainname.clone().unwrap_or_default(),
@@ -36,7 +38,8 @@ fn read(arguments: &RunArguments) -> Result<ContainerCreate, Failure> {
         entrypoint: arguments.entrypoint.clone().map(|program| Words(vec![program])),
         image: arguments.image.clone(),
         working_dir: arguments.workdir.clone().unwrap_or_default(),
-        labels: pairs(&arguments.label),
+        labels,
+        healthcheck: arguments.health.check()?,
         exposed_ports,
         volumes: volumes.into_iter().map(|volume| (volume.clone(), Some(Empty {}))).collect(),
         stop_signal: arguments.stop_signal.clone().unwrap_or_default(),
