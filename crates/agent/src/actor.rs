@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::create;
 use crate::engine::{Engine, EngineError};
+use crate::health::HealthBoard;
 use crate::options::Options;
 use crate::plan::{self, Found, Learned, Phase, Step};
 use crate::reports::{self, Pulls, Report};
@@ -24,6 +25,7 @@ pub(crate) struct Actor {
     pub options: Arc<Options>,
     pub state: Arc<StateFile>,
     pub reports: mpsc::UnboundedSender<Report>,
+    pub health: Arc<HealthBoard>,
     /// Something may have changed: the engine's containers, or what is wanted.
     pub wake: Arc<Notify>,
 }
@@ -45,6 +47,7 @@ impl Actor {
         loop {
             let Some(task) = self.saved() else { return Ok(()) };
             if let Some(finished_at) = task.finished_at {
+                self.health.forget(&self.arn);
                 return self.after_the_end(&task, finished_at).await;
             }
             let mut found = match self.engine.find(&self.arn).await {
@@ -61,6 +64,7 @@ impl Actor {
                 container.image_digest = digests.get(name).cloned();
             }
             plan::forgive_cut_off_starts(&task, &mut found);
+            self.health.note(&task.payload, &found);
             self.remember_found(&task, &found)?;
             self.note_vanished(&task, &found, &mut learned);
             if plan::all_started(&task.payload, &found) && learned.failures.is_empty() {

@@ -14,9 +14,11 @@ use crate::api::Api;
 use crate::state::StateError;
 use bulkhead_types::Chain;
 
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
 /// An open connection to the control plane.
 pub(crate) struct Connection {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: Socket,
     cluster: String,
     instance_arn: String,
 }
@@ -45,30 +47,8 @@ impl Connection {
             encode(instance_arn.as_bytes()),
             env!("CARGO_PKG_VERSION"),
         );
-        let connect = |reason: String| Ended::Connect(reason);
-        let address = api.endpoint().replacen("http", "ws", 1);
-        let mut request = format!("{address}/ws?{query}")
-            .into_client_request()
-            .map_err(|error| connect(error.to_string()))?;
-        for (name, value) in api.signed("GET", "/ws", &query, &[], b"") {
-            let value =
-                value.parse().map_err(|_| connect(format!("the header {name} cannot be sent")))?;
-            request.headers_mut().insert(name, value);
-        }
-        let attempt = tokio_tungstenite::connect_async(request);
-        match tokio::time::timeout(TIMEOUT, attempt).await {
-            Ok(Ok((socket, _))) => Ok(Self {
-                socket,
-                cluster: cluster.to_owned(),
-                instance_arn: instance_arn.to_owned(),
-            }),
-            Ok(Err(tungstenite::Error::Http(response))) => {
-                let body = response.body().clone().unwrap_or_default();
-                Err(connect(format!("{} {}", response.status(), String::from_utf8_lossy(&body))))
-            }
-            Ok(Err(error)) => Err(connect(error.to_string())),
-            Err(_) => Err(connect(format!("no answer in {} s", TIMEOUT.as_secs()))),
-        }
+        let socket = open_socket(api, &query).await?;
+        Ok(Self { socket, cluster: cluster.to_owned(), instance_arn: instance_arn.to_owned() })
     }
 
     /// Takes orders until the connection ends; each is acknowledged once `accept` has it on disk.
@@ -134,6 +114,30 @@ impl Connection {
             message_id,
         };
         self.socket.send(Message::text(Frame::text(kind, ack))).await
+    }
+}
+
+/// Opens a signed websocket to the control plane, with what `query` says.
+pub(crate) async fn open_socket(api: &Api, query: &str) -> Result<Socket, Ended> {
+    let connect = |reason: String| Ended::Connect(reason);
+    let address = api.endpoint().replacen("http", "ws", 1);
+    let mut request = format!("{address}/ws?{query}")
+        .into_client_request()
+        .map_err(|error| connect(error.to_string()))?;
+    for (name, value) in api.signed("GET", "/ws", query, &[], b"") {
+        let value =
+            value.parse().map_err(|_| connect(format!("the header {name} cannot be sent")))?;
+        request.headers_mut().insert(name, value);
+    }
+    let attempt = tokio_tungstenite::connect_async(request);
+    match tokio::time::timeout(TIMEOUT, attempt).await {
+        Ok(Ok((socket, _))) => Ok(socket),
+        Ok(Err(tungstenite::Error::Http(response))) => {
+            let body = response.body().clone().unwrap_or_default();
+            Err(connect(format!("{} {}", response.status(), String::from_utf8_lossy(&body))))
+        }
+        Ok(Err(error)) => Err(connect(error.to_string())),
+        Err(_) => Err(connect(format!("no answer in {} s", TIMEOUT.as_secs()))),
     }
 }
 

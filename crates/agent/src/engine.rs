@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use bulkhead_aws_api::acs::HealthStatus;
 use bulkhead_docker_types::{
     ContainerId, ContainerInspect, EventMessage, ImageInspect, Progress, SystemInfo,
 };
@@ -152,6 +153,8 @@ impl Engine {
         let docker = self.docker.clone();
         let begun = async move { docker.follow::<EventMessage>(&request).await };
         futures_util::stream::once(begun).try_flatten().filter_map(async |event| match event {
+            // Each probe of a health check is told by three of these, and changes nothing.
+            Ok(event) if event.action.starts_with("exec_") => None,
             Ok(event) => event.actor.attributes.get(TASK_LABEL).cloned().map(Ok),
             Err(error) => Some(Err(error.into())),
         })
@@ -195,7 +198,11 @@ fn read(inspected: ContainerInspect) -> Option<(String, Found)> {
             id: inspected.id,
             docker_name: inspected.name.trim_start_matches('/').to_owned(),
             phase,
-            healthy: state.health.status == "healthy",
+            health: match state.health.status.as_str() {
+                "healthy" => HealthStatus::Healthy,
+                "unhealthy" => HealthStatus::Unhealthy,
+                _ => HealthStatus::Unknown,
+            },
             out_of_memory: state.oom_killed,
             bindings,
             image_digest: None,

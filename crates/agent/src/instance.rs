@@ -50,6 +50,7 @@ fn attributes(options: &Options, info: &SystemInfo) -> Vec<Value> {
         json!({"name": "ecs.availability-zone", "value": format!("{}a", options.region)}),
         json!({"name": "com.amazonaws.ecs.capability.privileged-container"}),
         json!({"name": "ecs.capability.container-ordering"}),
+        json!({"name": "ecs.capability.container-health-check"}),
     ];
     for driver in &info.plugins.log {
         attributes

@@ -13,6 +13,7 @@ mod create;
 mod docker;
 mod engine;
 mod events;
+mod health;
 mod instance;
 mod options;
 mod plan;

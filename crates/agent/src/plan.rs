@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_aws_api::acs::{DependencyCondition, DesiredStatus, PayloadContainer, PayloadTask};
+use bulkhead_aws_api::acs::{
+    DependencyCondition, DesiredStatus, HealthStatus, PayloadContainer, PayloadTask,
+};
 
 use crate::state::SavedTask;
 
@@ -12,8 +14,8 @@ pub(crate) struct Found {
     pub id: String,
     pub docker_name: String,
     pub phase: Phase,
-    /// `healthy` as Docker says it; false without a health check.
-    pub healthy: bool,
+    /// As Docker says it; unknown without a health check, and until it has said something.
+    pub health: HealthStatus,
     pub out_of_memory: bool,
     /// (container port, protocol, host address, host port)
     pub bindings: Vec<(u16, String, String, u16)>,
@@ -99,17 +101,19 @@ pub(crate) fn all_started(task: &PayloadTask, found: &BTreeMap<String, Found>) -
 }
 
 /// Whether the task is on its way out: by order, by a failure, or because an essential container ended.
-fn ending(task: &SavedTask, found: &BTreeMap<String, Found>, learned: &Learned) -> bool {
+fn ending(task: &SavedTask, found_all: &BTreeMap<String, Found>, learned: &Learned) -> bool {
     if task.finished_at.is_some()
         || task.payload.desired_status == DesiredStatus::Stopped
         || !learned.failures.is_empty()
     {
         return true;
     }
-    task.payload.containers.iter().any(|container| match found.get(&container.name) {
+    task.payload.containers.iter().any(|container| match found_all.get(&container.name) {
         Some(found) => match found.phase {
             Phase::Exited(code) => {
-                container.essential || (code != 0 && awaited(&task.payload, container))
+                container.essential
+                    || (code != 0 && awaited(&task.payload, container))
+                    || health_awaited(&task.payload, container, found_all)
             }
             _ => false,
         },
@@ -124,6 +128,22 @@ fn awaited(task: &PayloadTask, container: &PayloadContainer) -> bool {
     conditions.into_iter().any(|on| {
         on.container_name == container.name
             && on.condition.parse::<DependencyCondition>() == Ok(DependencyCondition::Success)
+    })
+}
+
+/// Whether some container that was not started yet waits for this one's health, which can no longer come.
+fn health_awaited(
+    task: &PayloadTask,
+    container: &PayloadContainer,
+    found: &BTreeMap<String, Found>,
+) -> bool {
+    let waits = |other: &&PayloadContainer| {
+        found.get(&other.name).is_none_or(|other| other.phase == Phase::Created)
+    };
+    let conditions = task.containers.iter().filter(waits).flat_map(|other| &other.depends_on);
+    conditions.into_iter().any(|on| {
+        on.container_name == container.name
+            && on.condition.parse::<DependencyCondition>() == Ok(DependencyCondition::Healthy)
     })
 }
 
@@ -145,7 +165,9 @@ fn may_start(container: &PayloadContainer, found: &BTreeMap<String, Found>) -> b
             match on.condition.parse().unwrap_or_default() {
                 DependencyCondition::Complete => matches!(other.phase, Phase::Exited(_)),
                 DependencyCondition::Success => other.phase == Phase::Exited(0),
-                DependencyCondition::Healthy => other.phase == Phase::Running && other.healthy,
+                DependencyCondition::Healthy => {
+                    other.phase == Phase::Running && other.health == HealthStatus::Healthy
+                }
                 DependencyCondition::Start => other.phase != Phase::Created,
             }
         })
@@ -253,6 +275,32 @@ mod tests {
         task.made.insert("setup".into(), "id".into());
         assert_eq!(next(&task, &found, &Learned::default()), Step::Stop("proxy".into()));
         assert_eq!(next(&task, &BTreeMap::new(), &Learned::default()), Step::Finish);
+    }
+
+    #[test]
+    fn one_that_waits_for_health_starts_when_it_comes() {
+        let payload = serde_json::from_value(serde_json::json!({
+            "desiredStatus": "RUNNING",
+            "containers": [
+                {"name": "web", "essential": true, "dependsOn": [{"containerName": "db", "condition": "HEALTHY"}]},
+                {"name": "db", "essential": false, "healthCheckType": "docker"},
+            ],
+        }));
+        let task = SavedTask { payload: payload.unwrap(), ..SavedTask::default() };
+        let (mut found, learned) = (BTreeMap::new(), Learned::default());
+        put(&mut found, "web", Phase::Created);
+        for (health, step) in [
+            (HealthStatus::Unknown, Step::Wait),
+            (HealthStatus::Unhealthy, Step::Wait),
+            (HealthStatus::Healthy, Step::Start("web".into())),
+        ] {
+            found.insert("db".into(), Found { phase: Phase::Running, health, ..Found::default() });
+            assert_eq!(next(&task, &found, &learned), step, "{health:?}");
+        }
+        put(&mut found, "db", Phase::Exited(0));
+        assert_eq!(next(&task, &found, &learned), Step::Finish, "its health cannot come any more");
+        put(&mut found, "web", Phase::Running);
+        assert_eq!(next(&task, &found, &learned), Step::Wait);
     }
 
     #[test]

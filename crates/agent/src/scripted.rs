@@ -227,6 +227,7 @@ impl Play {
             options: Arc::new(options),
             state: Arc::clone(&state),
             reports: sender,
+            health: Arc::default(),
             wake: Arc::clone(&wake),
         };
         let acted = tokio::spawn(actor.run());

@@ -10,10 +10,11 @@ use tokio::task::JoinSet;
 use crate::api::{Api, ApiError};
 use crate::connection::{Connection, Ended};
 use crate::engine::Engine;
+use crate::health::HealthBoard;
 use crate::options::Options;
 use crate::state::{StateError, StateFile};
 use crate::tasks::Tasks;
-use crate::{events, instance, reports};
+use crate::{events, health, instance, reports};
 use bulkhead_types::Chain;
 
 /// Runs the agent until `stop` turns true. Containers are left running.
@@ -40,10 +41,18 @@ async fn work(options: Arc<Options>, state: Arc<StateFile>) -> Result<(), StateE
     let engine = reach_engine(&options).await;
     let api = Api::new(&options.endpoint, &options.region, options.credentials.clone());
     let (reports, queue) = mpsc::unbounded_channel();
-    let tasks = Tasks::new(engine.clone(), Arc::clone(&options), Arc::clone(&state), reports);
+    let health = Arc::<HealthBoard>::default();
+    let tasks = Tasks::new(
+        engine.clone(),
+        Arc::clone(&options),
+        Arc::clone(&state),
+        reports,
+        Arc::clone(&health),
+    );
     let tasks = Arc::new(tasks);
     let mut helpers = JoinSet::new();
     helpers.spawn(reports::send_all(api.clone(), Arc::clone(&state), queue));
+    helpers.spawn(health::publish(api.clone(), Arc::clone(&options), Arc::clone(&state), health));
     for arn in state.read(|state| state.tasks.keys().cloned().collect::<Vec<_>>()) {
         tasks.start(&arn);
     }

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::actor::Actor;
 use crate::engine::Engine;
+use crate::health::HealthBoard;
 use crate::options::Options;
 use crate::reports::Report;
 use crate::state::{SavedTask, StateError, StateFile};
@@ -19,6 +20,7 @@ pub(crate) struct Tasks {
     pub(crate) options: Arc<Options>,
     pub(crate) state: Arc<StateFile>,
     reports: mpsc::UnboundedSender<Report>,
+    health: Arc<HealthBoard>,
     wakers: Mutex<HashMap<String, Arc<Notify>>>,
     /// Aborted when the agent ends; the containers are not.
     actors: Mutex<JoinSet<()>>,
@@ -30,9 +32,10 @@ impl Tasks {
         options: Arc<Options>,
         state: Arc<StateFile>,
         reports: mpsc::UnboundedSender<Report>,
+        health: Arc<HealthBoard>,
     ) -> Self {
         let (wakers, actors) = (Mutex::default(), Mutex::default());
-        Self { engine, options, state, reports, wakers, actors }
+        Self { engine, options, state, reports, health, wakers, actors }
     }
 
     /// Has looked at what concerns one task, if it is ours.
@@ -103,6 +106,7 @@ impl Tasks {
             options: Arc::clone(&self.options),
             state: Arc::clone(&self.state),
             reports: self.reports.clone(),
+            health: Arc::clone(&self.health),
             wake,
         };
         let mut actors = self.actors.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-pub use bulkhead_ecs::{Arn, DependencyCondition, DesiredStatus, TaskStatus};
+pub use bulkhead_ecs::{
+    Arn, ContainerHealth, DependencyCondition, DesiredStatus, HealthStatus, TaskHealth, TaskStatus,
+};
 use bulkhead_ecs::{ContainerDependency, MountPoint, PortMapping, TaskOrder, VolumeFrom, docker};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -53,6 +55,26 @@ pub struct HeartbeatMessage {
 pub struct Ack {
     pub cluster: String,
     pub container_instance: String,
+    pub message_id: String,
+}
+
+/// What an agent sends on the connection for telemetry (TCS: `PublishHealthRequest`).
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PublishHealth {
+    pub metadata: HealthMetadata,
+    pub tasks: Vec<TaskHealth>,
+    /// Seconds since 1970.
+    pub timestamp: f64,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HealthMetadata {
+    pub cluster: String,
+    pub container_instance: String,
+    /// The last of the messages that belong together.
+    pub fin: bool,
     pub message_id: String,
 }
 
@@ -214,7 +236,7 @@ impl PayloadContainer {
                 config: Value::Object(parts.config).to_string(),
                 host_config: Value::Object(parts.host_config).to_string(),
             },
-            health_check_type: container.health_check.as_ref().map(|_| "docker".into()),
+            health_check_type: container.is_checked().then(|| "docker".into()),
             start_timeout: container.start_timeout,
             stop_timeout: container.stop_timeout,
         }

@@ -138,8 +138,9 @@ async fn connect(State(server): State<Server>, request: Request) -> Response<Bod
             acs_server::serve(socket, server.control, address.cluster_arn, instance)
         });
     }
-    if address.container_instance.is_some() {
-        return upgrade.on_upgrade(tcs_server::serve);
+    if let Some(instance) = address.container_instance {
+        return upgrade
+            .on_upgrade(move |socket| tcs_server::serve(socket, server.control, instance));
     }
     let message =
         "The address must name a containerInstanceArn (ACS) or a containerInstance (TCS).";

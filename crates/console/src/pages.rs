@@ -6,8 +6,8 @@ use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 use bulkhead_ecs::{
     Arn, ContainerInstance, Control, DescribeClusters, DescribeContainerInstances, DesiredStatus,
-    Error, InstanceStatus, ListContainerInstances, ListTaskDefinitions, ListTasks, Page, Resource,
-    Status, Task, TaskStatus,
+    Error, HealthStatus, InstanceStatus, ListContainerInstances, ListTaskDefinitions, ListTasks,
+    Page, Resource, Status, Task, TaskStatus,
 };
 use serde::Deserialize;
 
@@ -437,6 +437,7 @@ struct TaskContainer {
     name: String,
     image: String,
     last_status: TaskStatus,
+    health: HealthStatus,
     links: Vec<String>,
     exit_code: String,
     reason: String,
@@ -452,6 +453,7 @@ struct TaskPage {
     definition_path: String,
     last_status: TaskStatus,
     desired_status: DesiredStatus,
+    health: HealthStatus,
     instance: String,
     stopped_reason: String,
     containers: Vec<TaskContainer>,
@@ -480,6 +482,7 @@ fn show_task(control: &Control, cluster: String, id: String) -> Shown {
             name: container.name.clone(),
             image: container.image.clone(),
             last_status: container.last_status,
+            health: container.health_status,
             links: links(instance, container),
             exit_code: container.exit_code.map(|code| code.to_string()).unwrap_or_default(),
             reason: container.reason.clone().unwrap_or_default(),
@@ -494,6 +497,7 @@ fn show_task(control: &Control, cluster: String, id: String) -> Shown {
         arn: task.task_arn,
         last_status: task.last_status,
         desired_status: task.desired_status,
+        health: task.health_status,
         stopped_reason: task.stopped_reason.unwrap_or_default(),
         containers,
     }))

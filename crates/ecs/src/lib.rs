@@ -16,6 +16,7 @@ pub mod docker;
 mod error;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod health;
 mod instance;
 mod page;
 pub mod placement;
@@ -37,6 +38,7 @@ pub use attribute::Attribute;
 pub use cluster::{Cluster, CreateCluster, DescribeClusters};
 pub use control::{Change, Control, Options, Session, TaskOrder};
 pub use error::{Code, Error, Failure};
+pub use health::{ContainerHealth, TaskHealth};
 pub use instance::{
     ContainerInstance, DescribeContainerInstances, ListContainerInstances,
     RegisterContainerInstance, Resource, VersionInfo,

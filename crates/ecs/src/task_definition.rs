@@ -181,6 +181,11 @@ pub struct ContainerDefinition {
 }
 
 impl ContainerDefinition {
+    /// Whether its own health is checked; an image's check is the image's affair.
+    pub fn is_checked(&self) -> bool {
+        self.health_check.as_ref().is_some_and(|check| !check.is_disabled())
+    }
+
     /// What the scheduler subtracts from an instance's memory for this container, in MiB.
     pub fn reserved_memory(&self) -> i64 {
         self.memory_reservation.or(self.memory).unwrap_or(0)
@@ -296,7 +301,7 @@ pub struct HealthCheck {
 
 impl HealthCheck {
     /// Whether it says that the image's check is not to run.
-    pub(crate) fn is_disabled(&self) -> bool {
+    pub fn is_disabled(&self) -> bool {
         self.command == ["NONE"]
     }
 }

@@ -128,17 +128,11 @@ fn check_health(name: &str, check: &HealthCheck) -> Result<(), Error> {
             return invalid(&format!("{member} must be between {low} and {high}"));
         }
     }
-    if check.is_disabled() {
-        return Ok(());
+    match check.command.as_slice() {
+        [kind] if kind == "NONE" => Ok(()),
+        [kind, _, ..] if kind == "CMD" || kind == "CMD-SHELL" => Ok(()),
+        _ => invalid("command must be CMD or CMD-SHELL and what is to run, or NONE"),
     }
-    // A container that is never found unhealthy would be a promise that nobody keeps.
-    Err(Error::new(
-        Code::UnsupportedFeature,
-        format!(
-            "Container '{name}': healthCheck is not supported, since health checks are not run yet; leave it out, or \
-             turn the image's own off with the command [\"NONE\"]."
-        ),
-    ))
 }
 
 fn fill_ports(container: &mut ContainerDefinition, network: &str) -> Result<(), Error> {
@@ -292,14 +286,12 @@ fn check_condition(on: &ContainerDefinition, condition: &str) -> Result<(), Erro
             ))
         }
         DependencyCondition::Complete | DependencyCondition::Success => Ok(()),
-        DependencyCondition::Healthy => Err(Error::new(
-            Code::UnsupportedFeature,
-            format!(
-                "The dependency condition HEALTHY on container '{}' is not supported, since health checks are not \
-                 run yet; use START, COMPLETE or SUCCESS.",
-                on.name
-            ),
-        )),
+        DependencyCondition::Healthy if on.is_checked() => Ok(()),
+        DependencyCondition::Healthy => Err(Error::client(format!(
+            "A dependency container with HEALTHY condition must have a health check: container '{}' has no \
+             healthCheck.",
+            on.name
+        ))),
     }
 }
 

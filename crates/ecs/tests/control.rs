@@ -278,19 +278,21 @@ fn bad_definitions_get_one_clear_sentence() {
             "Unknown volume 'v'.",
         ),
         (
+            one(r#"{"name": "a", "image": "b", "memory": 64, "healthCheck": {"command": ["x"]}}"#),
+            "Invalid health check of container 'a': command must be CMD or CMD-SHELL and what is to run, or NONE.",
+        ),
+        (
             one(
-                r#"{"name": "a", "image": "b", "memory": 64, "healthCheck": {"command": ["CMD", "x"]}}"#,
+                r#"{"name": "a", "image": "b", "memory": 64, "healthCheck": {"command": ["CMD", "x"], "interval": 4}}"#,
             ),
-            "Container 'a': healthCheck is not supported, since health checks are not run yet; leave it out, or turn the \
-             image's own off with the command [\"NONE\"].",
+            "Invalid health check of container 'a': interval must be between 5 and 300.",
         ),
         (
             one(
                 r#"{"name": "a", "image": "b", "memory": 64, "dependsOn": [{"containerName": "c", "condition": "HEALTHY"}]},
                    {"name": "c", "image": "b", "memory": 64}"#,
             ),
-            "The dependency condition HEALTHY on container 'c' is not supported, since health checks are not run yet; use \
-             START, COMPLETE or SUCCESS.",
+            "A dependency container with HEALTHY condition must have a health check: container 'c' has no healthCheck.",
         ),
         (
             one(

@@ -3,6 +3,7 @@ use bulkhead_store::Write;
 use super::{Change, Control, Setback, attempt};
 use crate::arn;
 use crate::error::{Error, Failure};
+use crate::health::{self, TaskHealth};
 use crate::instance::ContainerInstance;
 use crate::page::{self, Order, Page};
 use crate::record::{self, Record, key};
@@ -129,6 +130,27 @@ impl Control {
             containers: vec![change],
             ..TaskStateChange::default()
         })
+    }
+
+    /// Works in what the agent of `instance` saw of the health of its tasks. Those that are not its
+    /// own, or not there any more, are passed over.
+    pub fn submit_health(&self, instance: &str, tasks: &[TaskHealth]) -> Result<(), Error> {
+        for health in tasks {
+            let reference = health.task_arn.as_str();
+            let Some(cluster) = arn::cluster_of_member(reference) else { continue };
+            let Some(id) = arn::member_id("task", cluster, reference) else { continue };
+            let Some(task) = self.find_task(cluster, id)? else { continue };
+            let placed = &task.value.container_instance_arn;
+            if **placed != *instance && placed.id() != instance {
+                continue;
+            }
+            let Some(stored) = self.find_definition(&task.value.task_definition_arn)? else {
+                continue;
+            };
+            let definition = &stored.value.definition.definition;
+            self.change_task(cluster, id, |task| health::report(task, health, definition))?;
+        }
+        Ok(())
     }
 
     pub(super) fn find_task(
