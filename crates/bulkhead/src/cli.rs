@@ -7,6 +7,7 @@ use clap::{Args, FromArgMatches, Parser, Subcommand};
 
 use crate::client::Host;
 use crate::commands::netns::NetnsCommand;
+use crate::commands::network::NetworkCommand;
 use crate::commands::ns::NsArguments;
 use crate::commands::run::RunArguments;
 use crate::failure::Failure;
@@ -288,6 +289,9 @@ pub enum Command {
         #[arg(default_value = "127.0.0.1:5000")]
         server: String,
     },
+    /// Manage networks
+    #[command(subcommand)]
+    Network(NetworkCommand),
     /// List networks
     Networks {
         #[arg(long)]

@@ -5,6 +5,7 @@ pub mod containers;
 pub mod down;
 pub mod images;
 pub mod netns;
+pub mod network;
 pub mod ns;
 pub mod run;
 pub mod system;
@@ -90,7 +91,16 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
             images::login(&client, username, password, password_stdin, &server).await
         }
         Command::Logout { server } => images::logout(&server),
-        Command::Networks { format } => system::networks(&client, format.as_deref()).await,
+        Command::Network(command) => network::run(&client, command).await,
+        Command::Networks { format } => {
+            let list = network::NetworkCommand::Ls {
+                filter: Vec::new(),
+                format,
+                no_trunc: false,
+                quiet: false,
+            };
+            network::run(&client, list).await
+        }
         Command::Volumes { format } => system::volumes(&client, format.as_deref()).await,
         Command::Ns(arguments) => ns::run(&client, arguments).await,
         Command::Netns(command) => netns::run(&client, command).await,

@@ -31,7 +31,7 @@ pub async fn each(
 }
 
 /// Prints an error at once; the last one decides the exit status.
-fn report(failed: &mut Option<Failure>, failure: Failure) {
+pub fn report(failed: &mut Option<Failure>, failure: Failure) {
     eprintln!("bulkhead: {}", failure.message.trim_end());
     *failed = Some(Failure { message: String::new(), ..failure });
 }

@@ -1,6 +1,7 @@
 //! `run`, `create`, `start`, `exec` and `attach`: the commands that carry a terminal.
 
 mod body;
+pub mod endpoint;
 mod health;
 mod stream;
 
@@ -63,9 +64,22 @@ pub struct RunArguments {
     pub hostname: Option<String>,
     #[arg(long)]
     pub domainname: Option<String>,
-    /// bridge, host, none, or container:NAME
+    /// bridge, host, none, container:NAME, or a network: NAME, or name=NAME,alias=…,ip=…; several
+    /// networks by several flags
     #[arg(long, alias = "net")]
-    pub network: Option<String>,
+    pub network: Vec<String>,
+    /// A further name of the container on its first network
+    #[arg(long, alias = "net-alias")]
+    pub network_alias: Vec<String>,
+    /// Its IPv4 address on its first network
+    #[arg(long)]
+    pub ip: Option<String>,
+    /// Its IPv6 address on its first network
+    #[arg(long)]
+    pub ip6: Option<String>,
+    /// The hardware address of its first network's interface
+    #[arg(long)]
+    pub mac_address: Option<String>,
     #[arg(long)]
     pub link: Vec<String>,
     #[arg(long)]

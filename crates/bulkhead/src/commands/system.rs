@@ -64,25 +64,6 @@ pub async fn inspect(
     if missing { Err(Failure::silent(1)) } else { Ok(()) }
 }
 
-pub async fn networks(client: &Client, format: Option<&str>) -> Result<(), Failure> {
-    let networks = client.get("/networks").await?;
-    let networks = networks.as_array().into_iter().flatten();
-    if let Some(format) = format {
-        return networks.into_iter().try_for_each(|network| template::print(format, network));
-    }
-    let rows = networks.map(|network| {
-        let id = text(&network["Id"]);
-        vec![
-            super::containers::short(&id).to_owned(),
-            text(&network["Name"]),
-            text(&network["Driver"]),
-            text(&network["Scope"]),
-        ]
-    });
-    table::print(&["NETWORK ID", "NAME", "DRIVER", "SCOPE"], rows.collect());
-    Ok(())
-}
-
 pub async fn volumes(client: &Client, format: Option<&str>) -> Result<(), Failure> {
     let answer = client.get("/volumes").await?;
     let volumes = answer["Volumes"].as_array().into_iter().flatten();

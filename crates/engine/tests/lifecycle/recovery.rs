@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use bulkhead_engine::{
-    Engine, LogQuery, PortBinding, RestartPolicy, Status, Streams, WaitCondition,
+    CreateNetwork, EndpointConfig, Engine, LogQuery, PortBinding, RestartPolicy, Status, Streams,
+    WaitCondition,
 };
 use bulkhead_network::Protocol;
 
@@ -285,6 +286,10 @@ const STEPS: &[&str] = &[
     "exit.forget",
     "container.removal-recorded",
     "directory.remove",
+    "network.recorded",
+    "connect.plugged",
+    "disconnect.recorded",
+    "network.bridge-removed",
 ];
 
 /// The engine as a process that dies at each of them: nothing is lost, left or moved aside.
@@ -301,6 +306,13 @@ pub async fn an_engine_killed_at_any_step_is_repaired(rig: &mut Rig) {
         let status = child.wait().unwrap();
         assert_eq!(status.signal(), Some(9), "{step}: it ended by itself: {status}");
         rig.open().await;
+        // A network has its bridge, whatever its engine died at, and those that went have none.
+        let own = || rig.engine.networks().into_iter().filter(|network| !network.is_predefined());
+        let links = || std::fs::read_to_string("/proc/net/dev").unwrap();
+        let names = own().map(|view| view.network.unwrap().link_name());
+        let names: Vec<String> = names.collect();
+        assert_eq!(links().matches("br-").count(), names.len(), "{step}: {names:?}");
+        assert!(names.iter().all(|name| links().contains(name)), "{step}: {names:?}");
         let left: Vec<_> = rig.engine.containers();
         let data = rig.options.data.clone();
         let listed = |name: &str| std::fs::read_dir(data.join(name)).unwrap().count();
@@ -319,6 +331,10 @@ pub async fn an_engine_killed_at_any_step_is_repaired(rig: &mut Rig) {
         }
         wait_for(|| listed("containers") == 0 && listed("volumes") == 0).await;
         assert!(!data.join("lost+found").exists(), "{step}");
+        for network in own() {
+            rig.engine.remove_network(&network).await.unwrap();
+        }
+        assert!(!links().contains("br-"), "{step}: {}", links());
         rig.close().await;
     }
     rig.open().await;
@@ -477,6 +493,13 @@ pub fn engine_to_be_killed(directory: &Path) -> ExitCode {
                     }
                     let id = engine.create(create).await.unwrap().id;
                     engine.start(id).await.unwrap();
+                    let request = CreateNetwork { name: name.clone(), ..CreateNetwork::default() };
+                    engine.create_network(request).await.unwrap();
+                    let network = engine.network(&name).unwrap();
+                    let plain = EndpointConfig::default();
+                    engine.connect(id, &network, plain).await.unwrap();
+                    engine.disconnect(id, &network).await.unwrap();
+                    engine.remove_network(&network).await.unwrap();
                     let removed = engine.wait(id, WaitCondition::NextExit).unwrap();
                     engine.kill(id, "KILL").await.unwrap();
                     removed.await.unwrap();

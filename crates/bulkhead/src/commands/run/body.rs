@@ -9,6 +9,7 @@ use bulkhead_docker_types::{
 use bulkhead_types::{Port, parse_size};
 
 use super::RunArguments;
+use super::endpoint::{is_builtin, networks, pairs};
 use crate::failure::Failure;
 
 pub fn container(arguments: &RunArguments) -> Result<ContainerCreate, Failure> {
@@ -22,6 +23,7 @@ fn read(arguments: &RunArguments) -> Result<ContainerCreate, Failure> {
     let attached = !arguments.detach;
     let mut labels = pairs(&arguments.label);
     arguments.health.label(&mut labels);
+    let (network_mode, networking_config) = networks(arguments)?;
     Ok(ContainerCreate {
         hostname: arguments.hostname.clone().unwrap_or_default(),
         domainname: arguments.domainname.clone().unwrap_or_default(),
@@ -44,13 +46,15 @@ fn read(arguments: &RunArguments) -> Result<ContainerCreate, Failure> {
         volumes: volumes.into_iter().map(|volume| (volume.clone(), Some(Empty {}))).collect(),
         stop_signal: arguments.stop_signal.clone().unwrap_or_default(),
         stop_timeout: arguments.stop_timeout,
-        host_config: host(arguments, binds, port_bindings)?,
+        host_config: host(arguments, network_mode, binds, port_bindings)?,
+        networking_config,
         ..ContainerCreate::default()
     })
 }
 
 fn host(
     arguments: &RunArguments,
+    network_mode: String,
     binds: Vec<&String>,
     port_bindings: Bindings,
 ) -> Result<HostConfig, Failure> {
@@ -64,7 +68,6 @@ fn host(
         binds: binds.into_iter().cloned().collect(),
         mounts: mounts.collect::<Result<_, _>>()?,
         tmpfs: arguments.tmpfs.iter().map(tmpfs).collect(),
-        network_mode: arguments.network.clone().unwrap_or_else(|| "default".to_owned()),
         pid_mode: arguments.pid.clone().unwrap_or_default(),
         ipc_mode: arguments.ipc.clone().unwrap_or_default(),
         uts_mode: arguments.uts.clone().unwrap_or_default(),
@@ -73,7 +76,8 @@ fn host(
         cgroup_parent: arguments.cgroup_parent.clone().unwrap_or_default(),
         port_bindings,
         publish_all_ports: arguments.publish_all,
-        links: arguments.link.clone(),
+        links: if is_builtin(&network_mode) { arguments.link.clone() } else { Vec::new() },
+        network_mode,
         extra_hosts: arguments.add_host.clone(),
         dns: arguments.dns.clone(),
         dns_search: arguments.dns_search.clone(),
@@ -135,14 +139,6 @@ pub fn environment(flags: &[String], files: &[String]) -> Result<Vec<String>, Fa
             false => std::env::var(&entry).ok().map(|value| format!("{entry}={value}")),
         })
         .collect())
-}
-
-fn pairs(flags: &[String]) -> BTreeMap<String, String> {
-    let pair = |flag: &String| {
-        let (name, value) = flag.split_once('=').unwrap_or((flag, ""));
-        (name.to_owned(), value.to_owned())
-    };
-    flags.iter().map(pair).collect()
 }
 
 /// Bytes; 0 where nothing is said.

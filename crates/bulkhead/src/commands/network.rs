@@ -1,0 +1,354 @@
+//! `bulkhead network …`: networks of the user's own.
+
+use std::io::{IsTerminal, Write};
+
+use bulkhead_docker_types::{
+    EndpointSettings, Ipam, IpamPool, NetworkConnect, NetworkCreate, NetworkDisconnect,
+};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::containers::{short, text};
+use super::run::endpoint;
+use crate::client::{Client, encode};
+use crate::failure::Failure;
+use crate::{table, template};
+
+#[derive(Debug, Subcommand)]
+pub enum NetworkCommand {
+    /// Create a network
+    Create(CreateArguments),
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Only those that match, such as `name=web` or `label=tier=front`
+        #[arg(short, long)]
+        filter: Vec<String>,
+        /// A Go template, or `json`
+        #[arg(long)]
+        format: Option<String>,
+        /// Show whole ids
+        #[arg(long)]
+        no_trunc: bool,
+        /// Show ids alone
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Show all that is known of one or more networks
+    Inspect {
+        /// A Go template, or `json`
+        #[arg(short, long)]
+        format: Option<String>,
+        #[arg(required = true)]
+        networks: Vec<String>,
+    },
+    /// Remove one or more networks
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Do not complain about networks that are not there
+        #[arg(short, long)]
+        force: bool,
+        #[arg(required = true)]
+        networks: Vec<String>,
+    },
+    /// Connect a container to a network, while it runs or for its next start
+    Connect(ConnectArguments),
+    /// Take a container off a network
+    Disconnect {
+        /// Accepted for scripts of Docker's: there is nothing to force
+        #[arg(short, long)]
+        force: bool,
+        network: String,
+        container: String,
+    },
+    /// Remove all networks that no running container is on
+    Prune {
+        /// Only those that match, such as `until=24h` or `label!=keep`
+        #[arg(long)]
+        filter: Vec<String>,
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct CreateArguments {
+    /// Let containers be attached by hand; all networks do, so this is only repeated
+    #[arg(long)]
+    attachable: bool,
+    /// Another machine's address, as NAME=ADDRESS: no container gets it
+    #[arg(long)]
+    aux_address: Vec<String>,
+    /// What makes the network: bridge
+    #[arg(short, long, default_value = "bridge")]
+    driver: String,
+    /// The gateway of a subnet
+    #[arg(long)]
+    gateway: Vec<String>,
+    /// No way out of this host
+    #[arg(long)]
+    internal: bool,
+    /// Draw containers' addresses from this part of a subnet
+    #[arg(long)]
+    ip_range: Vec<String>,
+    /// What gives out addresses: default
+    #[arg(long, default_value = "default")]
+    ipam_driver: String,
+    /// Give containers IPv4 addresses
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    ipv4: Option<bool>,
+    /// Give containers IPv6 addresses
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    ipv6: Option<bool>,
+    /// A label, as NAME=VALUE
+    #[arg(long)]
+    label: Vec<String>,
+    /// An option of the driver, such as com.docker.network.driver.mtu=1400
+    #[arg(short, long)]
+    opt: Vec<String>,
+    /// The addresses of the network, such as 10.20.0.0/16; one for IPv4 and one for IPv6
+    #[arg(long)]
+    subnet: Vec<String>,
+    name: String,
+}
+
+#[derive(Debug, Args)]
+pub struct ConnectArguments {
+    /// A further name of the container on this network
+    #[arg(long)]
+    alias: Vec<String>,
+    /// An option of the endpoint, such as com.docker.network.endpoint.ifname=web0
+    #[arg(long)]
+    driver_opt: Vec<String>,
+    /// The network of the highest has the default route
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    gw_priority: i64,
+    /// The container's IPv4 address
+    #[arg(long)]
+    ip: Option<String>,
+    /// The container's IPv6 address
+    #[arg(long)]
+    ip6: Option<String>,
+    /// Another container and what this one is to call it, as NAME:ALIAS
+    #[arg(long)]
+    link: Vec<String>,
+    network: String,
+    container: String,
+}
+
+pub async fn run(client: &Client, command: NetworkCommand) -> Result<(), Failure> {
+    match command {
+        NetworkCommand::Create(arguments) => {
+            let made = client.post("/networks/create", Some(&json!(creation(arguments)?))).await?;
+            println!("{}", text(&made["Id"]));
+            Ok(())
+        }
+        NetworkCommand::Ls { filter, format, no_trunc, quiet } => {
+            list(client, &filter, format.as_deref(), no_trunc, quiet).await
+        }
+        NetworkCommand::Inspect { format, networks } => {
+            inspect(client, format.as_deref(), &networks).await
+        }
+        NetworkCommand::Rm { force, networks } => remove(client, force, &networks).await,
+        NetworkCommand::Connect(arguments) => {
+            let ConnectArguments { alias, driver_opt, gw_priority, ip, ip6, link, .. } = arguments;
+            let settings = EndpointSettings {
+                aliases: alias,
+                links: link,
+                driver_opts: endpoint::pairs(&driver_opt),
+                gw_priority,
+                ipam_config: endpoint::addresses(ip, ip6),
+                ..EndpointSettings::default()
+            };
+            let body =
+                NetworkConnect { container: arguments.container, endpoint_config: Some(settings) };
+            let path = format!("/networks/{}/connect", encode(&arguments.network));
+            client.post(&path, Some(&json!(body))).await.map(drop)
+        }
+        NetworkCommand::Disconnect { force, network, container } => {
+            let path = format!("/networks/{}/disconnect", encode(&network));
+            let body = NetworkDisconnect { container, force };
+            client.post(&path, Some(&json!(body))).await.map(drop)
+        }
+        NetworkCommand::Prune { filter, force } => prune(client, &filter, force).await,
+    }
+}
+
+/// Puts each gateway, range and auxiliary address to the subnet that holds it, as the CLI of Docker
+/// does; where there is one subnet, the engine says what does not fit.
+fn creation(arguments: CreateArguments) -> Result<NetworkCreate, Failure> {
+    let mut pools: Vec<IpamPool> = arguments
+        .subnet
+        .into_iter()
+        .map(|subnet| IpamPool { subnet, ..IpamPool::default() })
+        .collect();
+    for gateway in arguments.gateway {
+        let pool = pool_of(&mut pools, &gateway)?;
+        pool.gateway = gateway;
+    }
+    for range in arguments.ip_range {
+        let pool = pool_of(&mut pools, &range)?;
+        pool.ip_range = range;
+    }
+    for (name, address) in endpoint::pairs(&arguments.aux_address) {
+        let pool = pool_of(&mut pools, &address)?;
+        pool.auxiliary_addresses.insert(name, address);
+    }
+    Ok(NetworkCreate {
+        name: arguments.name,
+        driver: arguments.driver,
+        internal: arguments.internal,
+        attachable: arguments.attachable,
+        enable_ipv4: arguments.ipv4,
+        enable_ipv6: arguments.ipv6,
+        ipam: Some(Ipam { driver: arguments.ipam_driver, config: pools, ..Ipam::default() }),
+        options: endpoint::pairs(&arguments.opt),
+        labels: endpoint::pairs(&arguments.label),
+        ..NetworkCreate::default()
+    })
+}
+
+/// The subnet of the address's family.
+fn pool_of<'a>(pools: &'a mut [IpamPool], address: &str) -> Result<&'a mut IpamPool, Failure> {
+    let is_ipv6 = address.contains(':');
+    pools.iter_mut().find(|pool| pool.subnet.contains(':') == is_ipv6).ok_or_else(|| {
+        Failure::new(format!(
+            "no subnet of its family is given for {address}: name it with --subnet"
+        ))
+    })
+}
+
+async fn list(
+    client: &Client,
+    filters: &[String],
+    format: Option<&str>,
+    no_trunc: bool,
+    quiet: bool,
+) -> Result<(), Failure> {
+    let path = format!("/networks?filters={}", encode(&filter_query(filters)?));
+    let networks = client.get(&path).await?;
+    let networks: Vec<&Value> = networks.as_array().into_iter().flatten().collect();
+    let id = |network: &Value| {
+        let id = text(&network["Id"]);
+        if no_trunc { id } else { short(&id).to_owned() }
+    };
+    if quiet {
+        networks.iter().for_each(|network| println!("{}", id(network)));
+        return Ok(());
+    }
+    if let Some(format) = format {
+        return networks.into_iter().try_for_each(|network| {
+            let mut row = network.clone();
+            row["ID"] = json!(id(network));
+            template::print(format, &row)
+        });
+    }
+    let rows = networks.iter().map(|network| {
+        vec![id(network), text(&network["Name"]), text(&network["Driver"]), text(&network["Scope"])]
+    });
+    table::print(&["NETWORK ID", "NAME", "DRIVER", "SCOPE"], rows.collect());
+    Ok(())
+}
+
+async fn inspect(client: &Client, format: Option<&str>, names: &[String]) -> Result<(), Failure> {
+    let (mut found, mut failed) = (Vec::new(), None);
+    for name in names {
+        match client.get(&format!("/networks/{}", encode(name))).await {
+            Ok(network) => found.push(network),
+            Err(failure) => super::containers::report(&mut failed, failure),
+        }
+    }
+    match format {
+        Some(format) => found.iter().try_for_each(|network| template::print(format, network))?,
+        None => {
+            let all = serde_json::to_string_pretty(&found);
+            println!("{}", all.map_err(|cause| Failure::new(cause.to_string()))?);
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+async fn remove(client: &Client, force: bool, names: &[String]) -> Result<(), Failure> {
+    let mut failed = None;
+    for name in names {
+        match client.delete(&format!("/networks/{}", encode(name))).await {
+            Ok(_) => println!("{name}"),
+            Err(failure) if force && failure.message.ends_with("not found") => {}
+            Err(failure) => super::containers::report(&mut failed, failure),
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+async fn prune(client: &Client, filters: &[String], force: bool) -> Result<(), Failure> {
+    if !force {
+        if !std::io::stdin().is_terminal() {
+            return Err(Failure::new(
+                "this removes networks and nobody is there to be asked: say --force",
+            ));
+        }
+        print!("All networks that no running container is on will be removed. Continue? [y/N] ");
+        std::io::stdout().flush()?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Ok(());
+        }
+    }
+    let path = format!("/networks/prune?filters={}", encode(&filter_query(filters)?));
+    let answer = client.post(&path, None).await?;
+    let deleted: Vec<String> =
+        answer["NetworksDeleted"].as_array().into_iter().flatten().map(text).collect();
+    if !deleted.is_empty() {
+        println!("Deleted Networks:\n{}", deleted.join("\n"));
+    }
+    Ok(())
+}
+
+/// `name=value` flags as Docker's JSON of them.
+fn filter_query(filters: &[String]) -> Result<String, Failure> {
+    let mut all = serde_json::Map::new();
+    for filter in filters {
+        let (name, value) = filter.split_once('=').ok_or_else(|| {
+            Failure::new(format!("invalid filter {filter:?}: write it as NAME=VALUE"))
+        })?;
+        let values = all.entry(name.to_owned()).or_insert_with(|| json!({}));
+        values[value] = json!(true);
+    }
+    Ok(Value::Object(all).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: CreateArguments,
+    }
+
+    fn read(line: &str) -> Result<NetworkCreate, Failure> {
+        creation(Line::try_parse_from(line.split(' ')).expect("it parses").arguments)
+    }
+
+    #[test]
+    fn addresses_go_to_the_subnet_of_their_family() {
+        let made = read(
+            "create --subnet 10.0.0.0/16 --subnet fd00::/64 --gateway fd00::9 --gateway 10.0.0.9 \
+             --ip-range 10.0.5.0/24 --aux-address router=10.0.0.8 --ipv6 --ipv4=false web",
+        )
+        .expect("valid");
+        let ipam = made.ipam.expect("it is there");
+        assert_eq!(ipam.config[0].gateway, "10.0.0.9");
+        assert_eq!(ipam.config[0].ip_range, "10.0.5.0/24");
+        assert_eq!(ipam.config[0].auxiliary_addresses["router"], "10.0.0.8");
+        assert_eq!(ipam.config[1].gateway, "fd00::9");
+        assert_eq!((made.enable_ipv4, made.enable_ipv6), (Some(false), Some(true)));
+        let error = read("create --gateway 10.0.0.1 web").expect_err("no subnet");
+        assert!(error.message.contains("--subnet"), "{}", error.message);
+    }
+}
