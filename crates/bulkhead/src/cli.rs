@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, FromArgMatches, Parser, Subcommand};
 
 use crate::client::Host;
+use crate::commands::containers::PsArguments;
 use crate::commands::netns::NetnsCommand;
 use crate::commands::network::NetworkCommand;
 use crate::commands::ns::NsArguments;
@@ -331,25 +332,6 @@ pub enum Command {
     Completion {
         shell: clap_complete::Shell,
     },
-}
-
-#[derive(Debug, Args)]
-pub struct PsArguments {
-    #[arg(short, long)]
-    pub all: bool,
-    #[arg(short, long)]
-    pub quiet: bool,
-    #[arg(long)]
-    pub no_trunc: bool,
-    #[arg(short, long)]
-    pub filter: Vec<String>,
-    /// A Go template, or `json`
-    #[arg(long)]
-    pub format: Option<String>,
-    #[arg(short = 'n', long, allow_hyphen_values = true)]
-    pub last: Option<i64>,
-    #[arg(short, long)]
-    pub latest: bool,
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod bound;
 mod clock;
 mod compartments;
 mod connections;
+mod end_bound;
 mod lingering;
 mod log;
 mod order;

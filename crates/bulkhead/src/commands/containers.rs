@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::io::Write as _;
 
 use bulkhead_types::Timestamp;
+use clap::Args;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::cli::PsArguments;
 use crate::client::{Client, collect, encode};
 use crate::failure::Failure;
 use crate::{table, template};
@@ -70,6 +70,26 @@ pub async fn rename(client: &Client, container: &str, name: &str) -> Result<(), 
         .post(&format!("/containers/{}/rename?name={}", encode(container), encode(name)), None)
         .await
         .map(drop)
+}
+
+/// Docker's flags for `ps`.
+#[derive(Debug, Args)]
+pub struct PsArguments {
+    #[arg(short, long)]
+    pub all: bool,
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[arg(long)]
+    pub no_trunc: bool,
+    #[arg(short, long)]
+    pub filter: Vec<String>,
+    /// A Go template, or `json`
+    #[arg(long)]
+    pub format: Option<String>,
+    #[arg(short = 'n', long, allow_hyphen_values = true)]
+    pub last: Option<i64>,
+    #[arg(short, long)]
+    pub latest: bool,
 }
 
 pub async fn list(client: &Client, arguments: PsArguments) -> Result<(), Failure> {

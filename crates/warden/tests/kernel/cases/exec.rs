@@ -215,7 +215,7 @@ fn one_beside_an_end_is_answered() {
 }
 
 /// A probe in a container: its pidfd, and a socket that ends when nothing of it is left.
-fn bound(client: &Client, container: Id, script: &str) -> (Id, std::os::fd::OwnedFd, UnixStream) {
+fn bound(client: &Client, container: Id, script: &str) -> (Id, OwnedFd, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_read_timeout(Some(TIMEOUT)).unwrap();
     let id = Id::random();
