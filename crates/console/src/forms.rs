@@ -4,7 +4,7 @@ use axum::Form;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use bulkhead_ecs::{CreateCluster, RegisterTaskDefinition, RunTask};
-use bulkhead_types::Port;
+use bulkhead_types::{Port, Protocol};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -137,6 +137,10 @@ fn ports(text: &str) -> Result<Value, String> {
         let (host, container) = text.split_once(':').unwrap_or(("0", text));
         let host: u16 = host.parse().map_err(|_| wrong())?;
         let port: Port = container.parse().map_err(|_| wrong())?;
+        // ECS has no others (API reference, PortMapping).
+        if !matches!(port.protocol(), Protocol::Tcp | Protocol::Udp) {
+            return Err(wrong());
+        }
         Ok(json!({
             "hostPort": host, "containerPort": port.number(), "protocol": port.protocol().name(),
         }))

@@ -189,7 +189,7 @@ async fn images_come_back_as_they_were_pushed() {
         .await
         .expect("describe");
     assert_eq!(described.0, found);
-    let config: bulkhead_types::image::ImageConfig =
+    let config: ImageConfig =
         serde_json::from_slice(&rig.content.read(image.id).expect("config")).expect("config");
     let [platform] = described.1.as_slice() else { panic!("{described:?}") };
     assert_eq!((&platform.os, &platform.architecture), (&config.os, &config.architecture));

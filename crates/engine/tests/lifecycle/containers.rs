@@ -30,13 +30,14 @@ pub async fn a_program_runs_and_its_output_is_kept(rig: &mut Rig) {
     assert!(rig.log("one", both()).await.contains("err\n"));
     let mut actions = Vec::new();
     while let Ok(event) = events.try_recv() {
-        assert_eq!(event.attributes["name"], "one");
+        let name = if event.kind == "network" { "bridge" } else { "one" };
+        assert_eq!(event.attributes["name"], name);
         if event.action == "die" {
             assert_eq!(event.attributes["exitCode"], "3");
         }
         actions.push(event.action);
     }
-    assert_eq!(actions, ["create", "attach", "start", "die"]);
+    assert_eq!(actions, ["create", "attach", "connect", "start", "die", "disconnect"]);
 
     // Again, with what it wrote still there and the log going on.
     assert_eq!(rig.engine.start(rig.id("one")).await.unwrap(), Started::Now);
