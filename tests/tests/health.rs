@@ -35,7 +35,7 @@ fn a_container_is_shown_as_healthy_as_it_is() -> Result<()> {
         $BULKHEAD ps | grep -c '(healthy)'
         $DOCKER inspect -f '{{{{with index .State.Health.Log 0}}}}{{{{.Output}}}}{{{{end}}}}' web
         $DOCKER inspect -f '{{{{len .ExecIDs}}}}' web
-        $DOCKER events --since 1h --until 0s --filter event=health_status --format '{{{{.Action}}}}' | tail -n2"
+        $DOCKER events --since 1h --until $(($(date +%s) + 1)) --filter event=health_status --format '{{{{.Action}}}}' | tail -n2"
     );
     let said = daemon.shell(&line)?.ok()?;
     let rows: Vec<&str> = said.lines().filter(|line| !line.is_empty()).collect();
