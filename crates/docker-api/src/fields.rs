@@ -6,6 +6,7 @@
 //! through with a value, and a test walks all of Docker's definition against it. Values that Go's
 //! clients send for what their user did not say (zero, empty, null) are always accepted.
 
+mod members;
 mod table;
 
 use http::Method;
@@ -31,6 +32,9 @@ pub(crate) enum Decision {
     Ignored(&'static str),
 }
 
+/// Names, and what becomes of each.
+type Fields = &'static [(&'static str, Decision)];
+
 /// One operation of the API.
 #[derive(Debug)]
 pub(crate) struct Operation {
@@ -38,10 +42,10 @@ pub(crate) struct Operation {
     name: &'static str,
     /// Of what is named nowhere below, as the whole operation is of a kind that Bulkhead lacks.
     whole: Option<Decision>,
-    query: &'static [(&'static str, Decision)],
-    filters: &'static [(&'static str, Decision)],
+    query: Fields,
+    filters: Fields,
     /// Dotted; `*` is a name of the client's.
-    body: &'static [(&'static str, Decision)],
+    body: Fields,
 }
 
 impl Operation {

@@ -1,5 +1,6 @@
 //! How a container is attached to networks while it runs.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -89,6 +90,14 @@ fn default_name() -> String {
     "bridge".to_owned()
 }
 
+impl Attachment {
+    /// The highest priority first, then the first name (moby: daemon/libnetwork/sandbox.go, `Less`).
+    pub(crate) fn precedence(&self, other: &Self) -> Ordering {
+        let priority = other.gateway_priority.cmp(&self.gateway_priority);
+        priority.then_with(|| self.network_name.cmp(&other.network_name))
+    }
+}
+
 /// What an interface has of one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses<A> {
@@ -124,8 +133,8 @@ impl Networking {
         Self { stack, ..Self::default() }
     }
 
-    /// The attachment that the default route leads through: of those whose network has a way out the
-    /// one of the highest priority, else of the first name (moby: daemon/libnetwork/sandbox.go, `Less`).
+    /// The attachment that the default route leads through: the first of those whose network has a
+    /// way out.
     pub fn gateway(&self) -> Option<&Attachment> {
         self.gateway_of(|attachment| attachment.ipv4.is_some_and(|ipv4| ipv4.gateway.is_some()))
     }
@@ -137,10 +146,7 @@ impl Networking {
 
     fn gateway_of(&self, leads_out: impl Fn(&Attachment) -> bool) -> Option<&Attachment> {
         let candidates = self.attachments.iter().filter(|attachment| leads_out(attachment));
-        candidates.min_by(|one, other| {
-            let priority = other.gateway_priority.cmp(&one.gateway_priority);
-            priority.then_with(|| one.network_name.cmp(&other.network_name))
-        })
+        candidates.min_by(|one, other| one.precedence(other))
     }
 
     /// Where published ports lead to.

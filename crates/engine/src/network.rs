@@ -59,6 +59,33 @@ impl Network {
     }
 }
 
+/// Finds a network by name, id or unambiguous start of an id, in this order; `known_by` tells both
+/// of one.
+pub(crate) fn find<N>(
+    mut all: Vec<N>,
+    text: &str,
+    known_by: impl Fn(&N) -> (&str, Id),
+) -> Result<N, EngineError> {
+    let missing = || EngineError::not_found(format!("network {text} not found"));
+    if text.is_empty() {
+        return Err(missing());
+    }
+    let exact = [
+        all.iter().position(|network| known_by(network).0 == text),
+        all.iter().position(|network| known_by(network).1.to_string() == text),
+    ];
+    if let Some(place) = exact.into_iter().flatten().next() {
+        return Ok(all.swap_remove(place));
+    }
+    all.retain(|network| known_by(network).1.to_string().starts_with(text));
+    match all.len() {
+        0 | 1 => all.pop().ok_or_else(missing),
+        matches => Err(EngineError::invalid(format!(
+            "network {text} is ambiguous ({matches} matches found on ID prefix)"
+        ))),
+    }
+}
+
 /// A request for a network.
 #[derive(Debug, Clone, Default)]
 pub struct CreateNetwork {
@@ -230,6 +257,19 @@ mod tests {
             range: own(range),
             gateway: own(gateway),
             auxiliary: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_name_goes_before_an_id() {
+        let ids = ["a", "b"].map(|digit| digit.repeat(64).parse::<Id>().unwrap());
+        let all = [("web", ids[0]), ("b", ids[1]), (&*"a".repeat(64), ids[1])];
+        let found = |text: &str| find(all.to_vec(), text, |one| *one).map(|one| one.1);
+        assert_eq!(found("web").unwrap(), ids[0]);
+        assert_eq!(found(&"a".repeat(64)).unwrap(), ids[1]);
+        assert_eq!(found("aaa").unwrap(), ids[0]);
+        for (text, words) in [("", "not found"), ("c", "not found"), ("bb", "ambiguous")] {
+            assert!(found(text).unwrap_err().to_string().contains(words), "{text}");
         }
     }
 

@@ -18,7 +18,7 @@ use crate::containers::Known;
 use crate::deferred_teardown::DeferredTeardown;
 use crate::events::Events;
 use crate::network::{
-    CreateNetwork, Network, check_name, default_local_subnets, default_subnets, read_pools,
+    self, CreateNetwork, Network, check_name, default_local_subnets, default_subnets, read_pools,
 };
 use crate::records::Records;
 use crate::subnet::{Address, Pool, Subnet};
@@ -105,29 +105,18 @@ impl Networks {
 
     /// The network of this name.
     pub(crate) fn named(&self, name: &str) -> Result<Arc<AttachedNetwork>, EngineError> {
-        self.all()
-            .into_iter()
-            .find(|network| network.network.name == name)
-            .ok_or_else(|| EngineError::not_found(format!("network {name} not found")))
+        if self.default.network.name == name {
+            return Ok(Arc::clone(&self.default));
+        }
+        let known = self.known();
+        let named = known.values().find(|network| network.network.name == name);
+        named.cloned().ok_or_else(|| EngineError::not_found(format!("network {name} not found")))
     }
 
     /// Finds a network with a bridge by name, id or unambiguous start of an id, in this order.
     pub(crate) fn find(&self, text: &str) -> Result<Arc<AttachedNetwork>, EngineError> {
-        if let Ok(network) = self.named(if text == "default" { "bridge" } else { text }) {
-            return Ok(network);
-        }
-        let missing = || EngineError::not_found(format!("network {text} not found"));
-        if text.is_empty() {
-            return Err(missing());
-        }
-        let mut all = self.all();
-        all.retain(|network| network.network.id.to_string().starts_with(text));
-        match all.len() {
-            0 | 1 => all.pop().ok_or_else(missing),
-            matches => Err(EngineError::invalid(format!(
-                "network {text} is ambiguous ({matches} matches found on ID prefix)"
-            ))),
-        }
+        let text = if text == "default" { "bridge" } else { text };
+        network::find(self.all(), text, |one| (&one.network.name, one.network.id))
     }
 
     /// Makes a network, and its bridge; `engine` chooses the local prefix of IPv6.

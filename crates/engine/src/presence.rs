@@ -26,11 +26,7 @@ pub(crate) fn presence(
         .iter()
         .filter(|attachment| attachment.network != default_network)
         .collect();
-    // as for the default route (moby: libnetwork/sandbox.go, `Less`)
-    attachments.sort_by(|one, other| {
-        let by_priority = other.gateway_priority.cmp(&one.gateway_priority);
-        by_priority.then_with(|| one.network_name.cmp(&other.network_name))
-    });
+    attachments.sort_by(|one, other| one.precedence(other));
     let membership = |attachment: &&Attachment| {
         let config = container
             .endpoints

@@ -238,17 +238,33 @@ async fn list(
         return Ok(());
     }
     if let Some(format) = format {
-        return networks.into_iter().try_for_each(|network| {
-            let mut row = network.clone();
-            row["ID"] = json!(id(network));
-            template::print(format, &row)
-        });
+        let rows: Vec<Value> = networks.iter().map(|network| row(network, id(network))).collect();
+        return template::print_rows(format, &rows, &row(&Value::Null, String::new()));
     }
     let rows = networks.iter().map(|network| {
         vec![id(network), text(&network["Name"]), text(&network["Driver"]), text(&network["Scope"])]
     });
     table::print(&["NETWORK ID", "NAME", "DRIVER", "SCOPE"], rows.collect());
     Ok(())
+}
+
+/// What a template sees of a network, all of it text (docker/cli: cli/command/formatter/network.go).
+fn row(network: &Value, id: String) -> Value {
+    let flag = |name: &str| network[name].as_bool().unwrap_or_default().to_string();
+    let labels = network["Labels"].as_object().into_iter().flatten();
+    let labels: Vec<String> =
+        labels.map(|(name, value)| format!("{name}={}", text(value))).collect();
+    json!({
+        "CreatedAt": text(&network["Created"]),
+        "Driver": text(&network["Driver"]),
+        "ID": id,
+        "IPv4": flag("EnableIPv4"),
+        "IPv6": flag("EnableIPv6"),
+        "Internal": flag("Internal"),
+        "Labels": labels.join(","),
+        "Name": text(&network["Name"]),
+        "Scope": text(&network["Scope"]),
+    })
 }
 
 async fn inspect(client: &Client, format: Option<&str>, names: &[String]) -> Result<(), Failure> {
@@ -350,5 +366,16 @@ mod tests {
         assert_eq!((made.enable_ipv4, made.enable_ipv6), (Some(false), Some(true)));
         let error = read("create --gateway 10.0.0.1 web").expect_err("no subnet");
         assert!(error.message.contains("--subnet"), "{}", error.message);
+    }
+
+    #[test]
+    fn a_row_is_all_text() {
+        let network = json!({
+            "Name": "front", "Driver": "bridge", "EnableIPv4": true, "Labels": {"a": "1", "b": ""},
+        });
+        let row = row(&network, "0123".to_owned());
+        assert!(row.as_object().unwrap().values().all(Value::is_string), "{row}");
+        assert_eq!((&row["IPv4"], &row["Internal"]), (&json!("true"), &json!("false")));
+        assert_eq!(row["Labels"], "a=1,b=");
     }
 }

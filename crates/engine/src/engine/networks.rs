@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bulkhead_types::Id;
 
 use crate::blocking::blocking;
+use crate::network;
 use crate::{Class, Container, CreateNetwork, Engine, EngineError, Network, NetworkView};
 
 impl Engine {
@@ -15,19 +16,7 @@ impl Engine {
 
     /// Finds a network by name, id or unambiguous start of an id, in this order.
     pub fn network(&self, text: &str) -> Result<NetworkView, EngineError> {
-        let mut all = self.networks();
-        let exact = |view: &NetworkView| view.name == text || view.id.to_string() == text;
-        if let Some(place) = all.iter().position(exact) {
-            return Ok(all.swap_remove(place));
-        }
-        all.retain(|view| !text.is_empty() && view.id.to_string().starts_with(text));
-        let missing = || EngineError::not_found(format!("network {text} not found"));
-        match all.len() {
-            0 | 1 => all.pop().ok_or_else(missing),
-            matches => Err(EngineError::invalid(format!(
-                "network {text} is ambiguous ({matches} matches found on ID prefix)"
-            ))),
-        }
+        network::find(self.networks(), text, |view| (&view.name, view.id))
     }
 
     pub async fn create_network(
