@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use bulkhead_network::Protocol;
@@ -106,14 +106,13 @@ pub struct Addresses<A> {
     pub gateway: Option<A>,
 }
 
-/// A port of a container that is published on the host.
+/// A port of a container that is published at one address of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortBinding {
     pub container_port: u16,
     pub protocol: Protocol,
-    /// Unspecified means all.
-    pub host_address: Ipv4Addr,
-    /// 0 draws one from the ephemeral range.
+    /// Unspecified means all of its family.
+    pub host_address: IpAddr,
     pub host_port: u16,
 }
 
@@ -149,9 +148,13 @@ impl Networking {
         candidates.min_by(|one, other| one.precedence(other))
     }
 
-    /// Where published ports lead to.
-    pub fn published_address(&self) -> Option<Ipv4Addr> {
-        Some(self.gateway()?.ipv4?.address)
+    /// Where ports lead to that are published at this address of the host: to the container's of the
+    /// same family, on the network that its default route leads through.
+    pub fn published_address(&self, host: IpAddr) -> Option<IpAddr> {
+        match host {
+            IpAddr::V4(_) => Some(self.gateway()?.ipv4?.address.into()),
+            IpAddr::V6(_) => Some(self.gateway6()?.ipv6?.address.into()),
+        }
     }
 
     /// The place on this network.

@@ -6,7 +6,7 @@ pub use bulkhead_types::Stream;
 use bulkhead_types::{Digest, Id, IdMap, Name, Port, Reference, Timestamp, image};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::attachment::{NetworkStack, Networking, PortBinding};
+use crate::attachment::{NetworkStack, Networking};
 use crate::bind::{Bind, clean_target};
 use crate::endpoint::EndpointConfig;
 use crate::extra_host::ExtraHost;
@@ -15,6 +15,7 @@ use crate::link::Link;
 use crate::log_options::{LogDriver, LogOptions};
 use crate::modes::{CgroupnsMode, IpcMode, NetworkMode, PidMode, UsernsMode, UtsMode};
 use crate::mounts::{MountOptions, MountPoint, MountRequest, VolumesFrom};
+use crate::published::PortRequest;
 use crate::repeated::{Isolation, RuntimeName};
 use crate::restart::RestartPolicy;
 use crate::security::SecurityOptions;
@@ -87,7 +88,7 @@ pub struct HostConfig {
     pub uts_mode: UtsMode,
     pub userns_mode: UsernsMode,
     pub cgroupns_mode: CgroupnsMode,
-    pub port_bindings: Vec<PortBinding>,
+    pub port_bindings: Vec<PortRequest>,
     pub publish_all_ports: bool,
     pub links: Vec<Link>,
     #[serde(deserialize_with = "readable")]

@@ -2,7 +2,7 @@
 //! daemon/libnetwork/drivers/bridge/labels.go).
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,7 @@ pub struct BridgeOptions {
     /// Containers of the network reach each other.
     pub inter_container: bool,
     /// Where ports are published that name no address of the host.
-    pub host_binding: Ipv4Addr,
+    pub host_binding: IpAddr,
     /// Bytes; `None` is that of the host's default route.
     pub mtu: Option<u32>,
     /// `eth` in `eth0`.
@@ -46,7 +46,7 @@ impl Default for BridgeOptions {
             link_name: None,
             masquerade: true,
             inter_container: true,
-            host_binding: Ipv4Addr::UNSPECIFIED,
+            host_binding: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             mtu: None,
             interface_prefix: None,
             given: BTreeMap::new(),
@@ -75,8 +75,9 @@ impl BridgeOptions {
                         boolean(value).ok_or_else(|| wrong("not a boolean"))?;
                 }
                 HOST_BINDING => {
-                    options.host_binding =
-                        value.parse().map_err(|_| wrong("not an IPv4 address"))?;
+                    let address: IpAddr =
+                        value.parse().map_err(|_| wrong("not an IP address"))?;
+                    options.host_binding = address.to_canonical();
                 }
                 MTU => {
                     // The least that IPv4 has to carry, and the most that a link can (RFC 791).
@@ -134,7 +135,10 @@ mod tests {
         assert!(!parse(MASQUERADE, "false").unwrap().masquerade);
         assert!(!parse(INTER_CONTAINER, "0").unwrap().inter_container);
         assert_eq!(parse(MTU, "1400").unwrap().mtu, Some(1400));
-        assert_eq!(parse(HOST_BINDING, "127.0.0.1").unwrap().host_binding, Ipv4Addr::LOCALHOST);
+        for (text, address) in [("127.0.0.1", "127.0.0.1"), ("::", "::"), ("::ffff:1.2.3.4", "1.2.3.4")] {
+            let read = parse(HOST_BINDING, text).unwrap().host_binding;
+            assert_eq!(read, address.parse::<IpAddr>().unwrap());
+        }
         assert!(parse("com.example.own", "x").unwrap().given.contains_key("com.example.own"));
     }
 
@@ -147,7 +151,7 @@ mod tests {
             (MASQUERADE, "maybe"),
             (MTU, "67"),
             (MTU, "big"),
-            (HOST_BINDING, "::1"),
+            (HOST_BINDING, "localhost"),
             (GATEWAY_MODE_4, "routed"),
             ("com.docker.network.bridge.inhibit_ipv4", "true"),
         ] {

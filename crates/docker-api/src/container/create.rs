@@ -119,9 +119,8 @@ fn unknown_test(check: Option<&image::Healthcheck>) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
 
-    use bulkhead_engine::{NetworkMode, PortBinding, UsernsMode};
+    use bulkhead_engine::{NetworkMode, PortRequest, UsernsMode};
     use bulkhead_network::Protocol;
     use serde_json::Value;
 
@@ -163,11 +162,12 @@ mod tests {
         assert_eq!(request.host.masked_paths, None);
         assert_eq!(
             request.host.port_bindings,
-            [PortBinding {
+            [PortRequest {
                 container_port: 80,
                 protocol: Protocol::Tcp,
-                host_address: Ipv4Addr::UNSPECIFIED,
+                host_address: None,
                 host_port: 8080,
+                last_host_port: None,
             }]
         );
     }

@@ -1,11 +1,11 @@
 //! Docker's `HostConfig`: from a request to the engine's type, and back for inspect.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use bulkhead_docker_types as wire;
 use bulkhead_engine::{
     BindOptions, BlockIo, Container, DeviceRequest, DriverOptions, Fill, HostConfig, LogDriver,
-    LogOptions, MissingSource, MountOptions, MountRequest, MountsBelow, OnFailure, PortBinding,
+    LogOptions, MissingSource, MountOptions, MountRequest, MountsBelow, OnFailure, PortRequest,
     RestartPolicy, SecurityOptions, TmpfsOptions, Ulimit, UsernsMode, VolumeOptions,
 };
 use bulkhead_types::Port;
@@ -127,7 +127,7 @@ where
 
 fn port_bindings(
     wire: &std::collections::BTreeMap<String, Option<Vec<wire::PortBinding>>>,
-) -> Result<Vec<PortBinding>, ApiError> {
+) -> Result<Vec<PortRequest>, ApiError> {
     let mut all = Vec::new();
     for (port, bindings) in wire {
         let port: Port = port.parse().map_err(ApiError::invalid_value)?;
@@ -140,11 +140,13 @@ fn port_bindings(
             Some(bindings) => bindings,
         };
         for binding in bindings {
-            all.push(PortBinding {
+            let (host_port, last_host_port) = host_ports(&binding.host_port)?;
+            all.push(PortRequest {
                 container_port: port.number(),
                 protocol: port.protocol(),
                 host_address: host_address(&binding.host_ip)?,
-                host_port: host_port(&binding.host_port)?,
+                host_port,
+                last_host_port,
             });
         }
     }
@@ -157,7 +159,7 @@ fn positive(member: &str, value: i64) -> Result<u64, ApiError> {
     })
 }
 
-fn nameserver(text: &str) -> Result<std::net::IpAddr, ApiError> {
+fn nameserver(text: &str) -> Result<IpAddr, ApiError> {
     text.parse().map_err(|_| ApiError::invalid(format!("bad nameserver address {text:?}")))
 }
 
@@ -181,24 +183,33 @@ fn cgroup_parent(text: String) -> Result<String, ApiError> {
     Ok(text)
 }
 
-fn host_address(text: &str) -> Result<Ipv4Addr, ApiError> {
-    match text {
-        "" => Ok(Ipv4Addr::UNSPECIFIED),
-        text => text.parse().map_err(|_| {
+fn host_address(text: &str) -> Result<Option<IpAddr>, ApiError> {
+    let read = |text: &str| {
+        let address: IpAddr = text.parse().map_err(|_| {
             ApiError::invalid(format!(
-                "cannot publish a port on host address {text:?}: only IPv4 addresses are supported"
+                "cannot publish a port on host address {text:?}: it is no IP address"
             ))
-        }),
-    }
+        })?;
+        Ok(address.to_canonical())
+    };
+    (!text.is_empty()).then(|| read(text)).transpose()
 }
 
-fn host_port(text: &str) -> Result<u16, ApiError> {
-    match text {
-        "" => Ok(0),
-        text => text.parse().map_err(|_| {
-            ApiError::invalid(format!("invalid host port {text:?}: expected one port number"))
+/// One port, or the first and the last of several of which one is taken; 0 is any.
+fn host_ports(text: &str) -> Result<(u16, Option<u16>), ApiError> {
+    let port = |text: &str| text.parse::<u16>().ok();
+    let read = match text.split_once('-') {
+        _ if text.is_empty() => Some((0, None)),
+        None => port(text).map(|port| (port, None)),
+        Some((first, last)) => port(first).zip(port(last)).and_then(|(first, last)| {
+            (first > 0 && first <= last).then(|| (first, (first < last).then_some(last)))
         }),
-    }
+    };
+    read.ok_or_else(|| {
+        ApiError::invalid(format!(
+            "invalid host port {text:?}: expected a port number, or a range such as 8000-8010"
+        ))
+    })
 }
 
 fn device(wire: wire::Device) -> DeviceRequest {
@@ -298,13 +309,11 @@ fn of_engine(container: &Container) -> wire::HostConfig {
         let bindings: &mut Option<Vec<wire::PortBinding>> =
             port_bindings.entry(binding.port().to_string()).or_default();
         bindings.get_or_insert_default().push(wire::PortBinding {
-            host_ip: match binding.host_address {
-                Ipv4Addr::UNSPECIFIED => String::new(),
-                address => address.to_string(),
-            },
-            host_port: match binding.host_port {
-                0 => String::new(),
-                port => port.to_string(),
+            host_ip: binding.host_address.map(|it| it.to_string()).unwrap_or_default(),
+            host_port: match (binding.host_port, binding.last_host_port) {
+                (0, _) => String::new(),
+                (first, None) => first.to_string(),
+                (first, Some(last)) => format!("{first}-{last}"),
             },
         });
     }

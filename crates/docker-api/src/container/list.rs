@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -138,7 +138,7 @@ struct Row<'a> {
 #[serde(rename_all = "PascalCase")]
 struct PortSummary {
     #[serde(rename = "IP", skip_serializing_if = "Option::is_none")]
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
     private_port: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     public_port: Option<u16>,

@@ -226,7 +226,7 @@ pub(crate) mod tests {
 
     use bulkhead_engine::{
         Addresses, Attachment, EndpointConfig, HealthResult, HealthStatus, HostConfig, Networking,
-        PortBinding, State,
+        PortBinding, PortRequest, State,
     };
     use bulkhead_network::Protocol;
     use bulkhead_types::{Digest, Id};
@@ -239,8 +239,15 @@ pub(crate) mod tests {
         let binding = PortBinding {
             container_port: 80,
             protocol: Protocol::Tcp,
-            host_address: Ipv4Addr::UNSPECIFIED,
+            host_address: Ipv4Addr::UNSPECIFIED.into(),
             host_port: 8080,
+        };
+        let request = PortRequest {
+            container_port: 80,
+            protocol: Protocol::Tcp,
+            host_address: None,
+            host_port: 8080,
+            last_host_port: None,
         };
         Container {
             id,
@@ -258,7 +265,7 @@ pub(crate) mod tests {
                 labels: [("a".to_owned(), "b".to_owned())].into(),
                 ..Default::default()
             },
-            host: HostConfig { port_bindings: vec![binding], ..Default::default() },
+            host: HostConfig { port_bindings: vec![request], ..Default::default() },
             arguments: vec!["sleep".to_owned(), "1".to_owned()],
             id_range: None,
             state: State { status: Status::Running, pid: 7, ..Default::default() },

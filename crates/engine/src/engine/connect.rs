@@ -7,6 +7,7 @@ use bulkhead_types::Id;
 
 use crate::blocking::{Blocking, blocking};
 use crate::error::io_error;
+use crate::ports::Reservation;
 use crate::{
     Class, Container, EndpointConfig, Engine, EngineError, NetworkStack, NetworkView, Networking,
 };
@@ -87,6 +88,7 @@ impl Engine {
         let netns = self.running_netns(id)?;
         let attachment = self.networks.attach(may_block, &config, &before.network)?;
         after.network.attachments.push(attachment.clone());
+        let ports = self.rebind(&before, &mut after);
         // The link first: one that an engine leaves which dies here is in no record, and goes.
         let connected = self
             .networks
@@ -102,6 +104,7 @@ impl Engine {
             }
             return Err(error);
         }
+        self.keep_ports(&after, ports)?;
         self.move_gateway(&before, &after, &netns)?;
         self.events.network(&attached.network, "connect", Some(id));
         self.update_names(id)
@@ -150,6 +153,7 @@ impl Engine {
         let is_on_it = |attachment: &crate::Attachment| attachment.network_name == network;
         let attachment = before.network.attachments.iter().find(|it| is_on_it(it)).cloned();
         after.network.attachments.retain(|attachment| !is_on_it(attachment));
+        let ports = self.rebind(&before, &mut after);
         // The record first: the link of an engine that dies here is in none, and goes.
         let container = after.clone();
         self.containers.change(may_block, id, |record| record.container = container)?;
@@ -159,11 +163,30 @@ impl Engine {
         let forgotten = self.update_names(id);
         let unplugged = self.networks.unplug_one(may_block, &attachment);
         let netns = self.running_netns(id)?;
+        self.keep_ports(&after, ports)?;
         self.move_gateway(&before, &after, &netns)?;
         if let Some(attached) = self.networks.get(attachment.network) {
             self.events.network(&attached.network, "disconnect", Some(id));
         }
         unplugged.and(forgotten)
+    }
+
+    /// Reserves the host ports that a container of another network has besides.
+    fn rebind(&self, before: &Container, after: &mut Container) -> Vec<Reservation> {
+        if gateways(&before.network) == gateways(&after.network) {
+            return Vec::new();
+        }
+        let held = self.containers.lock().published();
+        self.networks.rebind(after, &held)
+    }
+
+    /// Holds these ports besides, and gives those back that are in the record no more.
+    fn keep_ports(&self, after: &Container, more: Vec<Reservation>) -> Result<(), EngineError> {
+        let mut state = self.containers.lock();
+        let held = &mut state.entry_mut(after.id)?.runtime.ports;
+        held.retain(|port| after.network.ports.contains(&port.binding));
+        held.extend(more);
+        Ok(())
     }
 
     /// Sets default route and published ports anew, where another network has them now.
@@ -173,11 +196,7 @@ impl Engine {
         after: &Container,
         netns: &OwnedFd,
     ) -> Result<(), EngineError> {
-        let endpoints = |networking: &Networking| {
-            [networking.gateway(), networking.gateway6()]
-                .map(|gateway| gateway.map(|attachment| attachment.endpoint))
-        };
-        if endpoints(&before.network) == endpoints(&after.network) {
+        if gateways(&before.network) == gateways(&after.network) {
             return Ok(());
         }
         self.networks.route(&after.network, netns.as_fd())?;
@@ -191,4 +210,9 @@ impl Engine {
         let netns = self.containers.lock().entry(id)?.runtime.netns.clone();
         netns.ok_or_else(|| EngineError::not_running(id))
     }
+}
+
+fn gateways(networking: &Networking) -> [Option<Id>; 2] {
+    [networking.gateway(), networking.gateway6()]
+        .map(|gateway| gateway.map(|attachment| attachment.endpoint))
 }

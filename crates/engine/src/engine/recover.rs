@@ -15,7 +15,7 @@ use crate::data_dir::Kind;
 use crate::descriptors::has_ended;
 use crate::engine::health::health_at_start;
 use crate::engine::settle::WardenRecord;
-use crate::ports::reserve;
+use crate::ports::reserve_again;
 use crate::restart::starts_with_engine;
 use crate::{Engine, EngineError, Status, Stopped};
 
@@ -156,7 +156,7 @@ impl Engine {
                 .change(may_block, id, |record| record.container.state.oom_killed = true)?;
             self.events.container(&container, "oom", &[]);
         }
-        let ports = match reserve(&record.container.network.ports, &[]) {
+        let ports = match reserve_again(&record.container.network.ports) {
             Ok(ports) => ports,
             Err(error) => {
                 // Somebody took the port while no engine held it; nftables still leads to us.

@@ -20,7 +20,8 @@ use crate::error::io_error;
 use crate::health::Health;
 use crate::limits::limits;
 use crate::namespaces::{NamespaceMode, NamespaceModes};
-use crate::ports::{Reservation, wanted};
+use crate::ports::Reservation;
+use crate::published::requests;
 use crate::restart::wait_after_failure;
 use crate::transaction::Transaction;
 use crate::{Class, Container, Engine, EngineError, Started, Status, links, marks};
@@ -149,7 +150,7 @@ impl Engine {
         let modes = self.namespaces_for_start(&record.container)?;
         let linked = self.linked(&record.container)?;
         // who publishes nothing does not go through a thousand that may
-        let held = match wanted(&record.container).is_empty() {
+        let held = match requests(&record.container).is_empty() {
             true => Vec::new(),
             false => self.containers.lock().published(),
         };

@@ -1,5 +1,6 @@
 //! What a container gets of its networks before it has a namespace: addresses and host ports.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bulkhead_types::Id;
@@ -8,7 +9,8 @@ use super::Networks;
 use crate::address_pool::{AddressPool, Exhausted};
 use crate::attached_network::{AttachedNetwork, Lease};
 use crate::blocking::Blocking;
-use crate::ports::{Reservation, reserve, wanted};
+use crate::ports::{Reservation, has_ipv6, reserve};
+use crate::published::{Reached, Unnamed, Wanted, missing, requests, wanted};
 use crate::subnet::Address;
 use crate::{
     Addresses, Attachment, Class, Container, EndpointConfig, EngineError, NetworkMode,
@@ -140,20 +142,18 @@ impl Networks {
         }
         let leased = self.lease_all(may_block, container, &mut networking);
         let reserved = leased.and_then(|()| {
-            // Of one that is on no network, nothing is reached.
-            let Some(gateway) = networking.gateway() else { return Ok(Vec::new()) };
-            let unspecified = self.host_binding(gateway.network);
-            let wanted = wanted(container).into_iter().map(|mut binding| {
-                if binding.host_address.is_unspecified() {
-                    binding.host_address = unspecified;
-                }
-                binding
-            });
-            let wanted: Vec<PortBinding> = wanted.collect();
+            let (wanted, unreached) = self.wanted(container, &networking);
+            if let Some(address) = unreached.first() {
+                return Err(unreachable(*address));
+            }
             reserve(&wanted, held).map_err(|error| {
+                let gateway = networking.gateway().or(networking.gateway6());
+                let endpoint =
+                    gateway.map(|gateway| gateway.endpoint.to_string()).unwrap_or_default();
                 let message = format!(
-                    "driver failed programming external connectivity on endpoint {} ({}): {error}",
-                    container.name, gateway.endpoint
+                    "driver failed programming external connectivity on endpoint {} ({endpoint}): \
+                     {error}",
+                    container.name
                 );
                 EngineError::new(Class::Internal, message)
             })
@@ -304,10 +304,54 @@ impl Networks {
         attachments.filter_map(|attachment| self.lease_of(attachment)).collect()
     }
 
-    fn host_binding(&self, network: Id) -> std::net::Ipv4Addr {
-        let unspecified = std::net::Ipv4Addr::UNSPECIFIED;
-        self.get(network).map_or(unspecified, |attached| attached.network.bridge.host_binding)
+    /// What a container on these networks publishes, and what cannot lead to it.
+    fn wanted(&self, container: &Container, networking: &Networking) -> (Vec<Wanted>, Vec<IpAddr>) {
+        let requests = requests(container);
+        let gateway = networking.gateway().or(networking.gateway6());
+        // Of one that is on no network, nothing is reached.
+        let Some(gateway) = gateway.filter(|_| !requests.is_empty()) else {
+            return Default::default();
+        };
+        let network = self.get(gateway.network).map_or(
+            IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+            |attached| attached.network.bridge.host_binding,
+        );
+        let reached = Reached::of(networking);
+        let unnamed = Unnamed { network, host_has_ipv6: reached.ipv6 && has_ipv6() };
+        wanted(requests, reached, unnamed)
     }
+
+    /// Reserves what a container publishes besides since its networks have changed, and leaves out of
+    /// its record what leads nowhere now. A port that cannot be had is told in the log: the container
+    /// runs, and is not ended for it.
+    pub(crate) fn rebind(
+        &self,
+        container: &mut Container,
+        held: &[PortBinding],
+    ) -> Vec<Reservation> {
+        let (wanted, _) = self.wanted(container, &container.network);
+        let ports = &mut container.network.ports;
+        ports.retain(|binding| wanted.iter().any(|one| one.has(binding)));
+        let mut reserved = Vec::new();
+        for one in missing(wanted, ports) {
+            match reserve(&[one], held) {
+                Ok(more) => reserved.extend(more),
+                Err(error) => {
+                    tracing::warn!(container = %container.name, %error, "publish by another network");
+                }
+            }
+        }
+        ports.extend(reserved.iter().map(|port| port.binding));
+        reserved
+    }
+}
+
+fn unreachable(address: IpAddr) -> EngineError {
+    let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+    EngineError::invalid(format!(
+        "cannot publish a port on {address}: the container has no {family} address that leads out; put \
+         it on a network with {family}, or publish on another address"
+    ))
 }
 
 fn can_give<A: Address>(

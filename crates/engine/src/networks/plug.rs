@@ -132,13 +132,14 @@ pub(crate) fn endpoint(networking: &Networking, attachment: &Attachment) -> Endp
 
 /// The ports that lead to a container: through the network that its default route leads through.
 pub(crate) fn published(container: &Container) -> Vec<PublishedPort> {
-    let Some(address) = container.network.published_address() else { return Vec::new() };
-    let publish = |binding: &PortBinding| PublishedPort {
-        protocol: binding.protocol,
-        host_address: binding.host_address.into(),
-        host_port: binding.host_port,
-        container_address: address.into(),
-        container_port: binding.container_port,
+    let publish = |binding: &PortBinding| {
+        Some(PublishedPort {
+            protocol: binding.protocol,
+            host_address: binding.host_address,
+            host_port: binding.host_port,
+            container_address: container.network.published_address(binding.host_address)?,
+            container_port: binding.container_port,
+        })
     };
-    container.network.ports.iter().map(publish).collect()
+    container.network.ports.iter().filter_map(publish).collect()
 }

@@ -1,7 +1,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 
 use bulkhead_engine::{
-    BindOptions, Class, CreateContainer, MountOptions, MountRequest, NetworkMode, PortBinding,
+    BindOptions, Class, CreateContainer, MountOptions, MountRequest, NetworkMode, PortRequest,
     RestartPolicy, Status,
 };
 use bulkhead_network::Protocol;
@@ -85,11 +85,12 @@ pub async fn every_failure_is_told_and_leaves_nothing(rig: &mut Rig) {
     let port = listener.local_addr().unwrap().port();
     let publish = |name: &str, port: u16| {
         let mut create = Rig::sleeper(name);
-        create.host.port_bindings = vec![PortBinding {
+        create.host.port_bindings = vec![PortRequest {
             container_port: 80,
             protocol: Protocol::Tcp,
-            host_address: Ipv4Addr::UNSPECIFIED,
+            host_address: None,
             host_port: port,
+            last_host_port: None,
         }];
         create
     };

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use bulkhead_engine::{LogQuery, PortBinding, Status};
+use bulkhead_engine::{LogQuery, PortRequest, Status};
 use bulkhead_network::Protocol;
 use futures_util::future::join_all;
 
@@ -40,11 +40,12 @@ pub async fn are_torn_down_whoever_else_stops_them(rig: &mut Rig) {
 pub async fn are_adopted_at_once(rig: &mut Rig) {
     let create = |number: usize| {
         let mut create = Rig::sleeper(&format!("kept{number}"));
-        create.host.port_bindings = vec![PortBinding {
+        create.host.port_bindings = vec![PortRequest {
             container_port: 80,
             protocol: Protocol::Tcp,
-            host_address: Ipv4Addr::LOCALHOST,
+            host_address: Some(Ipv4Addr::LOCALHOST.into()),
             host_port: 0,
+            last_host_port: None,
         }];
         create
     };

@@ -1,7 +1,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 
-use bulkhead_engine::{NetworkMode, PortBinding};
+use bulkhead_engine::{NetworkMode, PortRequest};
 use bulkhead_network::Protocol;
 
 use crate::containers::wait_for;
@@ -13,11 +13,12 @@ pub async fn links_names_and_published_ports(rig: &mut Rig) {
         "echo served > /tmp/index.html; httpd -f -p 80 -h /tmp & trap 'exit 0' TERM; wait",
     );
     server.config.exposed_ports = vec!["80/tcp".parse().unwrap()];
-    server.host.port_bindings = vec![PortBinding {
+    server.host.port_bindings = vec![PortRequest {
         container_port: 80,
         protocol: Protocol::Tcp,
-        host_address: Ipv4Addr::UNSPECIFIED,
+        host_address: None,
         host_port: 0,
+        last_host_port: None,
     }];
     let server = rig.start(server).await;
     let address = server.network.address().unwrap();
@@ -84,11 +85,12 @@ pub async fn links_names_and_published_ports(rig: &mut Rig) {
 }
 
 pub async fn a_bridge_with_containers_keeps_its_address(rig: &mut Rig) {
-    let port = PortBinding {
+    let port = PortRequest {
         container_port: 80,
         protocol: Protocol::Tcp,
-        host_address: Ipv4Addr::UNSPECIFIED,
+        host_address: None,
         host_port: 8080,
+        last_host_port: None,
     };
     let published = |name: &str| {
         let mut create = Rig::sleeper(name);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use bulkhead_engine::{
-    CreateNetwork, EndpointConfig, Engine, LogQuery, PortBinding, RestartPolicy, Status, Streams,
+    CreateNetwork, EndpointConfig, Engine, LogQuery, PortRequest, RestartPolicy, Status, Streams,
     WaitCondition,
 };
 use bulkhead_network::Protocol;
@@ -22,11 +22,12 @@ pub async fn a_running_container_survives_its_engine(rig: &mut Rig) {
         "trap 'exit 6' TERM; echo before; while [ ! -e /go ]; do sleep 0.01; done; echo after; \
          sleep 1000 & wait",
     );
-    create.host.port_bindings = vec![PortBinding {
+    create.host.port_bindings = vec![PortRequest {
         container_port: 80,
         protocol: Protocol::Tcp,
-        host_address: Ipv4Addr::LOCALHOST,
+        host_address: Some(Ipv4Addr::LOCALHOST.into()),
         host_port: 0,
+        last_host_port: None,
     }];
     let before = rig.start(create).await;
     let mut paused = Rig::sleeper("paused");

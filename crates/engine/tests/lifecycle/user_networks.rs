@@ -261,15 +261,22 @@ pub async fn several_networks_have_one_default_route(rig: &mut Rig) {
     let server = |name: &str| {
         let script = "trap 'exit 0' TERM; nc -ll -p 80 -e echo hello & ip route; wait";
         let mut create = on(Rig::script(name, script), &["beta", "alpha", "inner"]);
-        create.host.port_bindings = vec![bulkhead_engine::PortBinding {
+        create.host.port_bindings = vec![bulkhead_engine::PortRequest {
             container_port: 80,
             protocol: bulkhead_network::Protocol::Tcp,
-            host_address: Ipv4Addr::UNSPECIFIED,
+            host_address: None,
             host_port: 0,
+            last_host_port: None,
         }];
         create
     };
-    let ports = |name: &str| rig.engine.container(name).unwrap().network.published_address();
+    let ports = |name: &str| {
+        let networking = rig.engine.container(name).unwrap().network.clone();
+        match networking.published_address(Ipv4Addr::UNSPECIFIED.into()) {
+            Some(std::net::IpAddr::V4(address)) => Some(address),
+            _ => None,
+        }
+    };
     let plain = rig.start(server("plain")).await;
     assert_eq!(addresses(&plain).len(), 3);
     assert_eq!(addresses(&plain)[0].0, "beta", "its mode's is the first");

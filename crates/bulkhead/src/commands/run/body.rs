@@ -314,7 +314,7 @@ fn ports(arguments: &RunArguments) -> Result<(Exposed, Bindings), Failure> {
 }
 
 /// `[[address:][host]:]container[/protocol]` → (address, host port, container port with protocol);
-/// ranges give one entry a port.
+/// ranges give one entry a port, and a range of the host for one port of the container stays one.
 fn published(flag: &str) -> Result<Vec<(String, String, String)>, Failure> {
     let wrong = || {
         Failure::new(format!(
@@ -335,10 +335,11 @@ fn published(flag: &str) -> Result<Vec<(String, String, String)>, Failure> {
     };
     let (host, container) = ports.split_once(':').unwrap_or(("", ports));
     let container = range(container)?;
-    let host: Vec<String> = if host.is_empty() {
-        vec![String::new(); container.len()]
-    } else {
-        range(host)?.iter().map(u16::to_string).collect()
+    let host: Vec<String> = match host {
+        "" => vec![String::new(); container.len()],
+        // The first free one of them is taken.
+        host if container.len() == 1 && range(host)?.len() > 1 => vec![host.to_owned()],
+        host => range(host)?.iter().map(u16::to_string).collect(),
     };
     if host.len() != container.len() {
         return Err(Failure::new(format!(
@@ -377,11 +378,13 @@ mod tests {
             ("127.0.0.1:8080:80/udp", one("127.0.0.1", "8080", "80/udp")),
             ("127.0.0.1::80", one("127.0.0.1", "", "80/tcp")),
             ("[::1]:8080:80", one("::1", "8080", "80/tcp")),
+            ("[2001:db8::1]::80", one("2001:db8::1", "", "80/tcp")),
+            ("8000-8010:80", one("", "8000-8010", "80/tcp")),
         ] {
             assert_eq!(published(flag).expect(flag), expected, "{flag}");
         }
         assert_eq!(published("8000-8002:80-82").expect("ranges").len(), 3);
-        for wrong in ["", "x", "0", "70000", "1:2:3:4", "80/icmp", "1-2:80"] {
+        for wrong in ["", "x", "0", "70000", "1:2:3:4", "80/icmp", "1-3:80-81", "3-1:80"] {
             assert!(published(wrong).is_err(), "{wrong}");
         }
     }
