@@ -76,3 +76,119 @@ fn what_cannot_be_is_told_in_dockers_words() -> Result<()> {
     ensure!(left.split_whitespace().eq(["4", "1"]), "{left}");
     Ok(())
 }
+
+/// `serve NAME …`: a container that answers on its port 80.
+const SERVE: &str = "serve() { name=$1; shift; $DOCKER run -d --name $name \"$@\" box sh -c \
+    'mkdir /www; echo hello >/www/index.html; httpd -p 80 -h /www; echo up; exec sleep 1000' >/dev/null
+    first_line $DOCKER logs -f $name >/dev/null; }
+    fetch() { curl -gsS --max-time 20 \"$1\"; }\n";
+
+#[test]
+fn ports_are_published_by_both_families() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    let line = "set -e
+        ip address add 2001:db8::2/64 dev host0 nodad
+        $DOCKER network create both >/dev/null
+        serve any --network both -p 8080:80
+        $DOCKER ps --format '{{.Ports}}'; $DOCKER port any
+        $DOCKER inspect --format '{{json .NetworkSettings.Ports}} {{json .HostConfig.PortBindings}}' any
+        fetch http://10.98.0.2:8080/; fetch http://[2001:db8::2]:8080/; fetch http://127.0.0.1:8080/
+        $BULKHEAD ps | grep -o '0.0.0.0:8080->80/tcp, \\[::\\]:8080->80/tcp'
+        $DOCKER rm -f any >/dev/null
+        serve drawn --network both -p 80
+        test $($DOCKER port drawn | sed 's/.*://' | sort -u | wc -l) = 1; $DOCKER port drawn | wc -l
+        serve range --network both -p 9000-9009:80
+        serve next --network both -p 9000-9009:80
+        $DOCKER port range; $DOCKER port next
+        serve one --network both -p '[2001:db8::2]:8081:80' -p 127.0.0.1:8082:80 -p '[::]:8083:80/udp'
+        $DOCKER port one; fetch http://[2001:db8::2]:8081/; fetch http://127.0.0.1:8082/
+        serve four --network both -p 0.0.0.0:8084:80; $DOCKER port four";
+    let said = daemon.shell(&format!("{SERVE}{line}"))?.ok()?;
+    let rows: Vec<&str> = said.lines().map(str::trim).collect();
+    let expected = [
+        "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp",
+        "80/tcp -> 0.0.0.0:8080",
+        "80/tcp -> [::]:8080",
+        "{\"80/tcp\":[{\"HostIp\":\"0.0.0.0\",\"HostPort\":\"8080\"},{\"HostIp\":\"::\",\"HostPort\":\
+         \"8080\"}]} {\"80/tcp\":[{\"HostIp\":\"\",\"HostPort\":\"8080\"}]}",
+        "hello",
+        "hello",
+        "hello",
+        "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp",
+        "2",
+        "80/tcp -> 0.0.0.0:9000",
+        "80/tcp -> [::]:9000",
+        "80/tcp -> 0.0.0.0:9001",
+        "80/tcp -> [::]:9001",
+        "80/tcp -> 127.0.0.1:8082",
+        "80/tcp -> [2001:db8::2]:8081",
+        "80/udp -> [::]:8083",
+        "hello",
+        "hello",
+        "80/tcp -> 0.0.0.0:8084",
+    ];
+    assert_eq!(rows, expected, "{said}");
+    for (line, text) in [
+        ("--network both -p 8084:80", "port is already allocated"),
+        ("--network both -p [2001:db8::3]:8090:80", "this host has no such address"),
+        ("--network both -p 8080:80/icmp", "invalid"),
+    ] {
+        daemon.shell(&format!("$DOCKER run --rm {line} box true"))?.expect(125, text)?;
+    }
+    Ok(())
+}
+
+/// A port that is published while the engine is killed goes on leading to its container by both
+/// families, and the next one holds it.
+#[test]
+fn ports_of_both_families_survive_the_engine() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    let line = "set -e; ip address add 2001:db8::2/64 dev host0 nodad
+        $DOCKER network create both >/dev/null; serve any --network both -p 8080:80";
+    daemon.shell(&format!("{SERVE}{line}"))?.ok()?;
+    let fetch = "fetch http://10.98.0.2:8080/; fetch http://[2001:db8::2]:8080/";
+    daemon.crash()?;
+    assert_eq!(daemon.shell(&format!("{SERVE}{fetch}"))?.ok()?, "hello\nhello");
+    daemon.up()?;
+    assert_eq!(daemon.shell(&format!("{SERVE}{fetch}"))?.ok()?, "hello\nhello");
+    let again = daemon.shell("$DOCKER run --rm --network both -p [::]:8080:80 box true")?;
+    again.expect(125, "port is already allocated")?;
+    let line = "set -e; $DOCKER network disconnect both any; $DOCKER port any
+        $DOCKER network connect both any; $DOCKER port any; fetch http://[2001:db8::2]:8080/
+        $DOCKER restart -t 0 any >/dev/null; $DOCKER port any | wc -l";
+    let said = daemon.shell(&format!("{SERVE}{line}"))?.ok()?;
+    assert_eq!(said, "80/tcp -> 0.0.0.0:8080\n80/tcp -> [::]:8080\nhello\n2");
+    Ok(())
+}
+
+#[test]
+fn networks_have_addresses_of_both_families() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    let line = "set -e
+        both() { $DOCKER network inspect --format '{{.EnableIPv4}} {{.EnableIPv6}} {{len .IPAM.Config}}' $1; }
+        $DOCKER network create plain >/dev/null; both plain
+        $DOCKER network inspect --format '{{(index .IPAM.Config 1).Subnet}}' plain |
+            grep -cE '^fd[0-9a-f:]+::/64$'
+        $DOCKER run -d --name web --network plain box sleep 1000 >/dev/null
+        $DOCKER inspect --format '{{.NetworkSettings.Networks.plain.GlobalIPv6Address}}' web | grep -c ^fd
+        $DOCKER run --rm --network plain box ping6 -c 1 web | grep -c ' 0% packet loss'
+        $DOCKER run --rm --network plain box nslookup -type=aaaa web 127.0.0.11 | grep -c 'Address.* fd'
+        $DOCKER network create --ipv6=false four >/dev/null; both four
+        $DOCKER network create --ipv4=false six >/dev/null; both six
+        $DOCKER run --rm --network six box ip -4 address show eth0 | grep -c inet || true
+        $DOCKER network create --subnet 10.70.0.0/24 planned >/dev/null; both planned
+        $DOCKER network create -o com.docker.network.driver.mtu=1000 small >/dev/null; both small
+        both bridge
+        $BULKHEAD network create --ipv6=false five >/dev/null; both five
+        echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6
+        $DOCKER network create off >/dev/null; both off
+        $DOCKER run --rm --network off -p 80 box true";
+    let said = daemon.shell(line)?.ok()?;
+    let expected = "true true 2\n1\n1\n1\n1\ntrue false 1\nfalse true 1\n0\ntrue false 1\ntrue false 1\n\
+                    true false 1\ntrue false 1\ntrue false 1";
+    assert_eq!(said, expected);
+    Ok(())
+}

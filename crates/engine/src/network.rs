@@ -94,6 +94,7 @@ pub struct CreateNetwork {
     pub attachable: bool,
     /// Docker's `EnableIPv4`, on unless it is said.
     pub ipv4: Option<bool>,
+    /// Docker's `EnableIPv6`; see [`gets_ipv6`] for what is done where it is not said.
     pub ipv6: Option<bool>,
     pub pools: Vec<PoolRequest>,
     pub options: BridgeOptions,
@@ -229,6 +230,32 @@ pub(crate) fn check_name(name: &str) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// Whether a network gets IPv6 addresses. Where nothing is said of them it does, local ones, if the host
+/// and its MTU can; but who names subnets has planned his addresses, and gets those.
+pub(crate) fn gets_ipv6(
+    said: Option<bool>,
+    chosen: &ChosenPools,
+    host: HostFamilies,
+    mtu: u32,
+) -> bool {
+    match said {
+        Some(said) => said,
+        None if chosen.ipv6.is_some() => true,
+        None => {
+            chosen.ipv4.is_none()
+                && host == HostFamilies::Both
+                && mtu >= bulkhead_network::MIN_MTU_IPV6
+        }
+    }
+}
+
+/// Which families this host uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HostFamilies {
+    Ipv4,
+    Both,
+}
+
 /// IPv4 subnets for networks whose user names none, in their order: Docker's.
 pub(crate) fn default_subnets() -> impl Iterator<Item = Subnet<Ipv4Addr>> {
     let large = (17..32).map(|second| Subnet::around(Ipv4Addr::new(172, second, 0, 0), 16));
@@ -303,6 +330,26 @@ mod tests {
         }
         let two = [request("10.0.0.0/24", "", ""), request("10.1.0.0/24", "", "")];
         assert!(read_pools(&two).unwrap_err().message.contains("one IPv4 subnet"));
+    }
+
+    #[test]
+    fn ipv6_is_there_unless_something_speaks_against_it() {
+        use HostFamilies::{Both, Ipv4};
+        let (ipv4, ipv6) = ("10.0.0.0/24", "fd00::/64");
+        for (said, subnets, host, mtu, expected) in [
+            (None, vec![], Both, 1500, true),
+            (None, vec![], Ipv4, 1500, false),
+            (None, vec![], Both, 1279, false),
+            (None, vec![ipv4], Both, 1500, false),
+            (None, vec![ipv6], Ipv4, 1500, true),
+            (None, vec![ipv4, ipv6], Both, 1500, true),
+            (Some(true), vec![ipv4], Ipv4, 1500, true),
+            (Some(false), vec![], Both, 1500, false),
+        ] {
+            let requests: Vec<_> = subnets.iter().map(|subnet| request(subnet, "", "")).collect();
+            let chosen = read_pools(&requests).unwrap();
+            assert_eq!(gets_ipv6(said, &chosen, host, mtu), expected, "{said:?} {subnets:?} {mtu}");
+        }
     }
 
     #[test]

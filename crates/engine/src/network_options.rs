@@ -75,8 +75,7 @@ impl BridgeOptions {
                         boolean(value).ok_or_else(|| wrong("not a boolean"))?;
                 }
                 HOST_BINDING => {
-                    let address: IpAddr =
-                        value.parse().map_err(|_| wrong("not an IP address"))?;
+                    let address: IpAddr = value.parse().map_err(|_| wrong("not an IP address"))?;
                     options.host_binding = address.to_canonical();
                 }
                 MTU => {
@@ -135,7 +134,9 @@ mod tests {
         assert!(!parse(MASQUERADE, "false").unwrap().masquerade);
         assert!(!parse(INTER_CONTAINER, "0").unwrap().inter_container);
         assert_eq!(parse(MTU, "1400").unwrap().mtu, Some(1400));
-        for (text, address) in [("127.0.0.1", "127.0.0.1"), ("::", "::"), ("::ffff:1.2.3.4", "1.2.3.4")] {
+        for (text, address) in
+            [("127.0.0.1", "127.0.0.1"), ("::", "::"), ("::ffff:1.2.3.4", "1.2.3.4")]
+        {
             let read = parse(HOST_BINDING, text).unwrap().host_binding;
             assert_eq!(read, address.parse::<IpAddr>().unwrap());
         }

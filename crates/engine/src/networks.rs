@@ -18,7 +18,8 @@ use crate::containers::Known;
 use crate::deferred_teardown::DeferredTeardown;
 use crate::events::Events;
 use crate::network::{
-    self, CreateNetwork, Network, check_name, default_local_subnets, default_subnets, read_pools,
+    self, CreateNetwork, HostFamilies, Network, check_name, default_local_subnets, default_subnets,
+    gets_ipv6, read_pools,
 };
 use crate::records::Records;
 use crate::subnet::{Address, Pool, Subnet};
@@ -129,7 +130,12 @@ impl Networks {
         check_name(&request.name)?;
         let chosen = read_pools(&request.pools)?;
         let with_ipv4 = request.ipv4.unwrap_or(true);
-        let with_ipv6 = request.ipv6.unwrap_or(chosen.ipv6.is_some());
+        let mtu = request.options.mtu.map_or_else(|| self.host.default_mtu(), Ok)?;
+        let host = match self.host.has_ipv6()? {
+            true => HostFamilies::Both,
+            false => HostFamilies::Ipv4,
+        };
+        let with_ipv6 = gets_ipv6(request.ipv6, &chosen, host, mtu);
         if !with_ipv4 && !with_ipv6 {
             return Err(EngineError::invalid("IPv4 or IPv6 must be enabled"));
         }
@@ -165,7 +171,7 @@ impl Networks {
             created: Timestamp::now(),
             internal: request.internal,
             attachable: request.attachable,
-            mtu: request.options.mtu.map_or_else(|| self.host.default_mtu(), Ok)?,
+            mtu,
             ipv4,
             ipv6,
             bridge: request.options,

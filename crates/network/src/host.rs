@@ -47,6 +47,12 @@ impl Host {
         Ok(index_of(&mut self.route(), name)?.is_some())
     }
 
+    /// Whether this host uses IPv6: networks are to have it only where the host does.
+    pub fn has_ipv6(&self) -> Result<bool, NetworkError> {
+        netns::inside(self.netns.as_fd(), || Ok(settings::uses_ipv6()))
+            .map_err(NetworkError::kernel("read disable_ipv6 below /proc/sys/net"))
+    }
+
     /// Makes the bridge, its address, forwarding and the base nftables rules; changes nothing the
     /// second time.
     ///
@@ -382,7 +388,7 @@ fn check(bridge: &Bridge) -> Result<(), NetworkError> {
 }
 
 /// `IPV6_MIN_MTU`: below it the kernel has no IPv6 on a link (RFC 8200, section 5).
-const MIN_MTU_IPV6: u32 = 1280;
+pub const MIN_MTU_IPV6: u32 = 1280;
 
 fn survey(route: &mut Rtnetlink) -> Result<Survey, NetworkError> {
     Survey::take(route).map_err(NetworkError::kernel("list links, addresses and routes"))

@@ -24,7 +24,7 @@ mod types;
 pub use bulkhead_types::Protocol;
 pub use device::move_link;
 pub use error::NetworkError;
-pub use host::Host;
+pub use host::{Host, MIN_MTU_IPV6};
 pub use parent::{
     Assigned, IpvlanFlag, IpvlanMode, MacvlanMode, Parent, ParentDriver, ParentEndpoint,
 };

@@ -11,6 +11,13 @@ pub(crate) fn has_ipv6() -> bool {
     std::path::Path::new(IPV6).exists()
 }
 
+/// Whether links have IPv6 unless somebody says otherwise: this kernel has it, and it is switched off
+/// neither for all of them nor for those that are to come.
+pub(crate) fn uses_ipv6() -> bool {
+    let is_off = |links| is(&of_link(links, "disable_ipv6"), "1").unwrap_or(true);
+    has_ipv6() && !is_off("all") && !is_off("default")
+}
+
 /// Sets what a bridge needs, before it is up.
 pub(crate) fn of_bridge(bridge: &Bridge) -> io::Result<()> {
     if bridge.ipv4.is_some() {
@@ -51,7 +58,8 @@ fn forward_ipv6() -> io::Result<()> {
     }
     for entry in std::fs::read_dir(IPV6)? {
         let Ok(name) = entry?.file_name().into_string() else { continue };
-        if ["all", "default", "lo"].contains(&name.as_str()) {
+        // `default` too: of a link that is plugged in tomorrow the same is true.
+        if ["all", "lo"].contains(&name.as_str()) {
             continue;
         }
         let accepts = of_link(&name, "accept_ra");

@@ -98,7 +98,7 @@ pub struct CreateArguments {
     /// Give containers IPv4 addresses
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     ipv4: Option<bool>,
-    /// Give containers IPv6 addresses
+    /// Give containers IPv6 addresses; where no subnet is named they get local ones unless this is false
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     ipv6: Option<bool>,
     /// A label, as NAME=VALUE

@@ -312,10 +312,11 @@ impl Networks {
         let Some(gateway) = gateway.filter(|_| !requests.is_empty()) else {
             return Default::default();
         };
-        let network = self.get(gateway.network).map_or(
-            IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
-            |attached| attached.network.bridge.host_binding,
-        );
+        let network = self
+            .get(gateway.network)
+            .map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), |attached| {
+                attached.network.bridge.host_binding
+            });
         let reached = Reached::of(networking);
         let unnamed = Unnamed { network, host_has_ipv6: reached.ipv6 && has_ipv6() };
         wanted(requests, reached, unnamed)
