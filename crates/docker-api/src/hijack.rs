@@ -18,7 +18,7 @@ use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio_util::io::ReaderStream;
 
@@ -310,11 +310,25 @@ async fn discard(from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
 /// behind the head in one read (docker-py: docker/api/client.py, `_get_raw_response_socket`). A
 /// dockerd is so slow to start a process that this hardly ever happens; Bulkhead is not.
 async fn head_is_read(client: &UnixStream) {
-    const ATTEMPTS: u32 = 100;
-    for _ in 0..ATTEMPTS {
-        match bulkhead_sys::socket::unread_by_peer(client.as_fd()) {
-            Ok(0) | Err(_) => return,
-            Ok(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+    const PATIENCE: Duration = Duration::from_millis(100);
+    let _ = tokio::time::timeout(PATIENCE, all_is_read(client)).await;
+}
+
+/// Waits until the peer has read what was sent to it.
+async fn all_is_read(socket: &UnixStream) -> io::Result<()> {
+    loop {
+        // A reader frees what it has read, for which its writer is woken.
+        socket.writable().await?;
+        let asked =
+            socket.try_io(Interest::WRITABLE, || {
+                match bulkhead_sys::socket::unread_by_peer(socket.as_fd()) {
+                    Ok(0) | Err(_) => Ok(()),
+                    Ok(_) => Err(io::ErrorKind::WouldBlock.into()),
+                }
+            });
+        match asked {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            answer => return answer,
         }
     }
 }
@@ -453,6 +467,21 @@ mod tests {
             assert_eq!(all, if starts { &b"head out end"[..] } else { b"head refused" });
             drop(client);
             copying.await.expect("ends with the container");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whoever_waits_for_a_reader_is_woken_by_it() {
+        for _ in 0..2000 {
+            let (mut client, mut server) = StdStream::pair().expect("a pair");
+            io::Write::write_all(&mut server, b"head").expect("room");
+            let server = to_tokio(server).expect("a socket");
+            let reader = std::thread::spawn(move || {
+                let read = io::Read::read(&mut client, &mut [0; 4096]);
+                (read, client)
+            });
+            all_is_read(&server).await.expect("a socket");
+            assert_eq!(reader.join().expect("it reads").0.expect("the head"), 4);
         }
     }
 

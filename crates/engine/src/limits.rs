@@ -136,8 +136,12 @@ pub(crate) fn check(host: &HostConfig) -> Result<(), EngineError> {
     for rule in &host.device_cgroup_rules {
         device_rule(rule)?;
     }
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    if host.nano_cpus > processors as u64 * 1_000_000_000 {
+    // the number is asked of the cgroups: not for every container
+    let processors = match host.nano_cpus {
+        0 => u64::MAX,
+        _ => std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64,
+    };
+    if host.nano_cpus > processors.saturating_mul(1_000_000_000) {
         return Err(EngineError::invalid(format!(
             "range of CPUs is from 0.01 to {processors}.00, as there are only {processors} CPUs \
              available"

@@ -29,6 +29,11 @@ pub struct ContainerSpec {
     /// directory of the v2 cgroup for `CLONE_INTO_CGROUP`.
     pub cgroup_v1_procs: Vec<FdIndex>,
     pub cgroup_v2: Option<FdIndex>,
+    /// What the mount of cgroups shows of v1 to a container with a cgroup namespace of its own: its
+    /// groups, as detached mounts, by the name of the hierarchy's directory. One that is not here is
+    /// mounted anew, for which the kernel walks all groups of the host (Linux:
+    /// kernel/cgroup/cgroup-v1.c, `cgroup1_get_tree`).
+    pub cgroup_v1_groups: Vec<(String, FdIndex)>,
     pub process: ProcessSpec,
 }
 

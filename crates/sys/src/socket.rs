@@ -12,12 +12,16 @@ pub fn control_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 
 /// Memory, in bytes, that holds what was sent on a Unix stream socket and not read by the peer yet;
 /// 0 once all is read (unix(7), `SIOCOUTQ`).
+///
+/// Who is woken because something was read may ask before the kernel has let go of the last byte,
+/// with which it holds the socket while it wakes (net/core/sock.c, `sock_wfree`). No buffer is as
+/// small as that: one byte is nothing.
 pub fn unread_by_peer(socket: BorrowedFd<'_>) -> Result<u32, Errno> {
     let mut unread: libc::c_int = 0;
     // SAFETY: `TIOCOUTQ` (the number of SIOCOUTQ) writes one int, to `unread`, which lives past the
     // call; `socket` is open as long as it is borrowed.
     crate::check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) })?;
-    Ok(unread.unsigned_abs())
+    Ok(if unread == 1 { 0 } else { unread.unsigned_abs() })
 }
 
 /// Brings up the loopback interface of this thread's network namespace (netdevice(7)).

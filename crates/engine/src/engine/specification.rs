@@ -103,6 +103,10 @@ impl Engine {
         let rootfs = descriptors.add(rootfs);
         let namespaces = self.namespaces_of(container, modes, &mut descriptors)?;
         let (cgroup_v1_procs, cgroup_v2) = cgroup_descriptors(cgroup, &mut descriptors)?;
+        let cgroup_v1_groups = match namespaces.cgroup {
+            Source::Private => own_groups(cgroup, &mut descriptors)?,
+            Source::Host | Source::Join(_) => Vec::new(),
+        };
         let mut sysctls = Vec::new();
         if namespaces.net == Source::Private {
             sysctls =
@@ -136,6 +140,7 @@ impl Engine {
             sysctls,
             cgroup_v1_procs,
             cgroup_v2,
+            cgroup_v1_groups,
             process: ProcessSpec {
                 arguments: container.arguments.clone(),
                 environment: image_defaults::environment(config, links),
@@ -257,6 +262,20 @@ pub(crate) fn cgroup_descriptors(
     let join = cgroup.join()?;
     let v1 = join.procs.into_iter().map(|fd| descriptors.add(fd)).collect();
     Ok((v1, join.v2_dir.map(|fd| descriptors.add(fd))))
+}
+
+/// The groups of v1, as what a container sees of them.
+fn own_groups(
+    cgroup: &Cgroup,
+    descriptors: &mut Descriptors,
+) -> Result<Vec<(String, FdIndex)>, EngineError> {
+    let mut groups = Vec::new();
+    for (name, directory) in cgroup.v1_directories() {
+        let group = clone_mount(directory, None, Below::Without)
+            .map_err(|errno| io_error("a container's cgroup")(errno.into()))?;
+        groups.push((name, descriptors.add(group)));
+    }
+    Ok(groups)
 }
 
 fn host_shm(

@@ -1,7 +1,7 @@
 //! The ways into a group, and into one below it (`runc exec --cgroup`).
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -86,6 +86,17 @@ impl Cgroup {
         let Some(path) = path else { return Err(CgroupError::Unexpected { file, text }) };
         let v2 = |hierarchy: &super::Hierarchy| hierarchy.version == Version::V2;
         Self::open_each(hierarchies, path, |it| Ok(v2(it).then(|| clean(path))))
+    }
+
+    /// The directories of v1, by the names under which hierarchies are usually mounted: those of
+    /// their controllers, or their own.
+    pub fn v1_directories(&self) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
+        let v1 = self.groups.iter().filter(|group| group.version == Version::V1);
+        v1.map(|group| {
+            let name = group.controllers.join(",");
+            let name = name.strip_prefix("name=").unwrap_or(&name).to_owned();
+            (name, group.directory.fd.as_fd())
+        })
     }
 
     fn check_complete(&self) -> Result<(), CgroupError> {

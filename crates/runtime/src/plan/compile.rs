@@ -129,7 +129,7 @@ impl Plan {
             steps.push(Step::OpenProc);
         }
         for mount in &spec.mounts {
-            mount_steps(mount, host, &mut steps)?;
+            mount_steps(mount, host, &spec.cgroup_v1_groups, &mut steps)?;
         }
         for device in &spec.devices {
             steps.push(Step::Device { mount: device.fd, target: absolute(&device.path)? });

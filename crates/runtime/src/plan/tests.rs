@@ -57,6 +57,7 @@ fn container() -> ContainerSpec {
         sysctls: vec![("net.ipv4.conf.eth0/100.forwarding".into(), "1".into())],
         cgroup_v1_procs: vec![FdIndex(3)],
         cgroup_v2: Some(FdIndex(4)),
+        cgroup_v1_groups: vec![("cpu,cpuacct".into(), FdIndex(6))],
         process: process(&["nginx", "-g", "daemon off;"]),
     }
 }

@@ -122,6 +122,7 @@ fn specification() -> Result<ContainerSpec> {
         sysctls: defaults::network_sysctls(RANGE.size),
         cgroup_v1_procs: Vec::new(),
         cgroup_v2: None,
+        cgroup_v1_groups: Vec::new(),
         process: ProcessSpec {
             arguments: vec!["/bin/true".into()],
             environment: vec![defaults::PATH.into(), "HOME=/".into()],

@@ -45,6 +45,7 @@ fn container(host: &Host) -> ContainerSpec {
         sysctls: defaults::network_sysctls(1 << 16),
         cgroup_v1_procs: (0..host.cgroups.len() as u16).map(FdIndex).collect(),
         cgroup_v2: None,
+        cgroup_v1_groups: Vec::new(),
         process: ProcessSpec {
             arguments: vec!["sh".to_owned()],
             environment: vec![defaults::PATH.to_owned()],

@@ -122,6 +122,7 @@ impl Ship {
             sysctls: defaults::network_sysctls(RANGE.size),
             cgroup_v1_procs: vec![],
             cgroup_v2: None,
+            cgroup_v1_groups: vec![],
             process: process(arguments),
         };
         let id = Id::random();

@@ -30,7 +30,7 @@ pub(super) fn steps(
         }
         match (mount.kind.as_str(), &sources.cgroup) {
             ("cgroup", CgroupMount::Hierarchies(host)) => {
-                cgroup_steps(host, &target, options.set, options.data, steps);
+                cgroup_steps(host, &[], &target, options.set, options.data, steps);
             }
             ("cgroup", CgroupMount::Groups(groups)) => {
                 group_steps(groups, &target, options.set, steps);

@@ -6,11 +6,12 @@ use bulkhead_sys::mount::Attributes;
 
 use super::{CgroupHierarchy, Host, PlanError, absolute};
 use crate::plan::{NewMount, Refused, Step, Tree};
-use crate::{Mount, MountKind};
+use crate::{FdIndex, Mount, MountKind};
 
 pub(super) fn mount_steps(
     mount: &Mount,
     host: &Host,
+    groups: &[(String, FdIndex)],
     steps: &mut Vec<Step>,
 ) -> Result<(), PlanError> {
     let target = absolute(&mount.target)?;
@@ -62,7 +63,7 @@ pub(super) fn mount_steps(
             return Ok(());
         }
         MountKind::Cgroup => {
-            cgroup_steps(host, &target, attributes, Vec::new(), steps);
+            cgroup_steps(host, groups, &target, attributes, Vec::new(), steps);
             return Ok(());
         }
     };
@@ -104,9 +105,13 @@ fn tmpfs(source: &str, options: &[String], attributes: Attributes) -> NewMount {
     }
 }
 
+/// `groups` are what is shown of v1, as far as they are known ([`ContainerSpec::cgroup_v1_groups`]).
 /// `data` is for cgroup v2 alone: v1's options choose the hierarchy.
+///
+/// [`ContainerSpec::cgroup_v1_groups`]: crate::ContainerSpec::cgroup_v1_groups
 pub(in crate::plan) fn cgroup_steps(
     host: &Host,
+    groups: &[(String, FdIndex)],
     target: &Path,
     attributes: Attributes,
     data: Vec<(String, Option<String>)>,
@@ -151,7 +156,15 @@ pub(in crate::plan) fn cgroup_steps(
             }
         };
         let target_directory = target.join(directory);
-        steps.push(Step::Mount { mount: mount("cgroup", options), target: target_directory });
+        steps.push(match groups.iter().find(|(name, _)| name == directory) {
+            Some((_, group)) => Step::Attach {
+                mount: *group,
+                target: target_directory,
+                directory: true,
+                attributes,
+            },
+            None => Step::Mount { mount: mount("cgroup", options), target: target_directory },
+        });
         if controllers.contains(',') {
             steps.extend(controllers.split(',').map(|controller| Step::Link {
                 path: target.join(controller),
