@@ -1,8 +1,11 @@
 //! Speed as ratios against Docker, in one run on one machine.
 
 pub mod many;
+pub mod network;
 pub mod oci;
+pub mod probe;
 pub mod run;
+mod side_by_side;
 pub mod start;
 
 use std::path::PathBuf;

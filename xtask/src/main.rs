@@ -33,6 +33,7 @@ usage: cargo xtask COMMAND
   bench oci [--rounds N] [--format json] [--bulkhead FILE]
                   a no-op by `bulkhead oci`, crun and runc: run, exec, create, memory, system calls
   bench many [N]  with N containers running, 1000 unless said: the next start, ps, memory, engine start
+  bench network   networks beside Docker's: create, run, Compose, throughput, latency, names, published ports
   bench start     a start through the warden, against overlay, mounts and exec alone; cgroup v1 and v2
 ";
 
@@ -57,6 +58,9 @@ fn main() -> ExitCode {
         ["bench", "run", rest @ ..] => bench::run::run(rest),
         ["bench", "oci", rest @ ..] => bench::oci::run(rest),
         ["bench", "many", rest @ ..] => bench::many::run(rest),
+        ["bench", "network", rest @ ..] => bench::network::run(rest),
+        // in the containers of the one above
+        ["bench", "probe", rest @ ..] => bench::probe::run(rest),
         ["bench", "start", rest @ ..] => bench::start::run(rest),
         _ => {
             eprint!("{USAGE}");
