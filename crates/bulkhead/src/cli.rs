@@ -11,6 +11,7 @@ use crate::commands::netns::NetnsCommand;
 use crate::commands::network::NetworkCommand;
 use crate::commands::ns::NsArguments;
 use crate::commands::run::RunArguments;
+use crate::engine::EngineArguments;
 use crate::failure::Failure;
 use crate::up::UpArguments;
 
@@ -96,6 +97,8 @@ impl Global {
 pub enum Command {
     /// Start engine, control plane, agent, registry and console on this machine
     Up(UpArguments),
+    /// Start the engine alone: Docker's API, without control plane, agent, registry and console
+    Engine(EngineArguments),
     /// Stop every container and remove what Bulkhead has set up on this machine
     ///
     /// Containers with a restart policy run again after the next `up`.

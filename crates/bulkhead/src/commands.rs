@@ -23,7 +23,9 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
     };
     let client = Client::to(host?);
     match command {
-        Command::Up(_) => unreachable!("main starts `up` itself, with a runtime of its own"),
+        Command::Up(_) | Command::Engine(_) => {
+            unreachable!("main starts these itself, with a runtime of their own")
+        }
         Command::Down { purge, yes, data, run } => {
             let purge = match (purge, yes) {
                 (false, _) => down::Purge::No,

@@ -5,10 +5,12 @@
 //! by other programs, often, and have to be small.
 #![forbid(unsafe_code)]
 
+mod background;
 mod cli;
 mod client;
 mod commands;
 mod credentials;
+mod engine;
 mod failure;
 mod host;
 mod listener;
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
     };
     let finished = match cli.command {
         cli::Command::Up(arguments) => up::run(arguments),
+        cli::Command::Engine(arguments) => engine::run(arguments),
         command => {
             bulkhead_sys::signal::end_at_broken_pipes();
             run(&cli.global, command)
@@ -69,7 +72,7 @@ fn oci(arguments: &[std::ffi::OsString]) -> Option<ExitCode> {
     Some(ExitCode::from(bulkhead_oci::main(name, arguments[first..].to_vec())))
 }
 
-/// Every command but `up` is a client, and needs no more than one thread.
+/// Every command but `up` and `engine` is a client, and needs no more than one thread.
 fn run(global: &cli::Global, command: cli::Command) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(commands::run(global, command))

@@ -17,6 +17,12 @@ use crate::version::ApiVersion;
 
 use table::OPERATIONS;
 
+/// The names of all operations.
+#[cfg(test)]
+pub(crate) fn all_operations() -> impl Iterator<Item = &'static str> {
+    OPERATIONS.iter().map(Operation::name)
+}
+
 /// What becomes of a parameter or a member, and of all that is below it but for what the table
 /// decides by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +55,11 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
+    /// `POST /containers/{}/wait`
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// The operation that a request is, its path without the version.
     pub(crate) fn of(method: &Method, path: &str) -> Option<&'static Self> {
         let mut matching = OPERATIONS.iter().filter(|operation| {

@@ -27,6 +27,7 @@ mod image;
 mod lines;
 mod network;
 mod request;
+mod role;
 mod server;
 mod swarm;
 mod system;
@@ -43,6 +44,7 @@ use tokio::sync::watch;
 
 use crate::error::ApiError;
 
+pub use role::{InvalidRole, Role};
 pub use server::{listen, serve};
 
 /// What every handler needs.
@@ -52,10 +54,27 @@ pub(crate) struct Api {
     shutdown: watch::Sender<bool>,
 }
 
-/// The whole API over `engine`. `shutdown` becomes true when a client asks the program to end.
-pub fn router(engine: Arc<Engine>, shutdown: watch::Sender<bool>) -> Router {
-    BuildService::new(Arc::clone(&engine)).sweep_contexts();
-    let routes = Router::new()
+/// Removes what builds of the program before this one have left; before the first of [`router`].
+pub fn sweep(engine: &Arc<Engine>) {
+    BuildService::new(Arc::clone(engine)).sweep_contexts();
+}
+
+/// The API over `engine`, as far as `role` allows. `shutdown` becomes true when a client asks the
+/// program to end.
+pub fn router(engine: Arc<Engine>, shutdown: watch::Sender<bool>, role: Role) -> Router {
+    let routes = complete(routes(Arc::clone(&engine), shutdown));
+    if !role.is_limited() {
+        return with_layers(routes);
+    }
+    let limits = role::Limits { engine, role: Arc::new(role) };
+    let limited = Router::new()
+        .fallback_service(routes)
+        .layer(axum::middleware::from_fn_with_state(limits, role::layer));
+    with_layers(limited)
+}
+
+fn routes(engine: Arc<Engine>, shutdown: watch::Sender<bool>) -> Router {
+    Router::new()
         .merge(system::routes())
         .merge(container::routes())
         .merge(image::routes())
@@ -66,17 +85,20 @@ pub fn router(engine: Arc<Engine>, shutdown: watch::Sender<bool>) -> Router {
         .merge(swarm::routes())
         .merge(extension::routes())
         .route("/auth", axum::routing::post(auth::log_in))
-        .with_state(Api { engine, shutdown });
-    with_versions(routes)
+        .with_state(Api { engine, shutdown })
 }
 
-/// Serves `routes` with and without a version before the path, and adds what needs no engine.
-fn with_versions(routes: Router) -> Router {
-    let routes = routes
+/// Adds what needs no engine.
+fn complete(routes: Router) -> Router {
+    routes
         .route("/_ping", get(system::ping).head(system::ping))
         .fallback(async || ApiError::page_not_found())
-        .method_not_allowed_fallback(async || ApiError::page_not_found());
-    // The path is rewritten before the routes are looked at, so they are a service below.
+        .method_not_allowed_fallback(async || ApiError::page_not_found())
+}
+
+/// Serves `routes` with and without a version before the path. That is rewritten before the routes are
+/// looked at, so they are a service below.
+fn with_layers(routes: Router) -> Router {
     Router::new()
         .fallback_service(routes)
         .layer(axum::middleware::from_fn(version::layer))

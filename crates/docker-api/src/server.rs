@@ -11,7 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use rustix::fs::Mode;
 use rustix::net;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 /// How long a client may take to send a request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,7 +19,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long requests under way may go on once `stop` says so.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Serves `router` on `listener` until `stop` becomes true or its sender is gone.
+/// Serves `router` on `listener` until `stop` becomes true or its sender is gone, to at most
+/// `connections` clients at once if that is said; the next one waits in the kernel.
 ///
 /// The loop is our own because hijacked streams need what `axum::serve` does not set: a client that
 /// shuts its sending side down after the request (the docker CLI does when stdin is not attached)
@@ -28,7 +29,9 @@ pub async fn serve(
     listener: UnixListener,
     router: axum::Router,
     mut stop: watch::Receiver<bool>,
+    connections: Option<usize>,
 ) -> io::Result<()> {
+    let free = Arc::new(Semaphore::new(connections.unwrap_or(Semaphore::MAX_PERMITS)));
     let mut server = auto::Builder::new(TokioExecutor::new());
     // Names as Docker writes them: not every client reads HTTP with care.
     server
@@ -44,9 +47,13 @@ pub async fn serve(
     let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
     tokio::pin!(stopped);
     loop {
-        let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+        let accept = async {
+            let permit = Arc::clone(&free).acquire_owned().await;
+            (permit.expect("nobody closes the semaphore"), listener.accept().await)
+        };
+        let (permit, stream) = tokio::select! {
+            (permit, accepted) = accept => match accepted {
+                Ok((stream, _)) => (permit, stream),
                 Err(error) => {
                     // Out of descriptors or a client that left already: neither ends the server.
                     tracing::warn!("accept on the API socket: {error}");
@@ -56,7 +63,7 @@ pub async fn serve(
             },
             () = &mut stopped => break,
         };
-        spawn_connection(&server, &graceful, stream, router.clone(), Arc::clone(&ended));
+        spawn_connection(&server, &graceful, stream, router.clone(), (permit, Arc::clone(&ended)));
     }
     drop(listener);
     giving_back.abort();
@@ -70,7 +77,7 @@ fn spawn_connection(
     graceful: &GracefulShutdown,
     stream: UnixStream,
     router: axum::Router,
-    ended: Arc<Notify>,
+    (permit, ended): (OwnedSemaphorePermit, Arc<Notify>),
 ) {
     let service = TowerToHyperService::new(router);
     let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
@@ -79,6 +86,7 @@ fn spawn_connection(
         if let Err(error) = connection.await {
             tracing::debug!("API connection: {error}");
         }
+        drop(permit);
         ended.notify_one();
     });
 }

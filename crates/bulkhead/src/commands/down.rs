@@ -3,9 +3,9 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
 
+use crate::background::Server;
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::up::Server;
 
 /// Whether what is stored goes too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub async fn down(client: &Client, purge: Purge, data: &Path, run: &Path) -> Res
         }
         // Nothing answers: whatever an engine that died has left is found and removed from here.
         Err(failure) if failure.status.is_none() && data.join("engine.redb").exists() => {
-            let ended = crate::up::clean_up(data, run).await?;
+            let ended = crate::engine::clean_up(data, run).await?;
             match ended {
                 0 => println!("No engine and no container was running."),
                 ended => println!("No engine was running. Ended: {}.", count(ended, "container")),

@@ -1,6 +1,8 @@
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use bulkhead_docker_types::{ExecCreate, ExecStart};
@@ -15,6 +17,7 @@ use crate::detach::DetachKeys;
 use crate::error::{Answer, ApiError};
 use crate::hijack::{Hijack, Output, frame};
 use crate::request::{Json, Query};
+use crate::role::{Role, check_exec};
 
 pub(super) fn request(body: ExecCreate) -> Result<CreateExec, ApiError> {
     let cmd = body.cmd.map(|words| words.0).unwrap_or_default();
@@ -40,8 +43,10 @@ pub(super) fn request(body: ExecCreate) -> Result<CreateExec, ApiError> {
 pub(crate) async fn create(
     State(api): State<Api>,
     Path(container): Path<String>,
+    role: Option<Extension<Arc<Role>>>,
     Json(body): Json<ExecCreate>,
 ) -> Answer {
+    check_exec(role.as_deref(), body.privileged)?;
     let container = api.engine.container_id(&container)?;
     let id = api.engine.exec_create(container, request(body)?).await?;
     Ok((StatusCode::CREATED, axum::Json(json!({ "Id": id }))).into_response())

@@ -21,6 +21,7 @@ use crate::detach::DetachKeys;
 use crate::error::{Answer, ApiError};
 use crate::hijack::{Hijack, Output, Session, frame_control};
 use crate::request::{Json, Query};
+use crate::role::{Role, check_exec};
 
 /// `POST /bulkhead/containers/run?name=N`: create, attach, start and wait.
 pub(crate) async fn run(State(api): State<Api>, mut request: Request) -> Answer {
@@ -80,7 +81,9 @@ pub(crate) async fn exec(
     let hijack = Hijack::of(&mut request);
     hijack.expect_upgrade()?;
     let path = request.uri().path().trim_start_matches("/bulkhead").to_owned();
+    let role = request.extensions().get::<Arc<Role>>().cloned();
     let (_, body) = read::<ExecCreate>(request, &path).await?;
+    check_exec(role.as_ref(), body.privileged)?;
     let size = body.console_size.unwrap_or_default();
     let create = super::exec::request(body)?;
     let (terminal, stdin) = (create.tty, create.attach_stdin);

@@ -21,6 +21,8 @@ cases![
     streams_come_in_pieces_and_end,
     a_reader_that_goes_is_let_go,
     half_sent_bodies_change_nothing,
+    a_socket_with_labels_has_only_those_containers,
+    a_socket_that_reads_changes_nothing,
 ];
 
 async fn refusals_have_dockers_statuses_and_sentences(rig: &Rig) {
@@ -276,4 +278,120 @@ async fn half_sent_bodies_change_nothing(rig: &Rig) {
     let long = format!(r#"{{"Image":"box","Cmd":["{}"]}}"#, "x".repeat(40 << 20));
     let reply = rig.send("POST", "/v1.51/containers/create?name=half", long).await;
     assert!((400..500).contains(&reply.status), "{} {}", reply.status, reply.message());
+}
+
+async fn a_socket_with_labels_has_only_those_containers(rig: &Rig) {
+    rig.import().await;
+    rig.create("own", "sleep 1000", json!({ "Labels": { "tier": "web" } })).await;
+    let other = rig.create("other", "sleep 1000", json!({ "Labels": { "tier": "data" } })).await;
+    rig.start("own").await;
+    rig.start("other").await;
+    let exec = json!({ "Cmd": ["true"] });
+    let others = rig.send("POST", "/v1.51/containers/other/exec", exec.to_string()).await;
+    let others = others.json()["Id"].as_str().expect("an id").to_owned();
+    let web = rig.limited("label=tier=web");
+    let ask = async |method: &str, path: &str, body: &str| {
+        Rig::send_by(&web, method, &format!("/v1.51{path}"), body.to_owned()).await
+    };
+    for filters in [
+        json!({}),
+        json!({ "label": ["tier"] }),
+        json!({ "label": { "tier": true } }),
+        json!({ "name": ["o"] }),
+        json!({ "label": null }),
+    ] {
+        let path = format!("/containers/json?all=1&filters={}", encode(&filters));
+        assert_eq!(names(&ask("GET", &path, "").await), ["/own"], "{filters}");
+    }
+    for filters in [json!({ "label": ["tier=data"] }), json!({ "label": "tier=data" })] {
+        let path = format!("/containers/json?all=1&filters={}", encode(&filters));
+        assert!(names(&ask("GET", &path, "").await).is_empty(), "{filters}");
+    }
+    let privileged = r#"{"Cmd":["true"],"Privileged":true}"#;
+    let short = &other[..12];
+    for (method, path, body, status) in [
+        ("GET", "/containers/own/json", "", 200),
+        ("GET", "/_ping", "", 200),
+        ("POST", "/containers/own/restart?t=0", "", 204),
+        ("POST", "/containers/own/exec", r#"{"Cmd":["true"]}"#, 201),
+        ("POST", "/containers/own/exec", privileged, 403),
+        ("GET", "/containers/other/json", "", 404),
+        ("GET", "/containers/%6fther/json", "", 404),
+        ("POST", "/containers/other/stop", "", 404),
+        ("POST", "/containers/other/exec", r#"{"Cmd":["true"]}"#, 404),
+        ("GET", "/containers/other/archive?path=/", "", 404),
+        ("POST", &format!("/containers/{short}/kill"), "", 404),
+        ("GET", &format!("/exec/{others}/json"), "", 404),
+        ("POST", &format!("/exec/{others}/start"), "{}", 404),
+        ("GET", "/images/json", "", 403),
+        ("GET", "/info", "", 403),
+        ("POST", "/containers/create", r#"{"Image":"box"}"#, 403),
+        ("POST", "/bulkhead/containers/run", r#"{"Image":"box"}"#, 403),
+        ("POST", "/bulkhead/down", "", 403),
+        ("POST", "/containers/own/rename?name=x", "", 403),
+        ("DELETE", "/containers/own?force=1", "", 403),
+        ("POST", "/grpc", "", 403),
+        ("GET", "/nothing", "", 403),
+        ("GET", "/containers/json?filters=7", "", 400),
+    ] {
+        let reply = ask(method, path, body).await;
+        assert_eq!(reply.status, status, "{method} {path}: {reply:?}");
+        if status == 403 {
+            assert!(reply.message().contains("label tier=web"), "{reply:?}");
+        }
+    }
+    // Both have ended and started: what is told is of the own one.
+    rig.send("POST", "/v1.51/containers/other/restart?t=0", "").await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.expect("after 1970").as_secs_f64();
+    let told = ask("GET", &format!("/events?since=1&until={now}"), "").await.text();
+    assert!(told.contains("restart") && told.contains("tier"), "{told}");
+    assert!(!told.contains("other") && !told.contains("data"), "{told}");
+    assert!(told.lines().all(|line| line.contains(r#""Type":"container""#)), "{told}");
+}
+
+async fn a_socket_that_reads_changes_nothing(rig: &Rig) {
+    rig.import().await;
+    rig.create("box", "sleep 1000", json!({ "Env": ["PASSWORD=secret"] })).await;
+    let reads = rig.limited("role=read-only");
+    let ask = async |method: &str, path: &str| {
+        Rig::send_by(&reads, method, &format!("/v1.51{path}"), String::new()).await
+    };
+    for path in [
+        "/containers/json?all=1",
+        "/containers/box/json",
+        "/bulkhead/containers/json?all=1",
+        "/images/json",
+        "/images/box/json",
+        "/networks",
+        "/volumes",
+        "/info",
+        "/version",
+        "/system/df",
+        "/containers/box/logs?stdout=1",
+    ] {
+        let reply = ask("GET", path).await;
+        assert_eq!(reply.status, 200, "{path}: {reply:?}");
+        assert!(!reply.text().contains("secret"), "{path}");
+    }
+    assert_eq!(ask("GET", "/containers/box/json").await.json()["Config"]["Env"][0], "PASSWORD=***");
+    for (method, path) in [
+        ("POST", "/containers/box/start"),
+        ("DELETE", "/containers/box"),
+        ("POST", "/containers/box/attach?logs=1"),
+        ("GET", "/containers/box/attach/ws"),
+        ("GET", "/containers/box/archive?path=/etc"),
+        ("GET", "/containers/box/export"),
+        ("GET", "/images/box/get"),
+        ("POST", "/containers/box/exec"),
+        ("POST", "/volumes/create"),
+        ("POST", "/images/prune"),
+        ("POST", "/bulkhead/containers/box/exec"),
+        ("POST", "/bulkhead/down"),
+    ] {
+        let reply = ask(method, path).await;
+        assert_eq!(reply.status, 403, "{method} {path}: {reply:?}");
+        assert!(reply.message().ends_with("which is read-only"), "{reply:?}");
+    }
+    assert_eq!(rig.get("/v1.51/containers/box/json").await.json()["State"]["Status"], "created");
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::body::Body;
+use bulkhead_docker_api::Role;
 use bulkhead_engine::{Engine, Options};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -67,8 +68,15 @@ impl Rig {
         };
         let engine = Engine::open(options).await.expect("the engine opens");
         let (shutdown, _) = tokio::sync::watch::channel(false);
-        let router = bulkhead_docker_api::router(Arc::clone(&engine), shutdown);
+        let router = bulkhead_docker_api::router(Arc::clone(&engine), shutdown, Role::default());
         Self { engine, router, run, directory }
+    }
+
+    /// Another socket's router over the same engine.
+    pub fn limited(&self, role: &str) -> axum::Router {
+        let (shutdown, _) = tokio::sync::watch::channel(false);
+        let role = role.parse().expect("a role");
+        bulkhead_docker_api::router(Arc::clone(&self.engine), shutdown, role)
     }
 
     /// Where everything of this rig is.
@@ -78,6 +86,15 @@ impl Rig {
 
     /// The answer's head; its body comes as it is read.
     pub async fn open(&self, method: &str, path: &str, body: Body) -> Response<Body> {
+        Self::open_by(&self.router, method, path, body).await
+    }
+
+    async fn open_by(
+        router: &axum::Router,
+        method: &str,
+        path: &str,
+        body: Body,
+    ) -> Response<Body> {
         let kind = if path.contains("/create?from") || path.contains("/archive") {
             "application/x-tar"
         } else {
@@ -85,11 +102,20 @@ impl Rig {
         };
         let request = Request::builder().method(method).uri(path).header("host", "docker");
         let request = request.header("content-type", kind).body(body).expect("a request");
-        self.router.clone().oneshot(request).await.expect("it cannot fail")
+        router.clone().oneshot(request).await.expect("it cannot fail")
     }
 
     pub async fn send(&self, method: &str, path: &str, body: impl Into<Body>) -> Reply {
-        let response = self.open(method, path, body.into()).await;
+        Self::send_by(&self.router, method, path, body).await
+    }
+
+    pub async fn send_by(
+        router: &axum::Router,
+        method: &str,
+        path: &str,
+        body: impl Into<Body>,
+    ) -> Reply {
+        let response = Self::open_by(router, method, path, body.into()).await;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let body = response.into_body().collect().await.expect("a whole body").to_bytes();
