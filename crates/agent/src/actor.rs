@@ -15,8 +15,9 @@ use crate::health::HealthBoard;
 use crate::options::Options;
 use crate::plan::{self, Found, Learned, Phase, Step};
 use crate::reports::{self, Pulls, Report};
+use crate::start_timeout;
 use crate::state::{SavedTask, StateError, StateFile, random_hex};
-use bulkhead_types::Chain;
+use bulkhead_types::{Chain, Timestamp};
 
 /// Runs one task, whose saved form is in the state file under `arn`, until its containers are removed.
 pub(crate) struct Actor {
@@ -135,7 +136,27 @@ impl Actor {
                     }
                 }
                 // an event wakes us; the timeout is for one that an engine might lose
-                Step::Wait => self.woken_or(LOOK_AGAIN).await,
+                Step::Wait => match start_timeout::first_to_end(&task.payload, &found) {
+                    None => self.woken_or(LOOK_AGAIN).await,
+                    Some(wait) => {
+                        let left = wait.until.duration_since(Timestamp::now());
+                        match Duration::try_from(left) {
+                            Ok(left) if !left.is_zero() => {
+                                self.woken_or(left.min(LOOK_AGAIN)).await;
+                            }
+                            _ => {
+                                let text = wait.to_string();
+                                tracing::warn!(
+                                    task = self.arn,
+                                    container = wait.waiting,
+                                    text,
+                                    "given up"
+                                );
+                                learned.failures.insert(wait.waiting, text);
+                            }
+                        }
+                    }
+                },
                 Step::Finish => {
                     let report = reports::describe(
                         &task.payload,
@@ -296,7 +317,7 @@ fn id_of(found: &BTreeMap<String, Found>, name: &str) -> String {
 
 /// Milliseconds since 1970.
 fn now() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
+    Timestamp::now().as_millisecond()
 }
 
 /// Seconds from SIGTERM to SIGKILL where the task says nothing (ECS_CONTAINER_STOP_TIMEOUT).

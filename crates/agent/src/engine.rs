@@ -198,6 +198,8 @@ fn read(inspected: ContainerInspect) -> Option<(String, Found)> {
             id: inspected.id,
             docker_name: inspected.name.trim_start_matches('/').to_owned(),
             phase,
+            // before the first start Docker says the year 1
+            started_at: state.started_at.parse().ok().filter(|_| phase != Phase::Created),
             health: match state.health.status.as_str() {
                 "healthy" => HealthStatus::Healthy,
                 "unhealthy" => HealthStatus::Unhealthy,

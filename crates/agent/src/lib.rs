@@ -20,6 +20,7 @@ mod plan;
 mod reports;
 #[cfg(test)]
 mod scripted;
+mod start_timeout;
 mod state;
 mod supervisor;
 mod tasks;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bulkhead_aws_api::acs::{
     DependencyCondition, DesiredStatus, HealthStatus, PayloadContainer, PayloadTask,
 };
+use bulkhead_types::Timestamp;
 
 use crate::state::SavedTask;
 
@@ -14,6 +15,8 @@ pub(crate) struct Found {
     pub id: String,
     pub docker_name: String,
     pub phase: Phase,
+    /// The last time; nothing before the first.
+    pub started_at: Option<Timestamp>,
     /// As Docker says it; unknown without a health check, and until it has said something.
     pub health: HealthStatus,
     pub out_of_memory: bool,

@@ -133,7 +133,10 @@ impl Docker {
                     ("start", Some(Answer::EndAtOnce(code))) => {
                         json!({"Status": "exited", "ExitCode": code})
                     }
-                    ("start", _) => json!({"Status": "running"}),
+                    ("start", _) => {
+                        let now = jiff::Timestamp::now().to_string();
+                        json!({"Status": "running", "StartedAt": now})
+                    }
                     ("stop", _) => json!({"Status": "exited", "ExitCode": 143}),
                     _ => panic!("nobody asks for {what}"),
                 };
@@ -381,4 +384,23 @@ async fn an_order_to_stop_stops_those_first_that_need_others() {
     let want = ["id-0/start", "id-1/start", "id-1/stop", "id-0/stop"];
     assert_eq!(verbs, want.map(|verb| format!("POST /containers/{verb}")));
     play.last_report().await;
+}
+
+#[tokio::test]
+async fn a_task_ends_when_what_it_waits_for_takes_longer_than_its_start_timeout() {
+    let containers = json!([
+        {"name": "web", "image": "web", "essential": true,
+            "dependsOn": [{"containerName": "setup", "condition": "SUCCESS"}]},
+        {"name": "setup", "image": "setup", "essential": false, "startTimeout": 1},
+    ]);
+    let mut play = Play::begin(task(containers), Vec::new()).await;
+    let stopped = play.last_report().await;
+    assert_eq!(
+        stopped["reason"],
+        "CannotStartContainerError: dependency setup was not SUCCESS within its startTimeout of 1 seconds"
+    );
+    let verbs: Vec<String> =
+        play.docker.asked("POST /containers/id-").into_iter().map(|(what, _)| what).collect();
+    let want = ["id-1/start", "id-1/stop"];
+    assert_eq!(verbs, want.map(|verb| format!("POST /containers/{verb}")), "web never runs");
 }

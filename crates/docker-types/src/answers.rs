@@ -29,6 +29,8 @@ object! {
         /// `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`
         pub status: String,
         pub exit_code: Option<i64>,
+        /// RFC 3339; the year 1 before the first start.
+        pub started_at: String,
         #[serde(rename = "OOMKilled")]
         pub oom_killed: bool,
         pub health: Health,
