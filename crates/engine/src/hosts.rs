@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::extra_host::{HostLine, is_word};
+use crate::resolv_conf::{ResolvConf, Server};
 use crate::{ContainerConfig, EngineError, HostConfig};
 
 /// Refuses what would not stay one word, or one line, of the files that are written from it.
@@ -52,33 +53,22 @@ pub(crate) fn hosts_file(lines: &[HostLine], own: Option<(Ipv4Addr, &str, &str)>
 /// Servers on a loopback address are the host's own and cannot be reached from inside; if none is
 /// left, two public ones are used, as Docker does (moby: libnetwork/internal/resolvconf).
 pub(crate) fn resolv_conf(host_file: &str, config: &HostConfig) -> String {
-    let values = |keyword: &str| -> Vec<String> {
-        host_file
-            .lines()
-            .filter_map(|line| {
-                let mut words = line.split_whitespace();
-                (words.next()? == keyword).then(|| words.map(str::to_owned).collect::<Vec<_>>())
-            })
-            .flatten()
-            .collect()
-    };
+    let host = ResolvConf::parse(host_file);
     let mut servers: Vec<String> = config.dns.iter().map(IpAddr::to_string).collect();
     if servers.is_empty() {
-        servers = values("nameserver");
-        servers.retain(|server| {
-            let address = server.split('%').next().unwrap_or(server);
-            address.parse::<IpAddr>().is_ok_and(|address| !address.is_loopback())
-        });
+        servers.extend(host.servers.into_iter().filter_map(|server| match server {
+            Server::At(address) => (!address.is_loopback()).then(|| address.to_string()),
+            Server::OnLink(text) => Some(text),
+            Server::Invalid(_) => None,
+        }));
     }
     if servers.is_empty() {
         servers = vec!["8.8.8.8".to_owned(), "8.8.4.4".to_owned()];
     }
-    let or_host = |own: &[String], keyword| {
-        if own.is_empty() { values(keyword) } else { own.to_vec() }
-    };
-    let mut search = or_host(&config.dns_search, "search");
+    let or_host = |own: &[String], host| if own.is_empty() { host } else { own.to_vec() };
+    let mut search = or_host(&config.dns_search, host.search);
     search.retain(|domain| domain != ".");
-    let options = or_host(&config.dns_options, "options");
+    let options = or_host(&config.dns_options, host.options);
     let mut text = String::new();
     for server in servers {
         let _ = writeln!(text, "nameserver {server}");
@@ -88,6 +78,9 @@ pub(crate) fn resolv_conf(host_file: &str, config: &HostConfig) -> String {
     }
     if !options.is_empty() {
         let _ = writeln!(text, "options {}", options.join(" "));
+    }
+    for line in host.other {
+        let _ = writeln!(text, "{line}");
     }
     text
 }
@@ -154,7 +147,7 @@ mod tests {
 
     #[test]
     fn loopback_servers_of_the_host_are_left_out() {
-        let host = "# c\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nnameserver ::1\n\
+        let host = "# c\nnameserver 127.0.0.53\nnameserver 10.0.0.2\nnameserver ::1\nnameserver x\n\
                     search a.example b.example\noptions edns0\n";
         assert_eq!(
             resolv_conf(host, &HostConfig::default()),

@@ -68,6 +68,7 @@ mod presence;
 mod published;
 mod records;
 mod repeated;
+mod resolv_conf;
 mod restart;
 mod security;
 mod signals;

@@ -9,6 +9,7 @@ use bulkhead_network::RESOLVER_ADDRESS;
 use bulkhead_resolver::{BareNames, Reach, Upstream};
 
 use crate::HostConfig;
+use crate::resolv_conf::{ResolvConf, Server};
 
 /// How names are found from inside of a container.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,24 +19,21 @@ pub(crate) struct NameServers {
     pub bare_names: BareNames,
 }
 
-/// What a resolv.conf(5) says.
-#[derive(Debug, Default)]
-struct Parsed {
-    servers: Vec<IpAddr>,
-    /// What stands for a server and is no address.
-    invalid: Vec<String>,
-    search: Vec<String>,
-    options: Vec<String>,
-    other: Vec<String>,
-}
-
 /// `host_file` is the host's `/etc/resolv.conf`. A server there on a loopback address, such as
 /// systemd-resolved's, can be asked: the resolver is in the host's network namespace. The servers that
 /// the user gave are asked from the container's, where 127.0.0.1 is the container's own.
 pub(crate) fn name_servers(host_file: &str, config: &HostConfig) -> NameServers {
-    let host = parse(host_file);
+    let host = ResolvConf::parse(host_file);
+    // One of a link has no place in what the resolver is told.
+    let (mut of_host, mut invalid) = (Vec::new(), Vec::new());
+    for server in host.servers {
+        match server {
+            Server::At(address) => of_host.push(address),
+            Server::OnLink(text) | Server::Invalid(text) => invalid.push(text),
+        }
+    }
     let own_servers = !config.dns.is_empty();
-    let mut servers = if own_servers { config.dns.clone() } else { host.servers };
+    let mut servers = if own_servers { config.dns.clone() } else { of_host };
     // not of the host's: there it would be another resolver, of whatever this engine runs in
     servers.retain(|server| !(own_servers && *server == IpAddr::from(RESOLVER_ADDRESS)));
     let own_search = !config.dns_search.is_empty();
@@ -76,8 +74,8 @@ pub(crate) fn name_servers(host_file: &str, config: &HostConfig) -> NameServers 
         let list: Vec<String> = servers.iter().map(show).collect();
         let _ = writeln!(text, "# ExtServers: [{}]", list.join(" "));
     }
-    if !host.invalid.is_empty() {
-        let _ = writeln!(text, "# Invalid nameservers: [{}]", host.invalid.join(" "));
+    if !invalid.is_empty() {
+        let _ = writeln!(text, "# Invalid nameservers: [{}]", invalid.join(" "));
     }
     let overrides =
         [(own_servers, "nameservers"), (own_search, "search"), (own_options, "options")];
@@ -94,28 +92,6 @@ pub(crate) fn name_servers(host_file: &str, config: &HostConfig) -> NameServers 
         },
         bare_names: if has_ndots { BareNames::Refuse } else { BareNames::Forward },
     }
-}
-
-fn parse(text: &str) -> Parsed {
-    let mut parsed = Parsed::default();
-    for line in text.lines().filter(|line| !line.starts_with(['#', ';'])) {
-        let mut words = line.split_whitespace();
-        let Some(keyword) = words.next() else { continue };
-        let mut rest: Vec<String> = words.map(str::to_owned).collect();
-        match keyword {
-            "nameserver" => match rest.first().map(|server| (server.parse(), server)) {
-                Some((Ok(server), _)) => parsed.servers.push(server),
-                Some((Err(_), server)) => parsed.invalid.push(server.clone()),
-                None => {}
-            },
-            // the older word; of several, the last counts
-            "domain" | "search" if !rest.is_empty() => parsed.search = rest,
-            "options" => parsed.options.append(&mut rest),
-            "domain" | "search" => {}
-            _ => parsed.other.push(line.to_owned()),
-        }
-    }
-    parsed
 }
 
 fn is_ndots(option: &str) -> bool {
