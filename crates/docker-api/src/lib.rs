@@ -12,6 +12,7 @@ mod bodies;
 mod build;
 mod clock;
 mod container;
+mod decode;
 mod detach;
 mod drain;
 mod error;

@@ -232,7 +232,7 @@ fn of(endpoint: &NetworkEndpoint) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::decode;
+    use crate::decode::decode;
 
     fn read(body: Value) -> Result<CreateNetwork, ApiError> {
         request(decode(body)?)

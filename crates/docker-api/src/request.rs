@@ -9,6 +9,7 @@ use http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::decode::{decode, no_json};
 use crate::error::ApiError;
 use crate::fields::Operation;
 use crate::version::{ApiVersion, MAXIMUM};
@@ -44,7 +45,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
                 "unsupported Content-Type header ({kind}): must be 'application/json'"
             )));
         }
-        let mut value = serde_json::from_slice(&bytes).map_err(|error| invalid_json(&error))?;
+        let mut value = serde_json::from_slice(&bytes).map_err(|error| no_json(&error))?;
         if let Some(operation) = operation {
             operation.check_body(version, &mut value)?;
         }
@@ -55,15 +56,6 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         }
         decode(value).map(Self)
     }
-}
-
-/// Turns a document into a type.
-pub(crate) fn decode<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
-    serde_json::from_value(value).map_err(|error| invalid_json(&error))
-}
-
-fn invalid_json(error: &serde_json::Error) -> ApiError {
-    ApiError::invalid(format!("invalid JSON: {error}"))
 }
 
 /// The parameters after the `?`, each with all the values it was given.

@@ -1,7 +1,10 @@
 //! `POST /containers/create`
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::null::object;
@@ -66,16 +69,30 @@ pub struct Words(pub Vec<String>);
 
 impl<'de> Deserialize<'de> for Words {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form {
-            List(Vec<String>),
-            One(String),
-        }
-        Ok(Self(match Form::deserialize(deserializer)? {
-            Form::List(words) => words,
-            Form::One(word) => vec![word],
-        }))
+        deserializer.deserialize_any(WordsVisitor)
+    }
+}
+
+/// Not an untagged enum: what is neither would be told in that one's words, without what was expected.
+struct WordsVisitor;
+
+impl<'de> Visitor<'de> for WordsVisitor {
+    type Value = Words;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a word or a list of words")
+    }
+
+    fn visit_str<E>(self, word: &str) -> Result<Words, E> {
+        Ok(Words(vec![word.to_owned()]))
+    }
+
+    fn visit_string<E>(self, word: String) -> Result<Words, E> {
+        Ok(Words(vec![word]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, words: A) -> Result<Words, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(words)).map(Words)
     }
 }
 
@@ -108,5 +125,9 @@ mod tests {
                 + r#""NetworkingConfig":{"EndpointsConfig":{"default":null}}}"#
         );
         assert!(serde_json::from_str::<ContainerCreate>(r#"{"Env":"A=1"}"#).is_err());
+        // The members in their order are no object.
+        for list in [r#"["name"]"#, r#"{"HostConfig":[]}"#, r#"{"Healthcheck":[["CMD","x"]]}"#] {
+            assert!(serde_json::from_str::<ContainerCreate>(list).is_err(), "{list}");
+        }
     }
 }

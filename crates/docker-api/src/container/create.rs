@@ -125,7 +125,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::request::decode;
+    use crate::decode::decode;
 
     fn body(value: Value) -> Result<(CreateContainer, Vec<String>), ApiError> {
         request(decode(value)?, "")

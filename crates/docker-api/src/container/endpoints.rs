@@ -186,7 +186,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::request::decode;
+    use crate::decode::decode;
 
     #[test]
     fn settings_are_read() {

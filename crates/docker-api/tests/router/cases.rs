@@ -55,7 +55,7 @@ async fn refusals_have_dockers_statuses_and_sentences(rig: &Rig) {
             400,
             "Invalid container name",
         ),
-        ("POST", create, r#"{"Image":"box","Cmd":7}"#, 400, "invalid JSON"),
+        ("POST", create, r#"{"Image":"box","Cmd":7}"#, 400, "Cmd is the number 7, and must be"),
         ("POST", create, r#"{"Image":"box""#, 400, ""),
         ("POST", create, "", 400, ""),
         ("GET", "/v1.51/containers/made/logs", "", 400, "you must choose at least one stream"),
