@@ -28,6 +28,7 @@ mod image;
 mod lines;
 mod network;
 mod request;
+mod request_line;
 mod role;
 mod server;
 mod swarm;

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use rustix::fs::Mode;
 use rustix::net;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::request_line::{self, Opened};
 
 /// How long a client may take to send a request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,16 +82,30 @@ fn spawn_connection(
     router: axum::Router,
     (permit, ended): (OwnedSemaphorePermit, Arc<Notify>),
 ) {
-    let service = TowerToHyperService::new(router);
-    let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    let connection = graceful.watch(connection.into_owned());
+    let (server, watcher) = (server.clone(), graceful.watcher());
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!("API connection: {error}");
+        match tokio::time::timeout(HEADER_TIMEOUT, request_line::open(stream)).await {
+            Ok(Ok(Opened::AsItIs(stream))) => serve_one(&server, watcher, stream, router).await,
+            Ok(Ok(Opened::Mended(stream))) => serve_one(&server, watcher, stream, router).await,
+            Ok(Err(error)) => tracing::debug!("API connection: {error}"),
+            Err(_) => tracing::debug!("API connection: nothing was asked for"),
         }
         drop(permit);
         ended.notify_one();
     });
+}
+
+async fn serve_one(
+    server: &auto::Builder<TokioExecutor>,
+    watcher: Watcher,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: axum::Router,
+) {
+    let service = TowerToHyperService::new(router);
+    let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection.into_owned()).await {
+        tracing::debug!("API connection: {error}");
+    }
 }
 
 /// Hundreds of clients that do not read what they asked for make buffers of hundreds of megabytes, which
