@@ -194,7 +194,8 @@ async fn disk_usage(
         answer["Images"] = images.iter().map(summary).collect();
     }
     if wanted("container") {
-        let mut summaries = container::list::Summaries::new(&api);
+        let mut summaries =
+            container::list::Summaries::new(&api, container::list::link_names(&api, &containers));
         let mut rows = Vec::new();
         for one in &containers {
             let mut row = summaries.summary(one);

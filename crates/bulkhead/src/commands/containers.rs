@@ -166,7 +166,7 @@ impl Listed<'_> {
             running_for(self.created, now),
             self.status.into_owned(),
             ports(self.ports.as_deref().unwrap_or_default()),
-            shown_names(self.names.iter().map(String::as_str)),
+            shown_names(self.names.iter().map(String::as_str), no_trunc),
         ]
     }
 }
@@ -218,7 +218,7 @@ fn row(container: &Value, no_trunc: bool) -> Value {
         "State": container["State"],
         "Status": container["Status"],
         "Ports": ports(&published),
-        "Names": shown_names(names),
+        "Names": shown_names(names, no_trunc),
         "Labels": labels.join(","),
         "Networks": container["NetworkSettings"]["Networks"].as_object().map(|networks| networks.keys().cloned().collect::<Vec<_>>().join(",")).unwrap_or_default(),
         "Mounts": container["Mounts"].as_array().map(|mounts| mounts.iter().map(|mount| text(&mount["Source"])).collect::<Vec<_>>().join(",")).unwrap_or_default(),
@@ -233,8 +233,11 @@ fn running_for(created: i64, now: Timestamp) -> String {
     format!("{} ago", table::ago(now.as_second() - created))
 }
 
-fn shown_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    names.map(|name| name.trim_start_matches('/')).collect::<Vec<_>>().join(",")
+/// Those that links give, `web/store`, only where nothing is cut short (docker/cli:
+/// cli/command/formatter/container.go, `Names`).
+fn shown_names<'a>(names: impl Iterator<Item = &'a str>, no_trunc: bool) -> String {
+    let names = names.map(|name| name.trim_start_matches('/'));
+    names.filter(|name| no_trunc || !name.contains('/')).collect::<Vec<_>>().join(",")
 }
 
 fn ports(ports: &[Port]) -> String {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use bulkhead_engine::{Class, Container, ContainerSnapshot, HealthStatus, Status};
+use bulkhead_engine::{Class, Container, ContainerSnapshot, HealthStatus, NetworkMode, Status};
 use bulkhead_network::Protocol;
 use bulkhead_types::{Digest, Id, Port, Timestamp};
 use http::header::CONTENT_TYPE;
@@ -26,8 +26,8 @@ use selection::Selection;
 
 /// `GET /containers/json`
 pub(crate) async fn list(State(api): State<Api>, query: Query) -> Answer<Response> {
-    let containers = selected(&api, &query)?;
-    let mut summaries = Summaries::new(&api);
+    let (containers, links) = selected(&api, &query)?;
+    let mut summaries = Summaries::new(&api, links);
     let mut rows: Vec<Summary<'_>> =
         containers.iter().map(|container| summaries.summary(container)).collect();
     if query.flag("size") {
@@ -41,19 +41,20 @@ pub(crate) async fn list(State(api): State<Api>, query: Query) -> Answer<Respons
 /// `GET /bulkhead/containers/json`: the members of Docker's list that a table shows, a quarter of it.
 /// Most of the time that `bulkhead ps` takes among a thousand containers is their way through JSON.
 pub(crate) async fn table(State(api): State<Api>, query: Query) -> Answer<Response> {
-    let containers = selected(&api, &query)?;
-    let mut summaries = Summaries::new(&api);
+    let (containers, links) = selected(&api, &query)?;
+    let mut summaries = Summaries::new(&api, links);
     let rows: Vec<Row<'_>> = containers.iter().map(|container| summaries.row(container)).collect();
     answer(&rows, rows.len() * 320)
 }
 
-/// The containers that a request asks for, newest first.
-fn selected(api: &Api, query: &Query) -> Answer<Vec<ContainerSnapshot>> {
+/// The containers that a request asks for, newest first, and the names that links give to any.
+fn selected(api: &Api, query: &Query) -> Answer<(Vec<ContainerSnapshot>, LinkNames)> {
     let selection = Selection::of(api, query.text("filters"))?;
     let limit = query.number::<i64>("limit")?.filter(|limit| *limit > 0);
     // A limit means all containers, not just those that run.
     let all = query.flag("all") || limit.is_some() || selection.wants_all();
     let mut containers = api.engine.containers();
+    let links = link_names(api, &containers);
     containers.retain(|container| {
         let state = container.state.status;
         (all || matches!(state, Status::Running | Status::Paused | Status::Restarting))
@@ -61,7 +62,7 @@ fn selected(api: &Api, query: &Query) -> Answer<Vec<ContainerSnapshot>> {
     });
     containers
         .truncate(limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)));
-    Ok(containers)
+    Ok((containers, links))
 }
 
 /// Written straight from the records: a thousand of them are listed several times a second.
@@ -104,7 +105,7 @@ pub(crate) struct Size {
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Summary<'a> {
     id: Id,
-    names: [String; 1],
+    names: Vec<String>,
     image: Cow<'a, str>,
     #[serde(rename = "ImageID")]
     image_id: Digest,
@@ -126,7 +127,7 @@ pub(crate) struct Summary<'a> {
 #[serde(rename_all = "PascalCase")]
 struct Row<'a> {
     id: Id,
-    names: [String; 1],
+    names: Vec<String>,
     image: Cow<'a, str>,
     command: String,
     created: i64,
@@ -162,11 +163,41 @@ pub(crate) struct Summaries<'a> {
     api: &'a Api,
     now: Timestamp,
     images: HashMap<&'a str, Option<Digest>>,
+    link_names: LinkNames,
+}
+
+/// `/web/store` of the container that `web` calls `store` by a link, for each that is linked to.
+pub(crate) type LinkNames = HashMap<Id, Vec<String>>;
+
+/// Only links on the default bridge are names (moby: daemon/links.go, `registerLinks`).
+pub(crate) fn link_names(api: &Api, containers: &[ContainerSnapshot]) -> LinkNames {
+    let mut names = LinkNames::new();
+    let linking = containers.iter().filter(|container| {
+        !container.host.links.is_empty() && container.host.network_mode == NetworkMode::Bridge
+    });
+    for container in linking {
+        for link in &container.host.links {
+            // One that was removed has no names any more.
+            if let Ok(target) = api.engine.container_id(&link.container) {
+                let name = format!("/{}/{}", container.name, link.alias);
+                names.entry(target).or_default().push(name);
+            }
+        }
+    }
+    names.values_mut().for_each(|names| names.sort());
+    names
 }
 
 impl<'a> Summaries<'a> {
-    pub(crate) fn new(api: &'a Api) -> Self {
-        Self { api, now: Timestamp::now(), images: HashMap::new() }
+    pub(crate) fn new(api: &'a Api, link_names: LinkNames) -> Self {
+        Self { api, now: Timestamp::now(), images: HashMap::new(), link_names }
+    }
+
+    /// Its own first: not every client looks for the one without a second slash.
+    fn names(&mut self, container: &Container) -> Vec<String> {
+        let mut names = vec![format!("/{}", container.name)];
+        names.extend(self.link_names.remove(&container.id).into_iter().flatten());
+        names
     }
 
     /// Once the name means another image, the id says which one this was.
@@ -181,19 +212,24 @@ impl<'a> Summaries<'a> {
     }
 
     fn row(&mut self, container: &'a Container) -> Row<'a> {
-        Row::of(container, self.image(container), self.now)
+        Row::of(container, self.names(container), self.image(container), self.now)
     }
 
     pub(crate) fn summary(&mut self, container: &'a Container) -> Summary<'a> {
-        Summary::of(container, self.image(container), self.now)
+        Summary::of(container, self.names(container), self.image(container), self.now)
     }
 }
 
 impl<'a> Row<'a> {
-    fn of(container: &'a Container, image: Cow<'a, str>, now: Timestamp) -> Self {
+    fn of(
+        container: &'a Container,
+        names: Vec<String>,
+        image: Cow<'a, str>,
+        now: Timestamp,
+    ) -> Self {
         Self {
             id: container.id,
-            names: [format!("/{}", container.name)],
+            names,
             image,
             command: command(&container.arguments),
             created: container.created.as_second(),
@@ -204,10 +240,15 @@ impl<'a> Row<'a> {
 }
 
 impl<'a> Summary<'a> {
-    fn of(container: &'a Container, image: Cow<'a, str>, now: Timestamp) -> Self {
+    fn of(
+        container: &'a Container,
+        names: Vec<String>,
+        image: Cow<'a, str>,
+        now: Timestamp,
+    ) -> Self {
         Self {
             id: container.id,
-            names: [format!("/{}", container.name)],
+            names,
             image,
             image_id: container.image_id,
             command: command(&container.arguments),
@@ -284,6 +325,10 @@ mod tests {
     use super::*;
     use crate::container::view::tests::example;
 
+    fn names() -> Vec<String> {
+        vec!["/web".to_owned()]
+    }
+
     #[test]
     fn status_reads_like_docker() {
         let mut container = example();
@@ -316,7 +361,7 @@ mod tests {
         container.state.started_at = Some(container.created);
         let id = "ab".repeat(32);
         let image = Digest::of(b"image");
-        let summary = Summary::of(&container, "busybox".into(), now);
+        let summary = Summary::of(&container, names(), "busybox".into(), now);
         let endpoint = format!(
             r#"{{"IPAMConfig":null,"Links":null,"Aliases":null,"MacAddress":"02:42:ac:11:00:02","DriverOpts":null,"GwPriority":0,"NetworkID":"{id}","EndpointID":"{id}","Gateway":"172.17.0.1","IPAddress":"172.17.0.2","IPPrefixLen":16,"IPv6Gateway":"","GlobalIPv6Address":"","GlobalIPv6PrefixLen":0,"DNSNames":null}}"#
         );
@@ -333,8 +378,8 @@ mod tests {
     fn a_table_has_the_members_of_the_list() {
         let container = example();
         let now = Timestamp::now();
-        let row = json!(Row::of(&container, "busybox".into(), now));
-        let summary = json!(Summary::of(&container, "busybox".into(), now));
+        let row = json!(Row::of(&container, names(), "busybox".into(), now));
+        let summary = json!(Summary::of(&container, names(), "busybox".into(), now));
         for (member, value) in row.as_object().expect("an object") {
             assert_eq!(summary.get(member), Some(value), "{member}");
         }
