@@ -139,6 +139,10 @@ impl<'de> Deserialize<'de> for Windows {
         if list.len() > windows.0.len() {
             return Err(serde::de::Error::invalid_length(list.len(), &"a few windows of ids"));
         }
+        // what comes behind one of no size would be none either
+        if list.iter().any(|window| window.size == 0) {
+            return Err(serde::de::Error::custom("a window of ids has none"));
+        }
         windows.0[..list.len()].copy_from_slice(&list);
         Ok(windows)
     }
@@ -183,5 +187,7 @@ mod tests {
         while map.add_window(1 << 20, 1 << 21).is_ok() {}
         let text = serde_json::to_string(&map).unwrap();
         assert_eq!(serde_json::from_str::<IdMap>(&text).unwrap(), map);
+        let empty = text.replacen("\"size\":65536}", "\"size\":0}", 1);
+        assert!(empty != text && serde_json::from_str::<IdMap>(&empty).is_err(), "{empty}");
     }
 }
