@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, FromArgMatches, Parser, Subcommand};
 
 use crate::client::Host;
+use crate::commands::audit::AuditArguments;
 use crate::commands::containers::PsArguments;
 use crate::commands::netns::NetnsCommand;
 use crate::commands::network::NetworkCommand;
@@ -99,6 +100,8 @@ pub enum Command {
     Up(UpArguments),
     /// Start the engine alone: Docker's API, without control plane, agent, registry and console
     Engine(EngineArguments),
+    /// Say what of containers and engine is less safe than it could be, and how to mend it
+    Audit(AuditArguments),
     /// Stop every container and remove what Bulkhead has set up on this machine
     ///
     /// Containers with a restart policy run again after the next `up`.

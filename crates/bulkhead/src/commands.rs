@@ -1,5 +1,6 @@
 //! One module a group of commands; each talks to the engine through the Docker API, as any client.
 
+pub mod audit;
 pub mod build;
 pub mod containers;
 pub mod down;
@@ -26,6 +27,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Up(_) | Command::Engine(_) => {
             unreachable!("main starts these itself, with a runtime of their own")
         }
+        Command::Audit(arguments) => audit::run(&client, arguments).await,
         Command::Down { purge, yes, data, run } => {
             let purge = match (purge, yes) {
                 (false, _) => down::Purge::No,

@@ -74,6 +74,14 @@ fn version_view(kernel: &str) -> Value {
     })
 }
 
+/// What Docker calls indexes: its own, and the registries that are reached by plain HTTP.
+fn registries(mirrors: &[String], insecure: &[String]) -> Value {
+    let config = |name: &str, mirrors: &[String], secure: bool| json!({ "Mirrors": mirrors, "Name": name, "Official": secure, "Secure": secure });
+    let others = insecure.iter().map(|name| (name.clone(), config(name, &[], false)));
+    let own = ("docker.io".to_owned(), config("docker.io", mirrors, true));
+    Value::Object([own].into_iter().chain(others).collect())
+}
+
 async fn info(State(api): State<Api>) -> axum::Json<Value> {
     let info = api.engine.info();
     let mirrors = &api.engine.options().registries.registry_mirrors;
@@ -123,14 +131,7 @@ async fn info(State(api): State<Api>) -> axum::Json<Value> {
         "Architecture": std::env::consts::ARCH,
         "IndexServerAddress": "https://index.docker.io/v1/",
         "RegistryConfig": {
-            "IndexConfigs": {
-                "docker.io": {
-                    "Mirrors": mirrors,
-                    "Name": "docker.io",
-                    "Official": true,
-                    "Secure": true,
-                },
-            },
+            "IndexConfigs": registries(&mirrors, &api.engine.options().registries.insecure_registries),
             "InsecureRegistryCIDRs": ["127.0.0.0/8"],
             "Mirrors": mirrors,
         },
