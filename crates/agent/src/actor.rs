@@ -185,6 +185,9 @@ impl Actor {
         let container = payload.containers.iter().find(|container| container.name == name);
         let container = container
             .ok_or_else(|| EngineError::Refused(format!("no container {name} in the task")))?;
+        for volume in create::docker_volumes(payload, container) {
+            self.engine.provide_volume(&volume).await?;
+        }
         let names =
             found.iter().map(|(name, found)| (name.clone(), found.docker_name.clone())).collect();
         let body = create::body(payload, container, &names).map_err(|error| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bulkhead_aws_api::acs::{PayloadContainer, PayloadTask};
-use bulkhead_docker_types::{ContainerCreate, Empty, HostConfig, PortBinding, Words};
+use bulkhead_docker_types::{ContainerCreate, Empty, HostConfig, PortBinding, VolumeCreate, Words};
 use serde_json::{Map, Value};
 
 /// The body of `POST /containers/create`. `names` has the Docker names of the task's containers.
@@ -137,6 +137,48 @@ fn binds(task: &PayloadTask, container: &PayloadContainer) -> Vec<String> {
     mounts.collect()
 }
 
+/// A volume of a task definition's `dockerVolumeConfiguration`, to be there before its container is made.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DockerVolume {
+    pub(crate) name: String,
+    /// What makes it; `None` where somebody else must have done so.
+    pub(crate) create: Option<VolumeCreate>,
+}
+
+/// The volumes of a container that Docker is asked for by name (amazon-ecs-agent: agent/api/task,
+/// `initializeDockerVolumes`).
+pub(crate) fn docker_volumes(
+    task: &PayloadTask,
+    container: &PayloadContainer,
+) -> Vec<DockerVolume> {
+    let used = |name: &str| {
+        container.mount_points.iter().any(|mount| mount.source_volume.as_deref() == Some(name))
+    };
+    let volumes = task.volumes.iter().filter(|volume| used(&volume.name)).filter_map(|volume| {
+        let config = volume.docker_volume_configuration.as_ref()?;
+        let is_shared = config["scope"].as_str() == Some("shared");
+        let name = match is_shared {
+            true => volume.name.clone(),
+            false => task_volume(task, &volume.name),
+        };
+        let texts = |member: &str| -> BTreeMap<String, String> {
+            let entries = config[member].as_object().into_iter().flatten();
+            entries
+                .map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()))
+                .collect()
+        };
+        let exists_already = is_shared && config["autoprovision"].as_bool() != Some(true);
+        let create = VolumeCreate {
+            name: name.clone(),
+            driver: config["driver"].as_str().unwrap_or_default().to_owned(),
+            driver_opts: texts("driverOpts"),
+            labels: texts("labels"),
+        };
+        Some(DockerVolume { name, create: (!exists_already).then_some(create) })
+    });
+    volumes.collect()
+}
+
 /// Volumes that live as long as their task.
 pub(crate) fn task_volumes(task: &PayloadTask) -> Vec<String> {
     let own = task.volumes.iter().filter(|volume| {
@@ -220,5 +262,37 @@ mod tests {
             })
         );
         assert_eq!(task_volumes(&task), ["ecs-SecurityApp-1-v-0a"]);
+    }
+
+    #[test]
+    fn volumes_of_docker_are_made_or_must_be_there() {
+        let task: PayloadTask = serde_json::from_value(json!({
+            "arn": "arn:aws:ecs:r:0:task/default/0a", "taskClusterArn": "arn:aws:ecs:r:0:cluster/default",
+            "family": "f", "version": "1", "launchType": "EC2", "networkMode": "bridge",
+            "volumes": [
+                {"name": "own", "dockerVolumeConfiguration": {
+                    "driver": "local", "driverOpts": {"type": "tmpfs", "device": "tmpfs"}, "labels": {"a": "b"}}},
+                {"name": "made", "dockerVolumeConfiguration": {"scope": "shared", "autoprovision": true}},
+                {"name": "there", "dockerVolumeConfiguration": {"scope": "shared"}},
+                {"name": "unused", "dockerVolumeConfiguration": {}},
+            ],
+            "containers": [{"name": "c", "image": "i", "cpu": 1, "memory": 6, "dockerConfig": {},
+                "mountPoints": [
+                    {"sourceVolume": "own", "containerPath": "/1"},
+                    {"sourceVolume": "made", "containerPath": "/2"},
+                    {"sourceVolume": "there", "containerPath": "/3"},
+                ]}],
+        }))
+        .unwrap();
+        let volumes = docker_volumes(&task, &task.containers[0]);
+        let names: Vec<_> = volumes.iter().map(|volume| &*volume.name).collect();
+        assert_eq!(names, ["ecs-f-1-own-0a", "made", "there"]);
+        let own = volumes[0].create.as_ref().unwrap();
+        assert_eq!(
+            (&*own.driver, &*own.driver_opts["type"], &*own.labels["a"]),
+            ("local", "tmpfs", "b")
+        );
+        assert!(volumes[1].create.is_some() && volumes[2].create.is_none());
+        assert_eq!(task_volumes(&task), ["ecs-f-1-own-0a", "ecs-f-1-unused-0a"]);
     }
 }

@@ -12,7 +12,7 @@ use futures_util::{Stream, StreamExt, TryStreamExt};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::create::{NAME_LABEL, TASK_LABEL};
+use crate::create::{DockerVolume, NAME_LABEL, TASK_LABEL};
 use crate::docker::{Docker, DockerError, filters, target};
 use crate::options::RegistryLogin;
 use crate::plan::{Found, Phase};
@@ -138,6 +138,27 @@ impl Engine {
     pub(crate) async fn remove(&self, id: &str) -> Result<(), EngineError> {
         let request = target(&["containers", id], &[("v", "1")]);
         absent_is_fine(self.docker.ask(Method::DELETE, &request).await)
+    }
+
+    /// Makes a volume, or finds the one that is so already; one that is not to be made must be there.
+    pub(crate) async fn provide_volume(&self, volume: &DockerVolume) -> Result<(), EngineError> {
+        let Some(create) = &volume.create else {
+            let known =
+                self.docker.ask(Method::GET, &target(&["volumes", &volume.name], &[])).await;
+            return match known {
+                Err(DockerError::Refused { status: StatusCode::NOT_FOUND, .. }) => {
+                    Err(EngineError::Refused(format!(
+                        "volume {} does not exist, and autoprovision is false",
+                        volume.name
+                    )))
+                }
+                other => Ok(other?),
+            };
+        };
+        let body = serde_json::to_value(create)
+            .map_err(|error| EngineError::Refused(error.to_string()))?;
+        self.docker.post::<Value>("/volumes/create", &body).await?;
+        Ok(())
     }
 
     pub(crate) async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {

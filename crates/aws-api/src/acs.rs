@@ -210,7 +210,8 @@ impl PayloadVolume {
 
 impl PayloadContainer {
     fn of(order: &TaskOrder, container: &bulkhead_ecs::ContainerDefinition) -> Self {
-        let parts = docker::parts(&order.definition, container);
+        let mut parts = docker::parts(&order.definition, container);
+        docker::name_log_stream(&mut parts, &container.name, order.task.id());
         let record = order.task.containers.iter().find(|record| record.name == container.name);
         let environment =
             container.environment.iter().map(|pair| (pair.name.clone(), pair.value.clone()));

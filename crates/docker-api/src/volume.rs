@@ -1,18 +1,25 @@
 //! `/volumes`
 
-use axum::Router;
-use axum::extract::{Path, State};
+use std::io::BufWriter;
+use std::os::fd::AsFd;
+
+use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
+use axum::{Extension, Router};
+use bulkhead_archive::{Limits, Owners, Unpack, pack_contents};
 use bulkhead_docker_types::VolumeCreate;
 use bulkhead_engine::{ContainerSnapshot, DriverOptions, Volume};
 use http::StatusCode;
+use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
 use crate::Api;
+use crate::bodies::{download, upload};
 use crate::error::{Answer, ApiError};
 use crate::filters::Filters;
 use crate::request::{Json, Query};
+use crate::version::ApiVersion;
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new()
@@ -20,6 +27,8 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/volumes/create", post(create))
         .route("/volumes/prune", post(prune))
         .route("/volumes/{name}", get(inspect).delete(remove))
+        .route("/bulkhead/volumes/{name}/export", get(export))
+        .route("/bulkhead/volumes/{name}/import", put(import))
 }
 
 async fn list(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>> {
@@ -68,10 +77,15 @@ async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Removes what no container uses: anonymous volumes, and with the filter `all` named ones too.
-async fn prune(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>> {
+/// Removes what no container uses: anonymous volumes, and with the filter `all` named ones too, as it
+/// always was before API 1.42 (moby: api/server/router/volume/volume_routes.go).
+async fn prune(
+    State(api): State<Api>,
+    Extension(version): Extension<ApiVersion>,
+    query: Query,
+) -> Answer<axum::Json<Value>> {
     let filters = Filters::from_query(&query, &["all", "label", "label!"])?;
-    let all = filters.boolean("all")?.unwrap_or(false);
+    let all = version < ApiVersion(42) || filters.boolean("all")?.unwrap_or(false);
     let containers = api.engine.containers();
     let (mut deleted, mut reclaimed) = (Vec::new(), 0);
     for volume in api.engine.volumes().list() {
@@ -88,6 +102,41 @@ async fn prune(State(api): State<Api>, query: Query) -> Answer<axum::Json<Value>
         }
     }
     Ok(axum::Json(json!({ "VolumesDeleted": deleted, "SpaceReclaimed": reclaimed })))
+}
+
+/// `GET /bulkhead/volumes/{name}/export`: the volume's files as an archive, owners as containers see
+/// them.
+async fn export(State(api): State<Api>, Path(name): Path<String>) -> Answer<Response> {
+    let root = api.engine.volume_files(&name).await?;
+    let body = download("a volume's export", move |to| {
+        pack_contents(BufWriter::new(to), root.as_fd(), None)
+    })?;
+    Ok(([(CONTENT_TYPE, "application/x-tar")], body).into_response())
+}
+
+/// `PUT /bulkhead/volumes/{name}/import`: unpacks the body, an archive that may be compressed, over
+/// what the volume has.
+async fn import(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Answer<StatusCode> {
+    let root = api.engine.volume_files(&name).await?;
+    let (stream, fault) = upload(request.into_body().into_data_stream())?;
+    let unpacked = tokio::task::spawn_blocking(move || {
+        let unpack = Unpack {
+            root: root.as_fd(),
+            below: std::path::Path::new(""),
+            owners: Owners::Archive(None),
+            keep_kinds: false,
+            limits: Limits::COPY,
+        };
+        unpack.run(stream)
+    });
+    let unpacked = unpacked.await.map_err(|panic| ApiError::internal(panic.to_string()))?;
+    fault.check("the archive")?;
+    unpacked?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// How many containers, running or not, have the volume.

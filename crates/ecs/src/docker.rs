@@ -38,6 +38,18 @@ pub fn parts(definition: &Definition, container: &ContainerDefinition) -> Parts 
     parts
 }
 
+/// The log stream of one container of one task: `PREFIX/CONTAINER/TASK`. `awslogs-stream-prefix` is ECS's own
+/// word, which Docker's driver does not know (Amazon ECS developer guide, "Send Amazon ECS logs to
+/// CloudWatch").
+pub fn name_log_stream(parts: &mut Parts, container: &str, task: &str) {
+    let Some(options) = parts.host_config.get_mut("LogConfig") else { return };
+    let Some(options) = options["Config"].as_object_mut() else { return };
+    if let Some(prefix) = options.remove("awslogs-stream-prefix") {
+        let prefix = prefix.as_str().unwrap_or_default();
+        options.insert("awslogs-stream".into(), json!(format!("{prefix}/{container}/{task}")));
+    }
+}
+
 fn fill_host_config(
     host: &mut Map<String, Value>,
     definition: &Definition,
@@ -209,6 +221,18 @@ mod tests {
                 "Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/null", "CgroupPermissions": "rw"}],
                 "Tmpfs": {"/t": "size=5m,noexec"},
             })
+        );
+    }
+
+    #[test]
+    fn a_log_stream_is_named_for_its_container_and_task() {
+        let options = json!({"awslogs-group": "g", "awslogs-stream-prefix": "ecs"});
+        let log = json!({"logDriver": "awslogs", "options": options});
+        let mut parts = parts_of(json!({"name": "a", "image": "b", "logConfiguration": log}));
+        name_log_stream(&mut parts, "a", "0a");
+        assert_eq!(
+            parts.host_config["LogConfig"],
+            json!({"Type": "awslogs", "Config": {"awslogs-group": "g", "awslogs-stream": "ecs/a/0a"}})
         );
     }
 

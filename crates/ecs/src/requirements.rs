@@ -71,6 +71,12 @@ pub(crate) fn of(definition: &Definition) -> Vec<Attribute> {
         need("ecs.capability.task-eni".into());
     }
     for volume in &definition.volumes {
+        let config = volume.docker_volume_configuration.as_ref();
+        // The only driver that every Docker has is local.
+        match config.and_then(|config| config["driver"].as_str()) {
+            None | Some("" | "local") => {}
+            Some(driver) => need(format!("ecs.capability.docker-plugin.{driver}")),
+        }
         if volume.efs_volume_configuration.is_some() {
             need("ecs.capability.efs".into());
         }

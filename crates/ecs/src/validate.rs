@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use crate::cluster::is_name;
 use crate::error::{Code, Error};
 use crate::status::DependencyCondition;
@@ -51,6 +53,7 @@ fn check_container(container: &ContainerDefinition, definition: &Definition) -> 
     if name.is_empty() {
         return Err(Error::client("Container.name should not be null or empty."));
     }
+    check_log(container)?;
     if !is_name(name) {
         return Err(Error::client(format!(
             "Invalid container name '{name}': use 1 to 255 letters, numbers, hyphens and underscores."
@@ -207,6 +210,92 @@ fn check_volumes(definition: &Definition) -> Result<(), Error> {
                 volume.name
             )));
         }
+        if let Some(config) = &volume.docker_volume_configuration {
+            if volume.host.is_some() {
+                return Err(Error::client(format!(
+                    "Invalid volume '{}': use either host or dockerVolumeConfiguration.",
+                    volume.name
+                )));
+            }
+            check_docker_volume(&volume.name, config)?;
+        }
+    }
+    Ok(())
+}
+
+/// The log drivers that a task definition can name (the API reference, `LogConfiguration`).
+const LOG_DRIVERS: [&str; 8] =
+    ["json-file", "syslog", "journald", "gelf", "fluentd", "awslogs", "splunk", "awsfirelens"];
+
+fn check_log(container: &ContainerDefinition) -> Result<(), Error> {
+    let Some(log) = &container.log_configuration else { return Ok(()) };
+    let name = &container.name;
+    if !LOG_DRIVERS.contains(&&*log.log_driver) {
+        return Err(Error::client(format!(
+            "Invalid log driver '{}' of container '{name}': use {}.",
+            log.log_driver,
+            LOG_DRIVERS.join(", ")
+        )));
+    }
+    let has_secrets = log.secret_options.as_ref().is_some_and(|secrets| match secrets {
+        Value::Null => false,
+        Value::Array(list) => !list.is_empty(),
+        _ => true,
+    });
+    if has_secrets {
+        return Err(Error::client(format!(
+            "secretOptions of container '{name}' is not supported by Bulkhead, which has no secrets \
+             manager: use options."
+        )));
+    }
+    let options = log.options.iter().flatten();
+    if let Some((option, _)) = options.clone().find(|(_, value)| !value.is_string()) {
+        return Err(Error::client(format!(
+            "Invalid log option '{option}' of container '{name}': it must be a text."
+        )));
+    }
+    let missing = ["awslogs-group", "awslogs-region"].into_iter().filter(|wanted| {
+        log.log_driver == "awslogs" && !options.clone().any(|(option, _)| option == wanted)
+    });
+    let missing: Vec<&str> = missing.collect();
+    if !missing.is_empty() {
+        return Err(Error::client(format!(
+            "Log driver awslogs requires options: {}",
+            missing.join(", ")
+        )));
+    }
+    Ok(())
+}
+
+/// Every member of a `dockerVolumeConfiguration` is done or refused by name.
+fn check_docker_volume(name: &str, config: &Value) -> Result<(), Error> {
+    let invalid = |what: String| {
+        Error::client(format!("Invalid dockerVolumeConfiguration of volume '{name}': {what}."))
+    };
+    let config = config.as_object().ok_or_else(|| invalid("it must be an object".to_owned()))?;
+    for (member, value) in config {
+        let is_valid = match member.as_str() {
+            "scope" => matches!(value.as_str(), Some("task" | "shared")),
+            "autoprovision" => value.is_boolean(),
+            "driver" => value.is_string(),
+            "driverOpts" | "labels" => {
+                value.as_object().is_some_and(|map| map.values().all(Value::is_string))
+            }
+            other => return Err(invalid(format!("there is no member '{other}'"))),
+        };
+        if !is_valid {
+            return Err(invalid(match member.as_str() {
+                "scope" => "scope is task or shared".to_owned(),
+                "autoprovision" => "autoprovision is true or false".to_owned(),
+                "driver" => "driver is a text".to_owned(),
+                other => format!("{other} is a map of texts"),
+            }));
+        }
+    }
+    let is_shared = config.get("scope").and_then(Value::as_str) == Some("shared");
+    // It would live as long as its task, so there is nothing to be there before (ECS refuses it too).
+    if !is_shared && config.contains_key("autoprovision") {
+        return Err(invalid("autoprovision is for scope shared".to_owned()));
     }
     Ok(())
 }
@@ -349,3 +438,66 @@ fn units(text: &str, member: &str, large: &str) -> Result<String, Error> {
 const MINIMUM_MEMORY: i64 = 6;
 /// Containers in one task definition (AWS's quota).
 const MAXIMUM_CONTAINERS: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn register(volume: Value, log: Value) -> Result<Definition, Error> {
+        let mut container = json!({"name": "c", "image": "i", "memory": 64});
+        if !log.is_null() {
+            container["logConfiguration"] = log;
+        }
+        let volumes = if volume.is_null() { json!([]) } else { json!([volume]) };
+        let definition =
+            json!({"family": "f", "containerDefinitions": [container], "volumes": volumes});
+        complete(serde_json::from_value(definition).unwrap())
+    }
+
+    #[test]
+    fn what_a_volume_of_docker_says_is_done_or_refused_by_name() {
+        let volume = |config: Value| json!({"name": "v", "dockerVolumeConfiguration": config});
+        for config in [
+            json!({}),
+            json!({"scope": "task", "driver": "local", "driverOpts": {"type": "tmpfs"}}),
+            json!({"scope": "shared", "autoprovision": true, "labels": {"a": "b"}}),
+        ] {
+            register(volume(config), Value::Null).unwrap();
+        }
+        for (config, why) in [
+            (json!({"scope": "all"}), "scope is task or shared"),
+            (json!({"autoprovision": false}), "autoprovision is for scope shared"),
+            (json!({"scope": "shared", "autoprovision": "yes"}), "true or false"),
+            (json!({"driverOpts": {"o": 1}}), "driverOpts is a map of texts"),
+            (json!({"size": "1g"}), "no member 'size'"),
+        ] {
+            let error = register(volume(config), Value::Null).unwrap_err();
+            assert!(error.message.contains(why), "{error}");
+        }
+        let mut both = volume(json!({}));
+        both["host"] = json!({});
+        let error = register(both, Value::Null).unwrap_err();
+        assert!(error.message.contains("either host"), "{error}");
+    }
+
+    #[test]
+    fn what_a_log_says_is_done_or_refused_by_name() {
+        let awslogs = json!({"awslogs-group": "g", "awslogs-region": "r"});
+        let log = json!({"logDriver": "awslogs", "options": awslogs, "secretOptions": []});
+        register(Value::Null, log).unwrap();
+        for (log, why) in [
+            (json!({"logDriver": "bogus"}), "Invalid log driver 'bogus'"),
+            (json!({"logDriver": "awslogs"}), "requires options: awslogs-group, awslogs-region"),
+            (json!({"logDriver": "syslog", "options": {"tag": 1}}), "Invalid log option 'tag'"),
+            (
+                json!({"logDriver": "syslog", "secretOptions": [{"name": "a", "valueFrom": "b"}]}),
+                "secretOptions of container 'c'",
+            ),
+        ] {
+            let error = register(Value::Null, log).unwrap_err();
+            assert!(error.message.contains(why), "{error}");
+        }
+    }
+}

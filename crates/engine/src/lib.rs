@@ -36,6 +36,7 @@ mod events;
 mod exclusive;
 mod execs;
 mod extra_host;
+mod file_system;
 mod free_ranges;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use bulkhead_sys::mount::Attributes;
 use bulkhead_sys::path;
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::clone_mount::Below;
 use crate::error::io_error;
+use crate::file_system::{self, FileSystem};
 use crate::tmpfs_options::TmpfsOptions;
 use crate::{Class, EngineError};
 
@@ -20,6 +21,8 @@ use crate::{Class, EngineError};
 #[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
 pub struct DriverOptions {
     source: VolumeSource,
+    /// What the mount may not be used for, beside what a place in a container says.
+    attributes: Attributes,
     given: BTreeMap<String, String>,
 }
 
@@ -32,23 +35,8 @@ enum VolumeSource {
     Bind { device: String, below: Below },
     /// `type=tmpfs`
     Tmpfs(TmpfsOptions),
-    /// `type=nfs` or `nfs4`: the kernel's client.
-    Nfs { kind: NfsKind, device: String, options: Vec<String> },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NfsKind {
-    Nfs,
-    Nfs4,
-}
-
-impl NfsKind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Nfs => "nfs",
-            Self::Nfs4 => "nfs4",
-        }
-    }
+    /// What the kernel mounts: a server's directory, a disk.
+    FileSystem(FileSystem),
 }
 
 /// The root of a volume.
@@ -65,34 +53,35 @@ impl DriverOptions {
     pub fn parse(given: BTreeMap<String, String>) -> Result<Self, EngineError> {
         let value = |name: &str| given.get(name).map(String::as_str).unwrap_or_default();
         if let Some(name) =
-            given.keys().find(|name| !matches!(name.as_str(), "type" | "o" | "device"))
+            given.keys().find(|name| !matches!(name.as_str(), "type" | "o" | "device" | "size"))
         {
-            let known = "type, device and o";
-            return Err(match name.as_str() {
-                "size" => unsupported("option size", "a volume has the size of its file system"),
-                _ => EngineError::invalid(format!("invalid option: {name:?}; there are {known}")),
-            });
+            return Err(EngineError::invalid(format!(
+                "invalid option: {name:?}; there are type, device and o"
+            )));
         }
         if given.is_empty() {
             return Ok(Self::default());
         }
         let (kind, device, words) = (value("type"), value("device"), value("o"));
+        let is_sized = words.split(',').any(|word| word.starts_with("size="));
+        if given.contains_key("size") || kind.is_empty() && device.is_empty() && is_sized {
+            return Err(unsupported(
+                "option size",
+                "a directory is as large as its file system lets it, since no project quotas are \
+                 set; a tmpfs has a size (type=tmpfs, device=tmpfs, o=size=100m), and so has a \
+                 file system of its own (type=ext4, device=/dev/DISK)",
+            ));
+        }
         if device.is_empty() {
             return Err(EngineError::invalid("missing device in volume options"));
         }
+        let (attributes, rest) = file_system::mount_words(words);
         let source = match kind {
-            "none" | "bind" | "" => bind(device, words)?,
-            "tmpfs" => VolumeSource::Tmpfs(TmpfsOptions::parse(words)?),
-            "nfs" => nfs(NfsKind::Nfs, device, words)?,
-            "nfs4" => nfs(NfsKind::Nfs4, device, words)?,
-            other => {
-                return Err(unsupported(
-                    &format!("type={other}"),
-                    "the types are none (with o=bind), tmpfs, nfs and nfs4",
-                ));
-            }
+            "none" | "bind" | "" => bind(device, &rest)?,
+            "tmpfs" => VolumeSource::Tmpfs(TmpfsOptions::parse(&rest.join(","))?),
+            kind => VolumeSource::FileSystem(FileSystem::parse(kind, device, rest)?),
         };
-        Ok(Self { source, given })
+        Ok(Self { source, attributes, given })
     }
 
     pub fn given(&self) -> &BTreeMap<String, String> {
@@ -109,9 +98,13 @@ impl DriverOptions {
         matches!(self.source, VolumeSource::Tmpfs(_))
     }
 
+    /// What a mount of the volume is restricted to.
+    pub(crate) fn attributes(&self) -> Attributes {
+        self.attributes
+    }
+
     /// Opens the volume's root; `own` is its directory on this host.
     pub(crate) fn open(&self, name: &str, own: OwnedFd) -> Result<Root, EngineError> {
-        let what = |detail: &str| io_error(format!("mount volume {name}: {detail}"));
         match &self.source {
             VolumeSource::Directory => Ok(Root::Directory(own, Below::Without)),
             VolumeSource::Bind { device, below } => {
@@ -128,36 +121,29 @@ impl DriverOptions {
             VolumeSource::Tmpfs(options) => {
                 let mut words = vec!["mode=1777".to_owned()];
                 words.extend(options.words().iter().filter(|word| word.contains('=')).cloned());
-                let mount = new_mount("tmpfs", "tmpfs", &words);
-                mount.map(Root::Mount).map_err(|errno| what("tmpfs")(errno.into()))
+                let mount = file_system::mount("tmpfs", "tmpfs", &words);
+                mount.map(Root::Mount).map_err(|error| {
+                    io_error(format!("failed to mount local volume {name}: tmpfs"))(error)
+                })
             }
-            VolumeSource::Nfs { kind, device, options } => {
-                let options = resolved(options).map_err(what("addr"))?;
-                // `:/export` is of the server that addr names.
-                let server = options.iter().find_map(|option| option.strip_prefix("addr="));
-                let source = match device.strip_prefix(':') {
-                    Some(export) => format!("{}:{export}", server.unwrap_or_default()),
-                    None => device.clone(),
-                };
-                new_mount(kind.name(), &source, &options)
-                    .map(Root::Mount)
-                    .map_err(|errno| what(&format!("{} {source}", kind.name()))(errno.into()))
-            }
+            VolumeSource::FileSystem(system) => system.mount().map(Root::Mount).map_err(|error| {
+                EngineError::invalid(format!("failed to mount local volume {name}: {error}"))
+            }),
         }
     }
 }
 
-fn bind(device: &str, words: &str) -> Result<VolumeSource, EngineError> {
+fn bind(device: &str, words: &[String]) -> Result<VolumeSource, EngineError> {
     let mut below = None;
-    for word in words.split(',').filter(|word| !word.is_empty()) {
-        match word {
+    for word in words {
+        match word.as_str() {
             "bind" => below = Some(Below::Without),
             "rbind" => below = Some(Below::With),
-            "rw" | "private" | "rprivate" => {}
+            "private" | "rprivate" => {}
             other => {
                 return Err(unsupported(
                     &format!("o={other} of a bind"),
-                    "say where the volume is mounted that it is read-only",
+                    "there are bind, rbind, private, and ro, noexec, nosuid, nodev and the like",
                 ));
             }
         }
@@ -173,57 +159,11 @@ fn bind(device: &str, words: &str) -> Result<VolumeSource, EngineError> {
     Ok(VolumeSource::Bind { device: device.to_owned(), below })
 }
 
-fn nfs(kind: NfsKind, device: &str, words: &str) -> Result<VolumeSource, EngineError> {
-    let options: Vec<String> =
-        words.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect();
-    if !options.iter().any(|option| option.starts_with("addr=")) {
-        return Err(EngineError::invalid(
-            "invalid volume options: nfs needs the server's address, o=addr=ADDRESS",
-        ));
-    }
-    if !device.contains(":/") {
-        return Err(EngineError::invalid(format!(
-            "invalid volume options: device {device:?} of nfs is written :/EXPORT"
-        )));
-    }
-    Ok(VolumeSource::Nfs { kind, device: device.to_owned(), options })
-}
-
 fn unsupported(what: &str, instead: &str) -> EngineError {
     EngineError::new(
         Class::Unsupported,
         format!("volume {what} is not supported by Bulkhead: {instead}"),
     )
-}
-
-/// The server by its address, which is all that the kernel knows.
-fn resolved(options: &[String]) -> std::io::Result<Vec<String>> {
-    use std::net::ToSocketAddrs;
-    let resolve = |option: &String| match option.strip_prefix("addr=") {
-        Some(host) if host.parse::<std::net::IpAddr>().is_err() => {
-            let mut all = (host, 2049).to_socket_addrs()?;
-            let none = || std::io::Error::other(format!("{host} has no address"));
-            all.next().map(|found| format!("addr={}", found.ip())).ok_or_else(none)
-        }
-        _ => Ok(option.clone()),
-    };
-    options.iter().map(resolve).collect()
-}
-
-/// A file system of its own, mounted nowhere yet.
-fn new_mount(kind: &str, source: &str, options: &[String]) -> Result<OwnedFd, rustix::io::Errno> {
-    use rustix::mount::{fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen};
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(context.as_fd(), "source", source)?;
-    for option in options.iter().filter(|option| option.as_str() != "rw") {
-        match option.split_once('=') {
-            Some((key, value)) => fsconfig_set_string(context.as_fd(), key, value)?,
-            None => fsconfig_set_flag(context.as_fd(), option.as_str())?,
-        }
-    }
-    fsconfig_create(context.as_fd())?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 /// The part of a volume that is mounted: all of it, or what is at `subpath`, which no link leads
@@ -284,6 +224,10 @@ mod tests {
             VolumeSource::Bind { device: "/d".to_owned(), below: Below::Without }
         );
         assert!(parse(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,uid=33")]).is_ok());
+        let readonly = parse(&[("type", "none"), ("o", "bind,ro,noexec"), ("device", "/d")]);
+        let wanted = Attributes::RDONLY.with(Attributes::NOEXEC);
+        assert_eq!(readonly.unwrap().attributes(), wanted);
+        assert!(!parse(&[("type", "ext4"), ("device", "/dev/sda")]).unwrap().is_directory());
         let nfs = [("type", "nfs"), ("o", "addr=10.0.0.1,rw,nfsvers=4"), ("device", ":/export")];
         assert!(!parse(&nfs).unwrap().is_directory());
         for (options, why) in [
@@ -291,8 +235,9 @@ mod tests {
             (&[("type", "none"), ("o", "bind")], "missing device"),
             (&[("type", "none"), ("device", "/d")], "o=bind"),
             (&[("type", "none"), ("o", "bind"), ("device", "d")], "absolute path"),
-            (&[("type", "none"), ("o", "bind,ro"), ("device", "/d")], "o=ro of a bind"),
-            (&[("type", "ext4"), ("device", "/dev/sda")], "type=ext4"),
+            (&[("type", "none"), ("o", "bind,shared"), ("device", "/d")], "o=shared of a bind"),
+            (&[("type", "zfs"), ("device", "tank")], "type=zfs"),
+            (&[("o", "size=1g")], "project quotas"),
             (&[("type", "nfs"), ("device", ":/x")], "addr=ADDRESS"),
             (&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "bogus")], "bogus"),
             (&[("size", "1g")], "size"),

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use bulkhead_runtime::cgroup::DeviceRule;
 use bulkhead_runtime::{Device, Mount, MountKind, defaults};
+use bulkhead_sys::mount::{self, Attributes, Depth};
 use bulkhead_sys::path;
 use bulkhead_types::IdMap;
 use rustix::fs::{FileType, OFlags};
@@ -41,7 +42,8 @@ impl Engine {
                 MountOptions::Volume(options) => {
                     let name = point.name.as_deref().unwrap_or_default();
                     let told = || format!("volume {name}");
-                    let mount = match self.volume_root(container, name)? {
+                    let (root, attributes) = self.volume_root(container, name)?;
+                    let mount = match root {
                         Root::Mount(mount) if options.subpath.is_empty() => {
                             map_owners(mount.as_fd(), users, Below::Without)
                                 .map_err(|errno| io_error(told())(errno.into()))?;
@@ -58,6 +60,8 @@ impl Engine {
                                 .map_err(|errno| io_error(told())(errno.into()))?
                         }
                     };
+                    mount::set_attributes(mount.as_fd(), Depth::Tree, attributes)
+                        .map_err(|errno| io_error(told())(errno.into()))?;
                     let is_directory = is_directory(&mount).map_err(io_error(told()))?;
                     MountKind::Detached { fd: descriptors.add(mount), is_directory }
                 }
@@ -76,8 +80,13 @@ impl Engine {
         Ok(mounts)
     }
 
-    /// Opens what a volume is; one in memory is in one container at a time.
-    fn volume_root(&self, container: &Container, name: &str) -> Result<Root, EngineError> {
+    /// Opens what a volume is, and says what it may not be used for; one in memory is in one container
+    /// at a time.
+    fn volume_root(
+        &self,
+        container: &Container,
+        name: &str,
+    ) -> Result<(Root, Attributes), EngineError> {
         let options = {
             let options = self.volumes.get(name).map(|volume| volume.options).unwrap_or_default();
             let state = self.containers.lock();
@@ -97,7 +106,7 @@ impl Engine {
             }
             options
         };
-        options.open(name, self.data_dir.volume(name)?)
+        Ok((options.open(name, self.data_dir.volume(name)?)?, options.attributes()))
     }
 
     /// Whether a mount is a volume that is to have what the image has in its place. Only plain
