@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-pub use bulkhead_runtime::cgroup::BlockIoCount;
+pub use bulkhead_runtime::cgroup::{BlockIoCount, Throttling};
 pub use bulkhead_types::Stream;
 use bulkhead_types::{Digest, Id, IdMap, Name, Port, Reference, Timestamp, image};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -353,8 +353,31 @@ pub struct Stats {
     pub pids_limit: u64,
     /// Bytes and operations by block device; `None` where nothing counts them.
     pub block_io: Option<Vec<BlockIoCount>>,
-    /// interface → (received bytes, packets, sent bytes, packets)
-    pub networks: BTreeMap<String, (u64, u64, u64, u64)>,
+    pub networks: BTreeMap<String, LinkCount>,
+    /// Nanoseconds of the container's own time, in its programs and in the kernel for them.
+    pub cpu_user: u64,
+    pub cpu_kernel: u64,
+    /// How often a quota held it back; `None` where nothing counts it.
+    pub throttling: Option<Throttling>,
+    /// The memory controller's own list (`memory.stat`).
+    pub memory_details: BTreeMap<String, u64>,
+    /// The most that was ever used, in bytes; `None` where nobody remembers it.
+    pub memory_peak: Option<u64>,
+}
+
+/// What has passed a network interface.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkCount {
+    pub received: Traffic,
+    pub sent: Traffic,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    pub bytes: u64,
+    pub packets: u64,
+    pub errors: u64,
+    pub dropped: u64,
 }
 
 #[derive(Debug, Clone, Default)]

@@ -41,7 +41,7 @@ pub use join::Join;
 pub use limits::Limits;
 pub use oom::OomWatch;
 pub use path::oci_path;
-pub use stats::{BlockIoCount, Stats};
+pub use stats::{BlockIoCount, Stats, Throttling};
 
 use file::Directory;
 use hierarchy::{Hierarchy, Version};

@@ -2,7 +2,9 @@
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use bulkhead_engine::{ChangeKind, ContainerSnapshot, EngineError, Started, Status, Stopped};
+use bulkhead_engine::{
+    ChangeKind, Column, ContainerSnapshot, EngineError, Started, Status, Stopped,
+};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -151,8 +153,10 @@ pub(crate) fn size(query: &Query) -> Result<Option<(u16, u16)>, ApiError> {
 pub(crate) async fn top(
     State(api): State<Api>,
     Path(name): Path<String>,
+    query: Query,
 ) -> Answer<axum::Json<Value>> {
-    let (titles, processes) = api.engine.top(api.engine.container_id(&name)?).await?;
+    let columns = Column::parse(query.text("ps_args"))?;
+    let (titles, processes) = api.engine.top(api.engine.container_id(&name)?, columns).await?;
     Ok(axum::Json(json!({ "Processes": processes, "Titles": titles })))
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
-use bulkhead_engine::{BlockIoCount, Container, Stats, Status};
+use bulkhead_engine::{BlockIoCount, Container, LinkCount, Stats, Status};
 use bulkhead_types::Timestamp;
 use serde_json::{Value, json};
 
@@ -97,21 +97,18 @@ fn view(container: &Container, before: Option<&Sample>, now: &Sample) -> Value {
         "storage_stats": {},
         "cpu_stats": cpu(stats),
         "precpu_stats": cpu(earlier),
-        "memory_stats": {
-            "usage": stats.memory_usage,
-            "limit": stats.memory_limit,
-            "stats": { "inactive_file": stats.memory_inactive_file },
-        },
+        "memory_stats": memory(stats),
     });
     if !stats.networks.is_empty() {
-        let networks =
-            stats.networks.iter().map(|(name, (received, in_packets, sent, packets))| {
-                let counters = json!({
-                    "rx_bytes": received, "rx_packets": in_packets, "rx_errors": 0, "rx_dropped": 0,
-                    "tx_bytes": sent, "tx_packets": packets, "tx_errors": 0, "tx_dropped": 0,
-                });
-                (name.clone(), counters)
+        let networks = stats.networks.iter().map(|(name, LinkCount { received, sent })| {
+            let counters = json!({
+                "rx_bytes": received.bytes, "rx_packets": received.packets,
+                "rx_errors": received.errors, "rx_dropped": received.dropped,
+                "tx_bytes": sent.bytes, "tx_packets": sent.packets,
+                "tx_errors": sent.errors, "tx_dropped": sent.dropped,
             });
+            (name.clone(), counters)
+        });
         view["networks"] = Value::Object(networks.collect());
     }
     view
@@ -130,14 +127,32 @@ fn block_io(stats: &Stats, values: impl Fn(&BlockIoCount) -> (u64, u64)) -> Valu
 }
 
 fn cpu(stats: &Stats) -> Value {
+    // Zeros where there is no such controller, as in Docker, whose clients know nothing else.
+    let throttling = stats.throttling.unwrap_or_default();
     json!({
         "cpu_usage": {
             "total_usage": stats.cpu_total,
-            "usage_in_kernelmode": 0,
-            "usage_in_usermode": 0,
+            "usage_in_kernelmode": stats.cpu_kernel,
+            "usage_in_usermode": stats.cpu_user,
         },
         "system_cpu_usage": stats.cpu_system,
         "online_cpus": stats.online_cpus,
-        "throttling_data": { "periods": 0, "throttled_periods": 0, "throttled_time": 0 },
+        "throttling_data": {
+            "periods": throttling.periods,
+            "throttled_periods": throttling.throttled_periods,
+            "throttled_time": throttling.throttled_time,
+        },
     })
+}
+
+/// As Docker shows it; nothing of a container that does not run.
+fn memory(stats: &Stats) -> Value {
+    let mut view = json!({ "usage": stats.memory_usage, "limit": stats.memory_limit });
+    if let Some(peak) = stats.memory_peak {
+        view["max_usage"] = json!(peak);
+    }
+    let mut details = json!(stats.memory_details);
+    details["inactive_file"] = json!(stats.memory_inactive_file);
+    view["stats"] = details;
+    view
 }

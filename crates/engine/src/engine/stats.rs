@@ -9,7 +9,7 @@ use bulkhead_types::Id;
 use crate::blocking::blocking;
 use crate::descriptors::has_ended;
 use crate::engine::info::{HostUsage, processors};
-use crate::{Engine, EngineError, Stats, Status};
+use crate::{Engine, EngineError, LinkCount, Stats, Status, Traffic};
 
 impl Engine {
     pub async fn stats(self: &Arc<Self>, id: Id) -> Result<Stats, EngineError> {
@@ -33,6 +33,11 @@ impl Engine {
                 pids_limit: usage.pids_limit.unwrap_or(0),
                 block_io: usage.block_io,
                 networks: network_counters(container.state.pid, pidfd.as_deref()),
+                cpu_user: usage.cpu_user,
+                cpu_kernel: usage.cpu_system,
+                throttling: usage.throttling,
+                memory_details: usage.memory_details,
+                memory_peak: usage.memory_peak,
             })
         })
         .await
@@ -42,7 +47,7 @@ impl Engine {
 /// The counters of the network namespace that a process is in, by proc(5): it has no other way to
 /// them from outside. The number is the process's as long as it has not ended, which its pidfd tells
 /// after they are read; the next process with that number would have other counters.
-fn network_counters(pid: u32, pidfd: Option<&OwnedFd>) -> BTreeMap<String, (u64, u64, u64, u64)> {
+fn network_counters(pid: u32, pidfd: Option<&OwnedFd>) -> BTreeMap<String, LinkCount> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
     match pidfd {
         Some(pidfd) if !has_ended(pidfd) => interfaces(&text),
@@ -50,16 +55,22 @@ fn network_counters(pid: u32, pidfd: Option<&OwnedFd>) -> BTreeMap<String, (u64,
     }
 }
 
-/// proc_pid_net(5), `dev`: interface → (received bytes, packets, sent bytes, packets).
-fn interfaces(text: &str) -> BTreeMap<String, (u64, u64, u64, u64)> {
+/// proc_pid_net(5), `dev`, without the loopback.
+fn interfaces(text: &str) -> BTreeMap<String, LinkCount> {
     text.lines()
         .filter_map(|line| {
             let (name, counters) = line.split_once(':')?;
             let values: Vec<u64> =
                 counters.split_whitespace().filter_map(|value| value.parse().ok()).collect();
             let name = name.trim();
-            (values.len() >= 10 && name != "lo")
-                .then(|| (name.to_owned(), (values[0], values[1], values[8], values[9])))
+            let traffic = |at: usize| match *values.get(at..at + 4)? {
+                [bytes, packets, errors, dropped] => {
+                    Some(Traffic { bytes, packets, errors, dropped })
+                }
+                _ => None,
+            };
+            let count = LinkCount { received: traffic(0)?, sent: traffic(8)? };
+            (name != "lo").then(|| (name.to_owned(), count))
         })
         .collect()
 }
@@ -74,8 +85,11 @@ mod tests {
     fn interface_counters_are_read() {
         let text = "Inter-|   Receive  |  Transmit\n face |bytes packets errs drop fifo frame \
                     compressed multicast|bytes packets\n    lo: 1 2 0 0 0 0 0 0 1 2 0 0 0 0 0 0\n  \
-                    eth0: 1500 10 0 0 0 0 0 0 700 7 0 0 0 0 0 0\n";
-        assert_eq!(interfaces(text), [("eth0".to_owned(), (1500, 10, 700, 7))].into());
+                    eth0: 1500 10 1 2 0 0 0 0 700 7 3 4 0 0 0 0\n";
+        let received = Traffic { bytes: 1500, packets: 10, errors: 1, dropped: 2 };
+        let sent = Traffic { bytes: 700, packets: 7, errors: 3, dropped: 4 };
+        let wanted = LinkCount { received, sent };
+        assert_eq!(interfaces(text), [("eth0".to_owned(), wanted)].into());
     }
 
     #[test]

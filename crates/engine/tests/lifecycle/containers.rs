@@ -87,7 +87,11 @@ pub async fn a_container_is_isolated(rig: &mut Rig) {
     assert!(status.contains(&format!("Uid:\t{0}\t{0}", range.first)), "{status}");
     assert_eq!(rig.engine.stats(rig.id("outside")).await.unwrap().networks.len(), 1);
     assert!(rig.engine.stats(rig.id("outside")).await.unwrap().pids >= 1);
-    let (titles, rows) = rig.engine.top(rig.id("outside")).await.unwrap();
+    let (titles, rows) = rig
+        .engine
+        .top(rig.id("outside"), bulkhead_engine::Column::parse("").unwrap())
+        .await
+        .unwrap();
     assert_eq!(titles[7], "CMD");
     assert!(rows.iter().any(|row| row[7].starts_with("sh -c trap")), "{rows:?}");
     rig.engine.namespace(rig.id("outside"), "net").await.unwrap();

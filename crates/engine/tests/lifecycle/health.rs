@@ -56,7 +56,8 @@ async fn probed(rig: &Rig, name: &str, times: u32) {
 }
 
 async fn runs(rig: &Rig, name: &str, command: &str) -> bool {
-    let (_, rows) = rig.engine.top(rig.id(name)).await.unwrap();
+    let (_, rows) =
+        rig.engine.top(rig.id(name), bulkhead_engine::Column::parse("").unwrap()).await.unwrap();
     rows.iter().any(|row| row[7] == command)
 }
 

@@ -55,7 +55,8 @@ pub async fn a_running_container_survives_its_engine(rig: &mut Rig) {
     let query = LogQuery { stdout: true, stderr: true, follow: true, ..LogQuery::default() };
     let mut lines = rig.engine.logs(rig.id("lives"), query).await.unwrap();
     assert_eq!(lines.recv().await.unwrap().unwrap().text, b"before\n");
-    let (_, rows) = rig.engine.top(rig.id("lives")).await.unwrap();
+    let (_, rows) =
+        rig.engine.top(rig.id("lives"), bulkhead_engine::Column::parse("").unwrap()).await.unwrap();
     assert!(rows.iter().any(|row| row[7] == "sleep 1000"), "the shell goes on: {rows:?}");
     let exec = rig
         .engine

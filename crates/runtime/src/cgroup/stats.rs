@@ -25,6 +25,21 @@ pub struct Stats {
     pub pids_limit: Option<u64>,
     /// By block device; `None` where nothing counts them.
     pub block_io: Option<Vec<BlockIoCount>>,
+    /// How often a quota held it back; `None` where nothing counts it.
+    pub throttling: Option<Throttling>,
+    /// The memory controller's own list (`memory.stat`).
+    pub memory_details: BTreeMap<String, u64>,
+    /// Bytes that were used at most; `None` where the kernel does not remember it.
+    pub memory_peak: Option<u64>,
+}
+
+/// What a quota of processor time has done (`cpu.stat`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Throttling {
+    pub periods: u64,
+    pub throttled_periods: u64,
+    /// Nanoseconds that it was held back.
+    pub throttled_time: u64,
 }
 
 /// What has been read and written of one block device.
@@ -58,6 +73,19 @@ impl Cgroup {
             stats.cpu_total = nanoseconds("usage_usec");
             stats.cpu_user = nanoseconds("user_usec");
             stats.cpu_system = nanoseconds("system_usec");
+        }
+        if let Some(group) = self.with_controller("cpu") {
+            let text = file::read(&group.directory, "cpu.stat")?;
+            let field = |key| file::field(&text, key);
+            let time = match group.version {
+                Version::V1 => field("throttled_time"),
+                Version::V2 => field("throttled_usec").map(|time| time.saturating_mul(1000)),
+            };
+            stats.throttling = field("nr_periods").map(|periods| Throttling {
+                periods,
+                throttled_periods: field("nr_throttled").unwrap_or_default(),
+                throttled_time: time.unwrap_or_default(),
+            });
         }
         if let Some(group) = self.with_controller("pids") {
             stats.pids = file::read_number(&group.directory, "pids.current")?.unwrap_or_default();
@@ -156,6 +184,17 @@ fn memory(directory: &Directory, version: Version, stats: &mut Stats) -> Result<
     stats.memory_limit = file::read_number(directory, limit)?.filter(|bytes| *bytes < UNLIMITED);
     let details = file::read(directory, "memory.stat")?;
     stats.memory_inactive_file = file::field(&details, inactive_file).unwrap_or_default();
+    let detail = |line: &str| {
+        let (name, value) = line.split_once(' ')?;
+        Some((name.to_owned(), value.trim().parse().ok()?))
+    };
+    stats.memory_details = details.lines().filter_map(detail).collect();
+    let peak = match version {
+        Version::V1 => "memory.max_usage_in_bytes",
+        // since Linux 5.19
+        Version::V2 => "memory.peak",
+    };
+    stats.memory_peak = file::read_number(directory, peak).ok().flatten();
     Ok(())
 }
 
