@@ -14,7 +14,7 @@ use crate::target;
 const LAYERS: &[&[&str]] = &[
     &["sys", "types", "docker-types", "failpoint"],
     &["archive"],
-    &["runtime", "network", "image", "store"],
+    &["runtime", "network", "image", "store", "logs"],
     &["warden", "resolver", "oci", "builder", "ecs", "registry"],
     &["engine"],
     &["build-service"],
@@ -44,7 +44,7 @@ const NEVER: &[(&[&str], &[&str], &str)] = &[
         "the control plane has no containers of its own",
     ),
     (
-        &["network", "image", "store", "builder", "ecs", "engine"],
+        &["network", "image", "store", "logs", "builder", "ecs", "engine"],
         &["axum", "clap"],
         "domain crates serve no HTTP and read no command line",
     ),

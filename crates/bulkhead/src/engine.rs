@@ -47,6 +47,10 @@ pub struct EngineArguments {
     /// https://mirror.example (repeatable)
     #[arg(long)]
     pub registry_mirror: Vec<bulkhead_image::Mirror>,
+    /// Bytes that all containers' logs together may have, such as 10g; then the oldest rotated files of
+    /// whoever has most go (default: no limit but each log's own)
+    #[arg(long, value_parser = bulkhead_types::parse_size)]
+    pub log_budget: Option<u64>,
 }
 
 fn address_and_prefix(text: &str) -> Result<(Ipv4Addr, u8), String> {
@@ -207,7 +211,20 @@ fn options(arguments: &EngineArguments) -> Result<bulkhead_engine::Options, Fail
             insecure_registries: arguments.insecure_registry.clone(),
             registry_mirrors: arguments.registry_mirror.clone(),
         },
+        log_budget: arguments.log_budget,
+        aws: aws_environment(),
     })
+}
+
+/// Who this machine is to AWS, as the SDKs read it. Of no use to containers, which never see it.
+fn aws_environment() -> bulkhead_engine::AwsEnvironment {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    bulkhead_engine::AwsEnvironment {
+        region: variable("AWS_REGION"),
+        access_key_id: variable("AWS_ACCESS_KEY_ID"),
+        secret_access_key: variable("AWS_SECRET_ACCESS_KEY"),
+        session_token: variable("AWS_SESSION_TOKEN"),
+    }
 }
 
 /// The first host id of containers' user namespaces: above what distributions give to users

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
+use bulkhead_engine::LogDriver;
 use bulkhead_types::Timestamp;
 use bulkhead_types::image::Platform;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, PRAGMA};
@@ -105,7 +106,7 @@ async fn info(State(api): State<Api>) -> axum::Json<Value> {
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
             "Authorization": null,
-            "Log": ["json-file", "none"],
+            "Log": LogDriver::names(),
         },
         "MemoryLimit": has("memory"),
         "SwapLimit": has("memory"),

@@ -511,8 +511,8 @@ pub(crate) mod tests {
         assert_eq!(host.network_mode, NetworkMode::Bridge);
         assert_eq!(host.pid_mode, PidMode::Container("web".to_owned()));
         assert_eq!(host.restart_policy, RestartPolicy::OnFailure { maximum_retries: 3 });
-        assert_eq!(host.log_driver, LogDriver::JsonFile);
-        assert_eq!(host.log_options.max_files(), 2);
+        assert_eq!(host.log_driver, LogDriver::Local);
+        assert_eq!(host.log_options.recorded(host.log_driver).unwrap().max_files, 2);
         assert_eq!(host.links[0].alias, "store");
         assert_eq!(host.dns, ["1.1.1.1".parse::<IpAddr>().unwrap()]);
         assert_eq!(host.extra_hosts.len(), 1, "one that no start could use is left out");

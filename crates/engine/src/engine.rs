@@ -12,6 +12,7 @@ mod files;
 mod health;
 mod info;
 mod kill;
+mod log_budget;
 mod logs;
 mod networks;
 mod oom;
@@ -21,6 +22,7 @@ mod remove;
 mod rename;
 mod resolver;
 mod settle;
+mod ship;
 mod sizes;
 mod specification;
 mod start;
@@ -54,10 +56,12 @@ use crate::events::Events;
 use crate::exclusive::Exclusive;
 use crate::execs::Execs;
 use crate::images::Images;
+use crate::log_budget::LogBudget;
 use crate::log_changes::LogWatch;
 use crate::name_service::NameService;
 use crate::networks::Networks;
 use crate::records::Records;
+use crate::shipping::Shipping;
 use crate::user_ids::UserIds;
 use crate::volumes::Volumes;
 use crate::{Container, EngineError, Options};
@@ -100,6 +104,8 @@ pub struct Engine {
     pub(crate) user_ids: UserIds,
     pub(crate) events: Arc<Events>,
     pub(crate) log_changes: LogWatch,
+    pub(crate) shipping: Shipping,
+    pub(crate) log_budget: LogBudget,
     /// What came of the last warden that died under this engine.
     pub(crate) warden_death: Mutex<Option<String>>,
     pub(crate) steps: Steps,
@@ -152,6 +158,7 @@ impl Engine {
         for id in restart.into_iter().filter(|_| purpose == Purpose::Serve) {
             engine.restart_later(id, std::time::Duration::ZERO);
         }
+        engine.watch_log_budget();
         Ok(engine)
     }
 
@@ -211,6 +218,7 @@ impl Engine {
             Arc::clone(&events),
             allocation.clone(),
         );
+        let shipping = Shipping::new(runtime.clone(), &options.data, options.aws.clone());
         Ok(Self {
             runtime,
             options,
@@ -228,6 +236,8 @@ impl Engine {
             user_ids,
             events,
             log_changes: LogWatch::default(),
+            shipping,
+            log_budget: LogBudget::default(),
             warden_death: Mutex::default(),
             steps: Steps::default(),
             images,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use bulkhead_logs::{Destination, OptionError, Remote, Selection};
 use bulkhead_types::parse_size;
 use serde::{Deserialize, Serialize};
 
@@ -12,22 +13,39 @@ use crate::{Class, EngineError};
 
 /// What becomes of a container's output.
 ///
-/// Docker's `local` is read as `json-file`: it asks for a log on this machine that rotates, and
-/// that is what `json-file` is here. Inspect says what is written.
+/// Every driver but `none` has a log on this machine, of the same form: what `docker logs` reads, and what
+/// those that send elsewhere send from (Docker's "dual logging").
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogDriver {
     #[default]
     JsonFile,
+    /// As `json-file`, with Docker's limits for it.
+    Local,
     /// It is not kept.
     None,
+    Remote(Remote),
+}
+
+impl LogDriver {
+    /// Docker's names, in their order.
+    pub fn names() -> Vec<&'static str> {
+        let own = ["json-file", "local", "none"];
+        let mut names: Vec<_> = own.into_iter().chain(Remote::ALL.map(Remote::name)).collect();
+        names.sort_unstable();
+        names
+    }
 }
 
 impl FromStr for LogDriver {
     type Err = EngineError;
 
     fn from_str(text: &str) -> Result<Self, EngineError> {
+        if let Some(remote) = Remote::ALL.into_iter().find(|remote| remote.name() == text) {
+            return Ok(Self::Remote(remote));
+        }
         match text {
-            "" | "json-file" | "local" => Ok(Self::JsonFile),
+            "" | "json-file" => Ok(Self::JsonFile),
+            "local" => Ok(Self::Local),
             "none" => Ok(Self::None),
             // clients look for this sentence, to its end
             other => Err(EngineError::invalid(format!(
@@ -41,76 +59,178 @@ impl fmt::Display for LogDriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::JsonFile => "json-file",
+            Self::Local => "local",
             Self::None => "none",
+            Self::Remote(remote) => remote.name(),
         })
     }
 }
 
 serde_by_text!(LogDriver);
 
-/// How a log rotates, and the options as they were given.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
+/// A driver's options as they were given, each of which is known to be right.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct LogOptions {
-    /// Bytes after which a new file is begun.
-    max_size: u64,
-    max_files: u32,
     given: BTreeMap<String, String>,
 }
 
-const MAX_SIZE: u64 = 10_000_000;
-const FILES: u32 = 5;
+/// The log on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalLog {
+    /// Bytes after which a new file is begun.
+    pub max_size: u64,
+    pub max_files: u32,
+    pub reading: Reading,
+}
+
+/// Whether `docker logs` may read the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    Allowed,
+    /// `cache-disabled`: it is there for whoever sends it, and for nobody else.
+    Disabled,
+}
 
 /// Rotating renames every file, and the warden does nothing else meanwhile.
 const MAX_FILES: u32 = 100;
 
-impl Default for LogOptions {
-    fn default() -> Self {
-        Self { max_size: MAX_SIZE, max_files: FILES, given: BTreeMap::new() }
-    }
+/// The options that say how the log on this machine is kept, of a driver (moby:
+/// daemon/logger/loggerutils/cache/validate.go).
+struct Names {
+    max_size: &'static str,
+    max_files: &'static str,
+    compress: &'static str,
 }
+
+const OWN: Names = Names { max_size: "max-size", max_files: "max-file", compress: "compress" };
+const CACHE: Names =
+    Names { max_size: "cache-max-size", max_files: "cache-max-file", compress: "cache-compress" };
 
 impl LogOptions {
     /// # Errors
     /// Names every option that the driver does not have or that is not done, and wrong values.
     pub fn parse(driver: LogDriver, given: BTreeMap<String, String>) -> Result<Self, EngineError> {
-        let mut options = Self::default();
-        for (name, value) in &given {
-            match (driver, name.as_str(), value.as_str()) {
-                (LogDriver::JsonFile, "max-size", value) => options.max_size = size(value)?,
-                (LogDriver::JsonFile, "max-file", value) => options.max_files = files(value)?,
-                // What the log does anyway.
-                (LogDriver::JsonFile, "compress", "false")
-                | (LogDriver::JsonFile, "mode", "blocking") => {}
-                (
-                    LogDriver::JsonFile,
-                    "compress" | "env" | "env-regex" | "labels" | "labels-regex" | "tag" | "mode"
-                    | "max-buffer-size",
-                    value,
-                ) => {
-                    return Err(EngineError::new(
-                        Class::Unsupported,
-                        format!(
-                            "log opt '{name}={value}' is not supported by Bulkhead; leave it out"
-                        ),
-                    ));
-                }
-                _ => {
-                    return Err(EngineError::invalid(format!(
-                        "unknown log opt '{name}' for {driver} log driver"
-                    )));
+        let options = Self { given };
+        options.local(driver)?;
+        let mut rest = options.given.clone();
+        // The program never waits for a log that is sent, and nothing of it is dropped but with the
+        // log's oldest file: what both modes ask for.
+        let mode = rest.remove("mode").unwrap_or_default();
+        if !matches!(mode.as_str(), "" | "blocking" | "non-blocking") {
+            return Err(EngineError::invalid(format!(
+                "logger: logging mode not supported: {mode}"
+            )));
+        }
+        if let Some(size) = rest.remove("max-buffer-size") {
+            if mode != "non-blocking" {
+                return Err(EngineError::invalid(
+                    "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
+                ));
+            }
+            parse_size(&size).map_err(|error| {
+                EngineError::invalid(format!("log opt 'max-buffer-size': {error}"))
+            })?;
+        }
+        let unknown = |name: &str| {
+            EngineError::invalid(format!("unknown log opt '{name}' for {driver} log driver"))
+        };
+        match driver {
+            LogDriver::Remote(_) => {
+                options.remote(driver)?;
+            }
+            LogDriver::None => {
+                if let Some(name) = options.given.keys().next() {
+                    return Err(unknown(name));
                 }
             }
+            LogDriver::JsonFile | LogDriver::Local => {
+                for name in [OWN.max_size, OWN.max_files, OWN.compress] {
+                    rest.remove(name);
+                }
+                if driver == LogDriver::JsonFile {
+                    Selection::NAMES.iter().for_each(|name| drop(rest.remove(*name)));
+                }
+                if let Some(name) = rest.keys().next() {
+                    return Err(unknown(name));
+                }
+                options.selection()?;
+            }
         }
-        Ok(Self { given, ..options })
+        Ok(options)
     }
 
-    pub fn max_size(&self) -> u64 {
-        self.max_size
+    /// How the log on this machine is kept; `None` where there is none.
+    ///
+    /// # Errors
+    /// Names a wrong value.
+    pub fn local(&self, driver: LogDriver) -> Result<Option<LocalLog>, EngineError> {
+        // Docker's defaults, but for json-file, which knows no limit there.
+        let (names, size) = match driver {
+            LogDriver::None => return Ok(None),
+            LogDriver::JsonFile => (OWN, 10_000_000),
+            LogDriver::Local => (OWN, 20 << 20),
+            LogDriver::Remote(_) => (CACHE, 20 << 20),
+        };
+        let value = |name: &str| self.given.get(name).map(String::as_str);
+        let max_size = value(names.max_size).map(|text| file_size(names.max_size, text));
+        let max_files = value(names.max_files).map(|text| files(names.max_files, text));
+        if let Some(text) = value(names.compress)
+            && flag(names.compress, text)?
+        {
+            let name = names.compress;
+            return Err(EngineError::new(
+                Class::Unsupported,
+                format!(
+                    "log opt '{name}={text}' is not supported by Bulkhead: rotated files stay as \
+                     they are; leave it out"
+                ),
+            ));
+        }
+        let disabled = match (driver, value("cache-disabled")) {
+            (LogDriver::Remote(_), Some(text)) => flag("cache-disabled", text)?,
+            _ => false,
+        };
+        Ok(Some(LocalLog {
+            max_size: max_size.transpose()?.unwrap_or(size),
+            max_files: max_files.transpose()?.unwrap_or(5),
+            reading: if disabled { Reading::Disabled } else { Reading::Allowed },
+        }))
     }
 
-    pub fn max_files(&self) -> u32 {
-        self.max_files
+    /// How the log on this machine is kept, by a record. An engine of before these types took every
+    /// name; those without a meaning had none then either.
+    pub(crate) fn recorded(&self, driver: LogDriver) -> Option<LocalLog> {
+        self.local(driver).or_else(|_| Self::default().local(driver)).ok().flatten()
+    }
+
+    /// Where the log is sent to; `None` for a driver that sends nothing.
+    ///
+    /// # Errors
+    /// Names an option that the driver does not have, and wrong values.
+    pub fn remote(
+        &self,
+        driver: LogDriver,
+    ) -> Result<Option<(Destination, Selection)>, EngineError> {
+        let LogDriver::Remote(remote) = driver else { return Ok(None) };
+        let mut own = self.given.clone();
+        let local = [CACHE.max_size, CACHE.max_files, CACHE.compress, "cache-disabled"];
+        for name in local.into_iter().chain(["mode", "max-buffer-size"]) {
+            own.remove(name);
+        }
+        Ok(Some(Destination::parse(remote, &own)?))
+    }
+
+    /// Which labels and variables of the container its records show (`docker logs --details`).
+    ///
+    /// # Errors
+    /// A template or a regular expression that is none.
+    pub fn selection(&self) -> Result<Selection, EngineError> {
+        Ok(Selection::parse(&self.given)?)
+    }
+
+    pub(crate) fn has_tag(&self) -> bool {
+        self.given.get("tag").is_some_and(|tag| !tag.is_empty())
     }
 
     pub fn given(&self) -> &BTreeMap<String, String> {
@@ -118,37 +238,40 @@ impl LogOptions {
     }
 }
 
-fn size(text: &str) -> Result<u64, EngineError> {
+impl From<OptionError> for EngineError {
+    fn from(error: OptionError) -> Self {
+        let class = match error {
+            OptionError::Invalid(_) => Class::Invalid,
+            OptionError::Unsupported(_) => Class::Unsupported,
+        };
+        Self::new(class, error.to_string())
+    }
+}
+
+fn file_size(name: &str, text: &str) -> Result<u64, EngineError> {
     match text {
         "-1" => Ok(u64::MAX),
-        text => parse_size(text).map_err(|error| EngineError::invalid(error.to_string())),
-    }
-}
-
-fn files(text: &str) -> Result<u32, EngineError> {
-    match text.parse() {
-        Ok(count @ 1..=MAX_FILES) => Ok(count),
-        Ok(1..) => Err(EngineError::invalid(format!("max-file cannot be more than {MAX_FILES}"))),
-        _ => Err(EngineError::invalid("max-file cannot be less than 1")),
-    }
-}
-
-/// From a record. An engine of before this type took every name; those without a meaning had none
-/// then either.
-impl From<BTreeMap<String, String>> for LogOptions {
-    fn from(given: BTreeMap<String, String>) -> Self {
-        let value = |name: &str| given.get(name).map(String::as_str);
-        Self {
-            max_size: value("max-size").and_then(|text| size(text).ok()).unwrap_or(MAX_SIZE),
-            max_files: value("max-file").and_then(|text| files(text).ok()).unwrap_or(FILES),
-            given,
+        text => {
+            let wrong = |error| EngineError::invalid(format!("log opt '{name}': {error}"));
+            parse_size(text).map_err(wrong)
         }
     }
 }
 
-impl From<LogOptions> for BTreeMap<String, String> {
-    fn from(options: LogOptions) -> Self {
-        options.given
+fn files(name: &str, text: &str) -> Result<u32, EngineError> {
+    match text.parse() {
+        Ok(count @ 1..=MAX_FILES) => Ok(count),
+        Ok(1..) => Err(EngineError::invalid(format!("{name} cannot be more than {MAX_FILES}"))),
+        _ => Err(EngineError::invalid(format!("{name} cannot be less than 1"))),
+    }
+}
+
+/// In Go's words (strconv.ParseBool).
+fn flag(name: &str, text: &str) -> Result<bool, EngineError> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(EngineError::invalid(format!("log opt '{name}' is true or false, not {text:?}"))),
     }
 }
 
@@ -156,38 +279,55 @@ impl From<LogOptions> for BTreeMap<String, String> {
 mod tests {
     use super::*;
 
-    fn parse(options: &[(&str, &str)]) -> Result<LogOptions, EngineError> {
+    fn parse(driver: LogDriver, options: &[(&str, &str)]) -> Result<LogOptions, EngineError> {
         let given = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        LogOptions::parse(LogDriver::JsonFile, given.collect())
+        LogOptions::parse(driver, given.collect())
     }
 
     #[test]
     fn every_option_is_done_or_refused_by_name() {
-        let options = parse(&[("max-size", "1m"), ("max-file", "3")]).unwrap();
-        assert_eq!((options.max_size(), options.max_files()), (1 << 20, 3));
-        assert_eq!(parse(&[("max-size", "-1")]).unwrap().max_size(), u64::MAX);
-        assert_eq!(parse(&[]).unwrap(), LogOptions::default());
-        for (name, value, why) in [
-            ("bogus", "1", "unknown log opt 'bogus' for json-file log driver"),
-            ("compress", "true", "'compress=true' is not supported"),
-            ("mode", "non-blocking", "'mode=non-blocking' is not supported"),
-            ("max-file", "0", "less than 1"),
-            ("max-file", "101", "more than 100"),
-            ("max-size", "x", "x"),
+        use LogDriver::{JsonFile, Local, None};
+        let syslog = LogDriver::Remote(Remote::Syslog);
+        let local = |driver: LogDriver, options: &[(&str, &str)]| {
+            parse(driver, options).unwrap().local(driver).unwrap().unwrap()
+        };
+        let log = local(JsonFile, &[("max-size", "1m"), ("max-file", "3"), ("compress", "false")]);
+        assert_eq!((log.max_size, log.max_files), (1 << 20, 3));
+        assert_eq!(local(JsonFile, &[("max-size", "-1")]).max_size, u64::MAX);
+        assert_eq!(local(Local, &[]).max_size, 20 << 20);
+        let log = local(syslog, &[("cache-disabled", "true"), ("cache-max-size", "1k")]);
+        assert_eq!((log.max_size, log.reading), (1 << 10, Reading::Disabled));
+        assert!(
+            parse(JsonFile, &[("labels", "a"), ("env-regex", "^A"), ("tag", "{{.ID}}")]).is_ok()
+        );
+        assert!(parse(syslog, &[("mode", "non-blocking"), ("max-buffer-size", "4m")]).is_ok());
+        for (driver, name, value, why) in [
+            (JsonFile, "bogus", "1", "unknown log opt 'bogus' for json-file log driver"),
+            (Local, "labels", "a", "unknown log opt 'labels' for local log driver"),
+            (None, "max-size", "1m", "unknown log opt 'max-size' for none log driver"),
+            (syslog, "max-size", "1m", "unknown log opt 'max-size' for syslog log driver"),
+            (JsonFile, "cache-disabled", "1", "unknown log opt 'cache-disabled'"),
+            (JsonFile, "mode", "maybe", "logging mode not supported: maybe"),
+            (JsonFile, "max-buffer-size", "1m", "only supported with 'mode=non-blocking'"),
+            (JsonFile, "compress", "x", "'compress'"),
+            (Local, "compress", "true", "'compress=true' is not supported"),
+            (syslog, "cache-compress", "true", "'cache-compress=true' is not supported"),
+            (JsonFile, "labels-regex", "(", "labels-regex"),
+            (JsonFile, "max-file", "0", "less than 1"),
+            (JsonFile, "max-file", "101", "more than 100"),
+            (JsonFile, "max-size", "x", "x"),
         ] {
-            let error = parse(&[(name, value)]).unwrap_err().message;
+            let error = parse(driver, &[(name, value)]).unwrap_err().message;
             assert!(error.contains(why), "{error}");
         }
-        let given = BTreeMap::from([("max-size".to_owned(), "1m".to_owned())]);
-        assert!(LogOptions::parse(LogDriver::None, given).is_err());
     }
 
     #[test]
     fn a_record_of_before_is_read_whatever_it_holds() {
         let recorded = r#"{"bogus":"1","max-file":"2","max-size":"?"}"#;
         let options: LogOptions = serde_json::from_str(recorded).unwrap();
-        assert_eq!((options.max_size(), options.max_files()), (MAX_SIZE, 2));
+        assert_eq!(options.recorded(LogDriver::JsonFile).unwrap().max_size, 10_000_000);
         assert_eq!(serde_json::to_string(&options).unwrap(), recorded);
-        assert_eq!(serde_json::from_str::<LogDriver>("\"local\"").unwrap(), LogDriver::JsonFile);
+        assert_eq!(serde_json::from_str::<LogDriver>("\"local\"").unwrap(), LogDriver::Local);
     }
 }

@@ -2,6 +2,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use bulkhead_image::RegistryOptions;
+use bulkhead_logs::AwsEnvironment;
 
 /// Where the engine lives and what it was told.
 #[derive(Debug, Clone)]
@@ -23,6 +24,10 @@ pub struct Options {
     /// How many empty compartments the warden keeps ready for the next containers; 0 is none.
     pub compartments: u8,
     pub registries: RegistryOptions,
+    /// Bytes that all logs together may have, as far as rotated files go.
+    pub log_budget: Option<u64>,
+    /// Who this machine is to AWS, for logs that go there.
+    pub aws: AwsEnvironment,
 }
 
 impl Options {
@@ -41,6 +46,8 @@ impl Options {
             cgroup_parent: "bulkhead".to_owned(),
             compartments: 2,
             registries: RegistryOptions::default(),
+            log_budget: None,
+            aws: AwsEnvironment::default(),
         }
     }
 }

@@ -542,7 +542,7 @@ mod tests {
         for (member, value) in [
             ("Dns", json!(["1.1.1.1"])),
             ("CapAdd", Value::Null),
-            ("LogConfig", json!({"Type": "json-file", "Config": {"max-size": "1m"}})),
+            ("LogConfig", json!({"Type": "local", "Config": {"max-size": "1m"}})),
             ("NetworkMode", json!("bridge")),
             ("Links", json!(["/db:/web/store"])),
             ("UsernsMode", json!("host")),

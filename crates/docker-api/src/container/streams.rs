@@ -123,7 +123,7 @@ pub(crate) async fn logs(
     let shape = Shape {
         framed: !container.config.tty,
         timestamps: query.flag("timestamps"),
-        details: query.flag("details").then(|| details(&container.config.labels)),
+        details: query.flag("details").then(|| details(&api.engine.log_details(&container))),
     };
     let lines = api.engine.logs(api.engine.container_id(&name)?, wanted).await?;
     let body = ReceiverStream::new(lines).map(move |line| shape.record(line));
@@ -169,9 +169,11 @@ impl Shape {
     }
 }
 
-/// Docker's `details` are what the log options `labels` and `env` pick; Bulkhead shows the labels.
-fn details(labels: &BTreeMap<String, String>) -> String {
-    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+/// What the log options `labels`, `env` and `tag` pick (moby: daemon/logs.go, api/server/httputils).
+fn details(chosen: &BTreeMap<String, String>) -> String {
+    let escape = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pairs = chosen.iter().map(|(key, value)| format!("{}={}", escape(key), escape(value)));
+    pairs.collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -48,6 +48,7 @@ impl Engine {
         image_defaults::merge(&mut config, &image_config.config);
         let arguments = image_defaults::arguments(&config)?;
         validate::check(&config, &mut host)?;
+        self.check_log(&host)?;
         let inherited = self.mounts_from_others(&host)?;
         let wanted = mount_requests::wanted(&config, &host, inherited)?;
         let sources = wanted.iter().filter(|mount| mount.kind() == MountType::Bind);
@@ -105,7 +106,7 @@ impl Engine {
                 mounts: Vec::new(),
                 log_path: match host.log_driver {
                     LogDriver::None => String::new(),
-                    LogDriver::JsonFile => self.data_dir.log_path(id).display().to_string(),
+                    _ => self.data_dir.log_path(id).display().to_string(),
                 },
                 config,
                 host,

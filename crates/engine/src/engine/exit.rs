@@ -230,6 +230,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let container = self.containers.record(id)?.container;
         let anonymous = if volumes { self.anonymous_volumes(&container) } else { Vec::new() };
+        self.hold_log(&container);
         let mut entry = None;
         let mut transaction = Transaction::default();
         for name in &anonymous {
@@ -238,8 +239,12 @@ impl Engine {
         self.containers.delete(&mut transaction, id, &mut entry);
         transaction.in_memory(|| self.execs.forget_container(id));
         transaction.intend_removal(&self.records, Kind::Container, &id.to_string());
-        transaction.commit(&self.records, may_block)?;
+        if let Err(error) = transaction.commit(&self.records, may_block) {
+            self.shipping.release(id);
+            return Err(error);
+        }
         bulkhead_failpoint::pass("container.removal-recorded");
+        self.shipping.keep(id);
         self.events.container(&container, "destroy", &[]);
         for name in &anonymous {
             self.events.volume(name, "destroy");

@@ -42,6 +42,8 @@ impl Engine {
                 .lost_and_found_warning()
                 .into_iter()
                 .chain(self.warden_warning())
+                .chain(self.shipping.troubles())
+                .chain(self.log_budget_warnings())
                 .collect(),
         }
     }

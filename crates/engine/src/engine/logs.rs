@@ -9,6 +9,7 @@ use crate::blocking::blocking;
 use crate::containers::Lifecycle;
 use crate::error::io_error;
 use crate::log_changes::LogChanges;
+use crate::log_options::Reading;
 use crate::log_reader::{BATCH, LogReader};
 use crate::{Class, Engine, EngineError, LogLine, LogQuery};
 
@@ -30,7 +31,11 @@ impl Engine {
         let (path, lifecycle, is_running) = {
             let state = self.containers.lock();
             let entry = state.entry(id)?;
-            let path = PathBuf::from(&entry.record.container.log_path);
+            let container = &entry.record.container;
+            let host = &container.host;
+            let local = host.log_options.recorded(host.log_driver);
+            let is_readable = local.is_some_and(|local| local.reading == Reading::Allowed);
+            let path = PathBuf::from(if is_readable { &*container.log_path } else { "" });
             let lifecycle = entry.lifecycle.subscribe();
             let is_running = lifecycle.borrow().running;
             (path, lifecycle, is_running)

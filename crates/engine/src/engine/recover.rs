@@ -90,6 +90,7 @@ impl Engine {
                 None => {}
             }
         }
+        self.recover_shipping();
         self.records.forget_finished_removals(may_block);
         if self.records.history_is_lost() {
             self.set_content_aside(may_block)?;

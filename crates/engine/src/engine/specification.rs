@@ -18,7 +18,7 @@ use crate::descriptors::Descriptors;
 use crate::error::io_error;
 use crate::mount_sources::file_mount;
 use crate::namespaces::{NamespaceMode, NamespaceModes};
-use crate::{Container, Engine, EngineError, HostConfig, LogDriver, NetworkMode, image_defaults};
+use crate::{Container, Engine, EngineError, HostConfig, NetworkMode, image_defaults};
 
 /// What was made for a start and goes into the message.
 pub(crate) struct Parts {
@@ -161,13 +161,13 @@ impl Engine {
                 landlock: security.landlock.clone(),
             },
         };
-        let log = match host.log_driver {
-            LogDriver::None => Log::None,
-            LogDriver::JsonFile => Log::JsonFile {
+        let log = match host.log_options.recorded(host.log_driver) {
+            None => Log::None,
+            Some(local) => Log::JsonFile {
                 directory: descriptors.add(self.data_dir.container(container.id)?),
                 name: log_name(container.id),
-                max_size: host.log_options.max_size(),
-                max_files: host.log_options.max_files(),
+                max_size: local.max_size,
+                max_files: local.max_files,
             },
         };
         let attachments = waiting

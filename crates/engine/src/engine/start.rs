@@ -115,6 +115,7 @@ impl Engine {
                 self.events.volumes_of(&container, "mount");
                 self.events.networks_of(&container, "connect");
                 self.events.container(&container, "start", &[]);
+                self.ship(id);
                 if !container.network.attachments.is_empty() {
                     self.refresh_links(id);
                 }

@@ -14,7 +14,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::blocking::{Blocking, blocking};
 use crate::data_dir::log_name;
-use crate::{Container, Engine, EngineError, LogDriver, Status};
+use crate::{Container, Engine, EngineError, Status};
 
 /// Between two attempts to start a warden.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -112,14 +112,14 @@ impl Engine {
     }
 
     fn unfinished_log(&self, container: &Container) -> Result<Option<UnfinishedLog>, EngineError> {
-        let options = &container.host.log_options;
-        Ok(match container.host.log_driver {
-            LogDriver::None => None,
-            LogDriver::JsonFile => Some(UnfinishedLog {
+        let host = &container.host;
+        Ok(match host.log_options.recorded(host.log_driver) {
+            None => None,
+            Some(local) => Some(UnfinishedLog {
                 directory: self.data_dir.container(container.id)?,
                 name: log_name(container.id),
-                max_size: options.max_size(),
-                max_files: options.max_files(),
+                max_size: local.max_size,
+                max_files: local.max_files,
             }),
         })
     }
