@@ -13,7 +13,7 @@ fn what_cannot_be_is_refused_by_name() -> Result<()> {
         ("--platform linux/arm64", "platform linux/arm64 is not this machine's"),
         ("--oom-score-adj 2000", "Invalid value 2000, range for oom score adj is [-1000, 1000]"),
         ("--log-opt bogus=1", "unknown log opt 'bogus'"),
-        ("--log-driver syslog", "syslog"),
+        ("--log-driver splunk", "no log driver named 'splunk' is registered"),
         ("--cgroup-parent ../../x", "HostConfig.CgroupParent"),
         ("--cgroup-parent /x", "HostConfig.CgroupParent"),
         ("--annotation a=b", "HostConfig.Annotations"),
