@@ -21,6 +21,8 @@ pub enum NetworkStack {
     None,
     Host,
     Container(Id),
+    /// That of a namespace with a name, which the container's mode says.
+    Netns,
 }
 
 impl fmt::Display for NetworkStack {
@@ -30,6 +32,7 @@ impl fmt::Display for NetworkStack {
             Self::None => f.write_str("none"),
             Self::Host => f.write_str("host"),
             Self::Container(id) => write!(f, "container:{id}"),
+            Self::Netns => f.write_str("netns"),
         }
     }
 }
@@ -42,6 +45,7 @@ impl FromStr for NetworkStack {
             "" | "default" | "bridge" => Ok(Self::Bridge),
             "none" => Ok(Self::None),
             "host" => Ok(Self::Host),
+            "netns" => Ok(Self::Netns),
             _ => text
                 .strip_prefix("container:")
                 .and_then(|id| id.parse().ok())
@@ -254,6 +258,7 @@ mod tests {
         for (mode, stack) in [
             ("host", NetworkStack::Host),
             ("none", NetworkStack::None),
+            ("netns", NetworkStack::Netns),
             (&format!("container:{id}"), NetworkStack::Container(id)),
         ] {
             let old = format!(

@@ -156,7 +156,12 @@ impl From<bulkhead_network::NetworkError> for EngineError {
         let class = match error {
             NetworkError::NoIpv6(_)
             | NetworkError::MtuBelowIpv6 { .. }
-            | NetworkError::PortFamilies(_) => Class::Invalid,
+            | NetworkError::PortFamilies(_)
+            // Not "not found": clients take that for a missing image, and start to pull it.
+            | NetworkError::NoSuchNamespace(_)
+            | NetworkError::InvalidNamespaceName(_)
+            | NetworkError::NotANamespace(_)
+            | NetworkError::OwnNamespace(_) => Class::Invalid,
             NetworkError::LinkTaken(_) | NetworkError::ParentInUse(_) => Class::Conflict,
             NetworkError::NoSuchKind(_) => Class::Unavailable,
             _ => Class::Internal,

@@ -18,6 +18,8 @@ pub enum NetworkMode {
     /// The network namespace of another container: what the request calls it, the full id once the
     /// container is created.
     Container(String),
+    /// The network namespace of that name, which `ip netns` or `bulkhead netns` has made.
+    Netns(String),
     /// On the network of that name or id.
     Named(String),
 }
@@ -30,10 +32,14 @@ impl FromStr for NetworkMode {
             "" | "default" | "bridge" => Self::Bridge,
             "none" => Self::None,
             "host" => Self::Host,
-            _ => match text.strip_prefix("container:") {
-                Some("") => return Err(no_container("network", text)),
-                Some(name) => Self::Container(name.to_owned()),
-                None => Self::Named(text.to_owned()),
+            _ => match (text.strip_prefix("container:"), text.strip_prefix("netns:")) {
+                (Some(""), _) => return Err(no_container("network", text)),
+                (Some(name), _) => Self::Container(name.to_owned()),
+                (None, Some(name)) => {
+                    bulkhead_network::named::check(name)?;
+                    Self::Netns(name.to_owned())
+                }
+                (None, None) => Self::Named(text.to_owned()),
             },
         })
     }
@@ -46,6 +52,7 @@ impl fmt::Display for NetworkMode {
             Self::None => f.write_str("none"),
             Self::Host => f.write_str("host"),
             Self::Container(name) => write!(f, "container:{name}"),
+            Self::Netns(name) => write!(f, "netns:{name}"),
             Self::Named(name) => f.write_str(name),
         }
     }

@@ -14,6 +14,9 @@ pub(crate) enum NamespaceMode {
     Private,
     Host,
     Container(Id),
+    /// The one of this name in `/run/netns`. It is nobody's that a container knows: whoever is in it
+    /// keeps a user namespace of its own, in which no power over it is held.
+    Named(String),
 }
 
 /// The namespaces that a container does not have for itself.
@@ -43,6 +46,7 @@ impl NamespaceModes {
             }
             NetworkMode::Host => NamespaceMode::Host,
             NetworkMode::Container(name) => of(name)?,
+            NetworkMode::Netns(name) => NamespaceMode::Named(name.clone()),
         };
         let pid = match &host.pid_mode {
             PidMode::Private => NamespaceMode::Private,
@@ -72,7 +76,7 @@ impl NamespaceModes {
     pub(crate) fn record(&self, host: &mut HostConfig) {
         let id = |mode: &NamespaceMode| match mode {
             NamespaceMode::Container(id) => Some(id.to_string()),
-            NamespaceMode::Private | NamespaceMode::Host => None,
+            NamespaceMode::Private | NamespaceMode::Host | NamespaceMode::Named(_) => None,
         };
         if let Some(id) = id(&self.network) {
             host.network_mode = NetworkMode::Container(id);
@@ -123,11 +127,12 @@ impl NamespaceModes {
 
     /// Which network stack a container sees with these, on the network of `host`'s mode.
     pub(crate) fn network_stack(&self, host: &HostConfig) -> NetworkStack {
-        match self.network {
+        match &self.network {
             NamespaceMode::Private if host.network_mode == NetworkMode::None => NetworkStack::None,
             NamespaceMode::Private => NetworkStack::Bridge,
             NamespaceMode::Host => NetworkStack::Host,
-            NamespaceMode::Container(other) => NetworkStack::Container(other),
+            NamespaceMode::Container(other) => NetworkStack::Container(*other),
+            NamespaceMode::Named(_) => NetworkStack::Netns,
         }
     }
 

@@ -30,8 +30,15 @@ pub(crate) fn check(host: &HostConfig) -> Result<(), EngineError> {
                 return of_host(name, "IPC");
             }
         } else if dotted.starts_with("net.") {
-            if host.network_mode == NetworkMode::Host {
-                return of_host(name, "network");
+            match &host.network_mode {
+                NetworkMode::Host => return of_host(name, "network"),
+                mode @ NetworkMode::Netns(_) => {
+                    return Err(EngineError::invalid(format!(
+                        "sysctl \"{name}\" not allowed in {mode}, which is not the container's own; \
+                         set it there"
+                    )));
+                }
+                _ => {}
             }
         } else if dotted == "kernel.domainname" {
             if host.uts_mode == UtsMode::Host {

@@ -60,8 +60,13 @@ pub(crate) fn check_shared_network(
         return conflict("hostname and the UTS mode");
     }
     let joins = matches!(host.network_mode, NetworkMode::Container(_));
-    if !host.links.is_empty() && (joins || host.network_mode == NetworkMode::Host) {
-        let what = if joins { "container type network" } else { "host type networking" };
+    let of_others = matches!(host.network_mode, NetworkMode::Host | NetworkMode::Netns(_));
+    if !host.links.is_empty() && (joins || of_others) {
+        let what = match host.network_mode {
+            NetworkMode::Host => "host type networking",
+            NetworkMode::Netns(_) => "a named network namespace",
+            _ => "container type network",
+        };
         return conflict(&format!(
             "{what} can't be used with links. This would result in undefined behavior"
         ));

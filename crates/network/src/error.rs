@@ -20,6 +20,13 @@ pub enum NetworkError {
     LinkTaken(String),
     #[error("network namespace {0:?} does not exist; `bulkhead netns ls` lists the names")]
     NoSuchNamespace(String),
+    #[error(
+        "{0:?} is no network namespace, but what is left of one that was not made to the end; \
+         `bulkhead netns delete` removes it"
+    )]
+    NotANamespace(String),
+    #[error("network namespace {0:?} is the host's own; share that by --network host")]
+    OwnNamespace(String),
     #[error("network namespace {0:?} exists already; delete it first or choose another name")]
     NamespaceExists(String),
     #[error(

@@ -16,8 +16,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount,
-    mount_bind, mount_bind_recursive, mount_change, move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsmount, fsopen, mount, mount_bind,
+    mount_bind_recursive, mount_change, move_mount, open_tree, unmount,
 };
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
@@ -98,6 +99,41 @@ pub fn open(name: &str) -> Result<OwnedFd, NetworkError> {
         Err(Errno::NOENT) => Err(missing(name)),
         other => other.map_err(kernel("open", name)),
     }
+}
+
+/// The namespace called `name`, for a container to be in.
+///
+/// # Errors
+/// There is none of that name, or it is that of the calling thread: sharing the host's network is
+/// something else, and said otherwise.
+pub fn open_for_container(name: &str) -> Result<OwnedFd, NetworkError> {
+    let netns = open(name)?;
+    let failed = || NetworkError::kernel(format!("look at network namespace {name}"));
+    // A file without a mount, which whoever is killed half-way leaves, is one of another file system.
+    let stat = rustix::fs::fstatfs(&netns).map_err(|error| failed()(error.into()))?;
+    if stat.f_type != NSFS {
+        return Err(NetworkError::NotANamespace(name.to_owned()));
+    }
+    let identity =
+        |netns: &OwnedFd| rustix::fs::fstat(netns).map(|stat| (stat.st_dev, stat.st_ino));
+    let own = netns::own().map_err(failed())?;
+    let both = identity(&netns).and_then(|named| Ok((named, identity(&own)?)));
+    match both.map_err(|error| failed()(error.into()))? {
+        (named, own) if named == own => Err(NetworkError::OwnNamespace(name.to_owned())),
+        _ => Ok(netns),
+    }
+}
+
+/// A detached mount of sysfs that shows the links of this namespace, for a container that has no power
+/// over it and so may not mount one itself.
+pub fn sysfs(netns: BorrowedFd<'_>) -> Result<OwnedFd, NetworkError> {
+    let mounted = || {
+        let context = fsopen("sysfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_create(context.as_fd())?;
+        fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
+    };
+    netns::inside(netns, || mounted().map_err(io::Error::from))
+        .map_err(NetworkError::kernel("mount sysfs of a named network namespace"))
 }
 
 /// Gives the namespace `netns` (a container's) a name, as `ip netns attach` does. A file without a
@@ -224,13 +260,17 @@ fn nsid(route: &mut Rtnetlink, netns: BorrowedFd<'_>) -> Option<i32> {
     }
 }
 
-fn check(name: &str) -> Result<(), NetworkError> {
+/// Refuses what is no name.
+pub fn check(name: &str) -> Result<(), NetworkError> {
     let valid = (1..=255).contains(&name.len())
         && name != "."
         && name != ".."
         && !name.bytes().any(|byte| byte == b'/' || byte == 0);
     if valid { Ok(()) } else { Err(NetworkError::InvalidNamespaceName(name.to_owned())) }
 }
+
+/// `NSFS_MAGIC` (linux/magic.h), where the files of namespaces are.
+const NSFS: rustix::fs::FsWord = 0x6e73_6673;
 
 /// umount2(2) has no form that takes a descriptor; `name` was checked to be one component.
 fn below(name: &str) -> String {

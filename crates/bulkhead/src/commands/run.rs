@@ -64,7 +64,7 @@ pub struct RunArguments {
     pub hostname: Option<String>,
     #[arg(long)]
     pub domainname: Option<String>,
-    /// bridge, host, none, container:NAME, or a network: NAME, or name=NAME,alias=…,ip=…; several
+    /// bridge, host, none, container:NAME, netns:NAME (of `ip netns`), or a network: NAME, or name=NAME,alias=…,ip=…; several
     /// networks by several flags
     #[arg(long, alias = "net")]
     pub network: Vec<String>,

@@ -83,7 +83,9 @@ impl Serialize for Networks<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let container = self.0;
         match container.network.stack {
-            NetworkStack::Container(_) => serializer.collect_map::<&str, (), _>([]),
+            NetworkStack::Container(_) | NetworkStack::Netns => {
+                serializer.collect_map::<&str, (), _>([])
+            }
             NetworkStack::Host | NetworkStack::None => {
                 let name = container.network.stack.to_string();
                 serializer.collect_map([(name, EndpointView::default())])

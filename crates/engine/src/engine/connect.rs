@@ -61,7 +61,7 @@ impl Engine {
                      private (none) mode",
                 ));
             }
-            NetworkStack::Host | NetworkStack::Container(_) => {
+            NetworkStack::Host | NetworkStack::Container(_) | NetworkStack::Netns => {
                 return Err(EngineError::invalid(
                     "container sharing network namespace with another container or host cannot be \
                      connected to any other network",

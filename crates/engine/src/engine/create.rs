@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bulkhead_network::named;
 use bulkhead_sys::path;
 use bulkhead_types::{Id, IdMap, Timestamp};
 use rustix::fs::{Mode, OFlags};
@@ -70,6 +71,9 @@ impl Engine {
             }
             let name = names::choose(&state, name)?;
             let modes = NamespaceModes::resolve(&state, &host)?;
+            if let NamespaceMode::Named(name) = &modes.network {
+                named::open_for_container(name)?;
+            }
             modes.record(&mut host);
             for link in &host.links {
                 state.find(&link.container).map_err(|_| {

@@ -31,6 +31,12 @@ impl Engine {
                 let text = self.name_servers(container).resolv_conf;
                 return write_file(directory, "resolv.conf", &text);
             }
+            // What ip-netns(8) has processes in the namespace see.
+            NetworkStack::Netns => {
+                let own = container.host.network_mode.to_string().replacen(':', "/", 1);
+                std::fs::read_to_string(format!("/etc/{own}/resolv.conf"))
+                    .unwrap_or_else(|_| host_resolv_conf())
+            }
             _ => host_resolv_conf(),
         };
         write_file(directory, "resolv.conf", &resolv_conf(&host_file, &container.host))

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use bulkhead_network::named;
 use bulkhead_runtime::cgroup::{Cgroup, DeviceRule};
 use bulkhead_runtime::{
     ContainerSpec, FdIndex, Mount, MountKind, Namespaces, ProcessSpec, Source, User, defaults,
@@ -57,6 +58,15 @@ impl Engine {
             && let Some(shm) = mounts.iter_mut().find(|mount| mount.target == "/dev/shm")
         {
             shm.kind = host_shm(borrowed, &mut descriptors)?;
+        }
+        if let NamespaceMode::Named(name) = &modes.network
+            && container.id_range.is_some()
+            && let Some(sys) = mounts.iter_mut().find(|mount| mount.target == "/sys")
+        {
+            // In a user namespace of its own it may not mount that of a namespace of somebody else's.
+            let netns = named::open_for_container(name)?;
+            let fd = descriptors.add(named::sysfs(netns.as_fd())?);
+            sys.kind = MountKind::Detached { fd, is_directory: true };
         }
         mounts.retain(|mount| !wanted.iter().any(|other| other.target == mount.target));
         let mut own = Vec::new();
@@ -219,6 +229,9 @@ impl Engine {
             Ok(match mode {
                 NamespaceMode::Private => Source::Private,
                 NamespaceMode::Host => Source::Host,
+                NamespaceMode::Named(name) => {
+                    Source::Join(descriptors.add(named::open_for_container(name)?))
+                }
                 NamespaceMode::Container(other) => {
                     joined = Some(*other);
                     Source::Join(descriptors.add(self.namespace_of(*other, kind)?))

@@ -32,7 +32,10 @@ impl Networks {
             // daemon/container_operations.go, updateContainerNetworkSettings).
             NetworkMode::Bridge => None,
             NetworkMode::Named(name) => Some(name.as_str()),
-            NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_) => {
+            NetworkMode::None
+            | NetworkMode::Host
+            | NetworkMode::Container(_)
+            | NetworkMode::Netns(_) => {
                 return self.none_of(mode, asked);
             }
         };

@@ -28,7 +28,8 @@ impl Networks {
                 self.publish(container)
             }
             NetworkStack::Bridge | NetworkStack::None => Ok(self.host.loopback_up(netns)?),
-            NetworkStack::Host | NetworkStack::Container(_) => Ok(()),
+            // A named namespace is its maker's, who says whether `lo` is up in it.
+            NetworkStack::Host | NetworkStack::Container(_) | NetworkStack::Netns => Ok(()),
         }
     }
 
