@@ -192,3 +192,92 @@ fn networks_have_addresses_of_both_families() -> Result<()> {
     assert_eq!(said, expected);
     Ok(())
 }
+
+/// A network namespace that goes with the test.
+struct Outside(String);
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("ip").args(["netns", "delete", &self.0]).output();
+    }
+}
+
+#[test]
+fn containers_are_machines_on_the_hosts_own_network() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    let outside = Outside(format!("bh-outside-{}", std::process::id()));
+    let shell = |line: &str| daemon.shell(&format!("set -e; N={}; {line}", outside.0));
+    let has = |kind: &str| {
+        let probe = format!("ip link add probe link host0 type {kind} && ip link delete probe");
+        Ok::<_, anyhow::Error>(daemon.shell(&probe)?.code == 0)
+    };
+    if !has("macvlan")? {
+        bulkhead_sys::testing::skip("no macvlan");
+        return Ok(());
+    }
+    let line = "ip netns add $N; ip link set host1 netns $N; ip -n $N link set host1 up
+        ip -n $N address add 10.98.0.1/24 dev host1
+        $DOCKER network create -d macvlan -o parent=host0 -o macvlan_mode=bridge \
+            --subnet 10.98.0.0/24 --ip-range 10.98.0.128/25 --gateway 10.98.0.1 lan >/dev/null
+        $DOCKER network inspect --format '{{.Driver}} {{.Options.parent}} {{.EnableIPv6}} {{.Internal}}' lan
+        $DOCKER network ls --filter driver=macvlan --format '{{.Name}} {{.Driver}}'
+        $DOCKER run -d --name fixed --network lan --ip 10.98.0.200 -p 8080:80 box sleep 1000 >/dev/null
+        $DOCKER exec fixed ping -c 1 10.98.0.1 | grep -c ' 0% packet loss'
+        $DOCKER exec fixed ip route | grep -c 'default via 10.98.0.1 dev eth0'
+        ip -n $N neighbour show 10.98.0.200 | grep -ci \"$($DOCKER inspect --format \
+            '{{.NetworkSettings.Networks.lan.MacAddress}}' fixed)\"
+        $DOCKER port fixed | wc -l; $DOCKER ps --filter name=fixed --format '[{{.Ports}}]'
+        $DOCKER run --rm --network lan box ping -c 1 fixed | grep -c ' 0% packet loss'
+        $DOCKER run -d --name moves -p 8081:80 box sleep 1000 >/dev/null
+        $DOCKER network connect lan moves
+        $DOCKER exec moves ip -o -4 address show eth1 | grep -c ' 10.98.0.1'
+        $DOCKER port moves
+        $DOCKER network disconnect lan moves; $DOCKER exec moves ls /sys/class/net | tr '\\n' ' '; echo
+        $DOCKER restart -t 0 fixed >/dev/null
+        $DOCKER exec fixed ping -c 1 10.98.0.1 | grep -c ' 0% packet loss'";
+    let said = shell(line)?.ok()?;
+    let expected = "macvlan host0 false false\nlan macvlan\n1\n1\n1\n0\n[80/tcp]\n1\n1\n80/tcp -> 0.0.0.0:8081\n\
+                    eth0 lo \n1";
+    assert_eq!(said, expected);
+    daemon.crash()?;
+    daemon.up()?;
+    let line = "$DOCKER exec fixed ping -c 1 10.98.0.1 | grep -c ' 0% packet loss'
+        $DOCKER network rm lan 2>&1 | grep -c 'has active endpoints' || true
+        $DOCKER rm -f fixed moves >/dev/null; $DOCKER network rm lan; ip -o link show host0 | grep -c UP";
+    assert_eq!(shell(line)?.ok()?, "1\n1\nlan\n1");
+    for (line, text) in [
+        ("-d macvlan -o parent=none0 x", "interface none0 does not exist"),
+        ("-d macvlan -o parent=lo x", "loopback interface is not a valid macvlan parent link"),
+        (
+            "-d macvlan -o parent=host0 -o macvlan_mode=l2 x",
+            "requested macvlan mode 'l2' is not valid",
+        ),
+        ("-d macvlan -o parent=host0 --internal x", "an internal network has no way out"),
+        ("-d ipvlan -o parent=host0 -o ipvlan_mode=bridge x", "requested ipvlan mode 'bridge'"),
+    ] {
+        daemon.shell(&format!("$DOCKER network create {line}"))?.expect(1, text)?;
+    }
+    let internal = daemon.shell("$DOCKER network create -d macvlan --internal inner")?;
+    match has("dummy")? || daemon.shell("ip link add probe type dummy")?.code == 0 {
+        true => drop(internal.ok()?),
+        false => drop(internal.expect(1, "no links of kind dummy")?),
+    }
+    for (mode, routed) in [("l2", "default via 10.98.0.1 dev eth0"), ("l3", "default dev eth0")] {
+        let line = format!(
+            "set -e; $DOCKER network create -d ipvlan -o parent=host0 -o ipvlan_mode={mode} \
+                 --subnet 10.98.0.0/24 --gateway 10.98.0.1 {mode} >/dev/null
+             $DOCKER run --rm --network {mode} box ip route; $DOCKER network rm {mode}"
+        );
+        let said = daemon.shell(&line)?;
+        match has("ipvlan")? {
+            true => drop(said.expect(0, routed)?),
+            false => {
+                said.expect(125, "no links of kind ipvlan")?;
+                bulkhead_sys::testing::skip("no ipvlan");
+                daemon.shell("$DOCKER network rm l2 l3")?;
+            }
+        }
+    }
+    Ok(())
+}

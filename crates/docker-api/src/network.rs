@@ -6,7 +6,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bulkhead_docker_types::{Ipam, NetworkConnect, NetworkCreate, NetworkDisconnect};
 use bulkhead_engine::{
-    BridgeOptions, CreateNetwork, Network, NetworkEndpoint, NetworkView, Pool, PoolRequest,
+    BridgeOptions, CreateNetwork, Network, NetworkEndpoint, NetworkView, ParentRequest, Pool,
+    PoolRequest,
 };
 use http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -128,8 +129,11 @@ fn has_labels(network: &NetworkView, filters: &Filters) -> bool {
 
 /// Reads a body into the engine's type.
 fn request(body: NetworkCreate) -> Result<CreateNetwork, ApiError> {
-    match body.driver.as_str() {
-        "" | "default" | "bridge" => {}
+    let given = body.options;
+    let (parent, options) = match body.driver.as_str() {
+        "" | "default" | "bridge" => (None, BridgeOptions::parse(given)?),
+        "macvlan" => ParentRequest::macvlan(given).map(|(it, options)| (Some(it), options))?,
+        "ipvlan" => ParentRequest::ipvlan(given).map(|(it, options)| (Some(it), options))?,
         driver @ ("host" | "null" | "none") => {
             return Err(ApiError::new(
                 StatusCode::FORBIDDEN,
@@ -138,12 +142,12 @@ fn request(body: NetworkCreate) -> Result<CreateNetwork, ApiError> {
         }
         driver => {
             return Err(ApiError::not_found(format!(
-                "could not find plugin {driver} in v1 plugin registry: plugin not found; the driver of \
-                 networks is bridge"
+                "could not find plugin {driver} in v1 plugin registry: plugin not found; drivers of \
+                 networks are bridge, macvlan and ipvlan"
             )));
         }
-    }
-    let Ipam { driver, options, config } = body.ipam.unwrap_or_default();
+    };
+    let Ipam { driver, options: ipam_options, config } = body.ipam.unwrap_or_default();
     if !matches!(driver.as_str(), "" | "default") {
         return Err(ApiError::invalid(format!(
             "ipam driver {driver:?} is not there; leave it out, or name default"
@@ -162,9 +166,10 @@ fn request(body: NetworkCreate) -> Result<CreateNetwork, ApiError> {
         ipv4: body.enable_ipv4,
         ipv6: body.enable_ipv6,
         pools: pools.collect(),
-        options: BridgeOptions::parse(body.options)?,
+        options,
+        parent,
         labels: body.labels,
-        ipam_options: options,
+        ipam_options,
     })
 }
 
@@ -223,7 +228,7 @@ fn of(endpoint: &NetworkEndpoint) -> Value {
     json!({
         "Name": endpoint.name,
         "EndpointID": endpoint.endpoint,
-        "MacAddress": mac(endpoint.mac),
+        "MacAddress": endpoint.mac.map(mac).unwrap_or_default(),
         "IPv4Address": ipv4.unwrap_or_default(),
         "IPv6Address": ipv6.unwrap_or_default(),
     })

@@ -104,7 +104,7 @@ async fn info(State(api): State<Api>) -> axum::Json<Value> {
         "DriverStatus": [["Supports d_type", "true"], ["ID-mapped layers", info.supports_idmapped_layers.to_string()]],
         "Plugins": {
             "Volume": ["local"],
-            "Network": ["bridge", "host", "null"],
+            "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
             "Authorization": null,
             "Log": LogDriver::names(),
         },

@@ -9,6 +9,7 @@ use bulkhead_network::Protocol;
 use bulkhead_types::{Id, Port};
 use serde::{Deserialize, Serialize};
 
+use crate::network::NetworkDriver;
 use crate::text::serde_by_text;
 
 /// Which network stack a container's processes see.
@@ -74,11 +75,14 @@ pub struct Attachment {
     pub network: Id,
     #[serde(default = "default_name")]
     pub network_name: String,
+    #[serde(default)]
+    pub driver: NetworkDriver,
     /// New with every start.
     pub endpoint: Id,
     /// In the container: `eth0`.
     pub interface: String,
-    pub mac: [u8; 6],
+    /// `None` is that of the parent.
+    pub mac: Option<[u8; 6]>,
     pub ipv4: Option<Addresses<Ipv4Addr>>,
     #[serde(default)]
     pub ipv6: Option<Addresses<Ipv6Addr>>,
@@ -196,9 +200,10 @@ impl From<Recorded> for Networking {
             attachments.push(Attachment {
                 network,
                 network_name: default_name(),
+                driver: NetworkDriver::Bridge,
                 endpoint,
                 interface: "eth0".to_owned(),
-                mac,
+                mac: Some(mac),
                 ipv4: Some(Addresses { address, prefix, gateway }),
                 ipv6: None,
                 aliases: Vec::new(),
@@ -218,9 +223,10 @@ mod tests {
         let on = |name: &str, gateway_priority, leads_out: bool| Attachment {
             network: Id::random(),
             network_name: name.to_owned(),
+            driver: NetworkDriver::Bridge,
             endpoint: Id::random(),
             interface: format!("eth-{name}"),
-            mac: [2; 6],
+            mac: Some([2; 6]),
             ipv4: Some(Addresses {
                 address: Ipv4Addr::new(10, 0, 0, 2),
                 prefix: 24,

@@ -58,6 +58,7 @@ impl From<Recorded> for Network {
                 given,
                 ..BridgeOptions::default()
             },
+            parent: None,
             labels: BTreeMap::new(),
             ipam_options: BTreeMap::new(),
         }

@@ -7,7 +7,7 @@
 //! one does. Nothing runs in them and nothing is published from them any more; their addresses
 //! stay leased until then. An engine that dies lets go of them too.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,10 +26,19 @@ const MAX: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct PendingUnplug {
-    pub name: String,
+    pub link: PendingLink,
     pub lease: Lease,
     /// Keeps the namespace, and with it the link; `None` if it went with the container.
     pub netns: Option<Arc<OwnedFd>>,
+}
+
+/// The name of a link.
+#[derive(Debug)]
+pub(crate) enum PendingLink {
+    /// Of the host's end of a pair.
+    Host(String),
+    /// Of the container's interface, on one of the host's: it has no other end.
+    Inside(String),
 }
 
 /// What waits to be taken down.
@@ -95,12 +104,25 @@ impl DeferredTeardown {
     pub(crate) fn remove_all(&self, _: &Blocking) -> Vec<EngineError> {
         let _removing = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut links = std::mem::take(&mut *self.waiting());
+        let mut faults = Vec::new();
+        // The kernel clears a namespace away in its own time, and the next link may have the same
+        // hardware address, which the parent refuses as long as this one is there.
+        for link in &links {
+            if let (PendingLink::Inside(name), Some(netns)) = (&link.link, &link.netns) {
+                faults.extend(self.host.unplug_parent(netns.as_fd(), name).err());
+            }
+        }
         // All namespaces first: the kernel clears them away together, with their links.
         for link in &mut links {
             link.netns = None;
         }
-        let names: Vec<_> = links.iter().map(|link| link.name.as_str()).collect();
-        let faults = self.host.unplug_all(&names);
+        let host_end = |link: &PendingUnplug| match &link.link {
+            PendingLink::Host(name) => Some(name.clone()),
+            PendingLink::Inside(_) => None,
+        };
+        let names: Vec<String> = links.iter().filter_map(host_end).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        faults.extend(self.host.unplug_all(&names));
         // Nothing of the last owner's comes to the next one: its connections have ended.
         for link in &links {
             link.lease.release();

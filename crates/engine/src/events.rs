@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use bulkhead_types::{Id, Timestamp};
 use tokio::sync::broadcast;
 
-use crate::{Container, Event, Network};
+use crate::{Container, Event, Network, NetworkDriver};
 
 const RING: usize = 256;
 
@@ -46,19 +46,29 @@ impl Events {
 
     /// `create`, `destroy`, and `connect` and `disconnect` of a container.
     pub(crate) fn network(&self, network: &Network, action: &str, container: Option<Id>) {
-        self.network_named(network.id, &network.name, action, container);
+        let driver = network.driver();
+        self.network_named(network.id, &network.name, driver, action, container);
     }
 
     /// `connect` or `disconnect` of each network that a container is on.
     pub(crate) fn networks_of(&self, container: &Container, action: &str) {
         for attachment in &container.network.attachments {
             let name = &attachment.network_name;
-            self.network_named(attachment.network, name, action, Some(container.id));
+            let driver = attachment.driver;
+            self.network_named(attachment.network, name, driver, action, Some(container.id));
         }
     }
 
-    fn network_named(&self, id: Id, name: &str, action: &str, container: Option<Id>) {
-        let own = [("name".to_owned(), name.to_owned()), ("type".to_owned(), "bridge".to_owned())];
+    fn network_named(
+        &self,
+        id: Id,
+        name: &str,
+        driver: NetworkDriver,
+        action: &str,
+        container: Option<Id>,
+    ) {
+        let kind = driver.name().to_owned();
+        let own = [("name".to_owned(), name.to_owned()), ("type".to_owned(), kind)];
         let container = container.map(|id| ("container".to_owned(), id.to_string()));
         self.publish("network", action, id, own.into_iter().chain(container));
     }

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use bulkhead_network::{Bridge, Gateway};
+use bulkhead_network::{Bridge, Gateway, ParentDriver};
 use bulkhead_types::{Id, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::network_options::BridgeOptions;
+use crate::parent_links::{ParentLinks, ParentRequest};
 use crate::subnet::{Address, Pool, Subnet};
 use crate::{Class, EngineError};
 
 /// The networks that are always there, by the words that Docker has for them.
 pub(crate) const PREDEFINED: [&str; 4] = ["bridge", "host", "none", "default"];
 
-/// A network of bridges and veth pairs.
+/// A network: a bridge and veth pairs, or links on an interface of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     pub id: Id,
@@ -27,14 +28,46 @@ pub struct Network {
     pub mtu: u32,
     pub ipv4: Option<Pool<Ipv4Addr>>,
     pub ipv6: Option<Pool<Ipv6Addr>>,
+    /// With no meaning but for what was given and the name of interfaces, where there is a parent.
     pub bridge: BridgeOptions,
+    /// `None` is a bridge of its own.
+    #[serde(default)]
+    pub parent: Option<ParentLinks>,
     pub labels: BTreeMap<String, String>,
     /// Of the address management; only repeated.
     #[serde(default)]
     pub ipam_options: BTreeMap<String, String>,
 }
 
+/// What a network is made of, in Docker's words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkDriver {
+    #[default]
+    Bridge,
+    Macvlan,
+    Ipvlan,
+}
+
+impl NetworkDriver {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Macvlan => "macvlan",
+            Self::Ipvlan => "ipvlan",
+        }
+    }
+}
+
 impl Network {
+    pub fn driver(&self) -> NetworkDriver {
+        match &self.parent {
+            None => NetworkDriver::Bridge,
+            Some(ParentLinks { driver: ParentDriver::Macvlan(_), .. }) => NetworkDriver::Macvlan,
+            Some(ParentLinks { driver: ParentDriver::Ipvlan(..), .. }) => NetworkDriver::Ipvlan,
+        }
+    }
+
     /// The name of the bridge's link: as Docker's, where people look for it.
     pub fn link_name(&self) -> String {
         match &self.bridge.link_name {
@@ -43,7 +76,7 @@ impl Network {
         }
     }
 
-    /// What the kernel is to hold.
+    /// What the kernel is to hold of one that is a bridge.
     pub(crate) fn link(&self) -> Bridge {
         let ipv4 = self.ipv4.as_ref();
         let ipv6 = self.ipv6.as_ref();
@@ -98,6 +131,8 @@ pub struct CreateNetwork {
     pub ipv6: Option<bool>,
     pub pools: Vec<PoolRequest>,
     pub options: BridgeOptions,
+    /// `None` asks for a bridge.
+    pub parent: Option<ParentRequest>,
     pub labels: BTreeMap<String, String>,
     pub ipam_options: BTreeMap<String, String>,
 }

@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
 
-const PREFIX: &str = "com.docker.network.";
+pub(crate) const PREFIX: &str = "com.docker.network.";
 const LINK_NAME: &str = "com.docker.network.bridge.name";
 const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 const INTER_CONTAINER: &str = "com.docker.network.bridge.enable_icc";
 const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 const MTU: &str = "com.docker.network.driver.mtu";
-const INTERFACE_PREFIX: &str = "com.docker.network.container_iface_prefix";
+pub(crate) const INTERFACE_PREFIX: &str = "com.docker.network.container_iface_prefix";
 const GATEWAY_MODE_4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
 const GATEWAY_MODE_6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
 
@@ -97,7 +97,7 @@ impl BridgeOptions {
     }
 }
 
-fn link_name(option: &str, value: &str) -> Result<String, EngineError> {
+pub(crate) fn link_name(option: &str, value: &str) -> Result<String, EngineError> {
     let is_name = !value.is_empty()
         && value.len() <= LONGEST_LINK
         && !matches!(value, "." | "..")

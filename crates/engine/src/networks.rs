@@ -7,7 +7,7 @@ mod view;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bulkhead_network::{Host, PublishedPort};
+use bulkhead_network::{Host, NetworkError, PublishedPort};
 use bulkhead_store::load_all;
 use bulkhead_types::{Id, Timestamp};
 
@@ -21,6 +21,7 @@ use crate::network::{
     self, CreateNetwork, HostFamilies, Network, check_name, default_local_subnets, default_subnets,
     gets_ipv6, read_pools,
 };
+use crate::parent_links::{ParentLinks, ParentRequest};
 use crate::records::Records;
 use crate::subnet::{Address, Pool, Subnet};
 use crate::transaction::Transaction;
@@ -135,7 +136,11 @@ impl Networks {
             true => HostFamilies::Both,
             false => HostFamilies::Ipv4,
         };
-        let with_ipv6 = gets_ipv6(request.ipv6, &chosen, host, mtu);
+        let with_ipv6 = match &request.parent {
+            None => gets_ipv6(request.ipv6, &chosen, host, mtu),
+            // Whoever is out there gives out addresses of his own.
+            Some(_) => request.ipv6.unwrap_or(chosen.ipv6.is_some()),
+        };
         if !with_ipv4 && !with_ipv6 {
             return Err(EngineError::invalid("IPv4 or IPv6 must be enabled"));
         }
@@ -165,24 +170,30 @@ impl Networks {
             true => Some(self.choose(chosen.ipv6, local, |network| &network.ipv6)?),
             false => None,
         };
+        let id = Id::random();
+        let parent = request.parent.map(|asked| self.parent_links(&asked, id, request.internal));
+        let parent = parent.transpose()?;
+        let is_dummy =
+            |links: &ParentLinks| matches!(links.parent, bulkhead_network::Parent::Dummy(_));
         let network = Network {
-            id: Id::random(),
+            id,
             name: request.name,
             created: Timestamp::now(),
-            internal: request.internal,
+            // What leads nowhere leads nowhere (moby says so too, of a parent that is not named).
+            internal: request.internal || parent.as_ref().is_some_and(is_dummy),
             attachable: request.attachable,
             mtu,
             ipv4,
             ipv6,
             bridge: request.options,
+            parent,
             labels: request.labels,
             ipam_options: request.ipam_options,
         };
-        let bridge = network.link();
-        if self.host.has_link(&bridge.name)? {
+        let bridge = network.link_name();
+        if network.parent.is_none() && self.host.has_link(&bridge)? {
             return Err(EngineError::conflict(format!(
-                "an interface called {} exists on this host; name another one",
-                bridge.name
+                "an interface called {bridge} exists on this host; name another one"
             )));
         }
         let mut transaction = Transaction::default();
@@ -193,14 +204,77 @@ impl Networks {
         transaction.commit(&self.records, may_block)?;
         bulkhead_failpoint::pass("network.recorded");
         // One whose engine dies here has its bridge from the next.
-        if let Err(error) = self.host.ensure_bridge(&bridge) {
+        if let Err(error) = self.ensure(&network) {
             if let Err(fault) = self.forget(may_block, &network) {
                 tracing::error!(network = network.name, error = %fault, "undo a creation");
             }
-            return Err(error.into());
+            return Err(error);
         }
         self.events.network(&network, "create", None);
         Ok(network)
+    }
+
+    /// What a network is to be on that has no bridge.
+    fn parent_links(
+        &self,
+        asked: &ParentRequest,
+        id: Id,
+        internal: bool,
+    ) -> Result<ParentLinks, EngineError> {
+        let parent = asked.parent(id, internal)?;
+        let mut links = ParentLinks { driver: asked.driver, parent, own_parent: false };
+        let name = links.parent.name();
+        let mut is_made_by_us = false;
+        for other in self.all() {
+            let Some(others) = &other.network.parent else { continue };
+            if links.excludes(others) {
+                return Err(EngineError::new(
+                    Class::Denied,
+                    format!(
+                        "network {} is already using parent interface {name}, and another of this kind \
+                         cannot be beside it; name another parent",
+                        other.network.name
+                    ),
+                ));
+            }
+            is_made_by_us |= others.own_parent && others.parent.name() == name;
+        }
+        links.own_parent = is_made_by_us || !self.host.has_link(&name)?;
+        Ok(links)
+    }
+
+    /// Makes what the links of a network are on.
+    fn ensure(&self, network: &Network) -> Result<(), EngineError> {
+        match &network.parent {
+            None => Ok(self.host.ensure_bridge(&network.link())?),
+            Some(links) => match self.host.ensure_parent(&links.parent) {
+                Ok(_) => Ok(()),
+                Err(error @ NetworkError::NoSuchLink(_)) => {
+                    let words = format!(
+                        "{error}: name an interface of this host as the parent, or one such as eth0.10 \
+                         for a VLAN of it"
+                    );
+                    Err(EngineError::invalid(words))
+                }
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+
+    /// Removes it; a parent that was the host's own, or that another network is on, stays.
+    fn remove_link(&self, network: &Network) -> Result<(), EngineError> {
+        let Some(links) = &network.parent else {
+            return Ok(self.host.remove_bridge(&network.link())?);
+        };
+        let shares = |other: &Arc<AttachedNetwork>| {
+            let parent = other.network.parent.as_ref();
+            other.network.id != network.id
+                && parent.is_some_and(|other| other.parent.name() == links.parent.name())
+        };
+        match links.own_parent && !self.all().iter().any(shares) {
+            true => Ok(self.host.remove_parent(&links.parent)?),
+            false => Ok(()),
+        }
     }
 
     /// The pool that was asked for, or the first of `defaults` that neither a network nor a route of
@@ -282,10 +356,10 @@ impl Networks {
         for fault in self.retired.remove_all(may_block) {
             tracing::warn!(error = %fault, "take down a link");
         }
-        self.host.remove_bridge(&network.link())?;
+        self.remove_link(network)?;
         bulkhead_failpoint::pass("network.bridge-removed");
         if let Err(error) = self.forget(may_block, network) {
-            if let Err(fault) = self.host.ensure_bridge(&network.link()) {
+            if let Err(fault) = self.ensure(network) {
                 tracing::error!(network = network.name, error = %fault, "undo a removal");
             }
             return Err(error);
@@ -317,13 +391,18 @@ impl Networks {
     ) -> Result<(), EngineError> {
         let mut bridges = Vec::new();
         for attached in self.all() {
-            let bridge = attached.network.link();
+            let own_parent = attached.network.parent.as_ref().map(|links| links.own_parent);
             if attached.network.id != self.default.network.id
-                && let Err(error) = self.host.ensure_bridge(&bridge)
+                && own_parent != Some(false)
+                && let Err(error) = self.ensure(&attached.network)
             {
-                tracing::error!(network = attached.network.name, %error, "make a bridge again");
+                tracing::error!(network = attached.network.name, %error, "make a network again");
                 continue;
             }
+            if own_parent.is_some() {
+                continue;
+            }
+            let bridge = attached.network.link();
             let on_it = running.clone().flat_map(|container| {
                 container
                     .network
@@ -342,7 +421,15 @@ impl Networks {
     pub(crate) fn tear_down(&self, may_block: &Blocking) -> Vec<EngineError> {
         let mut faults = self.retired.remove_all(may_block);
         for attached in self.all() {
-            faults.extend(self.host.remove_bridge(&attached.network.link()).err().map(Into::into));
+            // of two on one parent the second finds it gone
+            faults.extend(
+                match &attached.network.parent {
+                    None => self.host.remove_bridge(&attached.network.link()).err(),
+                    Some(links) if links.own_parent => self.host.remove_parent(&links.parent).err(),
+                    Some(_) => None,
+                }
+                .map(Into::into),
+            );
         }
         faults.extend(self.host.tear_down().err().map(Into::into));
         faults

@@ -6,7 +6,7 @@ use bulkhead_resolver::{Link, Membership, Upstream};
 use bulkhead_types::Id;
 
 use crate::name_servers::NameServers;
-use crate::{Attachment, Container, EndpointConfig};
+use crate::{Attachment, Container, EndpointConfig, NetworkDriver};
 
 /// Whether names are answered in a container: on the default network there are none, as with Docker.
 pub(crate) fn has_names(container: &Container, default_network: Id) -> bool {
@@ -50,7 +50,13 @@ pub(crate) fn presence(
             network_name: attachment.network_name.clone(),
             names: container.dns_names(&config),
             addresses: all(ipv4.map(|ipv4| ipv4.address), ipv6.map(|ipv6| ipv6.address)),
-            gateways: all(ipv4.and_then(|ipv4| ipv4.gateway), ipv6.and_then(|ipv6| ipv6.gateway)),
+            gateways: match attachment.driver {
+                NetworkDriver::Bridge => {
+                    all(ipv4.and_then(|it| it.gateway), ipv6.and_then(|it| it.gateway))
+                }
+                // Another machine's, and this host is not reached by its own interface at all.
+                NetworkDriver::Macvlan | NetworkDriver::Ipvlan => Vec::new(),
+            },
             links: links.collect(),
         }
     };
@@ -83,9 +89,10 @@ mod tests {
         Attachment {
             network,
             network_name: name.to_owned(),
+            driver: NetworkDriver::Bridge,
             endpoint: Id::random(),
             interface: "eth0".to_owned(),
-            mac: [2, 0, 0, 0, 0, last],
+            mac: Some([2, 0, 0, 0, 0, last]),
             ipv4: Some(Addresses { address: [10, 0, 0, last].into(), prefix: 24, gateway }),
             ipv6: None,
             aliases: Vec::new(),
@@ -123,6 +130,20 @@ mod tests {
             (front.links[0].alias.as_str(), front.links[0].target.as_str()),
             ("db", "store")
         );
+        assert_eq!(known.upstream.servers.len(), 1);
+    }
+
+    #[test]
+    fn the_host_is_not_the_router_of_its_own_interface() {
+        let mut web = container("web");
+        let lan = Attachment {
+            driver: NetworkDriver::Macvlan,
+            ..attachment(Id::random(), "lan", 3, true, 0)
+        };
+        web.network.attachments = vec![lan];
+        let servers = name_servers("nameserver 10.0.0.9\n", &HostConfig::default());
+        let known = presence(&web, Id::random(), servers, |_| None);
+        assert!(known.networks[0].gateways.is_empty());
         assert_eq!(known.upstream.servers.len(), 1);
     }
 

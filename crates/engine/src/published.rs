@@ -7,7 +7,7 @@ use bulkhead_network::Protocol;
 use bulkhead_types::Port;
 use serde::{Deserialize, Serialize};
 
-use crate::{Container, Networking, PortBinding};
+use crate::{Attachment, Container, NetworkDriver, Networking, PortBinding};
 
 /// A port of a container that is to be published while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,7 +115,12 @@ pub(crate) struct Reached {
 
 impl Reached {
     pub(crate) fn of(networking: &Networking) -> Self {
-        Self { ipv4: networking.gateway().is_some(), ipv6: networking.gateway6().is_some() }
+        // On an interface of the host a container is a machine of its own (moby: its drivers macvlan and
+        // ipvlan publish nothing).
+        let leads = |gateway: Option<&Attachment>| {
+            gateway.is_some_and(|gateway| gateway.driver == NetworkDriver::Bridge)
+        };
+        Self { ipv4: leads(networking.gateway()), ipv6: leads(networking.gateway6()) }
     }
 }
 

@@ -80,7 +80,7 @@ pub struct CreateArguments {
     /// Another machine's address, as NAME=ADDRESS: no container gets it
     #[arg(long)]
     aux_address: Vec<String>,
-    /// What makes the network: bridge
+    /// What makes the network: bridge, macvlan or ipvlan (on an interface of the host, by -o parent=NAME)
     #[arg(short, long, default_value = "bridge")]
     driver: String,
     /// The gateway of a subnet

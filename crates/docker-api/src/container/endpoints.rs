@@ -154,7 +154,7 @@ impl EndpointView {
             ..Self::default()
         };
         if let Some(attachment) = attachment {
-            view.mac_address = mac(attachment.mac);
+            view.mac_address = attachment.mac.map(mac).unwrap_or_default();
             view.network_id = attachment.network.to_string();
             view.endpoint_id = attachment.endpoint.to_string();
             if let Some(ipv4) = attachment.ipv4 {

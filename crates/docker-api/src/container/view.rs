@@ -225,8 +225,8 @@ pub(crate) mod tests {
     use std::net::Ipv4Addr;
 
     use bulkhead_engine::{
-        Addresses, Attachment, EndpointConfig, HealthResult, HealthStatus, HostConfig, Networking,
-        PortBinding, PortRequest, State,
+        Addresses, Attachment, EndpointConfig, HealthResult, HealthStatus, HostConfig,
+        NetworkDriver, Networking, PortBinding, PortRequest, State,
     };
     use bulkhead_network::Protocol;
     use bulkhead_types::{Digest, Id};
@@ -275,9 +275,10 @@ pub(crate) mod tests {
                 attachments: vec![Attachment {
                     network: id,
                     network_name: "bridge".to_owned(),
+                    driver: NetworkDriver::Bridge,
                     endpoint: id,
                     interface: "eth0".to_owned(),
-                    mac: [2, 0x42, 0xac, 17, 0, 2],
+                    mac: Some([2, 0x42, 0xac, 17, 0, 2]),
                     ipv4: Some(Addresses {
                         address: Ipv4Addr::new(172, 17, 0, 2),
                         prefix: 16,

@@ -99,7 +99,7 @@ impl Engine {
                 self.containers.change(may_block, id, |record| record.container = container)
             });
         if let Err(error) = connected {
-            if let Err(fault) = self.networks.unplug_one(may_block, &attachment) {
+            if let Err(fault) = self.networks.unplug_one(may_block, &attachment, netns.as_fd()) {
                 tracing::warn!(container = %before.name, error = %fault, "undo a connection");
             }
             return Err(error);
@@ -161,8 +161,8 @@ impl Engine {
         let Some(attachment) = attachment else { return Ok(()) };
         // Its name goes before its address, which another may have at once.
         let forgotten = self.update_names(id);
-        let unplugged = self.networks.unplug_one(may_block, &attachment);
         let netns = self.running_netns(id)?;
+        let unplugged = self.networks.unplug_one(may_block, &attachment, netns.as_fd());
         self.keep_ports(&after, ports)?;
         self.move_gateway(&before, &after, &netns)?;
         if let Some(attached) = self.networks.get(attachment.network) {

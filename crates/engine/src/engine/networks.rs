@@ -7,7 +7,9 @@ use bulkhead_types::Id;
 
 use crate::blocking::blocking;
 use crate::network;
-use crate::{Class, Container, CreateNetwork, Engine, EngineError, Network, NetworkView};
+use crate::{
+    Class, Container, CreateNetwork, Engine, EngineError, Network, NetworkDriver, NetworkView,
+};
 
 impl Engine {
     pub fn networks(&self) -> Vec<NetworkView> {
@@ -64,7 +66,9 @@ impl Engine {
 
     /// The address by which a container reaches this host: its own gateway's, where it has one.
     pub(crate) fn gateway_of(&self, container: &Container) -> Ipv4Addr {
-        let own = container.network.gateway().and_then(|gateway| gateway.ipv4?.gateway);
+        // That of an interface of the host's leads to another machine.
+        let own = container.network.gateway().filter(|it| it.driver == NetworkDriver::Bridge);
+        let own = own.and_then(|gateway| gateway.ipv4?.gateway);
         let default = self.networks.default_network().ipv4.as_ref();
         own.or_else(|| default.map(|pool| pool.gateway)).unwrap_or(Ipv4Addr::LOCALHOST)
     }

@@ -111,6 +111,13 @@ impl Networks {
     ) -> Result<(), EngineError> {
         endpoint.check()?;
         let network = &attached.network;
+        if endpoint.mac.is_some() && network.parent.as_ref().is_some_and(|it| it.shares_address()) {
+            return Err(EngineError::invalid(format!(
+                "network {}: its links have the hardware address of their parent; leave out the MAC \
+                 address",
+                network.name
+            )));
+        }
         let asks_address = endpoint.ipv4.is_some() || endpoint.ipv6.is_some();
         if network.id == self.default.network.id {
             if asks_address {
@@ -225,9 +232,13 @@ impl Networks {
         Ok(Attachment {
             network: network.id,
             network_name: network.name.clone(),
+            driver: network.driver(),
             endpoint: lease.endpoint,
             interface,
-            mac: config.mac.unwrap_or_else(|| mac(&lease)),
+            mac: match &network.parent {
+                Some(links) if links.shares_address() => None,
+                _ => Some(config.mac.unwrap_or_else(|| mac(&lease))),
+            },
             ipv4: lease.ipv4.zip(network.ipv4.as_ref()).map(|(address, pool)| Addresses {
                 address,
                 prefix: pool.subnet.prefix(),

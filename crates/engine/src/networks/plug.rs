@@ -3,14 +3,17 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use bulkhead_network::{DefaultRoute, Endpoint, PublishedPort};
+use bulkhead_network::{Assigned, DefaultRoute, Endpoint, ParentEndpoint, PublishedPort};
 use bulkhead_types::Id;
 
 use super::Networks;
 use crate::blocking::Blocking;
-use crate::deferred_teardown::PendingUnplug;
+use crate::deferred_teardown::{PendingLink, PendingUnplug};
 use crate::error::io_error;
-use crate::{Attachment, Container, EngineError, NetworkStack, Networking, PortBinding};
+use crate::{
+    Addresses, Attachment, Container, EngineError, NetworkDriver, NetworkStack, Networking,
+    ParentLinks, PortBinding,
+};
 
 impl Networks {
     /// Gives a cloned container its links.
@@ -44,8 +47,16 @@ impl Networks {
             let name = &attachment.network_name;
             EngineError::not_found(format!("network {name} not found"))
         })?;
-        let endpoint = endpoint(networking, attachment);
-        Ok(self.host.plug(netns, &attached.network.link(), &endpoint)?)
+        match &attached.network.parent {
+            None => {
+                let endpoint = endpoint(networking, attachment);
+                Ok(self.host.plug(netns, &attached.network.link(), &endpoint)?)
+            }
+            Some(links) => {
+                let endpoint = parent_endpoint(links, networking, attachment);
+                Ok(self.host.plug_parent(netns, &links.parent, &endpoint)?)
+            }
+        }
     }
 
     /// Sets the default route where the networking of a container that runs has it.
@@ -84,10 +95,14 @@ impl Networks {
 
     /// Has taken down what [`Self::plug`] and [`Self::lease`] made.
     pub(crate) fn unplug(&self, container: &Container, netns: Option<Arc<OwnedFd>>) {
-        for lease in self.leases(container) {
+        for attachment in &container.network.attachments {
+            let Some(lease) = self.lease_of(attachment) else { continue };
             if lease.retire() {
-                let name = host_link(lease.endpoint);
-                self.retired.retire(PendingUnplug { name, lease, netns: netns.clone() });
+                let link = match attachment.driver {
+                    NetworkDriver::Bridge => PendingLink::Host(host_link(lease.endpoint)),
+                    _ => PendingLink::Inside(attachment.interface.clone()),
+                };
+                self.retired.retire(PendingUnplug { link, lease, netns: netns.clone() });
             }
         }
     }
@@ -97,8 +112,12 @@ impl Networks {
         &self,
         _: &Blocking,
         attachment: &Attachment,
+        netns: BorrowedFd<'_>,
     ) -> Result<(), EngineError> {
-        let unplugged = self.host.unplug(&host_link(attachment.endpoint));
+        let unplugged = match attachment.driver {
+            NetworkDriver::Bridge => self.host.unplug(&host_link(attachment.endpoint)),
+            _ => self.host.unplug_parent(netns, &attachment.interface),
+        };
         self.give_back(attachment);
         Ok(unplugged?)
     }
@@ -110,24 +129,48 @@ pub(crate) fn host_link(endpoint: Id) -> String {
     format!("bh{}", endpoint.short())
 }
 
-/// What the kernel is to hold of an attachment.
+/// What the kernel is to hold of an attachment to a bridge.
 pub(crate) fn endpoint(networking: &Networking, attachment: &Attachment) -> Endpoint {
+    Endpoint {
+        host_link: host_link(attachment.endpoint),
+        interface: attachment.interface.clone(),
+        mac: attachment.mac.unwrap_or_default(),
+        ipv4: attachment.ipv4.map(|ipv4| ipv4.address),
+        ipv6: attachment.ipv6.map(|ipv6| ipv6.address),
+        default_route: default_route(networking, attachment),
+    }
+}
+
+/// The same on an interface of the host.
+fn parent_endpoint(
+    links: &ParentLinks,
+    networking: &Networking,
+    attachment: &Attachment,
+) -> ParentEndpoint {
+    fn assigned<A>(addresses: Addresses<A>) -> Assigned<A> {
+        let Addresses { address, prefix, gateway } = addresses;
+        Assigned { address, prefix, gateway }
+    }
+    ParentEndpoint {
+        driver: links.driver,
+        interface: attachment.interface.clone(),
+        mac: attachment.mac,
+        ipv4: attachment.ipv4.map(assigned),
+        ipv6: attachment.ipv6.map(assigned),
+        default_route: default_route(networking, attachment),
+    }
+}
+
+/// Of which families the default route leads through an attachment.
+fn default_route(networking: &Networking, attachment: &Attachment) -> DefaultRoute {
     let is = |gateway: Option<&Attachment>| {
         gateway.is_some_and(|gateway| gateway.endpoint == attachment.endpoint)
     };
-    let default_route = match (is(networking.gateway()), is(networking.gateway6())) {
+    match (is(networking.gateway()), is(networking.gateway6())) {
         (false, false) => DefaultRoute::None,
         (true, false) => DefaultRoute::Ipv4,
         (false, true) => DefaultRoute::Ipv6,
         (true, true) => DefaultRoute::Both,
-    };
-    Endpoint {
-        host_link: host_link(attachment.endpoint),
-        interface: attachment.interface.clone(),
-        mac: attachment.mac,
-        ipv4: attachment.ipv4.map(|ipv4| ipv4.address),
-        ipv6: attachment.ipv6.map(|ipv6| ipv6.address),
-        default_route,
     }
 }
 

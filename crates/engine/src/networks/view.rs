@@ -15,10 +15,10 @@ use crate::network::Network;
 pub struct NetworkView {
     pub id: Id,
     pub name: String,
-    /// `bridge`, `host` or `null`
+    /// `bridge`, `macvlan`, `ipvlan`, `host` or `null`
     pub driver: &'static str,
     pub created: Timestamp,
-    /// Of one that is a bridge.
+    /// Of one that containers have addresses on.
     pub network: Option<Network>,
     /// The containers that run on it.
     pub containers: BTreeMap<Id, NetworkEndpoint>,
@@ -36,7 +36,7 @@ pub struct NetworkEndpoint {
     /// The container's.
     pub name: String,
     pub endpoint: Id,
-    pub mac: [u8; 6],
+    pub mac: Option<[u8; 6]>,
     pub ipv4: Option<Addresses<Ipv4Addr>>,
     pub ipv6: Option<Addresses<Ipv6Addr>>,
 }
@@ -63,7 +63,7 @@ impl Networks {
             NetworkView {
                 id: network.id,
                 name: network.name.clone(),
-                driver: "bridge",
+                driver: network.driver().name(),
                 created: network.created,
                 containers: on.remove(&network.id).unwrap_or_default(),
                 network: Some(network),
