@@ -39,6 +39,25 @@ fn containers_find_each_other_by_name() -> Result<()> {
     Ok(())
 }
 
+/// By the resolver on a network of the user's own, else by the hosts file.
+#[test]
+fn the_host_has_a_name() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    let line = "set -e; $DOCKER network create --subnet 10.77.0.0/24 front >/dev/null
+        for network in bridge front; do
+            $DOCKER run --rm --network $network box ping -c 1 host.docker.internal |
+                grep -oE '^PING .*[0-9]\\)'
+        done
+        $DOCKER run --rm --add-host host.docker.internal:10.9.9.9 box grep docker.internal /etc/hosts";
+    assert_eq!(
+        daemon.shell(line)?.ok()?,
+        "PING host.docker.internal (10.99.0.1)\nPING host.docker.internal (10.77.0.1)\n\
+         10.9.9.9\thost.docker.internal"
+    );
+    Ok(())
+}
+
 /// The engine is killed, and then the resolver, while a container asks for a name again and again:
 /// each question has its answer.
 #[test]

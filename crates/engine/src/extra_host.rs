@@ -53,6 +53,10 @@ impl fmt::Display for ExtraHost {
 serde_by_text!(ExtraHost);
 
 impl ExtraHost {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn line(&self, host_gateway: Ipv4Addr) -> HostLine {
         let address = match self.address {
             HostAddress::Gateway => IpAddr::V4(host_gateway),

@@ -7,7 +7,7 @@ use bulkhead_types::Id;
 use crate::data_dir::write_file;
 use crate::extra_host::HostLine;
 use crate::hosts::{hosts_file, resolv_conf};
-use crate::{Container, Engine, EngineError, Link, NetworkStack, links};
+use crate::{Container, Engine, EngineError, ExtraHost, Link, NetworkDriver, NetworkStack, links};
 
 impl Engine {
     /// Writes `hosts`, `hostname` and `resolv.conf` of a container that is about to start.
@@ -52,6 +52,7 @@ impl Engine {
         for extra in &container.host.extra_hosts {
             lines.push(extra.line(self.gateway_of(container)));
         }
+        lines.extend(self.host_line(container));
         if container.network.stack == NetworkStack::Host {
             let mut text = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
             if !text.ends_with('\n') {
@@ -68,6 +69,19 @@ impl Engine {
             .address()
             .map(|address| (address, config.hostname.as_str(), config.domainname.as_str()));
         Ok(hosts_file(&lines, own))
+    }
+
+    /// `host.docker.internal` where no resolver answers it: on the default network. A name that was asked
+    /// for stays what it was asked to be.
+    fn host_line(&self, container: &Container) -> Option<HostLine> {
+        let is_asked = |host: &ExtraHost| host.name() == HOST_NAME;
+        if self.has_names(container) || container.host.extra_hosts.iter().any(is_asked) {
+            return None;
+        }
+        let gateway = container.network.gateway()?;
+        (gateway.driver == NetworkDriver::Bridge).then_some(())?;
+        let address = gateway.ipv4?.gateway?.to_string();
+        Some(HostLine { address, names: vec![HOST_NAME.to_owned()] })
     }
 
     /// The containers that `--link` names, which must run: (alias, container).
@@ -126,6 +140,9 @@ impl Engine {
         write_file(&self.data_dir.container(id)?, "hosts", &text)
     }
 }
+
+/// As Docker Desktop has it everywhere.
+const HOST_NAME: &str = "host.docker.internal";
 
 /// The host's resolver configuration; systemd-resolved keeps the real servers in another file.
 fn host_resolv_conf() -> String {
