@@ -15,7 +15,7 @@ use crate::link::Link;
 use crate::log_options::{LogDriver, LogOptions};
 use crate::modes::{CgroupnsMode, IpcMode, NetworkMode, PidMode, UsernsMode, UtsMode};
 use crate::mounts::{MountOptions, MountPoint, MountRequest, VolumesFrom};
-use crate::published::PortRequest;
+use crate::port_request::PortRequest;
 use crate::repeated::{Isolation, RuntimeName};
 use crate::restart::RestartPolicy;
 use crate::security::SecurityOptions;

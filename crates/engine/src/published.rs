@@ -4,43 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bulkhead_network::Protocol;
-use bulkhead_types::Port;
-use serde::{Deserialize, Serialize};
 
+use crate::port_request::PortRequest;
 use crate::{Attachment, Container, NetworkDriver, Networking, PortBinding};
-
-/// A port of a container that is to be published while it runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortRequest {
-    pub container_port: u16,
-    pub protocol: Protocol,
-    /// `None` leaves it to the network: every address of the host, of both families, unless it says
-    /// otherwise. `0.0.0.0` is every one of IPv4 alone, as records of before IPv6 have it.
-    #[serde(default)]
-    pub host_address: Option<IpAddr>,
-    /// 0 draws one from the ephemeral range.
-    pub host_port: u16,
-    /// Of a range of which the first free one is taken, which begins with `host_port`.
-    #[serde(default)]
-    pub last_host_port: Option<u16>,
-}
-
-impl PortRequest {
-    /// The container's side.
-    ///
-    /// # Panics
-    /// Where it is 0, which no port that was parsed is.
-    pub fn port(&self) -> Port {
-        Port::new(self.container_port, self.protocol).expect("it was a port when it was read")
-    }
-
-    fn host_ports(&self) -> HostPorts {
-        match (self.host_port, self.last_host_port) {
-            (0, _) => HostPorts::Any,
-            (first, last) => HostPorts::Among { first, last: last.unwrap_or(first).max(first) },
-        }
-    }
-}
 
 /// Places of one port on the host: one number at all of these addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +51,13 @@ pub(crate) enum HostPorts {
         first: u16,
         last: u16,
     },
+}
+
+fn host_ports(request: &PortRequest) -> HostPorts {
+    match (request.host_port, request.last_host_port) {
+        (0, _) => HostPorts::Any,
+        (first, last) => HostPorts::Among { first, last: last.unwrap_or(first).max(first) },
+    }
 }
 
 /// What a container asks for: its bindings, and with `-P` every exposed port that has none.
@@ -160,7 +133,7 @@ pub(crate) fn wanted(
             container_port: request.container_port,
             protocol: request.protocol,
             addresses: Vec::new(),
-            host_ports: request.host_ports(),
+            host_ports: host_ports(&request),
         };
         match all.last_mut() {
             Some(last) if last.differs_in_addresses_alone(&one, &addresses) => {
@@ -304,16 +277,5 @@ mod tests {
         assert!(left.iter().all(|one| one.addresses == six), "{left:?}");
         assert_eq!(left.iter().map(number).collect::<Vec<_>>(), [8080, 40_000]);
         assert_eq!(missing(wanted.clone(), &[]), wanted);
-    }
-
-    #[test]
-    fn records_of_before_ipv6_are_read() {
-        let old =
-            r#"{"container_port":80,"protocol":"tcp","host_address":"0.0.0.0","host_port":8080}"#;
-        let read: PortRequest = serde_json::from_str(old).unwrap();
-        assert_eq!(read.host_address, Some(Ipv4Addr::UNSPECIFIED.into()));
-        assert_eq!(read.host_ports(), HostPorts::Among { first: 8080, last: 8080 });
-        let again = serde_json::from_str(&serde_json::to_string(&read).unwrap());
-        assert_eq!(again.ok(), Some(read));
     }
 }
