@@ -47,6 +47,31 @@ fn the_audit_finds_what_is_less_safe_and_what_mends_it() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn the_doctor_knows_the_machine_on_which_a_container_runs() -> Result<()> {
+    let daemon = Daemon::start()?;
+    let data = daemon.data().display().to_string();
+    let said = daemon.bulkhead(&["doctor", "--format", "json", "--data", &data])?.ok()?;
+    let points: Vec<Value> = serde_json::from_str(&said)?;
+    let state = |about: &str| {
+        let point = points.iter().find(|point| point["About"] == about);
+        point.map(|point| point["State"].as_str().unwrap_or_default().to_owned())
+    };
+    for about in ["root", "kernel", "cgroups", "overlayfs", "seccomp", "firewall", "data directory"]
+    {
+        assert_eq!(state(about).as_deref(), Some("ok"), "{about}: {said}");
+    }
+    // As the engine itself has found it.
+    let options = daemon.docker(&["info", "--format", "{{.SecurityOptions}}"])?.ok()?;
+    let mapped = if options.contains("name=userns") { "ok" } else { "lacks" };
+    assert_eq!(state("user namespaces").as_deref(), Some(mapped), "{options}");
+    daemon.shell("nft add table ip filter; nft 'add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'")?.ok()?;
+    let said = daemon.bulkhead(&["doctor", "--data", &data])?.ok()?;
+    ensure!(said.contains("dropped by ip filter FORWARD"), "{said}");
+    daemon.shell("nft delete table ip filter")?.ok()?;
+    Ok(())
+}
+
 fn findings(daemon: &Daemon, names: &[&str], status: i32) -> Result<Vec<Value>> {
     let mut arguments = vec!["audit", "--format", "json"];
     arguments.extend(names);

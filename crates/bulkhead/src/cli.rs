@@ -8,6 +8,7 @@ use clap::{Args, FromArgMatches, Parser, Subcommand};
 use crate::client::Host;
 use crate::commands::audit::AuditArguments;
 use crate::commands::containers::PsArguments;
+use crate::commands::doctor::DoctorArguments;
 use crate::commands::netns::NetnsCommand;
 use crate::commands::network::NetworkCommand;
 use crate::commands::ns::NsArguments;
@@ -102,6 +103,8 @@ pub enum Command {
     Engine(EngineArguments),
     /// Say what of containers and engine is less safe than it could be, and how to mend it
     Audit(AuditArguments),
+    /// Say what this machine has of what Bulkhead uses, what it lacks, and what it would gain
+    Doctor(DoctorArguments),
     /// Stop every container and remove what Bulkhead has set up on this machine
     ///
     /// Containers with a restart policy run again after the next `up`.

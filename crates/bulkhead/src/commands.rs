@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod build;
 pub mod containers;
+pub mod doctor;
 pub mod down;
 pub mod images;
 pub mod netns;
@@ -27,6 +28,7 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Up(_) | Command::Engine(_) => {
             unreachable!("main starts these itself, with a runtime of their own")
         }
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Audit(arguments) => audit::run(&client, arguments).await,
         Command::Down { purge, yes, data, run } => {
             let purge = match (purge, yes) {

@@ -23,11 +23,15 @@ pub fn require_root(command: &str) -> Result<(), Failure> {
     Err(Failure::new(format!("`bulkhead {command}` needs root: run it with sudo")))
 }
 
-fn check_kernel(release: &str) -> Result<(), Failure> {
+/// The first two numbers of a kernel's release.
+pub fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers =
-        release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version >= OLDEST_KERNEL {
+        release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
+    Some((numbers.next()?, numbers.next().unwrap_or(0)))
+}
+
+fn check_kernel(release: &str) -> Result<(), Failure> {
+    if version(release).is_some_and(|version| version >= OLDEST_KERNEL) {
         return Ok(());
     }
     let (major, minor) = OLDEST_KERNEL;
