@@ -152,6 +152,10 @@ pub async fn sources_and_what_lies_below_them(rig: &mut Rig) {
     let error = rig.engine.start(rig.id("private")).await.unwrap_err();
     assert!(error.message.contains("is not on a shared mount"), "{error}");
     rustix::mount::mount_change(&top, MountPropagationFlags::SHARED).unwrap();
+    let shared = BindOptions { propagation: Propagation::Rshared, ..Default::default() };
+    let mut create = Rig::script("shares", "grep -c ' /m .* shared:' /proc/self/mountinfo");
+    create.host.mounts = vec![bind(&top, "/m", false, shared)];
+    assert_eq!(rig.run(create).await, (0, "1\n".to_owned()));
     let script = "echo ready; until [ -e /m/late/file ]; do sleep 0.05; done; cat /m/late/file";
     let mut create = Rig::script("sees", script);
     create.host.mounts = vec![bind(&top, "/m", false, slave)];
