@@ -104,3 +104,130 @@ fn containers_run_in_named_namespaces() -> Result<()> {
         .expect(0, "lo")?;
     Ok(())
 }
+
+/// Lines for the shell; `$NS` is `ip netns` or Bulkhead's, and both have to say the same.
+#[test]
+fn every_command_of_ip_netns_is_one_of_bulkheads() -> Result<()> {
+    let daemon = Daemon::start()?;
+    for (line, expected) in [
+        ("$NS add $A 2>/dev/null; $NS exec $A ip -o link show lo | grep -c 'state DOWN'", "1"),
+        ("ip netns add $A; $NS set $A 77; $NS list | grep -F $A | sed s/$A/A/", "A (id: 77)"),
+        ("ip netns add $A; $NS set $A 78; $NS set $A 79 2>/dev/null || echo refused", "refused"),
+        ("ip netns add $A; $NS exec $A $NS identify | sed s/$A/A/; $NS identify 1", "A"),
+        (
+            "ip netns add $A; $NS exec $A sh -c 'echo $$ >$HERE/pid; exec cat $HERE/end >/dev/null' & read P <$HERE/pid
+             $NS pids $A | grep -cx $P; $NS identify $P | sed s/$A/A/; echo >$HERE/end; wait; $NS pids $A",
+            "1\nA",
+        ),
+        (
+            "unshare -n sh -c 'echo $$ >$HERE/pid; exec cat $HERE/end >/dev/null' & read P <$HERE/pid
+             $NS attach $A $P; $NS exec $A ip -o link | wc -l; $NS attach $A $P 2>/dev/null || echo taken
+             echo >$HERE/end; wait; $NS attach $B 4000000 2>/dev/null || echo gone",
+            "1\ntaken\ngone",
+        ),
+        (
+            "$NS monitor >$HERE/log & M=$!
+             until [ \"$(grep -A 1 -m 1 \"^add $A\" $HERE/log | tail -n 1)\" = \"delete $A\" ]; do ip netns add $A; ip netns delete $A; done
+             kill $M; wait $M 2>/dev/null; grep -A 1 -m 1 \"^add $A\" $HERE/log | sed s/$A/A/",
+            "add A\ndelete A",
+        ),
+        ("ip netns add $A; $NS delete $A; $NS delete $A 2>/dev/null || echo gone; $NS exec $A true 2>/dev/null || echo gone", "gone\ngone"),
+    ] {
+        for program in ["ip netns", "$BULKHEAD netns"] {
+            let said = daemon.shell(&format!(
+                "A=bh-p-$$ B=bh-q-$$ NS=\"{program}\"; rm -f $HERE/pid $HERE/end; mkfifo $HERE/pid $HERE/end; : >$HERE/log
+                 trap 'for name in $A $B; do ip netns delete $name 2>/dev/null; done' EXIT
+                 {line}"
+            ))?;
+            ensure!(said.stdout.trim_end() == expected, "{program}: {line}: {said:?}");
+        }
+    }
+    let line = "A=bh-p-$$ B=bh-q-$$; $BULKHEAD netns add $A; $BULKHEAD netns add --up $B
+        ip netns exec $B ip -o link show lo | grep -c UP,LOWER_UP
+        $BULKHEAD netns set $A auto; $BULKHEAD netns ls --format json | grep -c \"\\\"name\\\":\\\"$A\\\",\\\"id\\\":[0-9]\"
+        $BULKHEAD netns delete $A nope $B; echo $?; $BULKHEAD netns ls | grep -cE \"^($A|$B)\"";
+    let said = daemon.shell(line)?;
+    assert_eq!(said.stdout, "1\n1\n1\n0\n", "{said:?}");
+    ensure!(
+        said.stderr.contains("is down") && said.stderr.matches("is down").count() == 1,
+        "{said:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_pair_of_links_is_what_ip_makes_of_it() -> Result<()> {
+    let daemon = Daemon::start()?;
+    let made = |line: &str| {
+        daemon.shell(&format!(
+            "set -e; A=bh-r-$$; trap 'ip netns delete $A; ip link delete v0 2>/dev/null || true' EXIT; ip netns add $A
+             {line}
+             ip -o -4 addr show v0 | sed 's/^[0-9]*: //; s/valid.*//'; ip netns exec $A ip -o -4 addr show v1 | sed 's/^[0-9]*: //; s/valid.*//'
+             ip -o link show v0 | grep -o 'state [A-Z]*'; ip netns exec $A ip -o link show v1 | grep -o 'state [A-Z]*'
+             ip netns exec $A busybox ping -c 1 -W 20 10.77.0.1 | grep -o '1 packets received'"
+        ))
+    };
+    let by_ip = made(
+        "ip link add v0 type veth peer name v1; ip link set v1 netns $A
+         ip addr add 10.77.0.1/24 brd + dev v0; ip link set v0 up
+         ip netns exec $A ip addr add 10.77.0.2/24 brd + dev v1; ip netns exec $A ip link set v1 up",
+    )?
+    .ok()?;
+    let own = made("$BULKHEAD netns veth v0 v1 --to $A --addr 10.77.0.1/24")?.ok()?;
+    assert_eq!(own, by_ip);
+    ensure!(own.contains("10.77.0.2/24") && own.contains("1 packets received"), "{own}");
+    for (line, text) in [
+        ("veth v0 v1 --to nope", "does not exist"),
+        ("veth v0 v1 --to x --addr 10.0.0.1", "with its prefix"),
+        ("veth waytoolongalinkname v1 --to x", "invalid interface name"),
+        ("veth host0 v1 --to $A", "host0 exists already"),
+    ] {
+        let line = format!(
+            "A=bh-s-$$; ip netns add $A; trap 'ip netns delete $A' EXIT; $BULKHEAD netns {line}"
+        );
+        daemon.shell(&line)?.expect(1, text)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_namespace_is_shown_on_one_page() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    let line = "set -e; A=bh-t-$$; trap 'kill $N; ip netns delete $A' EXIT; ip netns add $A
+        $BULKHEAD netns veth v0 v1 --to $A --addr 10.78.0.1/24
+        ip netns exec $A ip link set lo up; ip netns exec $A ip route add default via 10.78.0.1
+        ip netns exec $A busybox ping -c 1 -W 20 10.78.0.1 >/dev/null
+        ip netns exec $A busybox nc -l -p 7777 & N=$!
+        printf 'table ip bhtest {\\n chain in {\\n type filter hook input priority 0; policy accept;\\n tcp dport 99 counter drop\\n }\\n}\\n' | ip netns exec $A nft -f -
+        until $BULKHEAD netns show $A | grep -q ':7777 '; do :; done
+        $BULKHEAD netns show $A; $BULKHEAD netns show --format json $A";
+    let said = daemon.shell(line)?.ok()?;
+    let (page, json) = said.split_once("\n{\n").unwrap_or((&said, ""));
+    let has = |start: &str, rest: &[&str]| {
+        page.lines()
+            .any(|line| line.starts_with(start) && rest.iter().all(|part| line.contains(part)))
+    };
+    for (start, rest) in [
+        ("NETWORK NAMESPACE bh-t-", &[][..]),
+        ("lo ", &["up", "127.0.0.1/8"]),
+        ("v1 ", &["up", "10.78.0.2/24", "veth"]),
+        ("default ", &["10.78.0.1", "v1"]),
+        ("10.78.0.0/24 ", &["v1"]),
+        ("10.78.0.1 ", &["v1", ":"]),
+        ("tcp", &[":7777", "listen"]),
+        ("ip bhtest in: filter input 0, policy accept", &[]),
+        ("  ", &["counter packets 0", "99", "drop"]),
+    ] {
+        ensure!(has(start, rest), "{start:?} with {rest:?} is not in\n{page}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&format!("{{\n{json}"))?;
+    ensure!(json["firewall"][0]["hook"]["policy"] == "accept", "{json}");
+    let line = "$BULKHEAD run -d --name shown box sleep 1000 >/dev/null; $BULKHEAD netns show shown
+        $BULKHEAD create --name idle box >/dev/null; $BULKHEAD netns show idle; $BULKHEAD netns show nope; $BULKHEAD rm -f shown idle";
+    let said = daemon.shell(line)?;
+    ensure!(said.stdout.contains("eth0 ") && said.stdout.contains("\ndefault "), "{said:?}");
+    ensure!(said.stderr.contains("idle does not run"), "{said:?}");
+    ensure!(said.stderr.contains("no network namespace and no container \"nope\""), "{said:?}");
+    Ok(())
+}

@@ -56,7 +56,7 @@ fn inode(pid: u32, kind: &str) -> Result<u64> {
 fn picture(root: &Path) -> Result<(Value, String)> {
     let said = |format: &str| {
         let mut command = Command::new(program());
-        command.args(["ns", "--host", "/nonexistent/socket", "--format", format]);
+        command.args(["ns", "--all", "--host", "/nonexistent/socket", "--format", format]);
         run(command.arg("--oci-root").arg(root))?.ok()
     };
     Ok((serde_json::from_str(&said("json")?)?, said("text")?))
@@ -217,5 +217,72 @@ fn without_root_it_says_what_is_not_seen() -> Result<()> {
     ensure!(said.starts_with("PID NAMESPACES\n") && said.contains("  the host's, "), "{said}");
     let root = run(Command::new(&copy).args(["ns", "--host", "/nonexistent/socket"]))?.ok()?;
     ensure!(!root.contains("run as root"), "the control sees all: {root}");
+    Ok(())
+}
+
+#[test]
+fn links_are_shown_with_both_ends() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    let line = "set -e; A=bh-n-$$; trap 'ip netns delete $A' EXIT; ip netns add $A
+        $BULKHEAD run -d --name web -p 8080:80 box sleep 1000 >/dev/null
+        $BULKHEAD netns veth v0 v1 --to $A --addr 10.79.0.1/24
+        $BULKHEAD ns --net --oci-root \"$HERE/none\"; $BULKHEAD ns --net --format json --oci-root \"$HERE/none\"
+        $BULKHEAD rm -f web >/dev/null";
+    let said = daemon.shell(line)?.ok()?;
+    let (text, json) = said.split_once("\n{\n").context("text, then JSON")?;
+    let json: Value = serde_json::from_str(&format!("{{\n{json}"))?;
+    let namespaces = json["namespaces"].as_array().context("no list")?;
+    let with = |field: &str, what: Value| {
+        let found = namespaces.iter().find(|it| match &it[field] {
+            Value::Array(all) => all.contains(&what),
+            one => *one == what,
+        });
+        found.with_context(|| format!("{field} {what} is not in {json}"))
+    };
+    let (host, web) = (with("host", json!(true))?, with("containers", json!("web"))?);
+    let link = |namespace: &Value, name: &str| {
+        let links = namespace["links"].as_array().into_iter().flatten();
+        links.into_iter().find(|it| it["name"] == name).cloned().with_context(|| name.to_owned())
+    };
+    let eth0 = link(web, "eth0")?;
+    ensure!(eth0["peer"]["inode"] == host["inode"], "{eth0}");
+    let other = link(host, eth0["peer"]["link"].as_str().context("no name")?)?;
+    ensure!(other["bridge"] == "bhtest0" && other["peer"]["inode"] == web["inode"], "{other}");
+    ensure!(
+        web["ports"] == json!(["0.0.0.0:8080 → 80/tcp"])
+            || web["ports"].as_array().is_some_and(|all| !all.is_empty()),
+        "{web}"
+    );
+    let v0 = link(host, "v0")?;
+    ensure!(
+        v0["addresses"].as_array().is_some_and(|all| all.contains(&json!("10.79.0.1/24"))),
+        "{v0}"
+    );
+    ensure!(v0["peer"]["link"] == "v1", "{v0}");
+    for part in [
+        "  bhtest0  bridge",
+        "── eth0 in web",
+        "port 0.0.0.0:8080 → 80/tcp",
+        "── v1 in netns bh-n-",
+    ] {
+        ensure!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn other_programs_are_shown_when_all_is_asked() -> Result<()> {
+    let empty = tempfile::tempdir()?;
+    let outer = nested()?;
+    let wanted = inode(outer.0.pid, "pid")?.to_string();
+    let shown = |more: &[&str]| {
+        let mut command = Command::new(program());
+        command.args(["ns", "--host", "/nonexistent/socket", "--oci-root"]).arg(empty.path());
+        run(command.args(more))?.ok()
+    };
+    let (some, all) = (shown(&[])?, shown(&["--all"])?);
+    ensure!(!some.contains(&wanted) && some.contains("of other programs are not shown"), "{some}");
+    ensure!(all.contains(&wanted) && !all.contains("not shown: --all"), "{all}");
     Ok(())
 }

@@ -20,6 +20,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("/usr/lib/x86_64-linux-gnu/libseccomp.so.2", "libseccomp2"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/bin/ip", "iproute2"),
+    ("/usr/bin/socat", "socat"),
+    ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/chromium", "chromium"),
     ("/usr/bin/chromedriver", "chromium-driver"),
 ];

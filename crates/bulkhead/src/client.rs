@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bulkhead_docker_types::START_STATUS;
+use bulkhead_docker_types::{MISSING, START_STATUS};
 use bulkhead_types::Chain;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full, StreamBody};
@@ -15,6 +15,10 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::failure::Failure;
 
+pub mod tls;
+
+use tls::Tls;
+
 type ByteStream =
     std::pin::Pin<Box<dyn futures_util::Stream<Item = std::io::Result<Frame<Bytes>>> + Send>>;
 type Body = Either<Full<Bytes>, StreamBody<ByteStream>>;
@@ -23,7 +27,7 @@ type Body = Either<Full<Bytes>, StreamBody<ByteStream>>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
     Unix(PathBuf),
-    /// Host and port, without TLS.
+    /// Host and port; with TLS if the client has keys for it.
     Tcp(String),
 }
 
@@ -46,7 +50,7 @@ impl std::str::FromStr for Host {
         match text.split_once("://") {
             None if text.starts_with('/') => Ok(Self::Unix(text.into())),
             Some(("unix", path)) if !path.is_empty() => Ok(Self::Unix(path.into())),
-            Some(("tcp" | "http", address)) => {
+            Some((scheme @ ("tcp" | "http" | "https"), address)) => {
                 let address = address.trim_end_matches('/');
                 // behind an IPv6 address's bracket, if there is one
                 let name = address.rsplit(']').next().unwrap_or_default();
@@ -58,11 +62,11 @@ impl std::str::FromStr for Host {
                         Err(refused("has no number as its port"))
                     }
                     Some(_) => Ok(Self::Tcp(address.to_owned())),
-                    // Docker's port without TLS
+                    // Docker's ports, of which the second is that with TLS
+                    None if scheme == "https" => Ok(Self::Tcp(format!("{address}:2376"))),
                     None => Ok(Self::Tcp(format!("{address}:2375"))),
                 }
             }
-            Some(("https", _)) => Err(refused("asks for TLS, which this program does not speak")),
             Some((scheme, _)) => {
                 Err(refused(&format!("is of the kind {scheme:?}, which is unknown here")))
             }
@@ -89,6 +93,9 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for 
 #[derive(Debug, Clone)]
 pub struct Client {
     host: Host,
+    /// The name that the engine's address was found by.
+    context: String,
+    tls: Option<Tls>,
 }
 
 /// A connection taken over for raw bytes (attach, exec).
@@ -100,7 +107,24 @@ impl Client {
     }
 
     pub fn to(host: Host) -> Self {
-        Self { host }
+        Self { host, context: "default".to_owned(), tls: None }
+    }
+
+    pub fn with_context(self, context: String) -> Self {
+        Self { context, ..self }
+    }
+
+    /// The same, with TLS where it goes over a network.
+    pub fn with_tls(self, keys: Option<&tls::Keys>) -> Result<Self, Failure> {
+        let tls = match (&self.host, keys) {
+            (Host::Tcp(_), Some(keys)) => Some(Tls::new(keys)?),
+            _ => None,
+        };
+        Ok(Self { tls, ..self })
+    }
+
+    pub fn context(&self) -> &str {
+        &self.context
     }
 
     /// The engine's socket, if it is on this machine.
@@ -121,6 +145,21 @@ impl Client {
 
     pub async fn delete(&self, path: &str) -> Result<Value, Failure> {
         json(self.call(Method::DELETE, path, None, None).await?).await
+    }
+
+    /// A request without a body and with a header more.
+    pub async fn call_as(
+        &self,
+        method: Method,
+        path: &str,
+        header: &str,
+        value: Option<&str>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let mut request = Request::builder().method(method).uri(path).header("Host", "bulkhead");
+        if let Some(value) = value {
+            request = request.header(header, value);
+        }
+        self.send(request.body(Either::Left(Full::new(Bytes::new())))).await
     }
 
     /// A request whose answer is read as it comes; `authorization` becomes `X-Registry-Auth`.
@@ -148,6 +187,7 @@ impl Client {
     /// Sends a stream (a build context, an image) as the body.
     pub async fn upload(
         &self,
+        method: Method,
         path: &str,
         authorization: Option<&str>,
         body: impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send + 'static,
@@ -155,7 +195,7 @@ impl Client {
         use futures_util::TryStreamExt;
         let frames: ByteStream = Box::pin(body.map_ok(Frame::data));
         let mut request = Request::builder()
-            .method(Method::POST)
+            .method(method)
             .uri(path)
             .header("Host", "bulkhead")
             .header("Content-Type", "application/x-tar");
@@ -204,6 +244,8 @@ impl Client {
         let status = response.status();
         let start_status = response.headers().get(START_STATUS);
         let start_status = start_status.and_then(|value| value.to_str().ok()?.parse().ok());
+        let missing = response.headers().get(MISSING);
+        let missing = missing.and_then(|value| value.to_str().ok()).map(str::to_owned);
         if status.is_client_error() || status.is_server_error() {
             let body = collect(response).await?;
             let message = serde_json::from_slice::<Value>(&body)
@@ -211,7 +253,7 @@ impl Client {
                 .and_then(|body| body.get("message").and_then(Value::as_str).map(str::to_owned))
                 .unwrap_or_else(|| String::from_utf8_lossy(&body).into_owned());
             let status = Some(status.as_u16());
-            return Err(Failure { status, start_status, ..Failure::new(message) });
+            return Err(Failure { status, start_status, missing, ..Failure::new(message) });
         }
         Ok(response)
     }
@@ -219,6 +261,9 @@ impl Client {
     async fn connect(&self) -> std::io::Result<Box<dyn Stream>> {
         Ok(match &self.host {
             Host::Unix(path) => Box::new(UnixStream::connect(path).await?),
+            Host::Tcp(address) if let Some(tls) = &self.tls => {
+                Box::new(tls.connect(address).await?)
+            }
             Host::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 // keys of a terminal are small, and wait for nothing
@@ -273,6 +318,14 @@ pub async fn each_json(
     Ok(())
 }
 
+/// An answer's bytes as they come.
+pub fn body_stream(
+    response: Response<Incoming>,
+) -> impl futures_util::Stream<Item = std::io::Result<Bytes>> + Send + Unpin {
+    use futures_util::TryStreamExt;
+    http_body_util::BodyDataStream::new(response.into_body()).map_err(std::io::Error::other)
+}
+
 pub async fn collect(response: Response<Incoming>) -> Result<Bytes, Failure> {
     let collected = response.into_body().collect().await;
     collected
@@ -311,12 +364,11 @@ mod tests {
             ("tcp://box", tcp("box:2375")),
             ("tcp://[::1]:99/", tcp("[::1]:99")),
             ("tcp://[::1]", tcp("[::1]:2375")),
+            ("https://box", tcp("box:2376")),
         ] {
             assert_eq!(text.parse::<Host>().map_err(|failure| failure.message), Ok(expected));
         }
-        for wrong in
-            ["", "box", "unix://", "ssh://box", "https://box", "tcp://", "tcp://box:x", "tcp://a/b"]
-        {
+        for wrong in ["", "box", "unix://", "ssh://box", "tcp://", "tcp://box:x", "tcp://a/b"] {
             assert!(wrong.parse::<Host>().is_err(), "{wrong}");
         }
     }

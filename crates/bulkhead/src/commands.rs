@@ -2,34 +2,68 @@
 
 pub mod audit;
 pub mod build;
+pub mod complete;
 pub mod containers;
+pub mod contexts;
+pub mod disk;
 pub mod doctor;
 pub mod down;
+pub mod filter;
 pub mod images;
+pub mod inspect;
+pub mod logins;
+pub mod manual;
 pub mod netns;
 pub mod network;
 pub mod ns;
+pub mod ports;
+pub mod prune;
 pub mod run;
+pub mod search;
+pub mod several;
+pub mod show;
 pub mod system;
+pub mod transfer;
+pub mod volumes;
 
 use clap::CommandFactory;
 
-use crate::cli::{Cli, Command, Global};
-use crate::client::Client;
+use crate::cli::{Cli, Command};
 use crate::failure::Failure;
 
-pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
-    let host = match &command {
-        Command::Down { .. } => global.own_host(),
-        _ => global.host(),
+pub async fn run(cli: Cli) -> Result<(), Failure> {
+    // those that ask no engine, and must not fail for the address of one
+    let cli = match cli.command {
+        Command::Completion { shell } => return complete::script(shell),
+        Command::Man { directory } => return manual::write(Cli::command(), &directory),
+        Command::Credentials { data, format } => return crate::credentials::show(&data, &format),
+        Command::Logout { server } => return logins::logout(&server),
+        Command::Complete { words } => {
+            let client = Cli { command: Command::Complete { words: Vec::new() }, ..cli }.client();
+            return complete::complete(client.ok().as_ref(), Cli::command(), &words).await;
+        }
+        Command::Context(command) => {
+            let rest = Cli { command: Command::Complete { words: Vec::new() }, ..cli };
+            return contexts::run(command, &rest.context()).await;
+        }
+        command => Cli { command, ..cli },
     };
-    let client = Client::to(host?);
-    match command {
+    let client = match &cli.command {
+        Command::Down { .. } => cli.own_client(),
+        _ => cli.client(),
+    }?;
+    match cli.command {
         Command::Up(_) | Command::Engine(_) => {
             unreachable!("main starts these itself, with a runtime of their own")
         }
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Audit(arguments) => audit::run(&client, arguments).await,
+        Command::Completion { .. }
+        | Command::Man { .. }
+        | Command::Credentials { .. }
+        | Command::Logout { .. }
+        | Command::Complete { .. }
+        | Command::Context(_) => unreachable!("they have returned above"),
         Command::Down { purge, yes, data, run } => {
             let purge = match (purge, yes) {
                 (false, _) => down::Purge::No,
@@ -38,65 +72,18 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
             };
             down::down(&client, purge, &data, &run).await
         }
-        Command::Credentials { data, format } => crate::credentials::show(&data, &format),
-        Command::Run(arguments) => run::run(&client, *arguments).await,
-        Command::Create(arguments) => run::create(&client, *arguments).await,
-        Command::Exec(arguments) => run::exec(&client, arguments).await,
-        Command::Attach { container } => run::attach(&client, &container).await,
-        Command::Start { attach, containers } => run::start(&client, attach, &containers).await,
-        Command::Stop { time, signal, containers } => {
-            let mut query = vec![];
-            query.extend(time.map(|time| format!("t={time}")));
-            query.extend(signal.map(|signal| format!("signal={signal}")));
-            containers::each(&client, &containers, "stop", &query.join("&")).await
+        Command::Container(verb) => containers::verb(&client, verb).await,
+        Command::Containers(command) => containers::run(&client, command).await,
+        Command::Ps(arguments) => containers::list::list(&client, arguments).await,
+        Command::Inspect { format, size, kind, names } => {
+            inspect::any(&client, kind.as_deref(), format.as_deref(), size, &names).await
         }
-        Command::Restart { time, containers } => {
-            let query = time.map(|time| format!("t={time}")).unwrap_or_default();
-            containers::each(&client, &containers, "restart", &query).await
-        }
-        Command::Kill { signal, containers } => {
-            containers::each(
-                &client,
-                &containers,
-                "kill",
-                &format!("signal={}", crate::client::encode(&signal)),
-            )
-            .await
-        }
-        Command::Pause { containers } => containers::each(&client, &containers, "pause", "").await,
-        Command::Unpause { containers } => {
-            containers::each(&client, &containers, "unpause", "").await
-        }
-        Command::Wait { containers } => containers::wait(&client, &containers).await,
-        Command::Rm { force, volumes, containers } => {
-            containers::remove(&client, force, volumes, &containers).await
-        }
-        Command::Rename { container, name } => containers::rename(&client, &container, &name).await,
-        Command::Ps(arguments) => containers::list(&client, arguments).await,
-        Command::Inspect { format, kind, names } => {
-            system::inspect(&client, format.as_deref(), kind.as_deref(), &names).await
-        }
-        Command::Logs { follow, tail, timestamps, since, container } => {
-            containers::logs(&client, &container, follow, &tail, timestamps, since.as_deref()).await
-        }
-        Command::Top { container } => containers::top(&client, &container).await,
-        Command::Stats { containers } => containers::stats(&client, &containers).await,
-        Command::Images { all, quiet, no_trunc, format } => {
-            images::list(&client, all, quiet, no_trunc, format.as_deref()).await
-        }
-        Command::Build(arguments) => build::build(&client, arguments).await,
-        Command::Import { change, message, file, reference } => {
-            images::import(&client, &change, &message, &file, reference.as_deref()).await
-        }
-        Command::Pull { quiet, image } => images::pull(&client, &image, quiet).await,
-        Command::Push { quiet, image } => images::push(&client, &image, quiet).await,
-        Command::Tag { image, name } => images::tag(&client, &image, &name).await,
-        Command::Rmi { force, images } => images::remove(&client, force, &images).await,
-        Command::History { image } => images::history(&client, &image).await,
-        Command::Login { username, password, password_stdin, server } => {
-            images::login(&client, username, password, password_stdin, &server).await
-        }
-        Command::Logout { server } => images::logout(&server),
+        Command::Image(verb) => images::verb(&client, verb).await,
+        Command::OfImages(command) => images::run(&client, command).await,
+        Command::Images(arguments) => images::list::list(&client, arguments).await,
+        Command::Rmi(arguments) => images::remove(&client, arguments).await,
+        Command::Search(arguments) => search::search(arguments).await,
+        Command::Login(arguments) => logins::login(&client, arguments).await,
         Command::Network(command) => network::run(&client, command).await,
         Command::Networks { format } => {
             let list = network::NetworkCommand::Ls {
@@ -107,18 +94,15 @@ pub async fn run(global: &Global, command: Command) -> Result<(), Failure> {
             };
             network::run(&client, list).await
         }
-        Command::Volumes { format } => system::volumes(&client, format.as_deref()).await,
+        Command::Volume(command) => volumes::run(&client, command).await,
+        Command::Volumes { format } => {
+            volumes::list(&client, volumes::ListArguments::of(format)).await
+        }
+        Command::Builder(command) => build::run(&client, command).await,
+        Command::System(verb) => system::verb(&client, verb).await,
+        Command::OfSystem(command) => system::run(&client, command).await,
+        Command::Version { format } => system::version(&client, format.as_deref()).await,
         Command::Ns(arguments) => ns::run(&client, arguments).await,
         Command::Netns(command) => netns::run(&client, command).await,
-        Command::Events { since, until, filter, format } => {
-            system::events(&client, since.as_deref(), until.as_deref(), &filter, format.as_deref())
-                .await
-        }
-        Command::Info { format } => system::info(&client, format.as_deref()).await,
-        Command::Version { format } => system::version(&client, format.as_deref()).await,
-        Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "bulkhead", &mut std::io::stdout());
-            Ok(())
-        }
     }
 }

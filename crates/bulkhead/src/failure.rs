@@ -12,11 +12,19 @@ pub struct Failure {
     /// The exit status of a program that the engine could not start, from its answer.
     pub start_status: Option<u8>,
     pub exit_code: u8,
+    /// What kind of thing the engine says is not there, if it is Bulkhead's.
+    pub missing: Option<String>,
 }
 
 impl Failure {
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), status: None, start_status: None, exit_code: 1 }
+        Self {
+            message: message.into(),
+            status: None,
+            start_status: None,
+            exit_code: 1,
+            missing: None,
+        }
     }
 
     pub fn with_code(self, exit_code: u8) -> Self {
@@ -31,6 +39,15 @@ impl Failure {
     /// An engine that does not know a request of Bulkhead's own: Docker, or one of before.
     pub fn is_unknown_request(&self) -> bool {
         self.status == Some(404) && self.message == "page not found"
+    }
+
+    /// Whether a thing of this kind is missing. Bulkhead's engine says so in a header; of a Docker there
+    /// are only its words.
+    pub fn lacks(&self, kind: &str, words: &str) -> bool {
+        match &self.missing {
+            Some(missing) => missing == kind,
+            None => self.status == Some(404) && self.message.contains(words),
+        }
     }
 
     /// With the exit status of `run`, `start` and `create`, which docker's client makes of the error's
@@ -56,6 +73,16 @@ impl From<std::io::Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_engines_header_goes_before_its_words() {
+        let words = Failure { status: Some(404), ..Failure::new("No such image: a") };
+        assert!(words.lacks("image", "No such image"));
+        let other = Failure { missing: Some("network".to_owned()), ..words };
+        assert!(!other.lacks("image", "No such image"));
+        let image = Failure { missing: Some("image".to_owned()), ..Failure::new("in any words") };
+        assert!(image.lacks("image", "No such image"));
+    }
 
     #[test]
     fn exit_statuses_come_from_the_engine_and_not_from_words() {

@@ -15,6 +15,7 @@ mod failure;
 mod host;
 mod listener;
 mod log_file;
+mod rows;
 mod table;
 mod template;
 mod terminal;
@@ -36,6 +37,13 @@ fn main() -> ExitCode {
     if let Some(status) = oci(&arguments) {
         return status;
     }
+    // asked by scripts, again and again: all commands' descriptions would take longer than the answer
+    if let [_, flag] = arguments.as_slice()
+        && ["--version", "-V", "-v"].iter().any(|version| flag == version)
+    {
+        println!("bulkhead {}", env!("CARGO_PKG_VERSION"));
+        return ExitCode::SUCCESS;
+    }
     let cli = match cli::Cli::read(&arguments) {
         Ok(cli) => cli,
         Err(wrong) => return usage::explain(wrong, &arguments),
@@ -43,9 +51,9 @@ fn main() -> ExitCode {
     let finished = match cli.command {
         cli::Command::Up(arguments) => up::run(arguments),
         cli::Command::Engine(arguments) => engine::run(arguments),
-        command => {
+        _ => {
             bulkhead_sys::signal::end_at_broken_pipes();
-            run(&cli.global, command)
+            run(cli)
         }
     };
     match finished {
@@ -73,9 +81,9 @@ fn oci(arguments: &[std::ffi::OsString]) -> Option<ExitCode> {
 }
 
 /// Every command but `up` and `engine` is a client, and needs no more than one thread.
-fn run(global: &cli::Global, command: cli::Command) -> Result<(), Failure> {
+fn run(cli: cli::Cli) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(commands::run(global, command))
+    runtime.block_on(commands::run(cli))
 }
 
 /// `bulkhead resolver --socket PATH`: not for people; the engine starts it.

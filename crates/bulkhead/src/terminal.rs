@@ -57,11 +57,18 @@ pub fn printable(text: &str) -> String {
 /// Docker's keys to leave a container: Ctrl-P, then Ctrl-Q.
 const LEAVE: [u8; 2] = [0x10, 0x11];
 
-/// Looks for [`LEAVE`] in what is typed.
-#[derive(Debug, Default)]
+/// Looks for the keys to leave with in what is typed.
+#[derive(Debug)]
 pub struct Keys {
-    /// The first of them has come, and waits for the next key.
-    begun: bool,
+    leave: Vec<u8>,
+    /// As many of them have come, and wait for the next key.
+    come: usize,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self { leave: LEAVE.to_vec(), come: 0 }
+    }
 }
 
 /// What typed bytes are for.
@@ -74,19 +81,41 @@ pub enum Typed {
 }
 
 impl Keys {
+    /// Reads keys as Docker writes them: letters, and `ctrl-` with a letter or one of `@[\\]^_`,
+    /// with commas between.
+    pub fn read(text: &str) -> Option<Self> {
+        let key = |key: &str| match (key.strip_prefix("ctrl-"), key.as_bytes()) {
+            (Some(letter), _) => match letter.as_bytes() {
+                [letter @ (b'a'..=b'z' | b'@' | b'['..=b'_')] => Some(letter & 0x1f),
+                _ => None,
+            },
+            (None, [byte]) if byte.is_ascii_graphic() => Some(*byte),
+            _ => None,
+        };
+        let leave = text.split(',').map(key).collect::<Option<Vec<u8>>>()?;
+        Some(Self { leave, come: 0 })
+    }
+
     pub fn typed(&mut self, bytes: &[u8]) -> Typed {
-        let mut program = Vec::with_capacity(bytes.len() + 1);
+        let mut program = Vec::with_capacity(bytes.len() + self.leave.len());
         for byte in bytes {
-            if std::mem::take(&mut self.begun) {
-                if *byte == LEAVE[1] {
-                    return Typed::Leave(program);
-                }
-                program.push(LEAVE[0]);
+            while self.come > 0 && *byte != self.leave[self.come] {
+                // the longest end of what has come that is a beginning still waits
+                let come = self.come;
+                let waits = (0..come)
+                    .rev()
+                    .find(|waits| self.leave[..*waits] == self.leave[come - waits..come])
+                    .unwrap_or(0);
+                program.extend_from_slice(&self.leave[..come - waits]);
+                self.come = waits;
             }
-            if *byte == LEAVE[0] {
-                self.begun = true;
-            } else {
+            if *byte != self.leave[self.come] {
                 program.push(*byte);
+                continue;
+            }
+            self.come += 1;
+            if self.come == self.leave.len() {
+                return Typed::Leave(program);
             }
         }
         Typed::Program(program)
@@ -116,5 +145,12 @@ mod tests {
         assert_eq!(keys.typed(b"a\x10"), program(b"a"));
         assert_eq!(keys.typed(b"b\x10\x10"), program(b"\x10b\x10"));
         assert_eq!(keys.typed(b"\x11rest"), Typed::Leave(vec![]));
+        let mut keys = Keys::read("a,a,ctrl-b").expect("keys");
+        assert_eq!(keys.typed(b"aaac"), program(b"aaac"));
+        assert_eq!(keys.typed(b"aaa"), program(b"a"));
+        assert_eq!(keys.typed(b"\x02"), Typed::Leave(vec![]));
+        for wrong in ["", "ab", "ctrl-", "ctrl-A", "a,,b"] {
+            assert!(Keys::read(wrong).is_none(), "{wrong}");
+        }
     }
 }

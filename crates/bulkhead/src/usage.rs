@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::cli::Cli;
+use crate::cli::{Cli, refused};
 
 /// Docker's exit status for it.
 const USAGE: u8 = 125;
@@ -31,6 +31,25 @@ pub fn explain(wrong: clap::Error, arguments: &[OsString]) -> ExitCode {
                 return ExitCode::SUCCESS;
             }
         }
+        ErrorKind::UnknownArgument
+            if let Some(ContextValue::String(flag)) = wrong.get(ContextKind::InvalidArg)
+                && let Some(why) = refused::flag(&words(arguments).0, flag)
+                    .or_else(|| refused::flag("", flag)) =>
+        {
+            let flag = flag.split('=').next().unwrap_or(flag);
+            eprintln!("bulkhead: {flag} is not supported: {why}");
+            return ExitCode::from(USAGE);
+        }
+        ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument
+            if let (mut words, Some(word)) = words(arguments)
+                && let Some(why) = {
+                    words.push_str(if words.is_empty() { "" } else { " " });
+                    refused::command(&(words.clone() + &word))
+                } =>
+        {
+            eprintln!("bulkhead: `{words}{word}` is not supported: {why}");
+            return ExitCode::from(USAGE);
+        }
         ErrorKind::InvalidSubcommand
             if let Some(ContextValue::String(word)) = wrong.get(ContextKind::InvalidSubcommand) =>
         {
@@ -45,7 +64,44 @@ pub fn explain(wrong: clap::Error, arguments: &[OsString]) -> ExitCode {
         _ => {}
     }
     let _ = wrong.print();
-    if wrong.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+    if wrong.use_stderr() { ExitCode::from(status(&wrong)) } else { ExitCode::SUCCESS }
+}
+
+/// Docker ends with 1 where words are too few or too many, and with 125 where a flag is wrong.
+fn status(wrong: &clap::Error) -> u8 {
+    let word = |kind| match wrong.get(kind) {
+        Some(ContextValue::String(word)) => !word.starts_with('-'),
+        Some(ContextValue::Strings(words)) => words.iter().all(|word| word.starts_with('<')),
+        _ => false,
+    };
+    match wrong.kind() {
+        ErrorKind::MissingRequiredArgument if word(ContextKind::InvalidArg) => 1,
+        ErrorKind::UnknownArgument if word(ContextKind::InvalidArg) => 1,
+        _ => USAGE,
+    }
+}
+
+/// The words of the command that a line names, and the first word behind them.
+fn words(arguments: &[OsString]) -> (String, Option<String>) {
+    let mut program = Cli::command();
+    program.build();
+    let (mut command, mut words, mut next) = (&program, Vec::new(), None);
+    let arguments = arguments.iter().skip(1).filter_map(|argument| argument.to_str());
+    for argument in arguments.filter(|argument| !argument.starts_with('-')) {
+        match command.find_subcommand(argument) {
+            Some(inner) => {
+                command = inner;
+                words.push(inner.get_name());
+                next = None;
+            }
+            None if next.is_none() => next = Some(argument.to_owned()),
+            None => {}
+        }
+        if !command.has_subcommands() {
+            break;
+        }
+    }
+    (words.join(" "), next)
 }
 
 /// The command, if the line ends with it and a `-h`.

@@ -20,6 +20,7 @@ mod rtnetlink;
 mod settings;
 mod survey;
 mod types;
+pub mod view;
 
 pub use bulkhead_types::Protocol;
 pub use device::move_link;

@@ -124,6 +124,18 @@ pub(crate) fn new_pair(
     (RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL)
 }
 
+/// Makes a veth pair whose second end is in `netns`, both down.
+pub(crate) fn plain_pair(here: &str, there: &str, netns: BorrowedFd<'_>) -> Change {
+    let mut peer = named(there);
+    peer.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
+    let mut link = named(here);
+    link.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    (RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL)
+}
+
 /// Keeps a link from giving itself an IPv6 address: an unasked-for way to reach what listens on
 /// the host. Refused where the kernel has no IPv6, and then not needed.
 pub(crate) fn no_link_local(link: LinkMessage) -> Change {

@@ -5,7 +5,9 @@
 //! directory's descriptor and never through a symbolic link.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use bulkhead_sys::unshare;
@@ -23,7 +25,7 @@ use rustix::mount::{
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use crate::rtnetlink::Rtnetlink;
-use crate::{NetworkError, netns};
+use crate::{NetworkError, link, netns};
 
 /// Makes an empty network namespace called `name`, its loopback down.
 pub fn add(name: &str) -> Result<(), NetworkError> {
@@ -62,8 +64,161 @@ pub fn delete(name: &str) -> Result<(), NetworkError> {
     }
 }
 
+/// Brings the loopback of the namespace called `name` up.
+pub fn bring_up(name: &str) -> Result<(), NetworkError> {
+    let netns = open(name)?;
+    netns::inside(netns.as_fd(), || {
+        Rtnetlink::open()?.change_all(vec![link::up(link::indexed(link::LOOPBACK))])
+    })
+    .map_err(kernel("bring up the loopback of", name))
+}
+
+/// Gives the namespace called `name` a number in the calling thread's, as `ip netns set` does; without
+/// one the kernel chooses.
+///
+/// # Errors
+/// It has a number already, or another one has this.
+pub fn set(name: &str, number: Option<i32>) -> Result<(), NetworkError> {
+    use std::os::fd::AsRawFd;
+    let netns = open(name)?;
+    let mut message = NsidMessage::default();
+    message.attributes = vec![
+        NsidAttribute::Fd(netns.as_raw_fd().cast_unsigned()),
+        NsidAttribute::Id(number.unwrap_or(-1)),
+    ];
+    Rtnetlink::open()
+        .and_then(|mut route| route.change_all(vec![(RouteNetlinkMessage::NewNsId(message), 0)]))
+        .map_err(kernel("give a number to", name))
+}
+
+/// The names of a process's network namespace.
+pub fn identify(pid: u32) -> Result<Vec<String>, NetworkError> {
+    let wanted = std::fs::metadata(format!("/proc/{pid}/ns/net"))
+        .map_err(NetworkError::kernel(format!("look at the network namespace of process {pid}")))?;
+    let same = |name: &String| {
+        open(name)
+            .and_then(|netns| rustix::fs::fstat(&netns).map_err(kernel("look at", name)))
+            .is_ok_and(|found| (found.st_dev, found.st_ino) == (wanted.dev(), wanted.ino()))
+    };
+    Ok(names()?.into_iter().filter(same).collect())
+}
+
+/// The processes that are in the namespace called `name`, and may be seen.
+pub fn pids(name: &str) -> Result<Vec<u32>, NetworkError> {
+    let netns = open(name)?;
+    let wanted = rustix::fs::fstat(&netns).map_err(kernel("look at", name))?;
+    let entries = std::fs::read_dir("/proc").map_err(kernel("look for processes in", name))?;
+    let pid = |entry: io::Result<std::fs::DirEntry>| {
+        let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let found = std::fs::metadata(format!("/proc/{pid}/ns/net")).ok()?;
+        ((found.dev(), found.ino()) == (wanted.st_dev, wanted.st_ino)).then_some(pid)
+    };
+    let mut pids: Vec<u32> = entries.filter_map(pid).collect();
+    pids.sort_unstable();
+    Ok(pids)
+}
+
+/// A name that has come or gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Added(String),
+    Deleted(String),
+}
+
+/// Hands every name over that comes or goes, until `each` says that it is enough. The directory is made if
+/// it is not there.
+pub fn monitor(mut each: impl FnMut(Change) -> bool) -> Result<(), NetworkError> {
+    use rustix::fs::inotify;
+    let failed = || NetworkError::kernel(format!("watch {DIRECTORY}"));
+    share_directory().map_err(failed())?;
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).map_err(|it| failed()(it.into()))?;
+    let flags = inotify::WatchFlags::CREATE | inotify::WatchFlags::DELETE;
+    inotify::add_watch(&watch, DIRECTORY, flags).map_err(|it| failed()(it.into()))?;
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(&watch, &mut buffer);
+    loop {
+        let event = match events.next() {
+            Err(Errno::INTR) => continue,
+            event => event.map_err(|error| failed()(error.into()))?,
+        };
+        let Some(name) = event.file_name().and_then(|name| name.to_str().ok()) else { continue };
+        let name = name.to_owned();
+        let change = match event.events().contains(inotify::ReadFlags::DELETE) {
+            true => Change::Deleted(name),
+            false => Change::Added(name),
+        };
+        if !each(change) {
+            return Ok(());
+        }
+    }
+}
+
+/// Makes a pair of links: `here` in the calling thread's namespace, and `there` in the one called `name`,
+/// each with its addresses, and both up.
+pub fn pair(
+    here: &str,
+    there: &str,
+    name: &str,
+    addresses: &PairAddresses,
+) -> Result<(), NetworkError> {
+    link::check_name(here)?;
+    link::check_name(there)?;
+    let netns = open(name)?;
+    let failed = || NetworkError::kernel(format!("make the pair of {here} and {there}"));
+    let mut route = Rtnetlink::open().map_err(failed())?;
+    let mut inside = netns::inside(netns.as_fd(), Rtnetlink::open).map_err(failed())?;
+    if let Err(error) = route.change_all(vec![link::plain_pair(here, there, netns.as_fd())]) {
+        return Err(match error.raw_os_error() {
+            Some(code) if code == Errno::EXIST.raw_os_error() => {
+                let taken = link::index_of(&mut route, here).ok().flatten().is_some();
+                NetworkError::LinkExists(if taken { here } else { there }.to_owned())
+            }
+            _ => failed()(error),
+        });
+    }
+    let mut set_up = || -> io::Result<()> {
+        let ends = [(&mut route, here, &addresses.here), (&mut inside, there, &addresses.there)];
+        for (socket, end, addresses) in ends {
+            let index = link::index_of(socket, end)?
+                .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+            let mut changes: Vec<_> = addresses
+                .iter()
+                .map(|(address, prefix)| link::new_address(index, *address, *prefix))
+                .collect();
+            changes.push(link::up(link::indexed(index)));
+            socket.change_all(changes)?;
+        }
+        Ok(())
+    };
+    set_up().map_err(|error| {
+        // half a pair is none; the first error is the one to tell
+        let _ = route.change_all(vec![link::delete(here)]);
+        failed()(error)
+    })
+}
+
+/// The addresses of both ends, each with the length of its prefix.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PairAddresses {
+    pub here: Vec<(IpAddr, u8)>,
+    pub there: Vec<(IpAddr, u8)>,
+}
+
 /// Names, sorted, with the nsid that `ip netns list` shows, if there is one.
 pub fn list() -> Result<Vec<(String, Option<i32>)>, NetworkError> {
+    let failed = NetworkError::kernel(format!("list {DIRECTORY}"));
+    let names = names()?;
+    let mut route = Rtnetlink::open().map_err(failed)?;
+    Ok(names
+        .into_iter()
+        .map(|name| {
+            let nsid = open(&name).ok().and_then(|netns| nsid(&mut route, netns.as_fd()));
+            (name, nsid)
+        })
+        .collect())
+}
+
+fn names() -> Result<Vec<String>, NetworkError> {
     let failed = || NetworkError::kernel(format!("list {DIRECTORY}"));
     let directory = match directory() {
         Err(Errno::NOENT) => return Ok(Vec::new()),
@@ -78,14 +233,7 @@ pub fn list() -> Result<Vec<(String, Option<i32>)>, NetworkError> {
         }
     }
     names.sort();
-    let mut route = Rtnetlink::open().map_err(failed())?;
-    Ok(names
-        .into_iter()
-        .map(|name| {
-            let nsid = open(&name).ok().and_then(|netns| nsid(&mut route, netns.as_fd()));
-            (name, nsid)
-        })
-        .collect())
+    Ok(names)
 }
 
 /// The namespace called `name`.
@@ -245,7 +393,7 @@ fn share_directory() -> io::Result<OwnedFd> {
 }
 
 /// The number by which the calling thread's network namespace knows `netns`, RTM_GETNSID.
-fn nsid(route: &mut Rtnetlink, netns: BorrowedFd<'_>) -> Option<i32> {
+pub(crate) fn nsid(route: &mut Rtnetlink, netns: BorrowedFd<'_>) -> Option<i32> {
     use std::os::fd::AsRawFd;
     let mut request = NsidMessage::default();
     request.attributes.push(NsidAttribute::Fd(netns.as_raw_fd().cast_unsigned()));

@@ -7,6 +7,7 @@ pub(crate) mod chains;
 mod codec;
 pub(crate) mod conntrack;
 mod expression;
+pub(crate) mod listing;
 pub(crate) mod ruleset;
 mod socket;
 

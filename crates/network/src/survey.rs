@@ -144,7 +144,7 @@ fn same_network(one: IpAddr, other: IpAddr, prefix: u8) -> bool {
 }
 
 /// The link's own address: IPv6 has it as "local" only where that differs from the peer's.
-fn local(message: &AddressMessage) -> Option<IpAddr> {
+pub(crate) fn local(message: &AddressMessage) -> Option<IpAddr> {
     let attributes = || message.attributes.iter();
     let local = attributes().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),

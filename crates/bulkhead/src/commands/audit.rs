@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::containers::text;
+use super::show::text;
 use crate::client::{Client, encode};
 use crate::failure::Failure;
 use crate::terminal::printable;

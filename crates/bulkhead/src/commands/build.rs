@@ -7,14 +7,33 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_archive::{Entry, Kind, Packer};
 use bulkhead_sys::path::{Visit, Walk};
-use clap::Args;
+use clap::{Args, Subcommand};
 use rustix::fs::FileType;
 use serde_json::{Map, Value, json};
 use tokio_util::io::{ReaderStream, SyncIoBridge};
 
-use super::images;
+use super::images::progress;
+use super::logins;
+use super::prune::{self, BuilderPruneArguments};
+use super::run::policy::ulimit;
+use super::transfer::{Meter, Metered};
 use crate::client::{Client, each_json, encode};
 use crate::failure::Failure;
+
+#[derive(Debug, Subcommand)]
+pub enum BuilderCommand {
+    /// Build an image from a Dockerfile
+    Build(Box<BuildArguments>),
+    /// Remove what builds have kept for the next one
+    Prune(BuilderPruneArguments),
+}
+
+pub async fn run(client: &Client, command: BuilderCommand) -> Result<(), Failure> {
+    match command {
+        BuilderCommand::Build(arguments) => build(client, *arguments).await,
+        BuilderCommand::Prune(arguments) => prune::builder(client, arguments).await,
+    }
+}
 
 #[derive(Debug, Args)]
 pub struct BuildArguments {
@@ -24,26 +43,84 @@ pub struct BuildArguments {
     /// The Dockerfile, or - for standard input (default: Dockerfile in the context)
     #[arg(short, long)]
     pub file: Option<PathBuf>,
+    /// A variable of the Dockerfile's ARG, as NAME=VALUE, or NAME for this shell's value
     #[arg(long)]
     pub build_arg: Vec<String>,
     /// Another meaning for a name in FROM and COPY --from: NAME=docker-image://REFERENCE
     #[arg(long)]
     pub build_context: Vec<String>,
+    /// An image whose steps may be used again
+    #[arg(long)]
+    pub cache_from: Vec<String>,
+    /// Accepted for scripts of Docker's: the socket of an engine needs no compression
+    #[arg(long)]
+    pub compress: bool,
+    /// Microseconds in which --cpu-quota counts
+    #[arg(long)]
+    pub cpu_period: Option<i64>,
+    /// Microseconds of CPU time in each --cpu-period, for each step
+    #[arg(long, allow_hyphen_values = true)]
+    pub cpu_quota: Option<i64>,
+    /// Share of the CPUs beside other containers, of each step
+    #[arg(short, long)]
+    pub cpu_shares: Option<i64>,
+    /// The CPUs that steps may run on, such as 0-2,5
+    #[arg(long)]
+    pub cpuset_cpus: Option<String>,
+    /// The memory nodes that steps may use, such as 0-1
+    #[arg(long)]
+    pub cpuset_mems: Option<String>,
+    /// Accepted for scripts of Docker's: signatures are not looked at
+    #[arg(long)]
+    pub disable_content_trust: bool,
+    /// Accepted for scripts of Docker's: containers of steps are never kept
+    #[arg(long)]
+    pub force_rm: bool,
+    /// Write the image's id to a file
+    #[arg(long)]
+    pub iidfile: Option<PathBuf>,
+    /// A label of the image, as NAME=VALUE
     #[arg(long)]
     pub label: Vec<String>,
+    /// The stage to build, if not the last
     #[arg(long)]
     pub target: Option<String>,
+    /// Memory that a step may use at most, such as 512m
+    #[arg(short, long)]
+    pub memory: Option<String>,
+    /// Memory and swap together; -1 is as much swap as there is
+    #[arg(long, allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// The network of the steps: default, none, host
     #[arg(long)]
     pub network: Option<String>,
+    /// A line of /etc/hosts in the steps, as NAME:ADDRESS
     #[arg(long)]
     pub add_host: Vec<String>,
+    /// Run all steps again
     #[arg(long)]
     pub no_cache: bool,
+    /// The image's platform, such as linux/arm64 [default: this machine's]
+    #[arg(long)]
+    pub platform: Option<String>,
     /// Always try to pull a newer base image
     #[arg(long)]
     pub pull: bool,
+    /// Show the image's id alone
     #[arg(short, long)]
     pub quiet: bool,
+    /// Accepted for scripts of Docker's: containers of steps are never kept
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub rm: Option<bool>,
+    /// As of run, for the steps
+    #[arg(long)]
+    pub security_opt: Vec<String>,
+    /// Bytes that /dev/shm of a step may hold, such as 64m
+    #[arg(long)]
+    pub shm_size: Option<String>,
+    /// A limit of each process of the steps, as NAME=SOFT[:HARD]
+    #[arg(long)]
+    pub ulimit: Vec<String>,
     /// A directory, or - for a Dockerfile on stdin
     pub context: PathBuf,
 }
@@ -59,15 +136,19 @@ pub async fn build(client: &Client, arguments: BuildArguments) -> Result<(), Fai
 
     let (writer, reader) = tokio::io::duplex(1 << 20);
     let context = arguments.context.clone();
-    let sending =
-        tokio::task::spawn_blocking(move || send(&context, &dockerfile, SyncIoBridge::new(writer)));
+    let what = "Sending build context";
+    let meter = if arguments.quiet { Meter::quiet() } else { Meter::new(what, None) };
+    let to = Metered { inner: SyncIoBridge::new(writer), meter: meter.clone() };
+    let sending = tokio::task::spawn_blocking(move || send(&context, &dockerfile, to));
     let response = client
         .upload(
+            hyper::Method::POST,
             &path,
-            Some(&images::all_authorizations()),
+            Some(&logins::all_authorizations()),
             ReaderStream::with_capacity(reader, 256 * 1024),
         )
         .await;
+    meter.finish();
     let sent = sending.await.map_err(|cause| Failure::new(cause.to_string()))?;
     let response = match (response, sent) {
         // The engine's refusal says more than the broken pipe it caused.
@@ -77,7 +158,7 @@ pub async fn build(client: &Client, arguments: BuildArguments) -> Result<(), Fai
     };
     let mut id = String::new();
     each_json(response, |line| {
-        images::failed(&line)?;
+        progress::failed(&line)?;
         if let Some(text) = line["stream"].as_str().filter(|_| !arguments.quiet) {
             print!("{text}");
             std::io::stdout().flush()?;
@@ -96,6 +177,10 @@ pub async fn build(client: &Client, arguments: BuildArguments) -> Result<(), Fai
         Ok(())
     })
     .await?;
+    if let Some(file) = &arguments.iidfile {
+        std::fs::write(file, &id)
+            .map_err(|cause| Failure::new(format!("cannot write {}: {cause}", file.display())))?;
+    }
     if arguments.quiet {
         println!("{id}");
     }
@@ -162,6 +247,27 @@ fn query(arguments: &BuildArguments) -> Result<(Parameters, Dockerfile), Failure
     query.push(("labels", values(&arguments.label, |_| Some(String::new())).to_string()));
     query.push(("buildcontexts", contexts(&arguments.build_context)?.to_string()));
     query.extend(arguments.target.iter().map(|target| ("target", target.clone())));
+    let text = [
+        ("platform", arguments.platform.clone()),
+        ("cpuperiod", arguments.cpu_period.map(|value| value.to_string())),
+        ("cpuquota", arguments.cpu_quota.map(|value| value.to_string())),
+        ("cpushares", arguments.cpu_shares.map(|value| value.to_string())),
+        ("cpusetcpus", arguments.cpuset_cpus.clone()),
+        ("cpusetmems", arguments.cpuset_mems.clone()),
+        ("memory", bytes(arguments.memory.as_deref())?),
+        ("memswap", bytes(arguments.memory_swap.as_deref())?),
+        ("shmsize", bytes(arguments.shm_size.as_deref())?),
+    ];
+    query.extend(text.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    if !arguments.cache_from.is_empty() {
+        query.push(("cachefrom", json!(arguments.cache_from).to_string()));
+    }
+    query.extend(arguments.security_opt.iter().map(|option| ("securityopt", option.clone())));
+    if !arguments.ulimit.is_empty() {
+        let limits = arguments.ulimit.iter().map(|limit| ulimit(limit));
+        let limits: Vec<_> = limits.collect::<Result<_, _>>()?;
+        query.push(("ulimits", json!(limits).to_string()));
+    }
     query.extend(arguments.network.iter().map(|network| ("networkmode", network.clone())));
     query.extend(arguments.add_host.iter().map(|host| ("extrahosts", host.clone())));
     query.push(("nocache", u8::from(arguments.no_cache).to_string()));
@@ -187,6 +293,18 @@ fn query(arguments: &BuildArguments) -> Result<(Parameters, Dockerfile), Failure
         }
     };
     Ok((query, dockerfile))
+}
+
+/// A size in bytes, as the query says it.
+fn bytes(flag: Option<&str>) -> Result<Option<String>, Failure> {
+    match flag {
+        None => Ok(None),
+        Some("-1") => Ok(Some("-1".to_owned())),
+        Some(flag) => match bulkhead_types::parse_size(flag) {
+            Ok(bytes) => Ok(Some(bytes.to_string())),
+            Err(cause) => Err(Failure::new(cause.to_string())),
+        },
+    }
 }
 
 fn values(flags: &[String], missing: impl Fn(&str) -> Option<String>) -> Value {

@@ -1,18 +1,18 @@
 //! `bulkhead network …`: networks of the user's own.
 
-use std::io::{IsTerminal, Write};
-
 use bulkhead_docker_types::{
     EndpointSettings, Ipam, IpamPool, NetworkConnect, NetworkCreate, NetworkDisconnect,
 };
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::containers::{short, text};
+use super::prune::{self, PruneArguments};
 use super::run::endpoint;
+use super::show::{self, each, text};
+use super::{filter, inspect, several};
 use crate::client::{Client, encode};
 use crate::failure::Failure;
-use crate::{table, template};
+use crate::rows::{self, Kind, Show};
 
 #[derive(Debug, Subcommand)]
 pub enum NetworkCommand {
@@ -39,6 +39,9 @@ pub enum NetworkCommand {
         /// A Go template, or `json`
         #[arg(short, long)]
         format: Option<String>,
+        /// Accepted for scripts of Docker's: it asks for a swarm's services
+        #[arg(short, long)]
+        verbose: bool,
         #[arg(required = true)]
         networks: Vec<String>,
     },
@@ -62,14 +65,7 @@ pub enum NetworkCommand {
         container: String,
     },
     /// Remove all networks that no running container is on
-    Prune {
-        /// Only those that match, such as `until=24h` or `label!=keep`
-        #[arg(long)]
-        filter: Vec<String>,
-        /// Do not ask
-        #[arg(short, long)]
-        force: bool,
-    },
+    Prune(PruneArguments),
 }
 
 #[derive(Debug, Args)]
@@ -95,6 +91,9 @@ pub struct CreateArguments {
     /// What gives out addresses: default
     #[arg(long, default_value = "default")]
     ipam_driver: String,
+    /// An option of what gives out addresses, as NAME=VALUE
+    #[arg(long)]
+    ipam_opt: Vec<String>,
     /// Give containers IPv4 addresses
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     ipv4: Option<bool>,
@@ -147,8 +146,8 @@ pub async fn run(client: &Client, command: NetworkCommand) -> Result<(), Failure
         NetworkCommand::Ls { filter, format, no_trunc, quiet } => {
             list(client, &filter, format.as_deref(), no_trunc, quiet).await
         }
-        NetworkCommand::Inspect { format, networks } => {
-            inspect(client, format.as_deref(), &networks).await
+        NetworkCommand::Inspect { format, networks, .. } => {
+            inspect::only(client, inspect::Kind::Network, format.as_deref(), &networks).await
         }
         NetworkCommand::Rm { force, networks } => remove(client, force, &networks).await,
         NetworkCommand::Connect(arguments) => {
@@ -171,7 +170,7 @@ pub async fn run(client: &Client, command: NetworkCommand) -> Result<(), Failure
             let body = NetworkDisconnect { container, force };
             client.post(&path, Some(&json!(body))).await.map(drop)
         }
-        NetworkCommand::Prune { filter, force } => prune(client, &filter, force).await,
+        NetworkCommand::Prune(arguments) => prune::networks(client, arguments).await,
     }
 }
 
@@ -202,7 +201,11 @@ fn creation(arguments: CreateArguments) -> Result<NetworkCreate, Failure> {
         attachable: arguments.attachable,
         enable_ipv4: arguments.ipv4,
         enable_ipv6: arguments.ipv6,
-        ipam: Some(Ipam { driver: arguments.ipam_driver, config: pools, ..Ipam::default() }),
+        ipam: Some(Ipam {
+            driver: arguments.ipam_driver,
+            config: pools,
+            options: endpoint::pairs(&arguments.ipam_opt),
+        }),
         options: endpoint::pairs(&arguments.opt),
         labels: endpoint::pairs(&arguments.label),
         ..NetworkCreate::default()
@@ -219,6 +222,21 @@ fn pool_of<'a>(pools: &'a mut [IpamPool], address: &str) -> Result<&'a mut IpamP
     })
 }
 
+pub const NETWORKS: Kind = Kind {
+    fields: &[
+        ("CreatedAt", "CREATED AT"),
+        ("Driver", "DRIVER"),
+        ("ID", "NETWORK ID"),
+        ("IPv4", "IPV4"),
+        ("IPv6", "IPV6"),
+        ("Internal", "INTERNAL"),
+        ("Labels", "LABELS"),
+        ("Name", "NAME"),
+        ("Scope", "SCOPE"),
+    ],
+    table: "{{.ID}}\\t{{.Name}}\\t{{.Driver}}\\t{{.Scope}}",
+};
+
 async fn list(
     client: &Client,
     filters: &[String],
@@ -226,113 +244,54 @@ async fn list(
     no_trunc: bool,
     quiet: bool,
 ) -> Result<(), Failure> {
-    let path = format!("/networks?filters={}", encode(&filter_query(filters)?));
-    let networks = client.get(&path).await?;
-    let networks: Vec<&Value> = networks.as_array().into_iter().flatten().collect();
-    let id = |network: &Value| {
-        let id = text(&network["Id"]);
-        if no_trunc { id } else { short(&id).to_owned() }
-    };
-    if quiet {
-        networks.iter().for_each(|network| println!("{}", id(network)));
-        return Ok(());
-    }
-    if let Some(format) = format {
-        let rows: Vec<Value> = networks.iter().map(|network| row(network, id(network))).collect();
-        return template::print_rows(format, &rows, &row(&Value::Null, String::new()));
-    }
-    let rows = networks.iter().map(|network| {
-        vec![id(network), text(&network["Name"]), text(&network["Driver"]), text(&network["Scope"])]
-    });
-    table::print(&["NETWORK ID", "NAME", "DRIVER", "SCOPE"], rows.collect());
-    Ok(())
+    let networks = client.get(&format!("/networks?{}", filter::query(filters)?)).await?;
+    let mut networks: Vec<&Value> = each(&networks).collect();
+    networks
+        .sort_by(|one, other| super::ports::natural(&text(&one["Name"]), &text(&other["Name"])));
+    let id = |network: &Value| show::id(&text(&network["Id"]), no_trunc);
+    let rows = networks.iter().map(|network| row(network, id(network))).collect();
+    rows::print(&NETWORKS, Show::of(quiet, "ID", format), rows)
 }
 
 /// What a template sees of a network, all of it text (docker/cli: cli/command/formatter/network.go).
 fn row(network: &Value, id: String) -> Value {
     let flag = |name: &str| network[name].as_bool().unwrap_or_default().to_string();
-    let labels = network["Labels"].as_object().into_iter().flatten();
-    let labels: Vec<String> =
-        labels.map(|(name, value)| format!("{name}={}", text(value))).collect();
     json!({
-        "CreatedAt": text(&network["Created"]),
+        "CreatedAt": created(&text(&network["Created"])),
         "Driver": text(&network["Driver"]),
         "ID": id,
         "IPv4": flag("EnableIPv4"),
         "IPv6": flag("EnableIPv6"),
         "Internal": flag("Internal"),
-        "Labels": labels.join(","),
+        "Labels": show::labels(&network["Labels"]),
         "Name": text(&network["Name"]),
         "Scope": text(&network["Scope"]),
+        rows::LABELS: network["Labels"],
     })
 }
 
-async fn inspect(client: &Client, format: Option<&str>, names: &[String]) -> Result<(), Failure> {
-    let (mut found, mut failed) = (Vec::new(), None);
-    for name in names {
-        match client.get(&format!("/networks/{}", encode(name))).await {
-            Ok(network) => found.push(network),
-            Err(failure) => super::containers::report(&mut failed, failure),
+/// A moment as Go prints it: `2026-11-30 15:04:05.123456789 +0000 UTC`.
+fn created(text: &str) -> String {
+    match text.parse::<bulkhead_types::Timestamp>() {
+        Err(_) => text.to_owned(),
+        Ok(at) => {
+            let nanoseconds = format!(".{:09}", at.subsec_nanosecond());
+            let fraction = nanoseconds.trim_end_matches('0').trim_end_matches('.');
+            let at = at.to_zoned(bulkhead_types::TimeZone::UTC);
+            format!("{}{fraction} +0000 UTC", at.strftime("%Y-%m-%d %H:%M:%S"))
         }
     }
-    match format {
-        Some(format) => found.iter().try_for_each(|network| template::print(format, network))?,
-        None => {
-            let all = serde_json::to_string_pretty(&found);
-            println!("{}", all.map_err(|cause| Failure::new(cause.to_string()))?);
-        }
-    }
-    failed.map_or(Ok(()), Err)
 }
 
 async fn remove(client: &Client, force: bool, names: &[String]) -> Result<(), Failure> {
-    let mut failed = None;
-    for name in names {
+    several::all(names, async |name| {
         match client.delete(&format!("/networks/{}", encode(name))).await {
-            Ok(_) => println!("{name}"),
-            Err(failure) if force && failure.message.ends_with("not found") => {}
-            Err(failure) => super::containers::report(&mut failed, failure),
+            Ok(_) => Ok(name.to_owned()),
+            Err(failure) if force && failure.status == Some(404) => Ok(String::new()),
+            Err(failure) => Err(failure),
         }
-    }
-    failed.map_or(Ok(()), Err)
-}
-
-async fn prune(client: &Client, filters: &[String], force: bool) -> Result<(), Failure> {
-    if !force {
-        if !std::io::stdin().is_terminal() {
-            return Err(Failure::new(
-                "this removes networks and nobody is there to be asked: say --force",
-            ));
-        }
-        print!("All networks that no running container is on will be removed. Continue? [y/N] ");
-        std::io::stdout().flush()?;
-        let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer)?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            return Ok(());
-        }
-    }
-    let path = format!("/networks/prune?filters={}", encode(&filter_query(filters)?));
-    let answer = client.post(&path, None).await?;
-    let deleted: Vec<String> =
-        answer["NetworksDeleted"].as_array().into_iter().flatten().map(text).collect();
-    if !deleted.is_empty() {
-        println!("Deleted Networks:\n{}", deleted.join("\n"));
-    }
-    Ok(())
-}
-
-/// `name=value` flags as Docker's JSON of them.
-fn filter_query(filters: &[String]) -> Result<String, Failure> {
-    let mut all = serde_json::Map::new();
-    for filter in filters {
-        let (name, value) = filter.split_once('=').ok_or_else(|| {
-            Failure::new(format!("invalid filter {filter:?}: write it as NAME=VALUE"))
-        })?;
-        let values = all.entry(name.to_owned()).or_insert_with(|| json!({}));
-        values[value] = json!(true);
-    }
-    Ok(Value::Object(all).to_string())
+    })
+    .await
 }
 
 #[cfg(test)]
@@ -374,7 +333,9 @@ mod tests {
             "Name": "front", "Driver": "bridge", "EnableIPv4": true, "Labels": {"a": "1", "b": ""},
         });
         let row = row(&network, "0123".to_owned());
-        assert!(row.as_object().unwrap().values().all(Value::is_string), "{row}");
+        let fields = row.as_object().unwrap().iter().filter(|(name, _)| *name != rows::LABELS);
+        assert!(fields.clone().all(|(_, value)| value.is_string()), "{row}");
+        assert_eq!(fields.count(), NETWORKS.fields.len());
         assert_eq!((&row["IPv4"], &row["Internal"]), (&json!("true"), &json!("false")));
         assert_eq!(row["Labels"], "a=1,b=");
     }

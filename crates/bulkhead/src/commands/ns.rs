@@ -6,9 +6,11 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::ports::{self, Port};
 use crate::client::{Client, encode};
 use crate::failure::Failure;
 
+mod net;
 mod picture;
 mod render;
 mod survey;
@@ -16,10 +18,13 @@ mod survey;
 use picture::Source;
 use survey::Known;
 
-/// Show the tree of pid and user namespaces, and which container shares what with whom
+/// Show which container shares what with whom, and the trees of pid and user namespaces
 #[derive(Debug, Args)]
 #[command(long_about = "\
-Show the tree of pid and user namespaces, and which container shares what with whom.
+Show which container shares what with whom, and the trees of pid and user namespaces.
+
+Containers come first. Namespaces of other programs, a browser's for instance, are counted in a note at
+the end, and shown with --all.
 
 A namespace is named by its inode, as in /proc/PID/ns and lsns. The first process of a pid namespace
 is shown with its pid in each namespace around it, outermost first: `sh is 4711 → 12 → 1` is pid 4711
@@ -34,6 +39,13 @@ It reads /proc and needs no engine; an engine that runs gives its containers' na
 of `bulkhead oci` give those of its containers. Without root, processes of other users are counted in
 a note at the end.")]
 pub struct NsArguments {
+    /// Show namespaces of programs that are no containers, too
+    #[arg(short, long)]
+    all: bool,
+    /// Show network namespaces: bridges, pairs of links with both ends, addresses and published ports
+    #[arg(long)]
+    net: bool,
+    /// How it is shown
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
     /// A directory with records of `bulkhead oci` (its --root); may be given more than once
@@ -69,16 +81,59 @@ pub async fn run(client: &Client, arguments: NsArguments) -> Result<(), Failure>
         }
     }
     known.sort_by(|one, other| one.0.cmp(&other.0));
-    let mut picture = survey::survey(&known)?;
-    picture.notes.extend(notes);
-    let text = match arguments.format {
-        Format::Text => render::text(&picture),
-        Format::Json => {
-            let json = serde_json::to_string_pretty(&picture);
-            json.map_err(|error| Failure::new(error.to_string()))? + "\n"
+    let text = match arguments.net {
+        true => networks(client, arguments.format, &known, &notes).await?,
+        false => {
+            let mut picture = survey::survey(&known)?;
+            if !arguments.all {
+                picture = picture.of_containers();
+            }
+            picture.notes.extend(notes);
+            match arguments.format {
+                Format::Text => render::text(&picture),
+                Format::Json => json(&picture)?,
+            }
         }
     };
     std::io::stdout().write_all(text.as_bytes()).map_err(Failure::from)
+}
+
+fn json(shown: &impl serde::Serialize) -> Result<String, Failure> {
+    let json = serde_json::to_string_pretty(shown);
+    Ok(json.map_err(|error| Failure::new(error.to_string()))? + "\n")
+}
+
+async fn networks(
+    client: &Client,
+    format: Format,
+    known: &[Known],
+    notes: &[String],
+) -> Result<String, Failure> {
+    crate::host::require_root("ns --net")?;
+    let listed = client.get("/containers/json").await.unwrap_or_default();
+    let ports: Vec<(String, Vec<String>)> = listed
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|container| {
+            let name = container["Names"][0].as_str().unwrap_or_default().trim_start_matches('/');
+            let published: Vec<Port> =
+                serde_json::from_value(container["Ports"].clone()).unwrap_or_default();
+            let published = published.into_iter().filter_map(|port| {
+                let public = ports::address(&port.address, &port.public_port?.to_string());
+                Some(format!("{public} → {}/{}", port.private_port, port.protocol))
+            });
+            (name.to_owned(), published.collect())
+        })
+        .collect();
+    let namespaces = net::survey(known, &ports)?;
+    match format {
+        Format::Json => json(&serde_json::json!({"namespaces": namespaces, "notes": notes})),
+        Format::Text => {
+            let notes: String = notes.iter().map(|note| format!("\nNote: {note}\n")).collect();
+            Ok(net::text(&namespaces) + &notes)
+        }
+    }
 }
 
 /// The running containers of the engine.

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Level::{High, Low, Medium};
 use super::{Finding, Level};
-use crate::commands::containers::text;
+use crate::commands::show::text;
 
 /// Of a container as `GET /containers/{}/json` describes it; `programs` are the command lines of its
 /// processes.

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Finding;
 use super::Level::{High, Medium};
 use crate::client::Client;
-use crate::commands::containers::text;
+use crate::commands::show::text;
 use crate::failure::Failure;
 
 /// Of what the engine says of itself, and of its files where it is on this machine.

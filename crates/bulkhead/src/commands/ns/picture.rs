@@ -1,6 +1,6 @@
 //! What is seen of namespaces, and who shares what: pure data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -122,6 +122,49 @@ pub fn compare(found: &[Found], host: &[u64; 8], named: &BTreeMap<u64, String>) 
 }
 
 impl Picture {
+    /// Without the namespaces that no container is in, around or below, but for the host's; a note says how
+    /// many these are.
+    pub fn of_containers(mut self) -> Self {
+        let pid: Vec<_> =
+            self.pid_namespaces.iter().map(|it| (it.inode, it.parent, it.host)).collect();
+        let user: Vec<_> =
+            self.user_namespaces.iter().map(|it| (it.inode, it.parent, it.host)).collect();
+        let (pid, user) = (self.concerned("pid", &pid), self.concerned("user", &user));
+        let before = self.pid_namespaces.len() + self.user_namespaces.len();
+        self.pid_namespaces.retain(|it| pid.contains(&it.inode));
+        self.user_namespaces.retain(|it| user.contains(&it.inode));
+        match before - self.pid_namespaces.len() - self.user_namespaces.len() {
+            0 => {}
+            1 => self
+                .notes
+                .push("1 namespace of another program is not shown: --all shows it".to_owned()),
+            more => self.notes.push(format!(
+                "{more} namespaces of other programs are not shown: --all shows them"
+            )),
+        }
+        self
+    }
+
+    /// Those of containers, with all that is around and below them, and the host's own.
+    fn concerned(&self, kind: &str, all: &[(u64, Option<u64>, bool)]) -> BTreeSet<u64> {
+        let parent = |inode: &u64| all.iter().find(|(own, ..)| own == inode).and_then(|it| it.1);
+        let is_host = |inode: u64| all.iter().any(|(own, _, host)| *own == inode && *host);
+        let own: BTreeSet<u64> = all
+            .iter()
+            .map(|(inode, ..)| *inode)
+            .filter(|inode| !is_host(*inode) && !self.members(kind, *inode).is_empty())
+            .collect();
+        let around = |inode: u64| std::iter::successors(Some(inode), parent);
+        let mut concerned: BTreeSet<u64> = own.iter().flat_map(|inode| around(*inode)).collect();
+        concerned.extend(all.iter().filter(|(.., host)| *host).map(|(inode, ..)| *inode));
+        let below = all
+            .iter()
+            .map(|(inode, ..)| *inode)
+            .filter(|inode| around(*inode).any(|above| own.contains(&above)));
+        concerned.extend(below.collect::<Vec<_>>());
+        concerned
+    }
+
     /// Names of the containers whose namespace of a kind is this one.
     pub fn members(&self, kind: &str, inode: u64) -> Vec<&str> {
         let inside = |container: &&Container| {

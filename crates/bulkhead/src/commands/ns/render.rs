@@ -4,18 +4,19 @@ use std::fmt::Write;
 
 use super::picture::{Container, KINDS, Mapping, Picture, PidNamespace, Source, UserNamespace};
 
-/// The two trees, the table of containers, and what could not be seen.
+/// The table of containers, the two trees, and what could not be seen.
 pub fn text(picture: &Picture) -> String {
-    let mut text = String::from("PID NAMESPACES\n");
+    let mut text = String::new();
+    if !picture.containers.is_empty() {
+        table(&picture.containers, &mut text);
+        text.push('\n');
+    }
+    text.push_str("PID NAMESPACES\n");
     let ids = |namespace: &PidNamespace| (namespace.inode, namespace.parent);
     tree(&picture.pid_namespaces, &ids, &|namespace| pid_lines(picture, namespace), &mut text);
     text.push_str("\nUSER NAMESPACES\n");
     let ids = |namespace: &UserNamespace| (namespace.inode, namespace.parent);
     tree(&picture.user_namespaces, &ids, &|namespace| user_lines(picture, namespace), &mut text);
-    if !picture.containers.is_empty() {
-        text.push('\n');
-        table(&picture.containers, &mut text);
-    }
     if !picture.notes.is_empty() {
         text.push('\n');
     }

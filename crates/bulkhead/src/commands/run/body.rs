@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use bulkhead_docker_types::{
-    ContainerCreate, Device, Empty, HostConfig, LogConfig, Mount, PortBinding, RestartPolicy,
-    Ulimit, Words,
+    ContainerCreate, Device, Empty, HostConfig, LogConfig, Mount, PortBinding, ThrottleDevice,
+    WeightDevice, Words,
 };
 use bulkhead_types::{Port, parse_size};
 
 use super::RunArguments;
 use super::endpoint::{is_builtin, networks, pairs};
+use super::policy::{restart_policy, ulimit};
 use crate::failure::Failure;
 
 pub fn container(arguments: &RunArguments) -> Result<ContainerCreate, Failure> {
@@ -20,20 +21,24 @@ fn read(arguments: &RunArguments) -> Result<ContainerCreate, Failure> {
     let (exposed_ports, port_bindings) = ports(arguments)?;
     let (binds, volumes): (Vec<&String>, Vec<&String>) =
         arguments.volume.iter().partition(|volume| volume.contains(':'));
-    let attached = !arguments.detach;
-    let mut labels = pairs(&arguments.label);
+    let attached = attached(arguments)?;
+    // as docker, which takes what has no value in a file for nothing
+    let mut files = from_files("label", &arguments.label_file)?;
+    files.retain(|line| line.contains('='));
+    let mut labels = pairs(&files);
+    labels.extend(pairs(&arguments.label));
     arguments.health.label(&mut labels);
     let (network_mode, networking_config) = networks(arguments)?;
     Ok(ContainerCreate {
         hostname: arguments.hostname.clone().unwrap_or_default(),
         domainname: arguments.domainname.clone().unwrap_or_default(),
         user: arguments.user.clone().unwrap_or_default(),
-        attach_stdin: attached && arguments.interactive,
-        attach_stdout: attached,
-        attach_stderr: attached,
+        attach_stdin: attached.stdin,
+        attach_stdout: attached.stdout,
+        attach_stderr: attached.stderr,
         tty: arguments.tty,
         open_stdin: arguments.interactive,
-        stdin_once: attached && arguments.interactive,
+        stdin_once: attached.stdin,
         env: environment(&arguments.env, &arguments.env_file)?,
         cmd: Some(Words(arguments.command.clone())).filter(|words| !words.0.is_empty()),
         // `--entrypoint ""` clears the image's.
@@ -83,7 +88,7 @@ fn host(
         dns_search: arguments.dns_search.clone(),
         dns_options: arguments.dns_option.clone(),
         console_size: crate::terminal::size().filter(|_| arguments.tty).unwrap_or_default(),
-        restart_policy: restart_policy(arguments.restart.as_deref())?,
+        restart_policy: restart_policy(arguments.restart.as_deref().unwrap_or("no"))?,
         auto_remove: arguments.rm,
         privileged: arguments.privileged,
         readonly_rootfs: arguments.read_only,
@@ -114,23 +119,72 @@ fn host(
         cpuset_cpus: arguments.cpuset_cpus.clone().unwrap_or_default(),
         cpuset_mems: arguments.cpuset_mems.clone().unwrap_or_default(),
         pids_limit: arguments.pids_limit,
+        memory_swappiness: arguments.memory_swappiness,
+        blkio_weight: arguments.blkio_weight.unwrap_or(0),
+        blkio_weight_device: weights(&arguments.blkio_weight_device)?,
+        blkio_device_read_bps: rates(&arguments.device_read_bps)?,
+        blkio_device_write_bps: rates(&arguments.device_write_bps)?,
+        blkio_device_read_iops: counts(&arguments.device_read_iops)?,
+        blkio_device_write_iops: counts(&arguments.device_write_iops)?,
+        volumes_from: arguments.volumes_from.clone(),
+        volume_driver: arguments.volume_driver.clone().unwrap_or_default(),
+        device_cgroup_rules: arguments.device_cgroup_rule.clone(),
+        runtime: arguments.runtime.clone().unwrap_or_default(),
+        isolation: arguments.isolation.clone().unwrap_or_default(),
         ..HostConfig::default()
     })
 }
 
-/// `NAME=value`, or `NAME` alone for this process's own value; files first, so that flags win.
-pub fn environment(flags: &[String], files: &[String]) -> Result<Vec<String>, Failure> {
-    let mut environment = Vec::new();
+/// The streams of the container that this program is attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attached {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+/// Those that `-a` names, else output, and input if it is kept open.
+pub fn attached(arguments: &RunArguments) -> Result<Attached, Failure> {
+    let mut named = Attached { stdin: false, stdout: false, stderr: false };
+    for stream in &arguments.attach {
+        match stream.to_lowercase().as_str() {
+            "stdin" => named.stdin = true,
+            "stdout" => named.stdout = true,
+            "stderr" => named.stderr = true,
+            _ => {
+                return Err(Failure::new(format!(
+                    "invalid value {stream:?} of --attach: it is stdin, stdout or stderr"
+                )));
+            }
+        }
+    }
+    match (arguments.detach, arguments.attach.is_empty()) {
+        (true, true) => Ok(named),
+        (true, false) => Err(Failure::new("Conflicting options: -a and -d")),
+        (false, false) => Ok(named),
+        (false, true) => Ok(Attached { stdin: arguments.interactive, stdout: true, stderr: true }),
+    }
+}
+
+/// Lines of files, without comments.
+fn from_files(what: &str, files: &[String]) -> Result<Vec<String>, Failure> {
+    let mut all = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(file).map_err(|cause| {
-            Failure::new(format!("cannot read the environment file {file}: {cause}"))
+            Failure::new(format!("cannot read the {what} file {file}: {cause}"))
         })?;
         let lines = text
             .lines()
             .map(str::trim_start)
             .filter(|line| !line.is_empty() && !line.starts_with('#'));
-        environment.extend(lines.map(str::to_owned));
+        all.extend(lines.map(str::to_owned));
     }
+    Ok(all)
+}
+
+/// `NAME=value`, or `NAME` alone for this process's own value; files first, so that flags win.
+pub fn environment(flags: &[String], files: &[String]) -> Result<Vec<String>, Failure> {
+    let mut environment = from_files("environment", files)?;
     environment.extend(flags.iter().cloned());
     Ok(environment
         .into_iter()
@@ -163,15 +217,6 @@ fn nano_cpus(cpus: Option<f64>) -> Result<i64, Failure> {
     }
 }
 
-fn restart_policy(flag: Option<&str>) -> Result<RestartPolicy, Failure> {
-    let flag = flag.unwrap_or("no");
-    let (name, retries) = flag.split_once(':').unwrap_or((flag, "0"));
-    let retries: u32 = retries.parse().map_err(|_| {
-        Failure::new(format!("invalid restart policy {flag:?}: the number of retries is no number"))
-    })?;
-    Ok(RestartPolicy { name: name.to_owned(), maximum_retry_count: retries.into() })
-}
-
 /// `seccomp=FILE` is read here: the engine may not share this file system.
 fn security_options(flags: &[String]) -> Result<Vec<String>, Failure> {
     flags
@@ -190,6 +235,47 @@ fn security_options(flags: &[String]) -> Result<Vec<String>, Failure> {
         .collect()
 }
 
+/// `PATH:VALUE`
+fn of_device<'a>(flag: &'a str, form: &str) -> Result<(&'a str, &'a str), Failure> {
+    flag.rsplit_once(':')
+        .filter(|(path, _)| path.starts_with("/dev/"))
+        .ok_or_else(|| Failure::new(format!("bad format for path: {flag}: write it as {form}")))
+}
+
+fn weights(flags: &[String]) -> Result<Vec<WeightDevice>, Failure> {
+    let read = |flag: &String| {
+        let (path, weight) = of_device(flag, "/dev/DEVICE:WEIGHT")?;
+        let weight = weight.parse().map_err(|_| {
+            Failure::new(format!("invalid weight for device: {flag}: it is from 10 to 1000"))
+        })?;
+        Ok(WeightDevice { path: path.to_owned(), weight })
+    };
+    flags.iter().map(read).collect()
+}
+
+/// Bytes a second.
+fn rates(flags: &[String]) -> Result<Vec<ThrottleDevice>, Failure> {
+    let read = |flag: &String| {
+        let (path, rate) = of_device(flag, "/dev/DEVICE:RATE, such as /dev/sda:1mb")?;
+        let rate = parse_size(rate)
+            .map_err(|cause| Failure::new(format!("invalid rate for device: {flag}: {cause}")))?;
+        Ok(ThrottleDevice { path: path.to_owned(), rate })
+    };
+    flags.iter().map(read).collect()
+}
+
+/// Operations a second.
+fn counts(flags: &[String]) -> Result<Vec<ThrottleDevice>, Failure> {
+    let read = |flag: &String| {
+        let (path, rate) = of_device(flag, "/dev/DEVICE:NUMBER")?;
+        let rate = rate.parse().map_err(|_| {
+            Failure::new(format!("invalid rate for device: {flag}: it is a number above 0"))
+        })?;
+        Ok(ThrottleDevice { path: path.to_owned(), rate })
+    };
+    flags.iter().map(read).collect()
+}
+
 fn device_request(flag: &str) -> Device {
     let parts: Vec<&str> = flag.split(':').collect();
     let (host, container, permissions) = match parts.as_slice() {
@@ -203,18 +289,6 @@ fn device_request(flag: &str) -> Device {
         path_in_container: container.to_owned(),
         cgroup_permissions: permissions.to_owned(),
     }
-}
-
-/// `name=soft[:hard]`
-fn ulimit(flag: &str) -> Result<Ulimit, Failure> {
-    let wrong =
-        || Failure::new(format!("invalid ulimit argument: {flag}: write it as NAME=SOFT[:HARD]"));
-    let (name, values) = flag.split_once('=').ok_or_else(wrong)?;
-    let (soft, hard) = values.split_once(':').unwrap_or((values, values));
-    let number = |text: &str| {
-        if text == "unlimited" { Ok(-1) } else { text.parse::<i64>().map_err(|_| wrong()) }
-    };
-    Ok(Ulimit { name: name.to_owned(), soft: number(soft)?, hard: number(hard)? })
 }
 
 /// `type=bind,source=/a,target=/b,readonly`

@@ -17,11 +17,15 @@ pub enum Target {
     Exec(String),
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Mode {
     pub tty: bool,
     pub stdin: bool,
     pub form: Form,
+    /// What leaves a terminal.
+    pub keys: Keys,
+    /// Whether signals are the program's, and not this one's.
+    pub signals: bool,
 }
 
 /// What is on the connection.
@@ -54,7 +58,7 @@ pub async fn run(
     if mode.tty {
         resize(client, target).await;
         tokio::spawn(follow_size(client.clone(), target.clone()));
-    } else {
+    } else if mode.signals {
         tokio::spawn(forward_signals(client.clone(), target.clone()));
     }
     if mode.stdin {
@@ -62,7 +66,7 @@ pub async fn run(
         // program from ending when the container has.
         let (sender, mut receiver) = tokio::sync::mpsc::channel::<Vec<u8>>(4);
         std::thread::spawn(move || read_stdin(&sender));
-        let keys = mode.tty.then(Keys::default);
+        let keys = mode.tty.then_some(mode.keys);
         tokio::spawn(async move {
             let mut keys = keys;
             while let Some(bytes) = receiver.recv().await {

@@ -76,6 +76,14 @@ fn picture() -> Picture {
 #[test]
 fn trees_and_table_are_drawn() {
     insta::assert_snapshot!(text(&picture()), @r"
+    CONTAINER         FROM    PID   USER  PID   NET        IPC        MNT  UTS   CGROUP  TIME
+    web               engine  2411  own   own   =sidec…+1  =sidecar…  own  own   own     own
+    sidecar-with-a-…  engine  2500  own   own   =web+1     =web       own  own   own     own
+    third             oci     2600  own   own   =web+1     own        own  own   own     own
+    plain             oci     2700  host  host  host       host       own  host  host    host
+    lonely            oci     2800  own   own   =blue      own        own  own   own     own
+    closed            oci     2900  ?     ?     ?          ?          ?    ?     ?       ?
+
     PID NAMESPACES
     11  the host's, 120 processes
     │   sh is 1
@@ -98,17 +106,20 @@ fn trees_and_table_are_drawn() {
     └── 40  sidecar-with-a-long-name, 2 processes, made by uid 0
             ids 0 → 1, 1-2 → 5-6 and 1 more
 
-    CONTAINER         FROM    PID   USER  PID   NET        IPC        MNT  UTS   CGROUP  TIME
-    web               engine  2411  own   own   =sidec…+1  =sidecar…  own  own   own     own
-    sidecar-with-a-…  engine  2500  own   own   =web+1     =web       own  own   own     own
-    third             oci     2600  own   own   =web+1     own        own  own   own     own
-    plain             oci     2700  host  host  host       host       own  host  host    host
-    lonely            oci     2800  own   own   =blue      own        own  own   own     own
-    closed            oci     2900  ?     ?     ?          ?          ?    ?     ?       ?
-
     Note: 3 processes are not shown, closed to this user: run as root to see all,
       wrapped here
     ");
+}
+
+#[test]
+fn without_all_only_containers_are_shown() {
+    let shown = picture().of_containers();
+    let inodes: Vec<u64> = shown.pid_namespaces.iter().map(|it| it.inode).collect();
+    assert_eq!(inodes, [11, 21, 31, 41]);
+    assert_eq!(shown.user_namespaces.len(), 4);
+    let note = "1 namespace of another program is not shown: --all shows it";
+    assert_eq!(shown.notes.last().map(String::as_str), Some(note));
+    assert_eq!(shown.of_containers().notes.len(), 2);
 }
 
 #[test]
