@@ -329,7 +329,7 @@ mod tests {
             host("MemorySwappiness", json!(-1)),
             host("DeviceRequests", json!([])),
             host("OomKillDisable", json!(false)),
-            host("Annotations", json!({})),
+            host("Annotations", json!({"a": "b"})),
             host("PortBindings", json!({"80/tcp": [{"HostIp": "", "HostPort": "1"}]})),
             host("Sysctls", json!({"net.core.somaxconn": "1"})),
             json!({"FromTheFuture": {"A": null, "B": [], "C": ""}}),
@@ -339,7 +339,6 @@ mod tests {
             assert!(check(fine.clone()).is_ok(), "{fine}");
         }
         for (body, status, named) in [
-            (host("Annotations", json!({"a": "b"})), 501, "HostConfig.Annotations"),
             (host("OomKillDisable", json!(true)), 501, "HostConfig.OomKillDisable"),
             (host("Memry", json!(10)), 400, "HostConfig.Memry"),
             (json!({"Bogus": true}), 400, "Bogus"),

@@ -42,6 +42,7 @@ object! {
         pub readonly_paths: Option<Vec<String>>,
         pub group_add: Vec<String>,
         pub sysctls: BTreeMap<String, String>,
+        pub annotations: BTreeMap<String, String>,
         pub devices: Vec<Device>,
         pub device_cgroup_rules: Vec<String>,
         pub ulimits: Vec<Ulimit>,

@@ -24,6 +24,13 @@ impl FromStr for Bind {
     }
 }
 
+impl Bind {
+    /// The options as they were written; empty where there are none.
+    pub fn mode(&self) -> &str {
+        self.text.splitn(3, ':').nth(2).unwrap_or_default()
+    }
+}
+
 impl fmt::Display for Bind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

@@ -109,6 +109,8 @@ pub struct HostConfig {
     pub readonly_paths: Option<Vec<String>>,
     pub group_add: Vec<String>,
     pub sysctls: BTreeMap<String, String>,
+    /// What other runtimes are told; kept and repeated.
+    pub annotations: BTreeMap<String, String>,
     pub devices: Vec<DeviceRequest>,
     pub ulimits: Vec<Ulimit>,
     pub oom_score_adj: i64,
@@ -214,8 +216,9 @@ impl Container {
     /// daemon/container_operations.go, `buildDNSNames`).
     pub fn dns_names(&self, endpoint: &EndpointConfig) -> Vec<String> {
         let mut names = vec![self.name.to_string()];
-        let more =
-            endpoint.aliases.iter().cloned().chain([self.id.short(), self.config.hostname.clone()]);
+        // With the host's UTS namespace it is the host's name, which is nobody's here.
+        let own = (self.host.uts_mode != UtsMode::Host).then(|| self.config.hostname.clone());
+        let more = endpoint.aliases.iter().cloned().chain([self.id.short()]).chain(own);
         for name in more {
             if !name.is_empty() && !names.contains(&name) {
                 names.push(name);

@@ -76,6 +76,7 @@ mod repeated;
 mod resolv_conf;
 mod restart;
 mod security;
+mod shared_memory;
 mod shipping;
 mod signals;
 mod subnet;

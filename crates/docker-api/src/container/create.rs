@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use bulkhead_docker_types::{ContainerCreate, Healthcheck};
 use bulkhead_engine::{Container, ContainerConfig, CreateContainer};
-use bulkhead_types::image;
+use bulkhead_types::{Port, image};
 use http::StatusCode;
 use serde_json::json;
 
@@ -77,8 +77,8 @@ pub(crate) fn request(
             host.links.push(link);
         }
     }
-    let exposed_ports = body.exposed_ports.keys().map(|port| port.parse());
-    let exposed_ports = exposed_ports.collect::<Result<_, _>>().map_err(ApiError::invalid_value)?;
+    let exposed_ports = body.exposed_ports.keys().map(|text| exposed(text));
+    let exposed_ports = exposed_ports.collect::<Result<Vec<_>, _>>()?.concat();
     let config = ContainerConfig {
         hostname: body.hostname,
         domainname: body.domainname,
@@ -115,6 +115,24 @@ fn healthcheck(asked: Healthcheck) -> image::Healthcheck {
 fn unknown_test(check: Option<&image::Healthcheck>) -> Option<&str> {
     let kind = check?.test.first()?.as_str();
     (!matches!(kind, "NONE" | "CMD" | "CMD-SHELL")).then_some(kind)
+}
+
+/// `80/tcp`, or `8000-8010/udp`, which Compose sends as it stands in its file (docker writes the ports
+/// of a range one by one).
+fn exposed(text: &str) -> Result<Vec<Port>, ApiError> {
+    let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let Some((first, last)) = numbers.split_once('-') else {
+        return Ok(vec![text.parse().map_err(ApiError::invalid_value)?]);
+    };
+    let end = |number: &str| format!("{number}/{protocol}").parse::<Port>();
+    let (first, last) = (end(first), end(last));
+    match (first, last) {
+        (Ok(first), Ok(last)) if first.number() <= last.number() => {
+            let ports = first.number()..=last.number();
+            Ok(ports.filter_map(|number| Port::new(number, first.protocol())).collect())
+        }
+        _ => Err(ApiError::invalid(format!("invalid range of ports {text:?}"))),
+    }
 }
 
 #[cfg(test)]
@@ -242,6 +260,24 @@ mod tests {
         ] {
             let error = body(value).expect_err(part);
             assert!(error.message.contains(part), "{}: {part}", error.message);
+        }
+    }
+
+    #[test]
+    fn ranges_of_exposed_ports_are_all_their_ports() {
+        let read = |text: &str| {
+            exposed(text).map(|ports| ports.iter().map(Port::to_string).collect::<Vec<_>>())
+        };
+        for (text, ports) in [
+            ("80", &["80/tcp"][..]),
+            ("53/udp", &["53/udp"]),
+            ("91-93", &["91/tcp", "92/tcp", "93/tcp"]),
+            ("91-91/udp", &["91/udp"]),
+        ] {
+            assert_eq!(read(text).expect(text), ports, "{text}");
+        }
+        for wrong in ["93-91", "0-2", "1-", "-", "1-70000", "1-2/xyz", "a-b"] {
+            assert!(exposed(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -150,7 +150,9 @@ impl EndpointView {
             mac_address: config.mac.map(mac).unwrap_or_default(),
             driver_opts: (!config.driver_options.is_empty()).then(|| config.driver_options.clone()),
             gw_priority: config.gateway_priority,
-            dns_names: (config.network != "bridge").then(|| container.dns_names(config)),
+            // They are there from the first start on.
+            dns_names: (config.network != "bridge" && container.state.started_at.is_some())
+                .then(|| container.dns_names(config)),
             ..Self::default()
         };
         if let Some(attachment) = attachment {

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use bulkhead_docker_types as wire;
 use bulkhead_engine::{
     BindOptions, BlockIo, Container, DeviceRequest, DriverOptions, Fill, HostConfig, LogDriver,
-    LogOptions, MissingSource, MountOptions, MountRequest, MountsBelow, OnFailure, PortRequest,
-    RestartPolicy, SecurityOptions, TmpfsOptions, Ulimit, UsernsMode, VolumeOptions,
+    LogOptions, MissingSource, MountOptions, MountRequest, MountsBelow, NetworkMode, OnFailure,
+    PortRequest, RestartPolicy, SecurityOptions, TmpfsOptions, Ulimit, UsernsMode, VolumeOptions,
 };
 use bulkhead_types::Port;
 use serde_json::{Map, Value};
@@ -57,6 +57,7 @@ pub(crate) fn parse(wire: wire::HostConfig) -> Result<(HostConfig, Vec<String>),
         readonly_paths: paths("ReadonlyPaths", wire.readonly_paths)?,
         group_add: wire.group_add,
         sysctls: wire.sysctls,
+        annotations: wire.annotations,
         devices: wire.devices.into_iter().map(device).collect(),
         ulimits: wire
             .ulimits
@@ -335,10 +336,12 @@ fn of_engine(container: &Container) -> wire::HostConfig {
         cgroup_parent: host.cgroup_parent.clone(),
         port_bindings,
         publish_all_ports: host.publish_all_ports,
-        // Docker shows links as `/target:/container/alias`.
+        // Docker shows links as `/target:/container/alias`; those of a user's network are its
+        // endpoint's.
         links: host
             .links
             .iter()
+            .filter(|_| !matches!(host.network_mode, NetworkMode::Named(_)))
             .map(|link| format!("/{}:/{}/{}", link.container, container.name, link.alias))
             .collect(),
         extra_hosts: texts(&host.extra_hosts),
@@ -360,6 +363,7 @@ fn of_engine(container: &Container) -> wire::HostConfig {
         readonly_paths: host.readonly_paths.clone(),
         group_add: host.group_add.clone(),
         sysctls: host.sysctls.clone(),
+        annotations: host.annotations.clone(),
         devices: host
             .devices
             .iter()
@@ -399,7 +403,12 @@ fn of_engine(container: &Container) -> wire::HostConfig {
         },
         memory: signed(host.memory),
         memory_reservation: signed(host.memory_reservation),
-        memory_swap: host.memory_swap,
+        // Docker writes its default down when the container is made.
+        memory_swap: match (host.memory, host.memory_swap) {
+            (0, swap) => swap,
+            (memory, 0) => signed(memory.saturating_mul(2)),
+            (_, swap) => swap,
+        },
         cpu_shares: signed(host.cpu_shares),
         nano_cpus: signed(host.nano_cpus),
         cpu_period: signed(host.cpu_period),

@@ -259,7 +259,7 @@ impl<'a> Summary<'a> {
             status: status_text(container, now),
             host_config: HostSummary { network_mode: container.host.network_mode.to_string() },
             network_settings: NetworkSummary { networks: Networks::of(container) },
-            mounts: view::mounts(&container.mounts),
+            mounts: view::mounts(container),
             size: None,
         }
     }
@@ -285,7 +285,7 @@ fn ports(container: &Container) -> Vec<PortSummary> {
         r#type: port.protocol,
     });
     let is_published = |exposed: &Port| bindings.iter().any(|binding| binding.port() == *exposed);
-    let exposed = container.config.exposed_ports.iter().filter(|port| !is_published(port));
+    let exposed = view::exposed(container).iter().filter(|port| !is_published(port));
     let exposed = exposed.map(|port| PortSummary {
         address: None,
         private_port: port.number(),

@@ -61,7 +61,7 @@ pub(crate) fn inspect(container: &Container, data: &str) -> Value {
             },
             "Name": "overlay2",
         },
-        "Mounts": mounts(&container.mounts),
+        "Mounts": mounts(container),
         "Config": config(container),
         "NetworkSettings": network_settings(container),
     });
@@ -141,13 +141,16 @@ fn set(names: &[String]) -> Value {
     Value::Object(names.iter().map(|name| (name.clone(), json!({}))).collect())
 }
 
-pub(crate) fn mounts(mounts: &[MountPoint]) -> Value {
-    let view = mounts.iter().filter(|mount| mount.kind() != MountType::Tmpfs).map(|mount| {
+/// Docker's `MountPoint`s. Those of `--tmpfs` are none; those of `--mount type=tmpfs` are.
+pub(crate) fn mounts(container: &Container) -> Value {
+    let listed =
+        |mount: &&MountPoint| mount.kind() != MountType::Tmpfs || asked_by_mount(container, mount);
+    let view = container.mounts.iter().filter(listed).map(|mount| {
         let mut view = json!({
             "Type": mount.kind(),
             "Source": mount.source,
             "Destination": mount.target,
-            "Mode": if mount.readonly { "ro" } else { "" },
+            "Mode": mode(container, mount),
             "RW": !mount.readonly,
             "Propagation": match &mount.options {
                 MountOptions::Bind(bind) => bind.propagation.to_string(),
@@ -157,11 +160,27 @@ pub(crate) fn mounts(mounts: &[MountPoint]) -> Value {
         if mount.kind() == MountType::Volume {
             view["Name"] = json!(mount.name);
             view["Driver"] = json!("local");
-            view["Mode"] = json!("z");
         }
         view
     });
     Value::Array(view.collect())
+}
+
+/// What `-v` said after the second colon; `z` of a named volume of which nothing was said (moby:
+/// daemon/volumes.go, `setBindModeIfNull`).
+fn mode<'a>(container: &'a Container, mount: &MountPoint) -> &'a str {
+    let bind = container.host.binds.iter().find(|bind| bind.mount.target == mount.target);
+    let volume = mount.kind() == MountType::Volume;
+    match bind {
+        Some(bind) if bind.mode().is_empty() && volume && !bind.mount.source.is_empty() => "z",
+        Some(bind) => bind.mode(),
+        None if volume && asked_by_mount(container, mount) => "z",
+        None => "",
+    }
+}
+
+fn asked_by_mount(container: &Container, mount: &MountPoint) -> bool {
+    container.host.mounts.iter().any(|asked| asked.target == mount.target)
 }
 
 fn network_settings(container: &Container) -> Value {
@@ -196,14 +215,20 @@ fn network_settings(container: &Container) -> Value {
     })
 }
 
+/// What others may reach of a running container without its being published: on an internal network
+/// alone that is nothing, as in Docker.
+pub(crate) fn exposed(container: &Container) -> &[Port] {
+    match container.network.gateway().or(container.network.gateway6()).is_some() {
+        true => &container.config.exposed_ports,
+        false => &[],
+    }
+}
+
 /// The published ports of a running container, null for those that are only exposed; empty for
 /// one that does not run.
 fn ports(container: &Container) -> Value {
     let networking = &container.network;
-    if networking.attachments.is_empty() {
-        return json!({});
-    }
-    let exposed = container.config.exposed_ports.iter();
+    let exposed = exposed(container).iter();
     let mut ports: BTreeMap<Port, Value> = exposed.map(|port| (*port, Value::Null)).collect();
     for binding in &networking.ports {
         let list = ports.entry(binding.port()).or_default();
@@ -353,6 +378,61 @@ pub(crate) mod tests {
     fn a_container_that_does_not_run_has_no_ports() {
         let mut container = example();
         container.network = Networking::detached(NetworkStack::Bridge);
+        assert_eq!(inspect(&container, "")["NetworkSettings"]["Ports"], json!({}));
+    }
+
+    #[test]
+    fn mounts_have_the_mode_that_was_asked_for() {
+        let mut container = example();
+        let mount = |name: Option<&str>, target: &str, options| MountPoint {
+            name: name.map(str::to_owned),
+            source: "/s".to_owned(),
+            target: target.to_owned(),
+            readonly: false,
+            options,
+        };
+        let volume = || MountOptions::Volume(bulkhead_engine::VolumeOptions::default());
+        let bind = || MountOptions::Bind(bulkhead_engine::BindOptions::default());
+        let tmpfs = || MountOptions::Tmpfs(bulkhead_engine::TmpfsOptions::default());
+        container.host.binds = ["/s:/a", "/s:/b:rw", "vol:/c", "vol:/d:ro", "/e"]
+            .map(|text| text.parse().expect(text))
+            .into();
+        let asked = |source: &str, target: &str, options| {
+            bulkhead_engine::MountRequest::new(source, target, false, options).expect(target)
+        };
+        container.host.mounts =
+            vec![asked("vol", "/f", volume()), asked("/s", "/g", bind()), asked("", "/h", tmpfs())];
+        container.mounts = vec![
+            mount(None, "/a", bind()),
+            mount(None, "/b", bind()),
+            mount(Some("v"), "/c", volume()),
+            mount(Some("v"), "/d", volume()),
+            mount(Some("x"), "/e", volume()),
+            mount(Some("v"), "/f", volume()),
+            mount(None, "/g", bind()),
+            mount(None, "/h", tmpfs()),
+            // --tmpfs, and --volumes-from
+            mount(None, "/i", tmpfs()),
+            mount(Some("v"), "/j", volume()),
+        ];
+        let view = mounts(&container);
+        let modes: Vec<_> = view
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|mount| format!("{}={}", mount["Destination"], mount["Mode"]).replace('"', ""))
+            .collect();
+        let expected = ["/a=", "/b=rw", "/c=z", "/d=ro", "/e=", "/f=z", "/g=", "/h=", "/j="];
+        assert_eq!(modes, expected);
+    }
+
+    #[test]
+    fn an_internal_network_exposes_nothing() {
+        let mut container = example();
+        assert!(inspect(&container, "")["NetworkSettings"]["Ports"].get("53/udp").is_some());
+        container.network.ports.clear();
+        let ipv4 = container.network.attachments[0].ipv4.as_mut().expect("it has one");
+        ipv4.gateway = None;
         assert_eq!(inspect(&container, "")["NetworkSettings"]["Ports"], json!({}));
     }
 }

@@ -66,7 +66,7 @@ pub(super) const CONTAINER_CREATE: Fields = &[
     ("Volumes", Done),
     ("WorkingDir", Done),
     ("HostConfig", Done),
-    ("HostConfig.Annotations", Refused("there is no other runtime to read them; use Labels")),
+    ("HostConfig.Annotations", Done),
     ("HostConfig.AutoRemove", Done),
     ("HostConfig.Binds", Done),
     ("HostConfig.BlkioDeviceReadBps", Done),

@@ -371,7 +371,7 @@ pub(super) fn check_exec(container: &Container) -> Result<(), EngineError> {
     match container.state.status {
         Status::Running => Ok(()),
         Status::Paused => Err(EngineError::conflict(format!(
-            "container {} is paused, unpause the container before exec",
+            "Container {} is paused, unpause the container before exec",
             container.id
         ))),
         Status::Restarting => Err(EngineError::conflict(format!(

@@ -19,7 +19,9 @@ use crate::descriptors::Descriptors;
 use crate::error::io_error;
 use crate::mount_sources::file_mount;
 use crate::namespaces::{NamespaceMode, NamespaceModes};
-use crate::{Container, Engine, EngineError, HostConfig, NetworkMode, image_defaults};
+use crate::{
+    Container, Engine, EngineError, HostConfig, NetworkMode, image_defaults, shared_memory,
+};
 
 /// What was made for a start and goes into the message.
 pub(crate) struct Parts {
@@ -54,10 +56,18 @@ impl Engine {
         let host = &container.host;
         let shm_size = if host.shm_size == 0 { defaults::SHM_SIZE } else { host.shm_size };
         let mut mounts = defaults::mounts(host.privileged, shm_size);
-        if modes.ipc == NamespaceMode::Host
-            && let Some(shm) = mounts.iter_mut().find(|mount| mount.target == "/dev/shm")
-        {
-            shm.kind = host_shm(borrowed, &mut descriptors)?;
+        if let Some(shm) = mounts.iter_mut().find(|mount| mount.target == "/dev/shm") {
+            match &modes.ipc {
+                // only network namespaces have names
+                NamespaceMode::Private | NamespaceMode::Named(_) => {}
+                NamespaceMode::Host => shm.kind = host_shm(borrowed, &mut descriptors)?,
+                NamespaceMode::Container(other) => {
+                    let namespace = self.namespace_of(*other, "mnt")?;
+                    let failed = io_error("share /dev/shm of the container that is joined");
+                    let fd = descriptors.add(shared_memory::of(&namespace).map_err(failed)?);
+                    shm.kind = MountKind::Detached { fd, is_directory: true };
+                }
+            }
         }
         if let NamespaceMode::Named(name) = &modes.network
             && container.id_range.is_some()

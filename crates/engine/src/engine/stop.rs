@@ -120,6 +120,8 @@ impl Engine {
             Err(_) => lifecycle.wait_for(ended).await.is_ok(),
         };
         if !in_time {
+            let number = Signal::KILL.as_raw().to_string();
+            self.events.container(container, "kill", &[("signal", number)]);
             self.send(id, &pidfd, Signal::KILL)?;
             killed(container, lifecycle.wait_for(ended)).await?;
         }
