@@ -105,7 +105,7 @@ fn run(root: &Path, program: &Path, client: &str, cgroup: &str) -> Result<String
 }
 
 /// Removes the test's own cgroup everywhere; what is left below it, the script has judged.
-fn remove(cgroup: &str) -> Result<()> {
+pub fn remove(cgroup: &str) -> Result<()> {
     let left = Shell::default().ask(&format!(
         // a hierarchy that is mounted twice is empty the second time
         "awk '$3 ~ /^cgroup2?$/ {{print $2}}' /proc/mounts | while read -r top; do \

@@ -5,6 +5,7 @@ mod bench;
 mod chaos;
 mod circles;
 mod clients;
+mod compose;
 mod demo;
 mod isolation;
 mod layers;
@@ -26,7 +27,10 @@ usage: cargo xtask COMMAND
   demo --down     remove every trace of it
   check           what a change needs first, without root: format, lints, layers, the crates' own tests
   try [FLAG …]    the Rust tests that `cargo test FLAG …` would run, each in a process of its own
-  test [PART …]   everything that is tested: format lint unit small isolation clients walkthrough chaos vm
+  test [PART …]   everything that is tested: format lint unit small isolation clients walkthrough chaos vm;
+                  compose by name alone: projects of Docker Compose, with what they show on Docker
+  compose [--docker | --record] [CASE …]
+                  some of them: on Bulkhead, on Docker, or what Docker shows written down
   test chaos [--rounds N] [--seed N]
                   kill the engine at every failpoint under load, fill its disk, and compare
   bench run       `run --rm`, `exec`, fifty at once, `rm -f`: bulkhead, and the docker CLI against Bulkhead and Docker
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         ["build"] => build(),
         ["demo"] => demo::up(),
         ["demo", "--down"] => demo::down(),
+        ["compose", words @ ..] => compose::run(words),
         ["try", flags @ ..] => test::rust::try_some(flags),
         ["check"] => test::check(),
         ["test", "chaos", flags @ ..] => chaos::run(flags),

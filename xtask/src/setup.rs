@@ -159,3 +159,20 @@ pub fn apt_sources() -> Result<String> {
     }
     Ok(found.join(" "))
 }
+
+/// The address of Debian's archive, as the files of /etc/apt name it for bookworm.
+pub fn debian_archive() -> Result<String> {
+    let files = apt_sources()?;
+    for file in files.split_whitespace() {
+        let text = std::fs::read_to_string(file)?;
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        // security updates are an archive of their own
+        let found = lines
+            .flat_map(str::split_whitespace)
+            .find(|word| word.contains("://") && !word.contains("security"));
+        if let Some(found) = found {
+            return Ok(found.to_owned());
+        }
+    }
+    bail!("no file in /etc/apt names the address of Debian's archive")
+}

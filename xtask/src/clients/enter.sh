@@ -80,7 +80,7 @@ echo 1 > "$new/proc/sys/net/ipv4/ip_forward"
 cp "$program" "$new/bulkhead/bulkhead"
 ln -s bulkhead "$new/bulkhead/bulkhead-oci"
 ln -s bulkhead "$new/bulkhead/runc"
-cp "$(dirname "$0")/"*.sh "$new/bulkhead/"
+cp -r "$(dirname "$0")/." "$new/bulkhead/"
 mkdir "$new/host"
 cd "$new"
 pivot_root . host
