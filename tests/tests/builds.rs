@@ -221,7 +221,8 @@ fn stages_are_built_at_once_and_shown_one_after_the_other() -> Result<()> {
     let daemon = daemon()?;
     dockerfile(
         &daemon,
-        "FROM box AS one\nRUN echo hears; nc -l -p 8096 >/heard\n\
+        // not `nc -l >/heard`: that one ends what it says at once, and a caller may take this for the end
+        "FROM box AS one\nRUN echo hears; nc -l -p 8096 -e sh -c 'head -n 1 >/heard'\n\
          FROM box AS two\nRUN echo calls; until echo said | nc 127.0.0.1 8096; do :; done\n\
          FROM box\nCOPY --from=one /heard /\nCOPY --from=two /etc/passwd /\nCMD cat /heard\n",
     )?;

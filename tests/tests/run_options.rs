@@ -16,7 +16,6 @@ fn what_cannot_be_is_refused_by_name() -> Result<()> {
         ("--log-driver splunk", "no log driver named 'splunk' is registered"),
         ("--cgroup-parent ../../x", "HostConfig.CgroupParent"),
         ("--cgroup-parent /x", "HostConfig.CgroupParent"),
-        ("--annotation a=b", "HostConfig.Annotations"),
         ("--oom-kill-disable", "HostConfig.OomKillDisable"),
         ("--storage-opt size=1G", "HostConfig.StorageOpt"),
         ("--gpus all", "HostConfig.DeviceRequests"),

@@ -186,6 +186,11 @@ impl Limits {
         let Some(access) = access(operation).filter(|_| role.allows(operation)) else {
             return Err(role.refusal(operation));
         };
+        // what --log-opt env has chosen is among them
+        if role.read_only && Query::parse(request.uri().query().unwrap_or_default()).flag("details")
+        {
+            return Err(role.refusal("details=1, which shows variables of the environment,"));
+        }
         if !role.labels.is_empty() {
             let target = match access.subject {
                 Subject::Containers => Some(self.only_own(operation, request.uri())?),

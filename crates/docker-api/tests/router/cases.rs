@@ -376,6 +376,7 @@ async fn a_socket_that_reads_changes_nothing(rig: &Rig) {
     }
     assert_eq!(ask("GET", "/containers/box/json").await.json()["Config"]["Env"][0], "PASSWORD=***");
     for (method, path) in [
+        ("GET", "/containers/box/logs?stdout=1&details=1"),
         ("POST", "/containers/box/start"),
         ("DELETE", "/containers/box"),
         ("POST", "/containers/box/attach?logs=1"),
