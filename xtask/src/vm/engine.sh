@@ -98,7 +98,7 @@ same "read only" "1" sh -c 'bulkhead run --rm --read-only busybox touch /x >/dev
 same "devices" "denied" bulkhead run --rm --cap-add MKNOD --userns=host busybox sh -c 'mknod /tmp/d b 254 0; cat /tmp/d >/dev/null 2>&1 && echo opened || echo denied'
 same "none network" "lo" bulkhead run --rm --network none busybox ls /sys/class/net
 same "host network" "yes" bulkhead run --rm --network host busybox sh -c 'ls /sys/class/net | grep -q eth0 && echo yes'
-same "named namespace" "lo" sh -c 'bulkhead netns add blue; bulkhead netns exec blue ls /sys/class/net; bulkhead netns delete blue'
+same "named namespace" "lo" sh -c 'bulkhead netns add --up blue; bulkhead netns exec blue ls /sys/class/net; bulkhead netns delete blue'
 same "AppArmor is on and lets it be" "Y unconfined" sh -c 'echo $(cat /sys/module/apparmor/parameters/enabled) $(bulkhead run --rm busybox cat /proc/self/attr/current)'
 same "warnings" "" sh -c 'grep -E "WARN|ERROR" /run/bulkhead/bulkhead.log'
 same "down" "yes" sh -c "bulkhead down >/dev/null && echo yes"
