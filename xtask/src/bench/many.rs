@@ -73,6 +73,7 @@ impl Bench {
             self.bulkhead(&RUN)?;
         }
         let (last, last_least) = self.starts(STARTS)?;
+        self.until_links_are_down(number)?;
         let mut lists = Vec::new();
         for _ in 0..LISTS {
             let before = Instant::now();
@@ -128,6 +129,20 @@ impl Bench {
             ),
             row("engine start, median".into(), time(started), "≤ 400 ms"),
         ])
+    }
+
+    /// Returns when the bridge has the ports of `number` containers alone: those of the ones that were
+    /// removed are taken down a moment later, which is none of a list's business.
+    fn until_links_are_down(&self, number: usize) -> Result<()> {
+        let line = format!(
+            "for _ in $(seq 100); do \
+                 [ $(ip -n {} -o link show type veth | wc -l) -le {number} ] && exit 0; sleep 0.1; \
+             done; exit 1",
+            self.netns
+        );
+        let said = Shell::default().ask(&line)?;
+        ensure!(said.success, "links of removed containers stay: {}", said.output);
+        Ok(())
     }
 
     /// Times of `run --detach` with nothing else changed: median and shortest.
