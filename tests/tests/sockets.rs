@@ -59,6 +59,15 @@ fn a_socket_can_be_given_away_with_less_than_all_rights() -> Result<()> {
          1 Error response from daemon: a privileged exec {refused}\n2"
     );
     assert_eq!(daemon.shell(&format!("{ON}{line}"))?.ok()?, expected);
+    // Somebody else's socket is left alone.
+    let taken = format!("{directory}/taken.sock");
+    let theirs = std::os::unix::net::UnixListener::bind(&taken)?;
+    let mut flags = flags.clone();
+    daemon.crash()?;
+    flags.extend(["--socket", &taken]);
+    daemon.bulkhead(&flags)?.expect(1, "taken.sock: another program listens there")?;
+    drop(theirs);
+    daemon.bulkhead(&flags)?.ok()?;
     let wrong = daemon.bulkhead(&["engine", "--socket", "/x:role=admin"])?;
     wrong.expect(125, "there is no role \"admin\": read-only or full")?;
     Ok(())

@@ -124,9 +124,14 @@ const QUIET: Duration = Duration::from_secs(5);
 /// Binds the socket at `path` for its owner and one group: never more than mode 0660.
 ///
 /// The group is `group`, or else `docker` or `bulkhead` if /etc/group has one of them. What a
-/// server that was killed left at `path` is replaced; anything but a socket there is an error.
+/// server that was killed left at `path` is replaced; anything but a socket there is an error, and so is
+/// one on which somebody listens.
 pub fn listen(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
     match std::fs::symlink_metadata(path) {
+        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+            let message = "another program listens there: name another path";
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
+        }
         Ok(metadata) if metadata.file_type().is_socket() => std::fs::remove_file(path)?,
         Ok(metadata) => {
             let message = format!(

@@ -278,8 +278,17 @@ impl Follow {
                 follower = self.deliver(follower, &batch).await?;
                 continue;
             }
-            if ended && self.leave() {
-                return Ok(());
+            if ended {
+                // What a removed container had left is sent; no other has left something there.
+                let left = self.places[0].clone();
+                blocking(move |_| {
+                    let _ = std::fs::remove_dir_all(left);
+                    Ok(())
+                })
+                .await?;
+                if self.leave() {
+                    return Ok(());
+                }
             }
             self.wait().await;
         }
@@ -356,8 +365,6 @@ impl Follow {
             return false;
         }
         tasks.remove(&self.id);
-        // What a removed container had left is sent.
-        let _ = std::fs::remove_dir_all(&self.places[0]);
         true
     }
 

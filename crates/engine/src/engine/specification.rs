@@ -124,7 +124,7 @@ impl Engine {
         let namespaces = self.namespaces_of(container, modes, &mut descriptors)?;
         let (cgroup_v1_procs, cgroup_v2) = cgroup_descriptors(cgroup, &mut descriptors)?;
         let cgroup_v1_groups = match namespaces.cgroup {
-            Source::Private => own_groups(cgroup, &mut descriptors)?,
+            Source::Private => own_groups(cgroup, &mut descriptors),
             Source::Host | Source::Join(_) => Vec::new(),
         };
         let mut sysctls = Vec::new();
@@ -287,18 +287,17 @@ pub(crate) fn cgroup_descriptors(
     Ok((v1, join.v2_dir.map(|fd| descriptors.add(fd))))
 }
 
-/// The groups of v1, as what a container sees of them.
-fn own_groups(
-    cgroup: &Cgroup,
-    descriptors: &mut Descriptors,
-) -> Result<Vec<(String, FdIndex)>, EngineError> {
-    let mut groups = Vec::new();
-    for (name, directory) in cgroup.v1_directories() {
-        let group = clone_mount(directory, None, Below::Without)
-            .map_err(|errno| io_error("a container's cgroup")(errno.into()))?;
-        groups.push((name, descriptors.add(group)));
-    }
-    Ok(groups)
+/// The groups of v1, as what a container sees of them. One that cannot be cloned, as in a mount namespace
+/// that somebody else has locked, is mounted anew.
+fn own_groups(cgroup: &Cgroup, descriptors: &mut Descriptors) -> Vec<(String, FdIndex)> {
+    let clone = |(name, directory)| match clone_mount(directory, None, Below::Without) {
+        Ok(group) => Some((name, descriptors.add(group))),
+        Err(error) => {
+            tracing::debug!(name, %error, "clone the mount of a cgroup");
+            None
+        }
+    };
+    cgroup.v1_directories().filter_map(clone).collect()
 }
 
 fn host_shm(
