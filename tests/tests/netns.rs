@@ -105,14 +105,15 @@ fn containers_run_in_named_namespaces() -> Result<()> {
     Ok(())
 }
 
-/// Lines for the shell; `$NS` is `ip netns` or Bulkhead's, and both have to say the same.
+/// Lines for the shell; a number for a namespace is `$ID`, another for each line: the kernel has one taken
+/// for a moment after its namespace has gone. `$NS` is `ip netns` or Bulkhead's, and both have to say the same.
 #[test]
 fn every_command_of_ip_netns_is_one_of_bulkheads() -> Result<()> {
     let daemon = Daemon::start()?;
     for (line, expected) in [
         ("$NS add $A 2>/dev/null; $NS exec $A ip -o link show lo | grep -c 'state DOWN'", "1"),
-        ("ip netns add $A; $NS set $A 77; $NS list | grep -F $A | sed s/$A/A/", "A (id: 77)"),
-        ("ip netns add $A; $NS set $A 78; $NS set $A 79 2>/dev/null || echo refused", "refused"),
+        ("ip netns add $A; $NS set $A $ID; $NS list | grep -F $A | sed \"s/$A/A/; s/$ID/ID/\"", "A (id: ID)"),
+        ("ip netns add $A; $NS set $A $ID; $NS set $A $((ID + 1)) 2>/dev/null || echo refused", "refused"),
         ("ip netns add $A; $NS exec $A $NS identify | sed s/$A/A/; $NS identify 1", "A"),
         (
             "ip netns add $A; $NS exec $A sh -c 'echo $$ >$HERE/pid; exec cat $HERE/end >/dev/null' & read P <$HERE/pid
@@ -135,7 +136,7 @@ fn every_command_of_ip_netns_is_one_of_bulkheads() -> Result<()> {
     ] {
         for program in ["ip netns", "$BULKHEAD netns"] {
             let said = daemon.shell(&format!(
-                "A=bh-p-$$ B=bh-q-$$ NS=\"{program}\"; rm -f $HERE/pid $HERE/end; mkfifo $HERE/pid $HERE/end; : >$HERE/log
+                "A=bh-p-$$ B=bh-q-$$ ID=$((2 * $$)) NS=\"{program}\"; rm -f $HERE/pid $HERE/end; mkfifo $HERE/pid $HERE/end; : >$HERE/log
                  trap 'for name in $A $B; do ip netns delete $name 2>/dev/null; done' EXIT
                  {line}"
             ))?;
