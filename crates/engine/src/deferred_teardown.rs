@@ -1,4 +1,4 @@
-//! Links of containers that have ended: taken down when the engine has nothing better to do.
+//! Links of containers that have ended, and of networks that were removed: taken down when the engine has nothing better to do.
 //!
 //! A link that goes makes the kernel wait for RCU grace periods, 10 to 50 ms in which nobody else
 //! can change a link; a container that starts meanwhile would wait for the one that ended before
@@ -27,15 +27,23 @@ const MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct PendingUnplug {
     pub link: PendingLink,
-    pub lease: Lease,
+    /// The addresses of a container's link.
+    pub lease: Option<Lease>,
     /// Keeps the namespace, and with it the link; `None` if it went with the container.
     pub netns: Option<Arc<OwnedFd>>,
+}
+
+impl PendingUnplug {
+    /// A bridge that is out of use, by the name that it has now.
+    pub(crate) fn bridge(retired: String) -> Self {
+        Self { link: PendingLink::Host(retired), lease: None, netns: None }
+    }
 }
 
 /// The name of a link.
 #[derive(Debug)]
 pub(crate) enum PendingLink {
-    /// Of the host's end of a pair.
+    /// Of the host's end of a pair, or of a bridge.
     Host(String),
     /// Of the container's interface, on one of the host's: it has no other end.
     Inside(String),
@@ -124,8 +132,8 @@ impl DeferredTeardown {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         faults.extend(self.host.unplug_all(&names));
         // Nothing of the last owner's comes to the next one: its connections have ended.
-        for link in &links {
-            link.lease.release();
+        for lease in links.iter().filter_map(|link| link.lease.as_ref()) {
+            lease.release();
         }
         faults.into_iter().map(EngineError::from).collect()
     }

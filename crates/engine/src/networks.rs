@@ -15,7 +15,7 @@ use crate::allocation::AllocationLock;
 use crate::attached_network::AttachedNetwork;
 use crate::blocking::Blocking;
 use crate::containers::Known;
-use crate::deferred_teardown::DeferredTeardown;
+use crate::deferred_teardown::{DeferredTeardown, PendingUnplug};
 use crate::events::Events;
 use crate::network::{
     self, CreateNetwork, HostFamilies, Network, check_name, default_local_subnets, default_subnets,
@@ -261,11 +261,19 @@ impl Networks {
         }
     }
 
-    /// Removes it; a parent that was the host's own, or that another network is on, stays.
-    fn remove_link(&self, network: &Network) -> Result<(), EngineError> {
+    /// Removes it; a parent that was the host's own, or that another network is on, stays. Of a bridge
+    /// only the link is left, out of use and without its name, until there is a quiet moment.
+    fn remove_link(&self, may_block: &Blocking, network: &Network) -> Result<(), EngineError> {
         let Some(links) = &network.parent else {
-            return Ok(self.host.remove_bridge(&network.link())?);
+            if let Some(link) = self.host.retire_bridge(&network.link())? {
+                self.retired.retire(PendingUnplug::bridge(link));
+            }
+            return Ok(());
         };
+        // what only waits to be taken down is on the parent still
+        for fault in self.retired.remove_all(may_block) {
+            tracing::warn!(error = %fault, "take down a link");
+        }
         let shares = |other: &Arc<AttachedNetwork>| {
             let parent = other.network.parent.as_ref();
             other.network.id != network.id
@@ -352,11 +360,7 @@ impl Networks {
                 ),
             ));
         }
-        // What only waits to be taken down is on the bridge still.
-        for fault in self.retired.remove_all(may_block) {
-            tracing::warn!(error = %fault, "take down a link");
-        }
-        self.remove_link(network)?;
+        self.remove_link(may_block, network)?;
         bulkhead_failpoint::pass("network.bridge-removed");
         if let Err(error) = self.forget(may_block, network) {
             if let Err(fault) = self.ensure(network) {

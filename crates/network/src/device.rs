@@ -51,7 +51,7 @@ pub fn move_link(
     // Before it goes down, which costs it its IPv6 addresses (ip-sysctl.rst, `keep_addr_on_down`).
     let index = found.header.index;
     let addresses = addresses(&mut here, index).map_err(failed("list the addresses of"))?;
-    here.change_all(vec![down(index)]).map_err(failed("take down"))?;
+    here.change_all(vec![link::down(index)]).map_err(failed("take down"))?;
     if let Err(error) = here.change_all(vec![into(index, namespace, new_name)]) {
         if found.header.flags.contains(LinkFlags::Up) {
             // the error to tell is the one above
@@ -146,12 +146,6 @@ fn again(address: AddressMessage, index: u32) -> Change {
         message.attributes.push(AddressAttribute::Flags(kept));
     }
     (RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
-}
-
-fn down(index: u32) -> Change {
-    let mut message: LinkMessage = link::indexed(index);
-    message.header.change_mask |= LinkFlags::Up;
-    (RouteNetlinkMessage::SetLink(message), 0)
 }
 
 /// Move and name in one, so that an equal name there is no obstacle.

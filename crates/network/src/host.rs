@@ -104,12 +104,16 @@ impl Host {
     /// Removes the bridge, and of endpoints and published ports in its subnet whatever is left; one
     /// that is gone already is no error.
     pub fn remove_bridge(&self, bridge: &Bridge) -> Result<(), NetworkError> {
-        let name = &bridge.name;
-        let failed = NetworkError::kernel(format!("remove the nftables elements of {name}"));
-        let deleted = self.delete_link(name);
+        let deleted = self.delete_link(&bridge.name);
+        self.forget_bridge(bridge).and(deleted)
+    }
+
+    /// Removes what the firewall knows of a bridge, and ends the connections of what was on it.
+    pub(crate) fn forget_bridge(&self, bridge: &Bridge) -> Result<(), NetworkError> {
+        let what = format!("remove the nftables elements of {}", bridge.name);
         let (addresses, removed) = self.firewall().remove_bridge(bridge);
         let forgotten = self.forget(&addresses);
-        removed.map_err(failed).and(deleted).and(forgotten)
+        removed.map_err(NetworkError::kernel(what)).and(forgotten)
     }
 
     /// How many containers are plugged into a bridge: none, where there is no such bridge.
@@ -276,7 +280,8 @@ impl Host {
     /// Makes the kernel hold exactly these endpoints and ports on these bridges: what an engine that
     /// crashed left behind is removed, what a flush of the ruleset lost is put back.
     ///
-    /// Every veth on one of the bridges counts as ours, and every port that leads into its subnet.
+    /// Every veth on one of the bridges counts as ours, and every port that leads into its subnet; so does
+    /// a retired bridge with its veths.
     /// Other bridges are left alone: they may be another engine's. Containers whose link is gone
     /// are not plugged again, because that takes their network namespace.
     pub fn reconcile(
@@ -305,9 +310,13 @@ impl Host {
             .iter()
             .flat_map(|(_, endpoints)| endpoints.iter().map(|endpoint| endpoint.host_link.as_str()))
             .collect();
-        let names: Vec<_> = bridges.iter().map(|(bridge, _)| bridge.name.as_str()).collect();
+        let own = bridges.iter().map(|(bridge, _)| bridge.name.as_str());
+        let own: HashSet<&str> = own.collect();
+        let mut retired = survey.retired_bridges();
+        retired.retain(|name| !own.contains(name));
+        let names: Vec<_> = own.iter().copied().chain(retired.iter().copied()).collect();
         let strays = survey.veths_on(&names).into_iter().filter(|name| !wanted.contains(name));
-        let deletions: Vec<_> = strays.map(link::delete).collect();
+        let deletions: Vec<_> = strays.chain(retired).map(link::delete).collect();
         let answers =
             route.change(deletions).map_err(NetworkError::kernel("remove stale interfaces"))?;
         // all of them are tried before the first refusal is told
@@ -394,7 +403,7 @@ fn survey(route: &mut Rtnetlink) -> Result<Survey, NetworkError> {
     Survey::take(route).map_err(NetworkError::kernel("list links, addresses and routes"))
 }
 
-fn index_of(route: &mut Rtnetlink, name: &str) -> Result<Option<u32>, NetworkError> {
+pub(crate) fn index_of(route: &mut Rtnetlink, name: &str) -> Result<Option<u32>, NetworkError> {
     link::index_of(route, name).map_err(NetworkError::kernel(format!("look up interface {name}")))
 }
 

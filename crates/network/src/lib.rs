@@ -16,6 +16,7 @@ mod netns;
 mod nft;
 mod parent;
 mod resolver_sockets;
+mod retired;
 mod rtnetlink;
 mod settings;
 mod survey;

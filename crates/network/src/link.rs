@@ -181,6 +181,19 @@ pub(crate) fn up_port(name: &str, bridge: &Bridge) -> Change {
     (RouteNetlinkMessage::NewLink(link), 0)
 }
 
+pub(crate) fn down(index: u32) -> Change {
+    let mut link = indexed(index);
+    link.header.change_mask |= LinkFlags::Up;
+    (RouteNetlinkMessage::SetLink(link), 0)
+}
+
+/// Gives a link that is down another name.
+pub(crate) fn rename(index: u32, name: &str) -> Change {
+    let mut link = named(name);
+    link.header.index = index;
+    (RouteNetlinkMessage::SetLink(link), 0)
+}
+
 pub(crate) fn delete(name: &str) -> Change {
     (RouteNetlinkMessage::DelLink(named(name)), 0)
 }
@@ -188,6 +201,16 @@ pub(crate) fn delete(name: &str) -> Change {
 /// Gives a link an address; one that it has already is no error. An IPv6 address is used at once,
 /// without the second in which the kernel asks whether somebody else has it.
 pub(crate) fn new_address(index: u32, address: IpAddr, prefix: u8) -> Change {
+    let message = own_address(index, address, prefix);
+    (RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
+/// Takes an address from a link.
+pub(crate) fn no_address(index: u32, address: IpAddr, prefix: u8) -> Change {
+    (RouteNetlinkMessage::DelAddress(own_address(index, address, prefix)), 0)
+}
+
+fn own_address(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = family(address);
     message.header.prefix_len = prefix;
@@ -207,7 +230,7 @@ pub(crate) fn new_address(index: u32, address: IpAddr, prefix: u8) -> Change {
         IpAddr::V4(_) => {}
         IpAddr::V6(_) => message.header.flags |= AddressHeaderFlags::Nodad,
     }
-    (RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
+    message
 }
 
 /// Sets the default route of the gateway's family, in place of the one there is.

@@ -11,6 +11,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::link;
+use crate::retired::RETIRED;
 use crate::rtnetlink::Rtnetlink;
 
 /// The subnets that a host uses already, of both families: to choose one that is free from.
@@ -103,6 +104,12 @@ impl Survey {
                 && link::controller(link).is_some_and(|index| indexes.contains(&index))
         };
         self.links.iter().filter(on_one).filter_map(link::name).collect()
+    }
+
+    /// Names of the bridges that [`crate::Host::retire_bridge`] has left.
+    pub(crate) fn retired_bridges(&self) -> Vec<&str> {
+        let bridges = self.links.iter().filter(|link| link::is_bridge(link));
+        bridges.filter_map(link::name).filter(|name| name.starts_with(RETIRED)).collect()
     }
 
     /// Indexes of the bridges whose hardware address is made from one of their addresses.

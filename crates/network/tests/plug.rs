@@ -45,6 +45,32 @@ fn doing_it_twice_changes_nothing() {
     assert_eq!(links(&container), ["lo"]);
 }
 
+/// What the kernel takes its time for is left for later, and is in nobody's way meanwhile.
+#[test]
+fn a_retired_bridge_leaves_its_name_and_addresses_to_the_next() {
+    let host = TestHost::new();
+    let made = if has_ipv6() { dual } else { bridge };
+    let network = made("bulkhead0", 1);
+    host.host.ensure_bridge(&network).unwrap();
+    let _old = host.container(&network, 2);
+    let _on_host = host.namespace.serve(80);
+    let retired = host.host.retire_bridge(&network).unwrap().unwrap();
+    assert_eq!(host.host.retire_bridge(&network).unwrap(), None);
+    assert!(links(&host.namespace).contains(&retired));
+    assert!(!host.host.has_link("bulkhead0").unwrap());
+    let used = host.host.used_subnets().unwrap();
+    assert!(!used.overlaps(gateway(&network).into(), 24), "{used:?}");
+
+    host.host.ensure_bridge(&network).unwrap();
+    let (new, end) = host.container(&network, 3);
+    assert_eq!(new.fetch(gateway(&network), 80).unwrap(), ipv4(&end));
+
+    // An engine that dies here leaves it, with what is on it still.
+    host.host.reconcile(&[(network.clone(), vec![end.clone()])], &[]).unwrap();
+    assert_eq!(links(&host.namespace), [end.host_link.as_str(), "bulkhead0", "lo"]);
+    assert_eq!(new.fetch(gateway(&network), 80).unwrap(), ipv4(&end));
+}
+
 /// `docker network connect` and `disconnect` of a container that runs.
 #[test]
 fn the_default_route_follows_the_networks_of_a_running_container() {

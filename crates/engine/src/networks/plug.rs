@@ -102,7 +102,8 @@ impl Networks {
                     NetworkDriver::Bridge => PendingLink::Host(host_link(lease.endpoint)),
                     _ => PendingLink::Inside(attachment.interface.clone()),
                 };
-                self.retired.retire(PendingUnplug { link, lease, netns: netns.clone() });
+                let (lease, netns) = (Some(lease), netns.clone());
+                self.retired.retire(PendingUnplug { link, lease, netns });
             }
         }
     }

@@ -315,6 +315,7 @@ pub async fn an_engine_killed_at_any_step_is_repaired(rig: &mut Rig) {
         let names: Vec<String> = names.collect();
         assert_eq!(links().matches("br-").count(), names.len(), "{step}: {names:?}");
         assert!(names.iter().all(|name| links().contains(name)), "{step}: {names:?}");
+        assert!(!links().contains("bh-gone"), "{step}: {}", links());
         let left: Vec<_> = rig.engine.containers();
         let data = rig.options.data.clone();
         let listed = |name: &str| std::fs::read_dir(data.join(name)).unwrap().count();
