@@ -109,6 +109,11 @@ impl Daemon {
 
     /// Starts (or starts again) the engine and everything with it.
     pub fn up(&self) -> Result<()> {
+        self.up_with(&[])
+    }
+
+    /// The same with more flags.
+    pub fn up_with(&self, more: &[&str]) -> Result<()> {
         let flags = [
             "up",
             "--detach",
@@ -120,7 +125,13 @@ impl Daemon {
             "10.99.0.1",
         ];
         let mut command = self.inside(&program());
-        command.args(flags).arg("--data").arg(self.data()).arg("--run").arg(self.run_directory());
+        command
+            .args(flags)
+            .args(more)
+            .arg("--data")
+            .arg(self.data())
+            .arg("--run")
+            .arg(self.run_directory());
         command.args(["--cgroup-parent", &self.cgroup]);
         run(&mut command)?.ok().context("bulkhead up")?;
         Ok(())

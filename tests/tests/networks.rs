@@ -193,6 +193,138 @@ fn networks_have_addresses_of_both_families() -> Result<()> {
     Ok(())
 }
 
+/// Another machine at 10.98.0.1 and 2001:db8::1, with routes by this one's addresses; 2 is this one's.
+const OUTSIDE: &str = "ip netns add $N; ip link set host1 netns $N; ip -n $N link set host1 up
+    ip -n $N address add 10.98.0.1/24 dev host1; ip -n $N address add 2001:db8::1/64 dev host1 nodad
+    ip address add 2001:db8::2/64 dev host0 nodad; ip route add default via 10.98.0.1
+    ip -6 route add default via 2001:db8::1; ip -n $N route add default via 10.98.0.2
+    ip -n $N -6 route add default via 2001:db8::2\n";
+
+/// `outside URL` is what the other machine gets: its answer, or `-`.
+const ASK: &str = "outside() { ip netns exec $N curl -gsS --max-time ${PATIENCE:-20} \"$1\" 2>/dev/null \
+    || echo -; }\n";
+
+/// Docker's options of bridge networks (docs of its bridge driver, "Options"), each seen by its effect.
+#[test]
+fn options_of_bridges_are_in_effect() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    let outside = Outside(format!("bh-outside-{}", std::process::id()));
+    let shell = |line: &str| daemon.shell(&format!("set -e; N={}; {SERVE}{ASK}{line}", outside.0));
+    shell(OUTSIDE)?.ok()?;
+    let mode = |mode: &str| {
+        format!(
+            "-o com.docker.network.bridge.gateway_mode_ipv4={mode} \
+             -o com.docker.network.bridge.gateway_mode_ipv6={mode}"
+        )
+    };
+    let routed = mode("routed");
+    let line = format!(
+        "$DOCKER network create {routed} --subnet 10.71.0.0/24 --subnet fd00:71::/64 routed >/dev/null
+        serve one --network routed --ip 10.71.0.9 --ip6 fd00:71::9 -p 8080:80
+        $DOCKER inspect --format '{{{{json .NetworkSettings.Ports}}}}' one; $DOCKER port one | wc -l
+        $DOCKER ps --format '[{{{{.Ports}}}}]'
+        outside http://10.71.0.9/; outside http://[fd00:71::9]/; PATIENCE=2 outside http://10.98.0.2:8080/
+        ip netns exec $N ping -c 1 -w 20 10.71.0.9 | grep -c ' 0% packet loss'
+        $DOCKER run --rm box wget -qO- http://10.71.0.9/"
+    );
+    let said = shell(&line)?.ok()?;
+    let rows: Vec<&str> = said.lines().collect();
+    let ports = "{\"80/tcp\":[{\"HostIp\":\"0.0.0.0\",\"HostPort\":\"\"},{\"HostIp\":\"::\",\"HostPort\":\"\"}]}";
+    assert_eq!(rows[0], ports, "{said}");
+    assert_eq!(rows[3..], ["hello", "hello", "-", "1", "hello"], "{said}");
+    // The record says it to the next engine, and the links come back.
+    daemon.crash()?;
+    daemon.up()?;
+    assert_eq!(
+        shell("outside http://10.71.0.9/; outside http://[fd00:71::9]/")?.ok()?,
+        "hello\nhello"
+    );
+    let unprotected = mode("nat-unprotected");
+    let line = format!(
+        "$DOCKER rm -f one >/dev/null
+        $DOCKER network create {unprotected} --subnet 10.72.0.0/24 open >/dev/null
+        serve two --network open --ip 10.72.0.9; outside http://10.72.0.9/
+        $DOCKER network create --subnet 10.73.0.0/24 \
+            -o com.docker.network.bridge.trusted_host_interfaces=eth9:host0 trusted >/dev/null
+        serve three --network trusted --ip 10.73.0.9 -p 8080:80
+        outside http://10.73.0.9/; outside http://10.98.0.2:8080/
+        $DOCKER network create --subnet 10.74.0.0/24 plain >/dev/null
+        serve four --network plain --ip 10.74.0.9 -p 8081:80
+        outside http://10.98.0.2:8081/; PATIENCE=2 outside http://10.74.0.9/"
+    );
+    assert_eq!(shell(&line)?.ok()?, "hello\nhello\nhello\nhello\n-");
+    let isolated = mode("isolated");
+    let line = format!(
+        "$DOCKER network create --internal {isolated} --subnet 10.75.0.0/24 \
+            -o com.docker.network.bridge.name=bhiso0 isolated >/dev/null
+        ip address show bhiso0 | grep -c inet || true
+        $DOCKER network inspect --format '{{{{(index .IPAM.Config 0).Gateway}}}}.' isolated
+        $DOCKER network create --subnet 10.76.0.0/24 -o com.docker.network.bridge.inhibit_ipv4=true \
+            -o com.docker.network.bridge.name=bhinh0 inhibited >/dev/null
+        ip address show bhinh0 | grep -c inet || true
+        $DOCKER run --rm --network inhibited box ip route | grep -c 'default via 10.76.0.1 '
+        ip address add 10.98.0.7/24 dev host0
+        $DOCKER network create --subnet 10.77.0.0/24 -o com.docker.network.host_ipv4=10.98.0.7 as >/dev/null
+        ip netns exec $N ip address add 10.98.0.9/24 dev host1
+        $DOCKER run --rm --network as box ping -c 1 -w 20 10.98.0.1 | grep -c ' 0% packet loss'"
+    );
+    assert_eq!(shell(&line)?.ok()?, "0\n.\n0\n1\n1");
+    for (line, text) in [
+        (isolated.as_str(), "gateway mode 'isolated' can only be used for an internal network"),
+        ("-o com.docker.network.bridge.gateway_mode_ipv4=bridged", "none of nat, nat-unprotected"),
+        ("-o com.docker.network.bridge.new_one=1", "is not supported; leave the option out"),
+    ] {
+        shell(&format!("$DOCKER network create {line} x"))?.expect(1, text)?;
+    }
+    Ok(())
+}
+
+/// `LinkLocalIPs` and `com.docker.network.endpoint.sysctls` (docker-py: test_create_with_linklocal_ips).
+#[test]
+fn options_of_endpoints_are_in_effect() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    let sysctl = "com.docker.network.endpoint.sysctls";
+    let line = format!(
+        "set -e
+        $DOCKER network create web >/dev/null
+        $DOCKER run -d --name one --network web --link-local-ip 169.254.8.8 box sleep 1000 >/dev/null
+        $DOCKER inspect --format '{{{{.NetworkSettings.Networks.web.IPAMConfig.LinkLocalIPs}}}}' one
+        $DOCKER exec one ip address show eth0 | grep -c 'inet 169.254.8.8/16'
+        $DOCKER run -d --name two --network web box sleep 1000 >/dev/null
+        $DOCKER network create other >/dev/null
+        $DOCKER network connect --link-local-ip 169.254.9.9 --link-local-ip fe80::9 \
+            --driver-opt {sysctl}=net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.conf.IFNAME.forwarding=0 other two
+        $DOCKER exec two ip address show eth1 | grep -cE 'inet 169.254.9.9/16|inet6 fe80::9/64'
+        $DOCKER exec two cat /proc/sys/net/ipv4/conf/eth1/log_martians /proc/sys/net/ipv4/conf/eth0/log_martians
+        $BULKHEAD network connect --link-local-ip 169.254.8.9 other one
+        $DOCKER exec one ping -c 1 -w 20 -I eth1 169.254.9.9 | grep -c ' 0% packet loss'
+        $DOCKER run --rm --network 'name=web,\"driver-opt={sysctl}=net.ipv6.conf.IFNAME.accept_ra=2\"' box \
+            cat /proc/sys/net/ipv6/conf/eth0/accept_ra"
+    );
+    let said = daemon.shell(&line)?.ok()?;
+    assert_eq!(said, "[169.254.8.8]\n1\n2\n1\n0\n1\n2");
+    for (line, text) in [
+        ("--link-local-ip 10.0.0.1", "invalid link-local IP address: 10.0.0.1"),
+        (
+            &*format!("--driver-opt {sysctl}=net.ipv4.conf.all.log_martians=1"),
+            "unrecognised network interface sysctl 'net.ipv4.conf.all.log_martians=1'",
+        ),
+        (
+            &*format!("--driver-opt {sysctl}=net.ipv4.conf.IFNAME.none_such=1"),
+            "has no setting net.ipv4.conf.IFNAME.none_such=1",
+        ),
+    ] {
+        let line = format!(
+            "$DOCKER network create more >/dev/null; $DOCKER network connect {line} more one"
+        );
+        daemon.shell(&line)?.expect(1, text)?;
+        daemon.shell("$DOCKER network rm more")?.ok()?;
+    }
+    Ok(())
+}
+
 /// A network namespace that goes with the test.
 struct Outside(String);
 

@@ -9,6 +9,7 @@ use bulkhead_engine::{
     BridgeOptions, CreateNetwork, Network, NetworkEndpoint, NetworkView, ParentRequest, Pool,
     PoolRequest,
 };
+use bulkhead_network::GatewayMode;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -201,10 +202,12 @@ fn view(shown: &NetworkView) -> Value {
 }
 
 fn pools(network: &Network) -> Vec<Value> {
-    network.ipv4.iter().map(pool).chain(network.ipv6.iter().map(pool)).collect()
+    let access = &network.bridge.access;
+    let ipv4 = network.ipv4.iter().map(|it| pool(it, access.ipv4.mode));
+    ipv4.chain(network.ipv6.iter().map(|it| pool(it, access.ipv6.mode))).collect()
 }
 
-fn pool<A>(pool: &Pool<A>) -> Value
+fn pool<A>(pool: &Pool<A>, mode: GatewayMode) -> Value
 where
     A: bulkhead_engine::Address,
 {
@@ -213,7 +216,10 @@ where
     if let Some(range) = &pool.range {
         view.insert("IPRange".to_owned(), json!(range.to_string()));
     }
-    view.insert("Gateway".to_owned(), json!(pool.gateway.to_string()));
+    // Nobody has it (moby: daemon/libnetwork/drivers/bridge, GetSkipGwAlloc).
+    if mode != GatewayMode::Isolated {
+        view.insert("Gateway".to_owned(), json!(pool.gateway.to_string()));
+    }
     if !pool.auxiliary.is_empty() {
         let auxiliary = pool.auxiliary.iter();
         let auxiliary = auxiliary.map(|(name, address)| (name.clone(), json!(address.to_string())));

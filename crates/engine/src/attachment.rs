@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use bulkhead_network::Protocol;
+use bulkhead_network::{GatewayHolder, InterfaceSysctl, Protocol};
 use bulkhead_types::{Id, Port};
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +91,14 @@ pub struct Attachment {
     pub aliases: Vec<String>,
     #[serde(default)]
     pub gateway_priority: i64,
+    /// Who has the IPv4 gateway's address.
+    #[serde(default)]
+    pub gateway_holder: GatewayHolder,
+    /// As [`crate::EndpointConfig::link_local`].
+    #[serde(default)]
+    pub link_local: Vec<IpAddr>,
+    #[serde(default)]
+    pub sysctls: Vec<InterfaceSysctl>,
 }
 
 /// Of a record of before there were others.
@@ -121,6 +129,7 @@ pub struct PortBinding {
     pub protocol: Protocol,
     /// Unspecified means all of its family.
     pub host_address: IpAddr,
+    /// 0 where the port is reached by the container's own address alone.
     pub host_port: u16,
 }
 
@@ -208,6 +217,9 @@ impl From<Recorded> for Networking {
                 ipv6: None,
                 aliases: Vec::new(),
                 gateway_priority: 0,
+                gateway_holder: GatewayHolder::Bridge,
+                link_local: Vec::new(),
+                sysctls: Vec::new(),
             });
         }
         Self { stack: mode, attachments, ports }
@@ -235,6 +247,9 @@ mod tests {
             ipv6: None,
             aliases: vec![],
             gateway_priority,
+            gateway_holder: GatewayHolder::Bridge,
+            link_local: vec![],
+            sysctls: vec![],
         };
         let gateway = |attachments: Vec<Attachment>| {
             let networking = Networking { attachments, ..Networking::default() };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use bulkhead_network::{Bridge, Gateway, ParentDriver};
+use bulkhead_network::{Bridge, Gateway, ParentDriver, PublishPolicy};
 use bulkhead_types::{Id, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -76,7 +76,7 @@ impl Network {
         }
     }
 
-    /// What the kernel is to hold of one that is a bridge.
+    /// What the kernel is to hold of one that is a bridge, but for who reaches published ports.
     pub(crate) fn link(&self) -> Bridge {
         let ipv4 = self.ipv4.as_ref();
         let ipv6 = self.ipv6.as_ref();
@@ -88,6 +88,8 @@ impl Network {
             internal: self.internal,
             inter_container: self.bridge.inter_container,
             masquerade: self.bridge.masquerade,
+            access: self.bridge.access.clone(),
+            publish_policy: PublishPolicy::default(),
         }
     }
 }

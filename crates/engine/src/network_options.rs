@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
+use bulkhead_network::{Access, GatewayHolder, GatewayMode};
 use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
@@ -17,6 +18,10 @@ const MTU: &str = "com.docker.network.driver.mtu";
 pub(crate) const INTERFACE_PREFIX: &str = "com.docker.network.container_iface_prefix";
 const GATEWAY_MODE_4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
 const GATEWAY_MODE_6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+const INHIBIT_4: &str = "com.docker.network.bridge.inhibit_ipv4";
+const TRUSTED: &str = "com.docker.network.bridge.trusted_host_interfaces";
+const HOST_4: &str = "com.docker.network.host_ipv4";
+const HOST_6: &str = "com.docker.network.host_ipv6";
 
 /// Longest name of a link, without the zero at its end (linux/if.h, `IFNAMSIZ`).
 const LONGEST_LINK: usize = 15;
@@ -36,6 +41,9 @@ pub struct BridgeOptions {
     pub mtu: Option<u32>,
     /// `eth` in `eth0`.
     pub interface_prefix: Option<String>,
+    /// Who reaches its containers, and as whom they reach others.
+    #[serde(default)]
+    pub access: Access,
     /// All that were given, as they were written: inspect repeats them.
     pub given: BTreeMap<String, String>,
 }
@@ -49,6 +57,7 @@ impl Default for BridgeOptions {
             host_binding: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             mtu: None,
             interface_prefix: None,
+            access: Access::default(),
             given: BTreeMap::new(),
         }
     }
@@ -83,7 +92,32 @@ impl BridgeOptions {
                     let mtu = value.parse().ok().filter(|mtu| (68..=65_535).contains(mtu));
                     options.mtu = Some(mtu.ok_or_else(|| wrong("no number from 68 to 65535"))?);
                 }
-                GATEWAY_MODE_4 | GATEWAY_MODE_6 if value == "nat" => {}
+                GATEWAY_MODE_4 => {
+                    options.access.ipv4.mode =
+                        gateway_mode(value).ok_or_else(|| wrong(NO_GATEWAY_MODE))?;
+                }
+                GATEWAY_MODE_6 => {
+                    options.access.ipv6.mode =
+                        gateway_mode(value).ok_or_else(|| wrong(NO_GATEWAY_MODE))?;
+                }
+                INHIBIT_4 => {
+                    let inhibits = boolean(value).ok_or_else(|| wrong("not a boolean"))?;
+                    options.access.ipv4.gateway =
+                        if inhibits { GatewayHolder::Other } else { GatewayHolder::Bridge };
+                }
+                TRUSTED => {
+                    let names = value.split(':').filter(|part| !part.is_empty());
+                    options.access.trusted_interfaces =
+                        names.map(|part| link_name(name, part)).collect::<Result<_, _>>()?;
+                }
+                HOST_4 => {
+                    let address = value.parse().map_err(|_| wrong("not an IPv4 address"))?;
+                    options.access.ipv4.leaves_as = Some(address);
+                }
+                HOST_6 => {
+                    let address = value.parse().map_err(|_| wrong("not an IPv6 address"))?;
+                    options.access.ipv6.leaves_as = Some(address);
+                }
                 _ if name.starts_with(PREFIX) => {
                     return Err(EngineError::new(
                         crate::Class::Unsupported,
@@ -94,6 +128,18 @@ impl BridgeOptions {
             }
         }
         Ok(Self { given, ..options })
+    }
+}
+
+const NO_GATEWAY_MODE: &str = "none of nat, nat-unprotected, routed and isolated";
+
+fn gateway_mode(value: &str) -> Option<GatewayMode> {
+    match value {
+        "nat" => Some(GatewayMode::Nat),
+        "nat-unprotected" => Some(GatewayMode::NatUnprotected),
+        "routed" => Some(GatewayMode::Routed),
+        "isolated" => Some(GatewayMode::Isolated),
+        _ => None,
     }
 }
 
@@ -122,6 +168,8 @@ fn boolean(text: &str) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     fn parse(name: &str, value: &str) -> Result<BridgeOptions, EngineError> {
@@ -140,6 +188,16 @@ mod tests {
             let read = parse(HOST_BINDING, text).unwrap().host_binding;
             assert_eq!(read, address.parse::<IpAddr>().unwrap());
         }
+        let access = |name: &str, value: &str| parse(name, value).unwrap().access;
+        assert_eq!(access(GATEWAY_MODE_4, "nat"), Access::default());
+        assert_eq!(access(GATEWAY_MODE_4, "routed").ipv4.mode, GatewayMode::Routed);
+        let unprotected = access(GATEWAY_MODE_6, "nat-unprotected");
+        assert_eq!(unprotected.ipv6.mode, GatewayMode::NatUnprotected);
+        assert_eq!(access(GATEWAY_MODE_6, "isolated").ipv6.mode, GatewayMode::Isolated);
+        assert_eq!(access(INHIBIT_4, "1").ipv4.gateway, GatewayHolder::Other);
+        assert_eq!(access(TRUSTED, "eth0:wlan0:").trusted_interfaces, ["eth0", "wlan0"]);
+        assert_eq!(access(HOST_4, "192.0.2.1").ipv4.leaves_as, Some([192, 0, 2, 1].into()));
+        assert_eq!(access(HOST_6, "::1").ipv6.leaves_as, Some(Ipv6Addr::LOCALHOST));
         assert!(parse("com.example.own", "x").unwrap().given.contains_key("com.example.own"));
     }
 
@@ -153,8 +211,14 @@ mod tests {
             (MTU, "67"),
             (MTU, "big"),
             (HOST_BINDING, "localhost"),
-            (GATEWAY_MODE_4, "routed"),
-            ("com.docker.network.bridge.inhibit_ipv4", "true"),
+            (GATEWAY_MODE_4, "bridged"),
+            (GATEWAY_MODE_6, ""),
+            (INHIBIT_4, "maybe"),
+            (TRUSTED, "eth0:a/b"),
+            (HOST_4, "::1"),
+            (HOST_6, "192.0.2.1"),
+            ("com.docker.network.bridge.default_bridge", "true"),
+            ("com.docker.network.bridge.new_one", "true"),
         ] {
             let error = parse(name, value).unwrap_err();
             assert!(error.message.contains(name), "{error}");

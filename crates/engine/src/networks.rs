@@ -7,7 +7,7 @@ mod view;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bulkhead_network::{Host, NetworkError, PublishedPort};
+use bulkhead_network::{Bridge, GatewayMode, Host, NetworkError, PublishPolicy, PublishedPort};
 use bulkhead_store::load_all;
 use bulkhead_types::{Id, Timestamp};
 
@@ -44,6 +44,7 @@ pub(crate) struct Networks {
     events: Arc<Events>,
     allocation: AllocationLock,
     default: Arc<AttachedNetwork>,
+    publish_policy: PublishPolicy,
     /// The user's own. Held for moments: nothing blocks under it.
     known: Mutex<BTreeMap<Id, Arc<AttachedNetwork>>>,
     /// Links of containers that have ended.
@@ -61,7 +62,8 @@ impl Networks {
     ) -> Result<Self, EngineError> {
         let host = Host::open()?;
         let default = default_network::choose(records.store(), &host, options)?;
-        let bridge = default.link();
+        let publish_policy = options.publish_policy.clone();
+        let bridge = Bridge { publish_policy: publish_policy.clone(), ..default.link() };
         host.ensure_bridge(&bridge)?;
         warn_of_foreign_drops(&host, &bridge.name)?;
         let host = Arc::new(host);
@@ -77,6 +79,7 @@ impl Networks {
             events,
             allocation,
             default: Arc::new(AttachedNetwork::new(default)),
+            publish_policy,
             known: Mutex::new(known),
             retired,
         })
@@ -143,6 +146,14 @@ impl Networks {
         };
         if !with_ipv4 && !with_ipv6 {
             return Err(EngineError::invalid("IPv4 or IPv6 must be enabled"));
+        }
+        // moby: daemon/libnetwork/drivers/bridge, parseNetworkOptions
+        let access = &request.options.access;
+        let is_isolated = [access.ipv4.mode, access.ipv6.mode].contains(&GatewayMode::Isolated);
+        if is_isolated && !request.internal {
+            return Err(EngineError::invalid(
+                "gateway mode 'isolated' can only be used for an internal network; add --internal",
+            ));
         }
         for (family, is_on, has_pool) in
             [("IPv4", with_ipv4, chosen.ipv4.is_some()), ("IPv6", with_ipv6, chosen.ipv6.is_some())]
@@ -246,7 +257,7 @@ impl Networks {
     /// Makes what the links of a network are on.
     fn ensure(&self, network: &Network) -> Result<(), EngineError> {
         match &network.parent {
-            None => Ok(self.host.ensure_bridge(&network.link())?),
+            None => Ok(self.host.ensure_bridge(&self.bridge(network))?),
             Some(links) => match self.host.ensure_parent(&links.parent) {
                 Ok(_) => Ok(()),
                 Err(error @ NetworkError::NoSuchLink(_)) => {
@@ -265,7 +276,7 @@ impl Networks {
     /// only the link is left, out of use and without its name, until there is a quiet moment.
     fn remove_link(&self, may_block: &Blocking, network: &Network) -> Result<(), EngineError> {
         let Some(links) = &network.parent else {
-            if let Some(link) = self.host.retire_bridge(&network.link())? {
+            if let Some(link) = self.host.retire_bridge(&self.bridge(network))? {
                 self.retired.retire(PendingUnplug::bridge(link));
             }
             return Ok(());
@@ -406,7 +417,7 @@ impl Networks {
             if own_parent.is_some() {
                 continue;
             }
-            let bridge = attached.network.link();
+            let bridge = self.bridge(&attached.network);
             let on_it = running.clone().flat_map(|container| {
                 container
                     .network
@@ -417,7 +428,7 @@ impl Networks {
             });
             bridges.push((bridge, on_it.collect()));
         }
-        let ports: Vec<PublishedPort> = running.flat_map(plug::published).collect();
+        let ports: Vec<PublishedPort> = running.flat_map(|one| self.published(one)).collect();
         Ok(self.host.reconcile(&bridges, &ports)?)
     }
 
@@ -428,7 +439,7 @@ impl Networks {
             // of two on one parent the second finds it gone
             faults.extend(
                 match &attached.network.parent {
-                    None => self.host.remove_bridge(&attached.network.link()).err(),
+                    None => self.host.remove_bridge(&self.bridge(&attached.network)).err(),
                     Some(links) if links.own_parent => self.host.remove_parent(&links.parent).err(),
                     Some(_) => None,
                 }

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use bulkhead_image::RegistryOptions;
 use bulkhead_logs::AwsEnvironment;
+use bulkhead_network::PublishPolicy;
 
 /// Where the engine lives and what it was told.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub struct Options {
     pub registries: RegistryOptions,
     /// Bytes that all logs together may have, as far as rotated files go.
     pub log_budget: Option<u64>,
+    /// Who reaches the ports that containers publish.
+    pub publish_policy: PublishPolicy,
     /// Who this machine is to AWS, for logs that go there.
     pub aws: AwsEnvironment,
 }
@@ -47,6 +50,7 @@ impl Options {
             compartments: 2,
             registries: RegistryOptions::default(),
             log_budget: None,
+            publish_policy: PublishPolicy::default(),
             aws: AwsEnvironment::default(),
         }
     }

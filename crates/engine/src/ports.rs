@@ -39,7 +39,8 @@ impl PortError {
 #[derive(Debug)]
 pub(crate) struct Reservation {
     pub binding: PortBinding,
-    /// Only held: closing it gives the port back. `None` where the kernel has no SCTP.
+    /// Only held: closing it gives the port back. `None` where the kernel has no SCTP, and where
+    /// nothing of the host's is taken.
     _socket: Option<OwnedFd>,
 }
 
@@ -62,7 +63,11 @@ pub(crate) fn reserve(
 
 /// Reserves what a container has got before.
 pub(crate) fn reserve_again(bindings: &[PortBinding]) -> Result<Vec<Reservation>, PortError> {
-    bindings.iter().map(|binding| bind(*binding, &[])).collect()
+    let again = |binding: &PortBinding| match binding.host_port {
+        0 => Ok(Reservation { binding: *binding, _socket: None }),
+        _ => bind(*binding, &[]),
+    };
+    bindings.iter().map(again).collect()
 }
 
 fn reserve_one(wanted: &Wanted, ours: &[PortBinding]) -> Result<Vec<Reservation>, PortError> {
@@ -79,8 +84,25 @@ fn reserve_one(wanted: &Wanted, ours: &[PortBinding]) -> Result<Vec<Reservation>
         std::iter::once(Ok(first)).chain(others).collect::<Result<Vec<_>, PortError>>()
     };
     match wanted.host_ports {
+        HostPorts::None => {
+            Ok(std::iter::once(first).chain(others).map(without_number(wanted)).collect())
+        }
         HostPorts::Any => first_free(std::iter::repeat_n(0, DRAWS), at_all),
         HostPorts::Among { first, last } => first_free(first..=last, at_all),
+    }
+}
+
+/// Of a port that is reached by the container's own address nothing of the host's is taken.
+fn without_number(wanted: &Wanted) -> impl Fn(&IpAddr) -> Reservation {
+    let (container_port, protocol) = (wanted.container_port, wanted.protocol);
+    move |host_address| Reservation {
+        binding: PortBinding {
+            container_port,
+            protocol,
+            host_address: *host_address,
+            host_port: 0,
+        },
+        _socket: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use bulkhead_network::GatewayHolder;
 use bulkhead_resolver::{Link, Membership, Upstream};
 use bulkhead_types::Id;
 
@@ -52,7 +53,9 @@ pub(crate) fn presence(
             addresses: all(ipv4.map(|ipv4| ipv4.address), ipv6.map(|ipv6| ipv6.address)),
             gateways: match attachment.driver {
                 NetworkDriver::Bridge => {
-                    all(ipv4.and_then(|it| it.gateway), ipv6.and_then(|it| it.gateway))
+                    let is_host = attachment.gateway_holder == GatewayHolder::Bridge;
+                    let ipv4 = ipv4.filter(|_| is_host).and_then(|it| it.gateway);
+                    all(ipv4, ipv6.and_then(|it| it.gateway))
                 }
                 // Another machine's, and this host is not reached by its own interface at all.
                 NetworkDriver::Macvlan | NetworkDriver::Ipvlan => Vec::new(),
@@ -97,6 +100,9 @@ mod tests {
             ipv6: None,
             aliases: Vec::new(),
             gateway_priority: priority,
+            gateway_holder: GatewayHolder::Bridge,
+            link_local: Vec::new(),
+            sysctls: Vec::new(),
         }
     }
 
@@ -145,6 +151,13 @@ mod tests {
         let known = presence(&web, Id::random(), servers, |_| None);
         assert!(known.networks[0].gateways.is_empty());
         assert_eq!(known.upstream.servers.len(), 1);
+        let other = Attachment {
+            gateway_holder: GatewayHolder::Other,
+            ..attachment(Id::random(), "own", 3, true, 0)
+        };
+        web.network.attachments = vec![other];
+        let servers = name_servers("nameserver 10.0.0.9\n", &HostConfig::default());
+        assert!(presence(&web, Id::random(), servers, |_| None).networks[0].gateways.is_empty());
     }
 
     #[test]

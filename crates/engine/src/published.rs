@@ -3,7 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bulkhead_network::Protocol;
+use bulkhead_network::{Protocol, ReachedBy};
+use bulkhead_types::Id;
 
 use crate::port_request::PortRequest;
 use crate::{Attachment, Container, NetworkDriver, Networking, PortBinding};
@@ -21,6 +22,7 @@ impl Wanted {
     /// Whether a binding is one of these.
     pub(crate) fn has(&self, binding: &PortBinding) -> bool {
         let in_range = match self.host_ports {
+            HostPorts::None => binding.host_port == 0,
             HostPorts::Any => true,
             HostPorts::Among { first, last } => (first..=last).contains(&binding.host_port),
         };
@@ -45,6 +47,8 @@ impl Wanted {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HostPorts {
+    /// None of the host's: it is reached by the container's own address.
+    None,
     /// Drawn from the ephemeral range.
     Any,
     Among {
@@ -79,21 +83,47 @@ pub(crate) fn requests(container: &Container) -> Vec<PortRequest> {
     requests
 }
 
-/// Of which families a container has an address that ports can lead to.
+/// By which addresses of each family a container's ports are reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reached {
-    pub ipv4: bool,
-    pub ipv6: bool,
+    pub ipv4: Way,
+    pub ipv6: Way,
+}
+
+/// How ports lead to a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    None,
+    /// From an address of the host.
+    Host,
+    /// By the container's own, without a number of the host's (Docker's gateway mode `routed`).
+    Container,
 }
 
 impl Reached {
-    pub(crate) fn of(networking: &Networking) -> Self {
+    /// `reached_by` says it of a network and an address of the host.
+    pub(crate) fn of(
+        networking: &Networking,
+        reached_by: impl Fn(Id, IpAddr) -> ReachedBy,
+    ) -> Self {
         // On an interface of the host a container is a machine of its own (moby: its drivers macvlan and
         // ipvlan publish nothing).
-        let leads = |gateway: Option<&Attachment>| {
-            gateway.is_some_and(|gateway| gateway.driver == NetworkDriver::Bridge)
+        let way = |gateway: Option<&Attachment>, any: IpAddr| {
+            let gateway = gateway.filter(|gateway| gateway.driver == NetworkDriver::Bridge);
+            match gateway.map(|gateway| reached_by(gateway.network, any)) {
+                None => Way::None,
+                Some(ReachedBy::Container) => Way::Container,
+                Some(ReachedBy::Host | ReachedBy::Both) => Way::Host,
+            }
         };
-        Self { ipv4: leads(networking.gateway()), ipv6: leads(networking.gateway6()) }
+        Self {
+            ipv4: way(networking.gateway(), Ipv4Addr::UNSPECIFIED.into()),
+            ipv6: way(networking.gateway6(), Ipv6Addr::UNSPECIFIED.into()),
+        }
+    }
+
+    fn way(self, address: IpAddr) -> Way {
+        if address.is_ipv4() { self.ipv4 } else { self.ipv6 }
     }
 }
 
@@ -121,6 +151,12 @@ pub(crate) fn wanted(
         (!is_exact, port, request.host_port, request.last_host_port, request.host_address)
     });
     let (mut all, mut unreached): (Vec<Wanted>, Vec<IpAddr>) = Default::default();
+    // Which address of the host was asked for means nothing there (moby: configurePortBindingIPv4).
+    let any_of_its_family = |address: IpAddr| match address {
+        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let mut all_direct: Vec<Wanted> = Vec::new();
     for request in requests {
         let addresses = match addresses(request.host_address, reached, unnamed) {
             Ok(addresses) => addresses,
@@ -135,6 +171,16 @@ pub(crate) fn wanted(
             addresses: Vec::new(),
             host_ports: host_ports(&request),
         };
+        let (direct, addresses): (Vec<_>, Vec<_>) =
+            addresses.into_iter().partition(|it| reached.way(*it) == Way::Container);
+        // Two numbers of the host that lead to one port are one port here.
+        for address in direct.into_iter().map(any_of_its_family) {
+            let host_ports = HostPorts::None;
+            let one = Wanted { addresses: vec![address], host_ports, ..one.clone() };
+            if !all_direct.contains(&one) {
+                all_direct.push(one);
+            }
+        }
         match all.last_mut() {
             Some(last) if last.differs_in_addresses_alone(&one, &addresses) => {
                 last.addresses.extend(addresses);
@@ -143,6 +189,7 @@ pub(crate) fn wanted(
             _ => all.push(Wanted { addresses, ..one }),
         }
     }
+    all.extend(all_direct);
     (all, unreached)
 }
 
@@ -170,11 +217,11 @@ fn addresses(
     reached: Reached,
     unnamed: Unnamed,
 ) -> Result<Vec<IpAddr>, IpAddr> {
-    let leads = |address: &IpAddr| if address.is_ipv4() { reached.ipv4 } else { reached.ipv6 };
+    let leads = |address: &IpAddr| reached.way(*address) != Way::None;
     match (asked, unnamed.network) {
         (Some(address), _) if leads(&address) => Ok(vec![address]),
         // A container on no network that leads out is not reached, whatever it asks for.
-        (Some(address), _) if reached.ipv4 || reached.ipv6 => Err(address),
+        (Some(address), _) if [reached.ipv4, reached.ipv6] != [Way::None; 2] => Err(address),
         (Some(_), _) => Ok(Vec::new()),
         (None, IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => {
             let both = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
@@ -193,7 +240,13 @@ mod tests {
         Unnamed { network: IpAddr::V4(Ipv4Addr::UNSPECIFIED), host_has_ipv6: true };
 
     fn reached(families: &str) -> Reached {
-        Reached { ipv4: families.contains('4'), ipv6: families.contains('6') }
+        // `r` behind a family is one that is routed
+        let way = |family: char| match families.split_once(family) {
+            None => Way::None,
+            Some((_, rest)) if rest.starts_with('r') => Way::Container,
+            Some(_) => Way::Host,
+        };
+        Reached { ipv4: way('4'), ipv6: way('6') }
     }
 
     #[test]
@@ -253,6 +306,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_routed_has_no_number() {
+        let request = |host_address: &str, host_port| PortRequest {
+            container_port: 80,
+            protocol: Protocol::Tcp,
+            host_address: (!host_address.is_empty()).then(|| host_address.parse().unwrap()),
+            host_port,
+            last_host_port: None,
+        };
+        let all = [request("127.0.0.1", 8080), request("", 8081)];
+        let seen = |families| {
+            let (wanted, _) = wanted(all.to_vec(), reached(families), EVERYWHERE);
+            let show = |one: &Wanted| {
+                let addresses: Vec<_> = one.addresses.iter().map(IpAddr::to_string).collect();
+                let number = match one.host_ports {
+                    HostPorts::Among { first, .. } => first,
+                    HostPorts::None | HostPorts::Any => 0,
+                };
+                format!("{}:{number}", addresses.join(" "))
+            };
+            wanted.iter().map(show).collect::<Vec<_>>()
+        };
+        assert_eq!(seen("46"), ["127.0.0.1:8080", "0.0.0.0 :::8081"]);
+        assert_eq!(seen("46r"), ["127.0.0.1:8080", "0.0.0.0:8081", ":::0"]);
+        assert_eq!(seen("4r"), ["0.0.0.0:0"]);
+        assert_eq!(seen("4r6r"), ["0.0.0.0:0", ":::0"]);
+    }
+
+    #[test]
     fn what_is_missing_gets_the_number_that_is_there() {
         let request = |host_port| PortRequest {
             container_port: 80,
@@ -271,7 +352,7 @@ mod tests {
         let left = missing(wanted.clone(), &[got(8080), got(40_000)]);
         let number = |one: &Wanted| match one.host_ports {
             HostPorts::Among { first, .. } => first,
-            HostPorts::Any => 0,
+            HostPorts::None | HostPorts::Any => 0,
         };
         let six = [IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
         assert!(left.iter().all(|one| one.addresses == six), "{left:?}");

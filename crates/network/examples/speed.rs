@@ -27,6 +27,8 @@ fn main() -> Result<(), Failure> {
         internal: false,
         inter_container: true,
         masquerade: true,
+        access: Default::default(),
+        publish_policy: Default::default(),
     };
     let mut clock = Clock::default();
     clock.time("bridge, first", || host.ensure_bridge(&bridge))?;
@@ -41,6 +43,8 @@ fn main() -> Result<(), Failure> {
             ipv4: Some(address),
             ipv6: None,
             default_route: DefaultRoute::Both,
+            link_local: vec![],
+            sysctls: vec![],
         };
         let port = PublishedPort {
             protocol: Protocol::Tcp,
@@ -48,6 +52,7 @@ fn main() -> Result<(), Failure> {
             host_port: 8000 + u16::from(number),
             container_address: address.into(),
             container_port: 80,
+            reached_by: Default::default(),
         };
         clock.time("loopback", || host.loopback_up(netns.as_fd()))?;
         clock.time("plug", || host.plug(netns.as_fd(), &bridge, &endpoint))?;

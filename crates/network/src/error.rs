@@ -63,6 +63,8 @@ pub enum NetworkError {
          IPv6 or with a greater MTU"
     )]
     MtuBelowIpv6 { bridge: String, mtu: u32 },
+    #[error("{interface} has no setting {setting}; leave it out")]
+    NoSuchSetting { interface: String, setting: String },
     #[error("invalid interface name {0:?}: it must be 1 to 15 bytes without slash, colon or space")]
     InvalidLinkName(String),
 }

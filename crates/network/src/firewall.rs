@@ -121,7 +121,7 @@ impl Firewall {
 
     pub(crate) fn unpublish(&mut self, ports: &[PublishedPort]) -> io::Result<()> {
         // what cannot be published is not
-        let placed: Vec<_> = ports.iter().filter_map(ruleset::port).collect();
+        let placed: Vec<_> = ports.iter().filter_map(ruleset::port).flatten().collect();
         self.remove_all(&placed)
     }
 
@@ -237,7 +237,8 @@ fn following(generation: u32) -> u32 {
 
 fn elements_of(ports: &[PublishedPort]) -> Result<Vec<Placed>, NetworkError> {
     let placed = |port| ruleset::port(port).ok_or(NetworkError::PortFamilies(*port));
-    ports.iter().map(placed).collect()
+    let placed: Vec<_> = ports.iter().map(placed).collect::<Result<_, _>>()?;
+    Ok(placed.into_iter().flatten().collect())
 }
 
 fn inserting(elements: &[Placed]) -> Batch {

@@ -87,10 +87,11 @@ impl Host {
         ignore_absent_ipv6(&mut route, link::indexed(index)).map_err(failed())?;
         self.write_settings(bridge)?;
         let mut changes = vec![link::set_bridge(index, bridge)];
-        changes.extend(
-            bridge.ipv4.map(|own| link::new_address(index, own.address.into(), own.prefix)),
-        );
-        if let Some(own) = bridge.ipv6 {
+        let access = &bridge.access;
+        if let Some(own) = bridge.ipv4.filter(|_| access.ipv4.is_on_bridge()) {
+            changes.push(link::new_address(index, own.address.into(), own.prefix));
+        }
+        if let Some(own) = bridge.ipv6.filter(|_| access.ipv6.is_on_bridge()) {
             // What is forwarded to a container asks for its neighbour from the link-local address.
             changes.extend([
                 link::new_address(index, link::link_local(link::bridge_mac(bridge)).into(), 64),

@@ -8,7 +8,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 
 use crate::rtnetlink::Rtnetlink;
-use crate::{Bridge, Endpoint, NetworkError, link, netns, settings};
+use crate::{Bridge, Endpoint, InterfaceSysctl, NetworkError, link, netns, settings};
 
 /// What a container's interface is to have.
 #[derive(Debug, Default)]
@@ -19,6 +19,7 @@ pub(crate) struct Interface<'a> {
     /// An address for talking to neighbours, beside one of IPv6.
     pub link_local: LinkLocal,
     pub default_routes: Vec<DefaultVia>,
+    pub sysctls: &'a [InterfaceSysctl],
 }
 
 /// Where a link's link-local IPv6 address comes from.
@@ -44,7 +45,11 @@ pub(crate) enum DefaultVia {
 impl Interface<'_> {
     /// What an endpoint on a bridge is to have.
     pub(crate) fn on_bridge<'a>(bridge: &Bridge, endpoint: &'a Endpoint) -> Interface<'a> {
-        let mut interface = Interface { name: &endpoint.interface, ..Interface::default() };
+        let mut interface = Interface {
+            name: &endpoint.interface,
+            sysctls: &endpoint.sysctls,
+            ..Interface::default()
+        };
         let mut add = |address: IpAddr, prefix, gateway: IpAddr, leads: bool| {
             interface.addresses.push((address, prefix));
             if leads && !bridge.internal {
@@ -58,11 +63,23 @@ impl Interface<'_> {
             add(address.into(), own.prefix, own.address.into(), endpoint.default_route.ipv6());
             interface.link_local = LinkLocal::Of(endpoint.mac);
         }
+        interface.addresses.extend(with_prefix(&endpoint.link_local));
         interface
     }
 
-    /// Sets the interface up and brings `lo` up, in one datagram once the interface's index is known.
+    /// Sets the interface up and brings `lo` up, in one datagram once the interface's index is known;
+    /// in two where it has settings, which stand before it is up (moby: libnetwork/osl, `AddInterface`).
     pub(crate) fn configure(&self, netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
+        for sysctl in self.sysctls {
+            let file = sysctl.file(self.name);
+            let is_there = netns::inside(netns, || Ok(std::path::Path::new(&file).is_file()));
+            if !is_there.map_err(NetworkError::kernel(format!("look for {file}")))? {
+                return Err(NetworkError::NoSuchSetting {
+                    interface: self.name.to_owned(),
+                    setting: sysctl.to_string(),
+                });
+            }
+        }
         let list: Vec<_> = self.addresses.iter().map(|(address, _)| address.to_string()).collect();
         self.set_up(netns).map_err(NetworkError::kernel(format!(
             "configure {} with {} in the container's network namespace",
@@ -80,30 +97,60 @@ impl Interface<'_> {
             Rtnetlink::open()
         })?;
         let index = index_of(&mut route, self.name)?;
-        let mut changes = Vec::new();
+        let mut quiet = Vec::new();
         if !matches!(self.link_local, LinkLocal::Kernel) {
-            changes.push(link::no_link_local(link::indexed(index)));
+            quiet.push(link::no_link_local(link::indexed(index)));
         }
-        let quiet = changes.len();
-        changes.extend([link::up(link::indexed(link::LOOPBACK)), link::up(link::indexed(index))]);
+        let up = [link::up(link::indexed(link::LOOPBACK)), link::up(link::indexed(index))];
+        let mut addresses = Vec::new();
         if let LinkLocal::Of(mac) = self.link_local {
-            changes.push(link::new_address(index, link::link_local(mac).into(), 64));
+            addresses.push(link::new_address(index, link::link_local(mac).into(), 64));
         }
-        let addresses = self.addresses.iter();
-        changes
-            .extend(addresses.map(|(address, prefix)| link::new_address(index, *address, *prefix)));
-        changes.extend(self.default_routes.iter().map(|via| match via {
+        let own = self.addresses.iter();
+        addresses.extend(own.map(|(address, prefix)| link::new_address(index, *address, *prefix)));
+        let routes = self.default_routes.iter().map(|via| match via {
             DefaultVia::Gateway(gateway) => link::default_route(index, *gateway),
             DefaultVia::Link(family) => link::default_route_on_link(index, *family),
-        }));
-        for (step, answer) in route.change(changes)?.into_iter().enumerate() {
-            match answer {
-                Err(error) if step < quiet && link::is_absent_ipv6(&error) => {}
-                other => other?,
-            }
+        });
+        let may_fail = quiet.len();
+        let mut changes = quiet;
+        if self.sysctls.is_empty() {
+            changes.extend(up.into_iter().chain(addresses));
+        } else {
+            changes.extend(addresses);
+            answered(route.change(std::mem::take(&mut changes))?, may_fail)?;
+            netns::inside(netns, || {
+                let set = |sysctl: &InterfaceSysctl| {
+                    let file = sysctl.file(self.name);
+                    let told = |error: io::Error| {
+                        io::Error::new(error.kind(), format!("{sysctl}: {error}"))
+                    };
+                    settings::set(&file, sysctl.value()).map_err(told)
+                };
+                self.sysctls.iter().try_for_each(set)
+            })?;
+            changes.extend(up);
         }
-        Ok(())
+        let may_fail = if self.sysctls.is_empty() { may_fail } else { 0 };
+        changes.extend(routes);
+        answered(route.change(changes)?, may_fail)
     }
+}
+
+/// The first refusal, but for those of the first `may_fail` changes where there is no IPv6.
+fn answered(answers: Vec<io::Result<()>>, may_fail: usize) -> io::Result<()> {
+    for (step, answer) in answers.into_iter().enumerate() {
+        match answer {
+            Err(error) if step < may_fail && link::is_absent_ipv6(&error) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Link-local addresses with the prefixes of RFC 3927 and RFC 4291.
+pub(crate) fn with_prefix(link_local: &[IpAddr]) -> impl Iterator<Item = (IpAddr, u8)> {
+    link_local.iter().map(|address| (*address, if address.is_ipv4() { 16 } else { 64 }))
 }
 
 /// Deletes a link of the container's; one that is gone already is no error.

@@ -5,16 +5,19 @@
 //! [`named`] is `ip netns`. The firewall that [`Host`] keeps is described in `nft/ruleset.rs`.
 #![forbid(unsafe_code)]
 
+mod access;
 mod device;
 mod error;
 mod firewall;
 mod host;
 mod interface;
+mod interface_sysctl;
 mod link;
 pub mod named;
 mod netns;
 mod nft;
 mod parent;
+mod publish_policy;
 mod resolver_sockets;
 mod retired;
 mod rtnetlink;
@@ -23,13 +26,16 @@ mod survey;
 mod types;
 pub mod view;
 
+pub use access::{Access, FamilyAccess, GatewayHolder, GatewayMode, ReachedBy};
 pub use bulkhead_types::Protocol;
 pub use device::move_link;
 pub use error::NetworkError;
 pub use host::{Host, MIN_MTU_IPV6};
+pub use interface_sysctl::InterfaceSysctl;
 pub use parent::{
     Assigned, IpvlanFlag, IpvlanMode, MacvlanMode, Parent, ParentDriver, ParentEndpoint,
 };
+pub use publish_policy::{AddressBlock, PublishPolicy};
 pub use resolver_sockets::{RESOLVER_ADDRESS, ResolverSockets, UpstreamSockets};
 pub use survey::UsedSubnets;
 pub use types::{Bridge, DefaultRoute, Endpoint, Gateway, PublishedPort};

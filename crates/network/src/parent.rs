@@ -13,9 +13,9 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::interface::{DefaultVia, Interface, LinkLocal};
+use crate::interface::{DefaultVia, Interface, LinkLocal, with_prefix};
 use crate::rtnetlink::{Change, Rtnetlink};
-use crate::{DefaultRoute, Host, NetworkError, interface, link};
+use crate::{DefaultRoute, Host, InterfaceSysctl, NetworkError, interface, link};
 
 /// The interface of the host that containers' links are on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +85,9 @@ pub struct ParentEndpoint {
     pub ipv4: Option<Assigned<Ipv4Addr>>,
     pub ipv6: Option<Assigned<Ipv6Addr>>,
     pub default_route: DefaultRoute,
+    /// As [`crate::Endpoint::link_local`].
+    pub link_local: Vec<IpAddr>,
+    pub sysctls: Vec<InterfaceSysctl>,
 }
 
 /// An address in a network that is not the host's.
@@ -251,7 +254,8 @@ impl ParentEndpoint {
     fn interface(&self) -> Interface<'_> {
         let on_link =
             matches!(self.driver, ParentDriver::Ipvlan(IpvlanMode::L3 | IpvlanMode::L3s, _));
-        let mut interface = Interface { name: &self.interface, ..Interface::default() };
+        let mut interface =
+            Interface { name: &self.interface, sysctls: &self.sysctls, ..Interface::default() };
         let mut add = |address: IpAddr, prefix, gateway: Option<IpAddr>, family, leads: bool| {
             interface.addresses.push((address, prefix));
             let via = match gateway {
@@ -274,6 +278,7 @@ impl ParentEndpoint {
                 None => LinkLocal::Kernel,
             };
         }
+        interface.addresses.extend(with_prefix(&self.link_local));
         interface
     }
 }

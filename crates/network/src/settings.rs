@@ -83,7 +83,8 @@ fn is(file: &str, value: &str) -> io::Result<bool> {
     Ok(std::fs::read_to_string(file)?.trim_end() == value)
 }
 
-fn set(file: &str, value: &str) -> io::Result<()> {
+/// Writes a setting that has another value.
+pub(crate) fn set(file: &str, value: &str) -> io::Result<()> {
     // many hosts mount /proc/sys read-only in containers: a value that is right needs no write
     if is(file, value)? { Ok(()) } else { std::fs::write(file, value) }
 }

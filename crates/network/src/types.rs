@@ -5,6 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bulkhead_types::Protocol;
 use serde::{Deserialize, Serialize};
 
+use crate::access::{Access, ReachedBy};
+use crate::interface_sysctl::InterfaceSysctl;
+use crate::publish_policy::PublishPolicy;
+
 /// A bridge that containers are plugged into.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "RecordedBridge")]
@@ -23,6 +27,10 @@ pub struct Bridge {
     /// Whether what leaves the host gets the host's address (Docker's
     /// `com.docker.network.bridge.enable_ip_masquerade`).
     pub masquerade: bool,
+    pub access: Access,
+    /// Not recorded: the engine is told at each start.
+    #[serde(skip)]
+    pub publish_policy: PublishPolicy,
 }
 
 /// A bridge's own address in one family, which is the containers' default route, and its subnet.
@@ -43,6 +51,11 @@ pub struct Endpoint {
     pub ipv4: Option<Ipv4Addr>,
     pub ipv6: Option<Ipv6Addr>,
     pub default_route: DefaultRoute,
+    /// Further addresses, for talking to neighbours alone (Docker's `LinkLocalIPs`).
+    #[serde(default)]
+    pub link_local: Vec<IpAddr>,
+    #[serde(default)]
+    pub sysctls: Vec<InterfaceSysctl>,
 }
 
 /// Of which families the container's default route leads through an endpoint.
@@ -75,9 +88,12 @@ pub struct PublishedPort {
     pub protocol: Protocol,
     /// `0.0.0.0` and `::` mean every address of the host in this family.
     pub host_address: IpAddr,
+    /// 0 where it is reached by the container's address alone.
     pub host_port: u16,
     pub container_address: IpAddr,
     pub container_port: u16,
+    #[serde(default)]
+    pub reached_by: ReachedBy,
 }
 
 impl std::fmt::Display for PublishedPort {
@@ -106,6 +122,8 @@ struct RecordedBridge {
     inter_container: bool,
     #[serde(default = "yes")]
     masquerade: bool,
+    #[serde(default)]
+    access: Access,
 }
 
 fn yes() -> bool {
@@ -124,6 +142,8 @@ impl From<RecordedBridge> for Bridge {
             internal: recorded.internal,
             inter_container: recorded.inter_container,
             masquerade: recorded.masquerade,
+            access: recorded.access,
+            publish_policy: PublishPolicy::default(),
         }
     }
 }
@@ -147,6 +167,8 @@ mod tests {
                 internal: false,
                 inter_container: true,
                 masquerade: true,
+                access: Access::default(),
+                publish_policy: PublishPolicy::default(),
             }
         );
         let ipv6 = Gateway { address: "fd00::1".parse().unwrap(), prefix: 64 };
@@ -169,6 +191,7 @@ mod tests {
             host_port: 80,
             container_address: host.parse().unwrap(),
             container_port: 80,
+            reached_by: ReachedBy::Host,
         };
         assert_eq!(port("0.0.0.0").to_string(), "0.0.0.0:80/tcp");
         assert_eq!(port("::").to_string(), "[::]:80/tcp");

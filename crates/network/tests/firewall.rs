@@ -453,6 +453,8 @@ fn a_thousand_ports_and_endpoints_are_one_transaction() {
         ipv4: Some(address(number)),
         ipv6: None,
         default_route: DefaultRoute::Both,
+        link_local: vec![],
+        sysctls: vec![],
     });
     let wanted = [(network, endpoints.collect::<Vec<_>>())];
     host.host.reconcile(&wanted, &ports).unwrap();

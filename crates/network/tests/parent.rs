@@ -27,6 +27,8 @@ fn endpoint(driver: ParentDriver, number: u8) -> ParentEndpoint {
         }),
         ipv6: has_ipv6().then_some(Assigned { address: ipv6, prefix: 64, gateway: Some(OUTSIDE6) }),
         default_route: DefaultRoute::Both,
+        link_local: vec![],
+        sysctls: vec![],
     }
 }
 

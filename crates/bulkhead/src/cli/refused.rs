@@ -41,11 +41,6 @@ const FLAGS: &[(&str, &str, &str)] = &[
         "--kernel-memory",
         "Linux has no such limit any more; use --memory",
     ),
-    (
-        "run create container.run container.create network.connect",
-        "--link-local-ip",
-        "a link has the addresses of its network alone; leave it out",
-    ),
     (RUN, "--oom-kill-disable", "the kernel ends what runs out of memory; leave it out"),
     (RUN, "--storage-opt", "a container's layer has no size of its own; leave it out"),
     (

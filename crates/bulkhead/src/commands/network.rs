@@ -132,6 +132,9 @@ pub struct ConnectArguments {
     /// Another container and what this one is to call it, as NAME:ALIAS
     #[arg(long)]
     link: Vec<String>,
+    /// A further address of the container, for talking to neighbours alone, such as 169.254.8.8
+    #[arg(long)]
+    link_local_ip: Vec<String>,
     network: String,
     container: String,
 }
@@ -151,18 +154,27 @@ pub async fn run(client: &Client, command: NetworkCommand) -> Result<(), Failure
         }
         NetworkCommand::Rm { force, networks } => remove(client, force, &networks).await,
         NetworkCommand::Connect(arguments) => {
-            let ConnectArguments { alias, driver_opt, gw_priority, ip, ip6, link, .. } = arguments;
+            let ConnectArguments {
+                alias,
+                driver_opt,
+                gw_priority,
+                ip,
+                ip6,
+                link,
+                link_local_ip,
+                network,
+                container,
+            } = arguments;
             let settings = EndpointSettings {
                 aliases: alias,
                 links: link,
                 driver_opts: endpoint::pairs(&driver_opt),
                 gw_priority,
-                ipam_config: endpoint::addresses(ip, ip6),
+                ipam_config: endpoint::addresses(ip, ip6, link_local_ip),
                 ..EndpointSettings::default()
             };
-            let body =
-                NetworkConnect { container: arguments.container, endpoint_config: Some(settings) };
-            let path = format!("/networks/{}/connect", encode(&arguments.network));
+            let body = NetworkConnect { container, endpoint_config: Some(settings) };
+            let path = format!("/networks/{}/connect", encode(&network));
             client.post(&path, Some(&json!(body))).await.map(drop)
         }
         NetworkCommand::Disconnect { force, network, container } => {

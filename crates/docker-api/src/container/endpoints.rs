@@ -1,10 +1,12 @@
 //! `EndpointSettings`: what a client asks for on a network, and what it is told of it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use bulkhead_docker_types::{EndpointSettings, NetworkingConfig};
 use bulkhead_engine::{Attachment, Container, EndpointConfig, Link, NetworkStack};
 use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
 use crate::error::ApiError;
 
@@ -33,6 +35,7 @@ pub(crate) fn read(network: &str, settings: EndpointSettings) -> Result<Endpoint
         network: network.to_owned(),
         ipv4: address(&ipam.ipv4_address, "IPv4")?,
         ipv6: address(&ipam.ipv6_address, "IPv6")?,
+        link_local: ipam.link_local_ips.iter().map(link_local).collect::<Result<_, _>>()?,
         mac: match settings.mac_address.as_str() {
             "" => None,
             text => Some(read_mac_address(text)?),
@@ -42,6 +45,10 @@ pub(crate) fn read(network: &str, settings: EndpointSettings) -> Result<Endpoint
         driver_options: settings.driver_opts,
         gateway_priority: settings.gw_priority,
     })
+}
+
+fn link_local(text: &String) -> Result<IpAddr, ApiError> {
+    text.parse().map_err(|_| ApiError::invalid(format!("invalid link-local IP address: {text}")))
 }
 
 fn address<A: std::str::FromStr>(text: &str, family: &str) -> Result<Option<A>, ApiError> {
@@ -107,7 +114,7 @@ impl Serialize for Networks<'_> {
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct EndpointView {
     #[serde(rename = "IPAMConfig")]
-    ipam_config: Option<BTreeMap<&'static str, String>>,
+    ipam_config: Option<BTreeMap<&'static str, Value>>,
     links: Option<Vec<String>>,
     aliases: Option<Vec<String>>,
     pub mac_address: String,
@@ -134,9 +141,11 @@ pub(crate) struct EndpointView {
 
 impl EndpointView {
     fn of(container: &Container, config: &EndpointConfig, attachment: Option<&Attachment>) -> Self {
-        let ipam: BTreeMap<&'static str, String> = [
-            ("IPv4Address", config.ipv4.map(|address| address.to_string())),
-            ("IPv6Address", config.ipv6.map(|address| address.to_string())),
+        let link_local = &config.link_local;
+        let ipam: BTreeMap<&'static str, Value> = [
+            ("IPv4Address", config.ipv4.map(|address| json!(address))),
+            ("IPv6Address", config.ipv6.map(|address| json!(address))),
+            ("LinkLocalIPs", (!link_local.is_empty()).then(|| json!(link_local))),
         ]
         .into_iter()
         .filter_map(|(name, address)| Some((name, address?)))

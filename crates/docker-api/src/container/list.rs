@@ -281,7 +281,7 @@ fn ports(container: &Container) -> Vec<PortSummary> {
     let published = bindings.iter().map(|port| PortSummary {
         address: Some(port.host_address),
         private_port: port.container_port,
-        public_port: Some(port.host_port),
+        public_port: (port.host_port != 0).then_some(port.host_port),
         r#type: port.protocol,
     });
     let is_published = |exposed: &Port| bindings.iter().any(|binding| binding.port() == *exposed);

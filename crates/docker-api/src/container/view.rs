@@ -238,7 +238,11 @@ fn ports(container: &Container) -> Value {
         if let Value::Array(list) = list {
             list.push(json!({
                 "HostIp": binding.host_address.to_string(),
-                "HostPort": binding.host_port.to_string(),
+                // moby: daemon/network.go, getPortMapInfo
+                "HostPort": match binding.host_port {
+                    0 => String::new(),
+                    port => port.to_string(),
+                },
             }));
         }
     }
@@ -312,6 +316,9 @@ pub(crate) mod tests {
                     ipv6: None,
                     aliases: vec![],
                     gateway_priority: 0,
+                    gateway_holder: bulkhead_network::GatewayHolder::Bridge,
+                    link_local: vec![],
+                    sysctls: vec![],
                 }],
                 ports: vec![binding],
                 ..Default::default()

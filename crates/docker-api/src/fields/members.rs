@@ -12,8 +12,6 @@ pub(super) const NO_CONFIG_NETWORKS: Decision = Refused(
 );
 const WINDOWS: Decision = Refused("only Windows has it; leave it out");
 const REPORTED: Decision = Ignored("it is what inspect reports of an endpoint, copied by clients");
-const NO_LINK_LOCAL: Decision =
-    Refused("a link has the addresses of its network alone; leave it out");
 const NO_REALTIME: Decision = Refused("real-time scheduling is not limited here; leave it out");
 const NO_DEVICE_RULES: Decision = Refused("a container keeps its devices; make it anew");
 const NO_DEVICE_REQUESTS: Decision =
@@ -200,7 +198,7 @@ pub(super) const CONTAINER_CREATE: Fields = &[
     ("NetworkingConfig.EndpointsConfig.*.IPAMConfig", Done),
     ("NetworkingConfig.EndpointsConfig.*.IPAMConfig.IPv4Address", Done),
     ("NetworkingConfig.EndpointsConfig.*.IPAMConfig.IPv6Address", Done),
-    ("NetworkingConfig.EndpointsConfig.*.IPAMConfig.LinkLocalIPs", NO_LINK_LOCAL),
+    ("NetworkingConfig.EndpointsConfig.*.IPAMConfig.LinkLocalIPs", Done),
     ("NetworkingConfig.EndpointsConfig.*.IPAddress", REPORTED),
     ("NetworkingConfig.EndpointsConfig.*.IPPrefixLen", REPORTED),
     ("NetworkingConfig.EndpointsConfig.*.IPv6Gateway", REPORTED),
@@ -223,7 +221,7 @@ pub(super) const NETWORK_CONNECT: Fields = &[
     ("EndpointConfig.IPAMConfig", Done),
     ("EndpointConfig.IPAMConfig.IPv4Address", Done),
     ("EndpointConfig.IPAMConfig.IPv6Address", Done),
-    ("EndpointConfig.IPAMConfig.LinkLocalIPs", NO_LINK_LOCAL),
+    ("EndpointConfig.IPAMConfig.LinkLocalIPs", Done),
     ("EndpointConfig.IPAddress", REPORTED),
     ("EndpointConfig.IPPrefixLen", REPORTED),
     ("EndpointConfig.IPv6Gateway", REPORTED),

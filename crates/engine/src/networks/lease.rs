@@ -10,7 +10,7 @@ use crate::address_pool::{AddressPool, Exhausted};
 use crate::attached_network::{AttachedNetwork, Lease};
 use crate::blocking::Blocking;
 use crate::ports::{Reservation, has_ipv6, reserve};
-use crate::published::{Reached, Unnamed, Wanted, missing, requests, wanted};
+use crate::published::{Reached, Unnamed, Wanted, Way, missing, requests, wanted};
 use crate::subnet::Address;
 use crate::{
     Addresses, Attachment, Class, Container, EndpointConfig, EngineError, NetworkMode,
@@ -115,6 +115,15 @@ impl Networks {
             return Err(EngineError::invalid(format!(
                 "network {}: its links have the hardware address of their parent; leave out the MAC \
                  address",
+                network.name
+            )));
+        }
+        if network.ipv6.is_none()
+            && let Some(address) = endpoint.link_local.iter().find(|address| address.is_ipv6())
+        {
+            return Err(EngineError::invalid(format!(
+                "network {}: it has no IPv6, and so no link-local address {address}; leave it out, or \
+                 name a network with IPv6",
                 network.name
             )));
         }
@@ -251,6 +260,9 @@ impl Networks {
             }),
             aliases: config.aliases.clone(),
             gateway_priority: config.gateway_priority,
+            gateway_holder: network.bridge.access.ipv4.gateway,
+            link_local: config.link_local.clone(),
+            sysctls: config.sysctls()?,
         })
     }
 
@@ -331,8 +343,10 @@ impl Networks {
             .map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), |attached| {
                 attached.network.bridge.host_binding
             });
-        let reached = Reached::of(networking);
-        let unnamed = Unnamed { network, host_has_ipv6: reached.ipv6 && has_ipv6() };
+        let reached =
+            Reached::of(networking, |network, host_address| self.reached_by(network, host_address));
+        let host_has_ipv6 = reached.ipv6 != Way::None && has_ipv6();
+        let unnamed = Unnamed { network, host_has_ipv6 };
         wanted(requests, reached, unnamed)
     }
 

@@ -1,9 +1,12 @@
 //! A container's links, and the ports that lead to it.
 
+use std::net::IpAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use bulkhead_network::{Assigned, DefaultRoute, Endpoint, ParentEndpoint, PublishedPort};
+use bulkhead_network::{
+    Assigned, Bridge, DefaultRoute, Endpoint, ParentEndpoint, PublishedPort, ReachedBy,
+};
 use bulkhead_types::Id;
 
 use super::Networks;
@@ -11,8 +14,8 @@ use crate::blocking::Blocking;
 use crate::deferred_teardown::{PendingLink, PendingUnplug};
 use crate::error::io_error;
 use crate::{
-    Addresses, Attachment, Container, EngineError, NetworkDriver, NetworkStack, Networking,
-    ParentLinks, PortBinding,
+    Addresses, Attachment, Container, EngineError, Network, NetworkDriver, NetworkStack,
+    Networking, ParentLinks, PortBinding,
 };
 
 impl Networks {
@@ -50,7 +53,7 @@ impl Networks {
         match &attached.network.parent {
             None => {
                 let endpoint = endpoint(networking, attachment);
-                Ok(self.host.plug(netns, &attached.network.link(), &endpoint)?)
+                Ok(self.host.plug(netns, &self.bridge(&attached.network), &endpoint)?)
             }
             Some(links) => {
                 let endpoint = parent_endpoint(links, networking, attachment);
@@ -77,7 +80,7 @@ impl Networks {
     }
 
     pub(crate) fn publish(&self, container: &Container) -> Result<(), EngineError> {
-        let ports = published(container);
+        let ports = self.published(container);
         if !ports.is_empty() {
             bulkhead_failpoint::hit("network.publish").map_err(io_error("network.publish"))?;
             self.host.publish(&ports)?;
@@ -86,11 +89,43 @@ impl Networks {
     }
 
     pub(crate) fn unpublish(&self, container: &Container) -> Vec<EngineError> {
-        let ports = published(container);
+        let ports = self.published(container);
         if ports.is_empty() {
             return Vec::new();
         }
         self.host.unpublish(&ports).err().map(EngineError::from).into_iter().collect()
+    }
+
+    /// The ports that lead to a container: through the network that its default route leads through.
+    pub(super) fn published(&self, container: &Container) -> Vec<PublishedPort> {
+        let networking = &container.network;
+        let publish = |binding: &PortBinding| {
+            let gateway = match binding.host_address {
+                IpAddr::V4(_) => networking.gateway(),
+                IpAddr::V6(_) => networking.gateway6(),
+            };
+            Some(PublishedPort {
+                protocol: binding.protocol,
+                host_address: binding.host_address,
+                host_port: binding.host_port,
+                container_address: networking.published_address(binding.host_address)?,
+                container_port: binding.container_port,
+                reached_by: self.reached_by(gateway?.network, binding.host_address),
+            })
+        };
+        networking.ports.iter().filter_map(publish).collect()
+    }
+
+    /// How a port is reached that is published at this address of the host and leads to a network.
+    pub(super) fn reached_by(&self, network: Id, host_address: IpAddr) -> ReachedBy {
+        self.get(network).map_or(ReachedBy::Host, |attached| {
+            attached.network.bridge.access.reached_by(host_address)
+        })
+    }
+
+    /// What the kernel is to hold of a network that is a bridge.
+    pub(super) fn bridge(&self, network: &Network) -> Bridge {
+        Bridge { publish_policy: self.publish_policy.clone(), ..network.link() }
     }
 
     /// Has taken down what [`Self::plug`] and [`Self::lease`] made.
@@ -139,6 +174,8 @@ pub(crate) fn endpoint(networking: &Networking, attachment: &Attachment) -> Endp
         ipv4: attachment.ipv4.map(|ipv4| ipv4.address),
         ipv6: attachment.ipv6.map(|ipv6| ipv6.address),
         default_route: default_route(networking, attachment),
+        link_local: attachment.link_local.clone(),
+        sysctls: attachment.sysctls.clone(),
     }
 }
 
@@ -159,6 +196,8 @@ fn parent_endpoint(
         ipv4: attachment.ipv4.map(assigned),
         ipv6: attachment.ipv6.map(assigned),
         default_route: default_route(networking, attachment),
+        link_local: attachment.link_local.clone(),
+        sysctls: attachment.sysctls.clone(),
     }
 }
 
@@ -173,18 +212,4 @@ fn default_route(networking: &Networking, attachment: &Attachment) -> DefaultRou
         (false, true) => DefaultRoute::Ipv6,
         (true, true) => DefaultRoute::Both,
     }
-}
-
-/// The ports that lead to a container: through the network that its default route leads through.
-pub(crate) fn published(container: &Container) -> Vec<PublishedPort> {
-    let publish = |binding: &PortBinding| {
-        Some(PublishedPort {
-            protocol: binding.protocol,
-            host_address: binding.host_address,
-            host_port: binding.host_port,
-            container_address: container.network.published_address(binding.host_address)?,
-            container_port: binding.container_port,
-        })
-    };
-    container.network.ports.iter().filter_map(publish).collect()
 }

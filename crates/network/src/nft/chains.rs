@@ -3,14 +3,16 @@
 use super::codec::Hook;
 use super::expression::{Base, Connection, Meta, Order, R0, Rule, Verdict};
 use super::ruleset::{
-    ADDRESS_PORTS, BRIDGES, Both, ENDPOINTS, FAMILIES, INTERNAL, Ipv6Loopback, MASQUERADED, PINNED,
-    PORTS, SAME, SETS, SUBNETS, TABLE, Version, interface,
+    ADDRESS_PORTS, BRIDGES, Both, ENDPOINTS, FAMILIES, INTERNAL, Ipv6Loopback, LEAVES_AS,
+    MASQUERADED, OPEN, PINNED, PORTS, RESTRICTED, ROUTED, SAME, SETS, SOURCES, SUBNETS, TABLE,
+    TRUSTED, UNPROTECTED, Version, interface,
 };
 use super::{Batch, Family};
 
 const USER: &str = "user";
 const TO_CONTAINERS: &str = "to_containers";
 const FROM_CONTAINERS: &str = "from_containers";
+const PUBLISHED: &str = "published";
 const ICMPV6: &str = "icmpv6";
 
 type Chain = (Family, &'static str, Option<Hook>, Vec<Rule>);
@@ -53,6 +55,7 @@ fn chains(loopback: Ipv6Loopback) -> Vec<Chain> {
         inet("output", hook("nat", OUTPUT, -100), output),
         inet("postrouting", hook("nat", POSTROUTING, 100), postrouting()),
         inet("forward", hook("filter", FORWARD, 0), forward()),
+        inet(PUBLISHED, None, policy()),
         inet(TO_CONTAINERS, None, to_containers()),
         inet(FROM_CONTAINERS, None, from_containers()),
         (Family::Bridge, ICMPV6, None, icmpv6()),
@@ -122,6 +125,9 @@ fn postrouting() -> Vec<Rule> {
             // a container to a neighbour by a published port: the answer must come back here
             translated(between(Meta::OutputInterface, version, &SUBNETS)).masquerade(),
             between(Meta::OutputInterface, version, &SUBNETS).verdict(Verdict::Return),
+            between(Meta::InputInterface, version, &MASQUERADED)
+                .look_up(LEAVES_AS.of(version).name, R0)
+                .snat(protocol_family(version), R0),
             between(Meta::InputInterface, version, &MASQUERADED).masquerade(),
         ]
     };
@@ -163,13 +169,63 @@ fn forward() -> Vec<Rule> {
 }
 
 fn to_containers() -> Vec<Rule> {
-    vec![
+    let out = |version| ip(version).meta(Meta::OutputInterface, R0);
+    let open = |rule: Rule, version| {
+        let rule = rule.meta(Meta::TransportProtocol, R0);
+        destination(rule, version, R0 + 1)
+            .payload(Base::Transport, 2, 2, R0 + 1 + registers(version))
+            .within(OPEN.of(version).name, R0)
+            .verdict(Verdict::Jump(PUBLISHED))
+    };
+    let of = |version| {
+        let trusted = out(version).meta(Meta::InputInterface, R0 + 4).within(TRUSTED.name, R0);
+        let routed = || out(version).within(ROUTED.of(version).name, R0);
+        let icmp = if version == Version::V4 { 1 } else { 58 };
+        [
+            open(trusted, version),
+            open(routed(), version),
+            routed()
+                .meta(Meta::TransportProtocol, R0)
+                .equals(R0, &[icmp])
+                .verdict(Verdict::Jump(PUBLISHED)),
+            out(version)
+                .within(UNPROTECTED.of(version).name, R0)
+                .meta(Meta::InputInterface, R0)
+                .not_within(BRIDGES.name, R0)
+                .verdict(Verdict::Jump(PUBLISHED)),
+        ]
+    };
+    let first = [
         internal(Meta::InputInterface),
         internal(Meta::OutputInterface),
         answers(),
         Rule::default().verdict(Verdict::Jump(USER)),
-        translated(Rule::default()).verdict(Verdict::Accept),
-        Rule::default().verdict(Verdict::Drop),
+        translated(Rule::default()).verdict(Verdict::Jump(PUBLISHED)),
+    ];
+    first
+        .into_iter()
+        .chain(of(Version::V4))
+        .chain(of(Version::V6))
+        .chain([Rule::default().verdict(Verdict::Drop)])
+        .collect()
+}
+
+/// Accepts what may come by a published port.
+fn policy() -> Vec<Rule> {
+    let out = |rule: Rule| rule.meta(Meta::OutputInterface, R0);
+    let from = |version| {
+        source(out(ip(version)), version, R0 + 4)
+            .within(SOURCES.of(version).name, R0)
+            .verdict(Verdict::Accept)
+    };
+    vec![
+        out(Rule::default()).not_within(RESTRICTED.name, R0).verdict(Verdict::Accept),
+        Rule::default()
+            .meta(Meta::InputInterface, R0)
+            .within(BRIDGES.name, R0)
+            .verdict(Verdict::Accept),
+        from(Version::V4),
+        from(Version::V6),
     ]
 }
 

@@ -169,6 +169,14 @@ impl Rule {
         })
     }
 
+    /// Gives the connection the address of this family in the register.
+    pub(crate) fn snat(self, family: u32, address: u32) -> Self {
+        self.expression("nat", |expression| {
+            // NFT_NAT_SNAT
+            expression.number(1, 0).number(2, family).number(3, address);
+        })
+    }
+
     /// Gives the connection the address of the interface it leaves by.
     pub(crate) fn masquerade(self) -> Self {
         self.expression("masq", |_| {})

@@ -8,8 +8,8 @@
 //! - `ports` and `address_ports` map (protocol, host port) and (protocol, host address, host port)
 //!   to a container's address and port; `prerouting` and `output` look packets to any local
 //!   address up in them, the exact address first.
-//! - `postrouting` masquerades what leaves a bridge's subnet (those in `masqueraded`), what a
-//!   container sends to its own network by a published port, and what the host sends from 127.0.0.0/8
+//! - `postrouting` masquerades what leaves a bridge's subnet (those in `masqueraded`; as the address in
+//!   `leaves_as` if the bridge is there), what a container sends to its own network by a published port, and what the host sends from 127.0.0.0/8
 //!   or `::1`.
 //! - `forward` accepts within one bridge (those in `same_bridge`) and from containers outwards; to
 //!   containers only answers and what was published, whoever sends and by whichever route. So between
@@ -18,10 +18,17 @@
 //!   besides. (Where `bridge-nf-call-iptables` is on, a neighbour's packet to a published port is
 //!   translated on the bridge, which then keeps it from the other port as well.) An internal bridge
 //!   forwards nothing but within itself.
+//! - Where a network's mode says so, `forward` lets more in: `open` holds (protocol, container's address,
+//!   container's port) of what is published on networks in `routed`, which everybody reaches that
+//!   way, as ICMP, and of those that interfaces in `trusted` (bridge, interface) reach; all but other
+//!   bridges reach every port of the networks in `unprotected`.
+//! - `published` is the policy for all of that: what leads to a bridge in `restricted` comes from
+//!   another bridge, or from an address in `sources`, or is dropped.
 //! - `user` belongs to the administrator and is never flushed: it sees each new connection to and
 //!   from containers, after destination NAT, before the rules above decide. For example, to let
 //!   one network only reach the published ports:
-//!   `nft add rule inet bulkhead user oifname "bulkhead0" ip saddr != 192.0.2.0/24 drop`.
+//!   `nft add rule inet bulkhead user oifname "bulkhead0" ip saddr != 192.0.2.0/24 drop`. What it
+//!   accepts is let through, whatever `published` would say.
 //! - `raw` drops what comes from a wire for 127.0.0.0/8 (`route_localnet` would deliver it) or `::1`
 //!   (br_netfilter would translate it), and the cloud's metadata addresses 169.254.169.254 and
 //!   fd00:ec2::254 for containers.
@@ -41,12 +48,12 @@
 //! back to `::1` while they are on the bridge, before the kernel drops packets for `::1` from a wire
 //! (`ip6_rcv_core`). Then such a connection is left alone, and refused by whoever holds the port.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use super::codec::{Set, Type};
 use super::{Element, Family};
-use crate::{Bridge, Endpoint, Gateway, PublishedPort, link};
+use crate::{Bridge, Endpoint, Gateway, GatewayMode, PublishPolicy, PublishedPort, link};
 
 pub(crate) const TABLE: &str = "bulkhead";
 pub(crate) const FAMILIES: [Family; 2] = [Family::Inet, Family::Bridge];
@@ -60,7 +67,7 @@ pub(crate) enum Ipv6Loopback {
 }
 
 /// All sets.
-pub(crate) const SETS: [(Family, &Set); 14] = [
+pub(crate) const SETS: [(Family, &Set); 26] = [
     (Family::Inet, &ADDRESS_PORTS.0),
     (Family::Inet, &ADDRESS_PORTS.1),
     (Family::Inet, &PORTS.0),
@@ -72,6 +79,18 @@ pub(crate) const SETS: [(Family, &Set); 14] = [
     (Family::Inet, &SUBNETS.1),
     (Family::Inet, &MASQUERADED.0),
     (Family::Inet, &MASQUERADED.1),
+    (Family::Inet, &LEAVES_AS.0),
+    (Family::Inet, &LEAVES_AS.1),
+    (Family::Inet, &OPEN.0),
+    (Family::Inet, &OPEN.1),
+    (Family::Inet, &ROUTED.0),
+    (Family::Inet, &ROUTED.1),
+    (Family::Inet, &UNPROTECTED.0),
+    (Family::Inet, &UNPROTECTED.1),
+    (Family::Inet, &TRUSTED),
+    (Family::Inet, &RESTRICTED),
+    (Family::Inet, &SOURCES.0),
+    (Family::Inet, &SOURCES.1),
     (Family::Bridge, &ENDPOINTS.0),
     (Family::Bridge, &ENDPOINTS.1),
     (Family::Bridge, &PINNED),
@@ -139,6 +158,18 @@ pub(super) const MASQUERADED: Both = Both(
     interval("masqueraded", &[Interface, Address]),
     interval("masqueraded6", &[Interface, Address6]),
 );
+pub(super) const LEAVES_AS: Both =
+    Both(map("leaves_as", &[Interface], &[Address]), map("leaves_as6", &[Interface], &[Address6]));
+pub(super) const OPEN: Both =
+    Both(set("open", &[Protocol, Address, Port]), set("open6", &[Protocol, Address6, Port]));
+pub(super) const ROUTED: Both = Both(set("routed", &[Interface]), set("routed6", &[Interface]));
+pub(super) const UNPROTECTED: Both =
+    Both(set("unprotected", &[Interface]), set("unprotected6", &[Interface]));
+/// (bridge, interface of the host)
+pub(super) const TRUSTED: Set = set("trusted", &[Interface, Interface]);
+pub(super) const RESTRICTED: Set = set("restricted", &[Interface]);
+pub(super) const SOURCES: Both =
+    Both(interval("sources", &[Interface, Address]), interval("sources6", &[Interface, Address6]));
 pub(super) const PINNED: Set = set("pinned", &[Interface]);
 pub(super) const ENDPOINTS: Both = Both(
     set("endpoints", &[Interface, Mac, Address]),
@@ -158,15 +189,51 @@ pub(crate) fn bridge(bridge: &Bridge) -> Vec<Placed> {
     if bridge.internal {
         elements.push((Family::Inet, INTERNAL.name, plain(name.to_vec())));
     }
+    let access = &bridge.access;
     for Subnet { version, first, last } in subnets(bridge) {
-        let with = |address: Vec<u8>| [name.to_vec(), address].concat();
-        let element = Element { key: with(first), end: Some(with(last)), ..Element::default() };
+        let (mode, leaves_as) = match version {
+            Version::V4 => (access.ipv4.mode, access.ipv4.leaves_as.map(IpAddr::from)),
+            Version::V6 => (access.ipv6.mode, access.ipv6.leaves_as.map(IpAddr::from)),
+        };
+        let element = within(name, first, last);
         elements.push((Family::Inet, SUBNETS.of(version).name, element.clone()));
-        if bridge.masquerade {
+        if bridge.masquerade && mode != GatewayMode::Routed {
             elements.push((Family::Inet, MASQUERADED.of(version).name, element));
+            elements.extend(leaves_as.map(|address| {
+                let value = Some(octets(address));
+                let element = Element { value, ..plain(name.to_vec()) };
+                (Family::Inet, LEAVES_AS.of(version).name, element)
+            }));
         }
+        let lets_in = match mode {
+            GatewayMode::Routed => Some(ROUTED),
+            GatewayMode::NatUnprotected => Some(UNPROTECTED),
+            GatewayMode::Nat | GatewayMode::Isolated => None,
+        };
+        elements
+            .extend(lets_in.map(|set| (Family::Inet, set.of(version).name, plain(name.to_vec()))));
     }
+    if let PublishPolicy::Sources(blocks) = &bridge.publish_policy {
+        elements.push((Family::Inet, RESTRICTED.name, plain(name.to_vec())));
+        elements.extend(blocks.iter().map(|block| {
+            let element = within(name, octets(block.first()), octets(block.last()));
+            (Family::Inet, SOURCES.of(version(block.first())).name, element)
+        }));
+    }
+    // One that is named twice is one element.
+    let trusted: BTreeSet<_> = access.trusted_interfaces.iter().map(|it| interface(it)).collect();
+    elements.extend(
+        trusted
+            .into_iter()
+            .map(|trusted| (Family::Inet, TRUSTED.name, plain([name, trusted].concat()))),
+    );
     elements
+}
+
+/// The addresses from `first` to `last` of an interface.
+fn within(name: [u8; INTERFACE], first: Vec<u8>, last: Vec<u8>) -> Element {
+    let with = |address: Vec<u8>| [name.to_vec(), address].concat();
+    Element { key: with(first), end: Some(with(last)), ..Element::default() }
 }
 
 /// An endpoint's elements. One that has IPv6 has a link-local address besides, which it asks for its
@@ -176,31 +243,44 @@ pub(crate) fn endpoint(endpoint: &Endpoint) -> Vec<Placed> {
     let mut elements = vec![(Family::Bridge, PINNED.name, plain(name.to_vec()))];
     let ipv6 = endpoint.ipv6.map(|address| [address, link::link_local(endpoint.mac)]);
     let addresses = endpoint.ipv4.map(IpAddr::from).into_iter();
-    for address in addresses.chain(ipv6.into_iter().flatten().map(IpAddr::from)) {
+    let all: BTreeSet<IpAddr> = addresses
+        .chain(ipv6.into_iter().flatten().map(IpAddr::from))
+        .chain(endpoint.link_local.iter().copied())
+        .collect();
+    for address in all {
         let key = [&name[..], &endpoint.mac, &[0, 0], &octets(address)].concat();
         elements.push((Family::Bridge, ENDPOINTS.of(version(address)).name, plain(key)));
     }
     elements
 }
 
-/// A published port's element; `None` where its two addresses are not of one family.
-pub(crate) fn port(port: &PublishedPort) -> Option<Placed> {
+/// A published port's elements; `None` where its two addresses are not of one family.
+pub(crate) fn port(port: &PublishedPort) -> Option<Vec<Placed>> {
     let version = version(port.host_address);
     if port.container_address.is_ipv4() != port.host_address.is_ipv4() {
         return None;
     }
     let number = |port: u16| [port.to_be_bytes(), [0, 0]].concat();
-    let mut key = vec![port.protocol.number(), 0, 0, 0];
-    let map = if port.host_address.is_unspecified() {
-        PORTS
-    } else {
-        key.extend(octets(port.host_address));
-        ADDRESS_PORTS
-    };
-    key.extend(number(port.host_port));
-    let mut value = octets(port.container_address);
-    value.extend(number(port.container_port));
-    Some((Family::Inet, map.of(version).name, Element { key, end: None, value: Some(value) }))
+    let protocol = [port.protocol.number(), 0, 0, 0];
+    let inside = [octets(port.container_address), number(port.container_port)].concat();
+    let mut placed = Vec::new();
+    if port.reached_by.host() {
+        let mut key = protocol.to_vec();
+        let map = if port.host_address.is_unspecified() {
+            PORTS
+        } else {
+            key.extend(octets(port.host_address));
+            ADDRESS_PORTS
+        };
+        key.extend(number(port.host_port));
+        let element = Element { value: Some(inside.clone()), ..plain(key) };
+        placed.push((Family::Inet, map.of(version).name, element));
+    }
+    if port.reached_by.container() {
+        let element = plain([&protocol[..], &inside].concat());
+        placed.push((Family::Inet, OPEN.of(version).name, element));
+    }
+    Some(placed)
 }
 
 /// Whether the element's key begins with this interface.
@@ -218,13 +298,20 @@ pub(crate) fn concerning(elements: Vec<Placed>, bridges: &[&Bridge]) -> Vec<Plac
         .filter(|(_, set, element)| pinned_octets(set, element).is_some_and(inside))
         .filter_map(|(_, _, element)| element.key.get(..INTERFACE).map(<[u8]>::to_vec))
         .collect();
-    let concerns = |(family, _, element): &Placed| match (family, &element.value) {
+    let is_named = |element: &Element| bridges.iter().any(|bridge| is_of(element, &bridge.name));
+    let concerns = |(family, set, element): &Placed| match (family, &element.value) {
         (Family::Bridge, _) => {
             element.key.get(..INTERFACE).is_some_and(|name| pinned.contains(name))
         }
-        // an address, and a port of 4 bytes with its padding
+        // a protocol of 4 bytes before an address, and a port of 4 with its padding behind it
+        (Family::Inet, None) if OPEN.holds(set) => element
+            .key
+            .get(4..)
+            .and_then(|rest| rest.split_last_chunk::<4>())
+            .is_some_and(|it| inside(it.0)),
+        (Family::Inet, Some(_)) if LEAVES_AS.holds(set) => is_named(element),
         (Family::Inet, Some(value)) => value.split_last_chunk::<4>().is_some_and(|it| inside(it.0)),
-        (Family::Inet, None) => bridges.iter().any(|bridge| is_of(element, &bridge.name)),
+        (Family::Inet, None) => is_named(element),
         // no table of the host's namespace
         (Family::Ip, _) => false,
     };
@@ -318,6 +405,8 @@ mod tests {
             internal: false,
             inter_container: true,
             masquerade: true,
+            access: Default::default(),
+            publish_policy: Default::default(),
         };
         for (bridge, inside, outside) in [
             (bridge(Some(("10.1.2.3", 24)), None), ["10.1.2.0", "10.1.2.255"], "10.1.3.0"),
@@ -347,6 +436,8 @@ mod tests {
             internal: true,
             inter_container: true,
             masquerade: true,
+            access: Default::default(),
+            publish_policy: Default::default(),
         };
         let all_of = |third: u8| {
             let end = Endpoint {
@@ -356,6 +447,8 @@ mod tests {
                 ipv4: Some([10, 0, third, 2].into()),
                 ipv6: Some([0xfd00, 0, 0, third.into(), 0, 0, 0, 2].into()),
                 default_route: crate::DefaultRoute::None,
+                link_local: vec![],
+                sysctls: vec![],
             };
             let leads_to = |host_address: IpAddr, container_address: IpAddr| PublishedPort {
                 protocol: bulkhead_types::Protocol::Tcp,
@@ -363,6 +456,7 @@ mod tests {
                 host_port: 80,
                 container_address,
                 container_port: 80,
+                reached_by: Default::default(),
             };
             let (ipv4, ipv6) = (end.ipv4.unwrap().into(), end.ipv6.unwrap().into());
             let any = |text: &str| text.parse::<IpAddr>().unwrap();
@@ -374,7 +468,7 @@ mod tests {
             ];
             let mut elements = bridge(&bridge_of(third));
             elements.extend(endpoint(&end));
-            elements.extend(ports.iter().filter_map(port));
+            elements.extend(ports.iter().filter_map(port).flatten());
             elements
         };
         let (one, two) = (all_of(1), all_of(2));

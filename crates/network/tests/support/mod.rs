@@ -184,6 +184,8 @@ impl TestHost {
             ipv4: Some(HOST_OUTSIDE),
             ipv6: ipv6.then_some(HOST_OUTSIDE6),
             default_route: DefaultRoute::Both,
+            link_local: vec![],
+            sysctls: vec![],
         };
         outside.host.plug(self.namespace.0.as_fd(), &lan, &uplink).unwrap();
         // only this host's rules are to decide; without nft it is left open who dropped a packet
@@ -219,6 +221,8 @@ pub fn bridge(name: &str, third: u8) -> Bridge {
         internal: false,
         inter_container: true,
         masquerade: true,
+        access: Default::default(),
+        publish_policy: Default::default(),
     }
 }
 
@@ -254,6 +258,8 @@ pub fn endpoint(bridge: &Bridge, number: u8) -> Endpoint {
             .ipv6
             .map(|own| Ipv6Addr::from_bits((own.address.to_bits() & !0xff) | u128::from(number))),
         default_route: DefaultRoute::Both,
+        link_local: vec![],
+        sysctls: vec![],
     }
 }
 
@@ -274,5 +280,6 @@ pub fn tcp(
         host_port,
         container_address: to.into(),
         container_port: port,
+        reached_by: Default::default(),
     }
 }

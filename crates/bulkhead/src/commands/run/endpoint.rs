@@ -24,11 +24,14 @@ pub fn networks(arguments: &RunArguments) -> Result<(String, NetworkingConfig), 
     // The flags of their own are the first network's.
     let first = &mut all[0].1;
     first.aliases.extend(arguments.network_alias.iter().cloned());
-    if arguments.ip.is_some() || arguments.ip6.is_some() {
+    let link_local = arguments.link_local_ip.clone();
+    if let Some(own) = addresses(arguments.ip.clone(), arguments.ip6.clone(), link_local) {
         if first.ipam_config.is_some() {
-            return Err(Failure::new("--ip and --ip6 contradict the addresses in --network"));
+            return Err(Failure::new(
+                "--ip, --ip6 and --link-local-ip contradict the addresses in --network",
+            ));
         }
-        first.ipam_config = addresses(arguments.ip.clone(), arguments.ip6.clone());
+        first.ipam_config = Some(own);
     }
     if let Some(mac) = &arguments.mac_address {
         first.mac_address.clone_from(mac);
@@ -49,7 +52,7 @@ pub fn is_builtin(mode: &str) -> bool {
     matches!(mode, "" | "default" | "bridge" | "host" | "none") || mode.starts_with("container:")
 }
 
-/// `NAME`, or `name=NAME,alias=A,ip=…,ip6=…,mac-address=…,driver-opt=K=V,gw-priority=N`.
+/// `NAME`, or `name=NAME,alias=A,ip=…,ip6=…,link-local-ip=…,mac-address=…,driver-opt=K=V,gw-priority=N`.
 fn network(flag: &str) -> Result<(String, EndpointSettings), Failure> {
     let mut settings = EndpointSettings::default();
     if !flag.contains('=') {
@@ -57,6 +60,7 @@ fn network(flag: &str) -> Result<(String, EndpointSettings), Failure> {
     }
     let wrong = |why: &str| Failure::new(format!("invalid --network {flag:?}: {why}"));
     let (mut name, mut ip, mut ip6) = (String::new(), None, None);
+    let mut link_local = Vec::new();
     for field in flag.split(',') {
         let (key, value) =
             field.split_once('=').ok_or_else(|| wrong(&format!("{field} has no value")))?;
@@ -65,6 +69,7 @@ fn network(flag: &str) -> Result<(String, EndpointSettings), Failure> {
             "alias" => settings.aliases.push(value.to_owned()),
             "ip" => ip = Some(value.to_owned()),
             "ip6" => ip6 = Some(value.to_owned()),
+            "link-local-ip" => link_local.push(value.to_owned()),
             "mac-address" => value.clone_into(&mut settings.mac_address),
             "driver-opt" => {
                 let (option, value) = value.split_once('=').unwrap_or((value, ""));
@@ -80,16 +85,20 @@ fn network(flag: &str) -> Result<(String, EndpointSettings), Failure> {
     if name.is_empty() {
         return Err(wrong("name=NETWORK is missing"));
     }
-    settings.ipam_config = addresses(ip, ip6);
+    settings.ipam_config = addresses(ip, ip6, link_local);
     Ok((name, settings))
 }
 
-pub fn addresses(ip: Option<String>, ip6: Option<String>) -> Option<EndpointIpam> {
-    let asked = ip.is_some() || ip6.is_some();
+pub fn addresses(
+    ip: Option<String>,
+    ip6: Option<String>,
+    link_local_ips: Vec<String>,
+) -> Option<EndpointIpam> {
+    let asked = ip.is_some() || ip6.is_some() || !link_local_ips.is_empty();
     asked.then(|| EndpointIpam {
         ipv4_address: ip.unwrap_or_default(),
         ipv6_address: ip6.unwrap_or_default(),
-        ..EndpointIpam::default()
+        link_local_ips,
     })
 }
 

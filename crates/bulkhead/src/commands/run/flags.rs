@@ -93,6 +93,9 @@ pub struct RunArguments {
     /// Its IPv6 address on its first network
     #[arg(long)]
     pub ip6: Option<String>,
+    /// A further address on its first network, for talking to neighbours alone, such as 169.254.8.8
+    #[arg(long)]
+    pub link_local_ip: Vec<String>,
     /// The hardware address of its first network's interface
     #[arg(long)]
     pub mac_address: Option<String>,
