@@ -280,6 +280,93 @@ fn options_of_bridges_are_in_effect() -> Result<()> {
     Ok(())
 }
 
+/// What ufw and firewalld make of forwarded packets, as `nft list ruleset` shows it of Debian 12's.
+const LIKE_UFW: &str = "table ip filter {
+    chain INPUT { type filter hook input priority 0; policy drop
+        ct state established,related accept; iifname lo accept; tcp dport 8080 accept; }
+    chain FORWARD { type filter hook forward priority 0; policy drop
+        jump ufw-before-forward; jump ufw-user-forward; }
+    chain ufw-before-forward { ct state established,related accept
+        icmp type echo-request accept; }
+    chain ufw-user-forward { }
+}";
+const LIKE_FIREWALLD: &str = "table inet firewalld {
+    chain filter_INPUT { type filter hook input priority 10; policy accept
+        ct state established,related accept; ct status dnat accept; iifname lo accept
+        tcp dport 22 accept; reject with icmpx admin-prohibited; }
+    chain filter_FORWARD { type filter hook forward priority 10; policy accept
+        ct state established,related accept; ct status dnat accept; iifname lo accept
+        oifname host0 accept; reject with icmpx admin-prohibited; }
+}";
+
+/// docs/firewall.md, line by line.
+#[test]
+fn published_ports_obey_the_policy_and_the_hosts_firewall() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    let outside = Outside(format!("bh-outside-{}", std::process::id()));
+    let shell = |line: &str| daemon.shell(&format!("set -e; N={}; {SERVE}{ASK}{line}", outside.0));
+    let reached = |yes: bool| -> Result<bool> {
+        let said = match yes {
+            true => shell("outside http://10.98.0.2:8080/")?.ok()?,
+            false => shell("PATIENCE=2 outside http://10.98.0.2:8080/")?.ok()?,
+        };
+        Ok((said == "hello") == yes)
+    };
+    // Whether a container gets an answer from the other machine. (wget's own -T makes Debian's static
+    // busybox crash.)
+    let gets_out = |patience: u8| -> Result<bool> {
+        let line = format!("$DOCKER exec web timeout {patience} wget -qO- http://10.98.0.1:8000/");
+        Ok(shell(&line)?.stdout.contains("outside"))
+    };
+    shell(OUTSIDE)?.ok()?;
+    let line = "serve web -p 8080:80; mkdir $HERE/www; echo outside >$HERE/www/index.html
+        ip netns exec $N busybox httpd -p 8000 -h $HERE/www";
+    shell(line)?.ok()?;
+    let stop = "ip netns pids $N | xargs -r kill";
+    let tried = (|| -> Result<()> {
+        ensure!(reached(true)? && gets_out(20)?, "without a firewall");
+        let user = "meta l4proto tcp ct original proto-dst 8080 accept";
+        for (policy, is_reached) in
+            [("host", false), ("10.98.0.0/24", true), ("192.0.2.0/24,::/0", false)]
+        {
+            daemon.crash()?;
+            daemon.up_with(&["--publish-policy", policy])?;
+            ensure!(reached(is_reached)?, "{policy}");
+            ensure!(gets_out(20)?, "{policy}");
+            let here = "fetch http://127.0.0.1:8080/; $DOCKER run --rm box wget -qO- http://10.98.0.2:8080/";
+            ensure!(shell(here)?.ok()? == "hello\nhello", "{policy}");
+        }
+        // the administrator's chain goes before the policy
+        shell(&format!("nft add rule inet bulkhead user {user}"))?.ok()?;
+        ensure!(reached(true)?, "a rule in user");
+        shell("nft flush chain inet bulkhead user")?.ok()?;
+        ensure!(reached(false)?, "no rule in user");
+        // What is of firewalld's kind lets in what was translated: the policy is what closes it.
+        shell(&format!("printf '%s' '{LIKE_FIREWALLD}' | nft -f -"))?.ok()?;
+        ensure!(reached(false)? && gets_out(20)?, "firewalld and a policy");
+        daemon.crash()?;
+        daemon.up()?;
+        ensure!(reached(true)?, "firewalld alone");
+        shell("nft delete table inet firewalld")?.ok()?;
+        // What is of ufw's kind drops what is forwarded, whatever it receives.
+        shell(&format!("printf '%s' '{LIKE_UFW}' | nft -f -"))?.ok()?;
+        ensure!(reached(false)? && !gets_out(2)?, "ufw");
+        ensure!(shell("fetch http://127.0.0.1:8080/")?.ok()? == "hello", "ufw, from the host");
+        shell("nft add rule ip filter ufw-user-forward tcp dport 80 accept")?.ok()?;
+        ensure!(reached(true)? && !gets_out(2)?, "ufw route allow to any port 80");
+        shell("nft add rule ip filter ufw-user-forward iifname bhtest0 accept")?.ok()?;
+        ensure!(gets_out(20)?, "ufw route allow in on");
+        daemon.crash()?;
+        daemon.up()?;
+        let log = std::fs::read_to_string(daemon.run_directory().join("bulkhead.log"))?;
+        ensure!(log.contains("`ip filter FORWARD` drops forwarded packets"), "{log}");
+        Ok(())
+    })();
+    shell(stop)?;
+    tried
+}
+
 /// `LinkLocalIPs` and `com.docker.network.endpoint.sysctls` (docker-py: test_create_with_linklocal_ips).
 #[test]
 fn options_of_endpoints_are_in_effect() -> Result<()> {

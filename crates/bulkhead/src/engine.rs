@@ -51,6 +51,11 @@ pub struct EngineArguments {
     /// whoever has most go (default: no limit but each log's own)
     #[arg(long, value_parser = bulkhead_types::parse_size)]
     pub log_budget: Option<u64>,
+    /// Who reaches published ports: everywhere; host (this host and its containers alone); or blocks of
+    /// addresses besides these, such as 192.0.2.0/24,2001:db8::/32. What the host's firewall drops
+    /// is dropped all the same
+    #[arg(long, value_name = "POLICY", default_value = "everywhere")]
+    pub publish_policy: bulkhead_network::PublishPolicy,
 }
 
 fn address_and_prefix(text: &str) -> Result<(Ipv4Addr, u8), String> {
@@ -212,6 +217,7 @@ fn options(arguments: &EngineArguments) -> Result<bulkhead_engine::Options, Fail
             registry_mirrors: arguments.registry_mirror.clone(),
         },
         log_budget: arguments.log_budget,
+        publish_policy: arguments.publish_policy.clone(),
         aws: aws_environment(),
     })
 }
