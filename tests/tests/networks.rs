@@ -367,6 +367,32 @@ fn published_ports_obey_the_policy_and_the_hosts_firewall() -> Result<()> {
     tried
 }
 
+/// J8: `nft flush ruleset`, as `/etc/nftables.conf` begins with it, with the engine there and without.
+#[test]
+fn flushed_rules_come_back() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    let outside = Outside(format!("bh-outside-{}", std::process::id()));
+    let shell = |line: &str| daemon.shell(&format!("set -e; N={}; {SERVE}{ASK}{line}", outside.0));
+    shell(&format!(
+        "{OUTSIDE} $DOCKER network create web >/dev/null; serve web --network web -p 8080:80"
+    ))?
+    .ok()?;
+    // `nft monitor` says when the tables are there again: nothing is waited for but that
+    let flush = "mkfifo $HERE/news; nft monitor new chains >$HERE/news & monitor=$!; exec 3<$HERE/news
+        nft add table ip probe; nft add chain ip probe seen; grep -q -m1 seen <&3
+        nft flush ruleset; timeout 20 grep -q -m1 'chain inet bulkhead forward' <&3; kill $monitor
+        rm $HERE/news; outside http://10.98.0.2:8080/; nft list chain bridge bulkhead prerouting | grep -c drop";
+    assert_eq!(shell(flush)?.ok()?, "hello\n1");
+    let log = std::fs::read_to_string(daemon.run_directory().join("bulkhead.log"))?;
+    ensure!(log.contains("they are put back"), "{log}");
+    daemon.crash()?;
+    shell("nft flush ruleset")?.ok()?;
+    daemon.up()?;
+    assert_eq!(shell("outside http://10.98.0.2:8080/")?.ok()?, "hello");
+    Ok(())
+}
+
 /// `LinkLocalIPs` and `com.docker.network.endpoint.sysctls` (docker-py: test_create_with_linklocal_ips).
 #[test]
 fn options_of_endpoints_are_in_effect() -> Result<()> {

@@ -9,6 +9,7 @@ mod etc_files;
 mod events;
 mod exit;
 mod files;
+mod firewall;
 mod health;
 mod info;
 mod kill;
@@ -159,6 +160,9 @@ impl Engine {
             engine.restart_later(id, std::time::Duration::ZERO);
         }
         engine.watch_log_budget();
+        if purpose == Purpose::Serve {
+            engine.watch_firewall();
+        }
         Ok(engine)
     }
 

@@ -406,15 +406,12 @@ impl Networks {
     ) -> Result<(), EngineError> {
         let mut bridges = Vec::new();
         for attached in self.all() {
-            let own_parent = attached.network.parent.as_ref().map(|links| links.own_parent);
-            if attached.network.id != self.default.network.id
-                && own_parent != Some(false)
-                && let Err(error) = self.ensure(&attached.network)
-            {
-                tracing::error!(network = attached.network.name, %error, "make a network again");
-                continue;
-            }
-            if own_parent.is_some() {
+            if let Some(links) = &attached.network.parent {
+                if links.own_parent
+                    && let Err(error) = self.ensure(&attached.network)
+                {
+                    tracing::error!(network = attached.network.name, %error, "make a network again");
+                }
                 continue;
             }
             let bridge = self.bridge(&attached.network);
@@ -429,7 +426,24 @@ impl Networks {
             bridges.push((bridge, on_it.collect()));
         }
         let ports: Vec<PublishedPort> = running.flat_map(|one| self.published(one)).collect();
-        Ok(self.host.reconcile(&bridges, &ports)?)
+        for (link, error) in self.host.reconcile(&bridges, &ports)? {
+            if link == self.default.network.link_name() {
+                return Err(error.into());
+            }
+            tracing::error!(link, %error, "make a network again");
+        }
+        Ok(())
+    }
+
+    /// Puts back what somebody has taken away of our firewall's rules, and tells it in the log.
+    pub(crate) fn mend(&self) -> Result<(), EngineError> {
+        if !self.host.is_intact()? && self.host.mend()? {
+            tracing::warn!(
+                "somebody has removed rules of the nftables tables called bulkhead, or br_netfilter has \
+                 changed: they are put back, but not what the administrator had put into the chain user"
+            );
+        }
+        Ok(())
     }
 
     /// Removes every link, the bridges and the rules; the records stay.

@@ -1,6 +1,6 @@
 //! The rules and their elements as acts: what is inserted when, and what is put back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 
@@ -18,6 +18,8 @@ pub(crate) struct Firewall {
     intact: Option<u32>,
     /// Elements by host link: an endpoint is unplugged by its name alone.
     endpoints: HashMap<String, Vec<Placed>>,
+    /// All that was inserted and not removed since: what a flush has lost is put back from it.
+    held: HashMap<Place, Element>,
     loopback: Ipv6Loopback,
 }
 
@@ -27,6 +29,7 @@ impl Firewall {
             socket: Nfnetlink::open()?,
             intact: None,
             endpoints: HashMap::new(),
+            held: HashMap::new(),
             loopback: Ipv6Loopback::default(),
         })
     }
@@ -40,21 +43,35 @@ impl Firewall {
     pub(crate) fn add_bridge(&mut self, bridge: &Bridge) -> io::Result<()> {
         let mut batch = Batch::default();
         chains::base(&mut batch, self.loopback);
-        insert(&mut batch, &ruleset::bridge(bridge));
-        self.commit(&batch)
+        let placed = ruleset::bridge(bridge);
+        insert(&mut batch, &placed);
+        self.commit(&batch)?;
+        self.hold(&placed);
+        Ok(())
     }
 
     /// Removes the bridge's elements, and what an engine that crashed left in its subnet. Returns
     /// the addresses there: their connections are to be forgotten, also where this failed.
     pub(crate) fn remove_bridge(&mut self, bridge: &Bridge) -> (Vec<IpAddr>, io::Result<()>) {
         match self.concerning(&[bridge]) {
-            Ok(stale) => (addresses(&stale), self.commit(&removing(&stale))),
+            Ok(stale) => {
+                let removed = self.commit(&removing(&stale));
+                if removed.is_ok() {
+                    self.let_go(&stale);
+                }
+                (addresses(&stale), removed)
+            }
             Err(error) => (Vec::new(), Err(error)),
         }
     }
 
     /// The elements of these bridges and of whatever has an address in their subnets.
     fn concerning(&mut self, bridges: &[&Bridge]) -> io::Result<Vec<Placed>> {
+        Ok(ruleset::concerning(self.found()?, bridges))
+    }
+
+    /// All elements that the kernel holds.
+    fn found(&mut self) -> io::Result<Vec<Placed>> {
         let mut placed = Vec::new();
         for (family, set) in ruleset::SETS {
             let found = match self.socket.elements(family, ruleset::TABLE, set.name) {
@@ -63,7 +80,7 @@ impl Firewall {
             };
             placed.extend(found.into_iter().map(|element| (family, set.name, element)));
         }
-        Ok(ruleset::concerning(placed, bridges))
+        Ok(placed)
     }
 
     pub(crate) fn pin(&mut self, bridge: &Bridge, endpoint: &Endpoint) -> io::Result<()> {
@@ -76,6 +93,7 @@ impl Firewall {
             }
             other => other?,
         }
+        self.hold(&placed);
         self.endpoints.insert(endpoint.host_link.clone(), placed);
         Ok(())
     }
@@ -108,6 +126,9 @@ impl Firewall {
             }
             other => other,
         };
+        if published.is_ok() {
+            self.hold(&placed);
+        }
         published.map_err(|cause| {
             let list: Vec<_> = ports.iter().map(PublishedPort::to_string).collect();
             let list = list.join(", ");
@@ -127,6 +148,8 @@ impl Firewall {
 
     /// Removes elements, whichever of them are there.
     fn remove_all(&mut self, placed: &[Placed]) -> io::Result<()> {
+        // Before it is tried: what could not be removed is not to come back.
+        self.let_go(placed);
         match self.commit(&removing(placed)) {
             // one is gone, so none was removed: one by one
             Err(error) if is_absent(&error) => {
@@ -174,12 +197,66 @@ impl Firewall {
         }
         insert(&mut batch, elements);
         self.socket.commit(&batch)?;
+        self.let_go(&stale);
+        self.hold(elements);
         self.intact = self.socket.generation().ok().filter(|after| *after == following(before));
         Ok(())
     }
 
     pub(crate) fn is_intact(&mut self, loopback: Ipv6Loopback) -> io::Result<bool> {
         Ok(self.loopback == loopback && self.intact == Some(self.socket.generation()?))
+    }
+
+    /// Puts back what somebody has taken away of our tables: rules, and elements. Returns whether
+    /// anything was; what others have added is left alone.
+    pub(crate) fn mend(&mut self, loopback: Ipv6Loopback) -> io::Result<bool> {
+        // Nothing is protected, or all of it was torn down.
+        if self.held.is_empty() {
+            return Ok(false);
+        }
+        let before = self.socket.generation()?;
+        let is_whole = self.loopback == loopback && self.rules_are_whole(loopback)?;
+        self.loopback = loopback;
+        let found: HashSet<Place> = self.found()?.iter().map(place).collect();
+        let missing = self.held.iter().filter(|(place, _)| !found.contains(*place));
+        let missing: Vec<Placed> =
+            missing.map(|((family, set, _), element)| (*family, *set, element.clone())).collect();
+        if is_whole && missing.is_empty() {
+            self.intact = Some(before);
+            return Ok(false);
+        }
+        let mut batch = Batch::default();
+        chains::base(&mut batch, loopback);
+        insert(&mut batch, &missing);
+        self.socket.commit(&batch)?;
+        self.intact = self.socket.generation().ok().filter(|after| *after == following(before));
+        Ok(true)
+    }
+
+    /// Whether each of our chains has as many rules as it is to have.
+    fn rules_are_whole(&mut self, loopback: Ipv6Loopback) -> io::Result<bool> {
+        for family in ruleset::FAMILIES {
+            let found = match self.socket.rules(family, ruleset::TABLE) {
+                Err(error) if is_absent(&error) => HashMap::new(),
+                other => other?,
+            };
+            let counts = chains::counts(loopback);
+            let mut own = counts.iter().filter(|(of, _, _)| *of == family);
+            if own.any(|(_, chain, count)| found.get(*chain) != Some(count)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn hold(&mut self, placed: &[Placed]) {
+        self.held.extend(placed.iter().map(|one| (place(one), one.2.clone())));
+    }
+
+    fn let_go(&mut self, placed: &[Placed]) {
+        for one in placed {
+            self.held.remove(&place(one));
+        }
     }
 
     pub(crate) fn dropping_forward_chains(&mut self) -> io::Result<Vec<String>> {
@@ -199,6 +276,7 @@ impl Firewall {
             unless_absent(self.commit(&batch))
         });
         self.intact = None;
+        self.held.clear();
         answers.into_iter().collect()
     }
 
@@ -228,6 +306,13 @@ impl Firewall {
             .filter(|expected| self.socket.generation().is_ok_and(|after| after == *expected));
         Ok(())
     }
+}
+
+/// Where an element is, and its key.
+type Place = (Family, &'static str, Vec<u8>);
+
+fn place((family, set, element): &Placed) -> Place {
+    (*family, set, element.key.clone())
 }
 
 /// The kernel counts up at each commit and leaves 0 out (net/netfilter/nf_tables_api.c).

@@ -263,12 +263,21 @@ impl Host {
     }
 
     /// Whether nobody has changed the nftables ruleset, in any table, or whether the kernel has
-    /// bridged packets pass it, since [`Self::reconcile`]: if somebody has, it is worth to call that
-    /// again. Costs one message and a file's reading.
+    /// bridged packets pass it, since [`Self::reconcile`] or [`Self::mend`]: if somebody has, it is worth
+    /// to call the latter. Costs one message and a file's reading.
     pub fn is_intact(&self) -> Result<bool, NetworkError> {
         let failed = NetworkError::kernel("ask for the generation of the nftables ruleset");
         let loopback = self.loopback()?;
         self.firewall().is_intact(loopback).map_err(failed)
+    }
+
+    /// Puts back what somebody has taken away of our nftables tables (`nft flush ruleset`, another program's
+    /// start), in one transaction, and returns whether anything was missing. No link is touched, and
+    /// what others have put into the tables stays.
+    pub fn mend(&self) -> Result<bool, NetworkError> {
+        let failed = NetworkError::kernel("put the nftables rules back");
+        let loopback = self.loopback()?;
+        self.firewall().mend(loopback).map_err(failed)
     }
 
     /// Chains of other programs that drop forwarded packets unless a rule of theirs accepts them, as
@@ -284,24 +293,25 @@ impl Host {
     /// Every veth on one of the bridges counts as ours, and every port that leads into its subnet; so does
     /// a retired bridge with its veths.
     /// Other bridges are left alone: they may be another engine's. Containers whose link is gone
-    /// are not plugged again, because that takes their network namespace.
+    /// are not plugged again, because that takes their network namespace. Bridges that cannot be made are
+    /// returned, with the reason, and keep no other from being made.
     pub fn reconcile(
         &self,
         bridges: &[(Bridge, Vec<Endpoint>)],
         ports: &[PublishedPort],
-    ) -> Result<(), NetworkError> {
-        for (bridge, _) in bridges {
-            check(bridge)?;
-        }
+    ) -> Result<Vec<(String, NetworkError)>, NetworkError> {
         let loopback = self.loopback()?;
         let mut firewall = self.firewall();
         firewall.set_loopback(loopback);
         firewall.replace(bridges, ports)?;
         drop(firewall);
+        let mut faults = Vec::new();
         for (bridge, _) in bridges {
-            self.ensure_bridge_link(bridge)?;
+            let made = check(bridge).and_then(|()| self.ensure_bridge_link(bridge));
+            faults.extend(made.err().map(|error| (bridge.name.clone(), error)));
         }
-        self.delete_strays(bridges)
+        self.delete_strays(bridges)?;
+        Ok(faults)
     }
 
     fn delete_strays(&self, bridges: &[(Bridge, Vec<Endpoint>)]) -> Result<(), NetworkError> {

@@ -560,6 +560,68 @@ fn old_flows_end_with_all_containers_that_are_unplugged_together() {
     assert!(hears(&ends[2].0, 1004, ANSWER));
 }
 
+/// J8: what others take away comes back, whatever it is; what they add stays.
+#[test]
+fn what_somebody_has_taken_away_is_put_back() {
+    if !has("nft") {
+        return bulkhead_sys::testing::skip("no nft to take rules away with");
+    }
+    let host = TestHost::new();
+    let outside = host.outside();
+    let mut network = support::dual("bulkhead0", 1);
+    network.ipv6 = network.ipv6.filter(|_| support::has_ipv6());
+    network.publish_policy = "192.0.2.0/24".parse().unwrap();
+    host.host.ensure_bridge(&network).unwrap();
+    let (server, end) = host.container(&network, 2);
+    let _serving = server.serve(8080);
+    let port = tcp(ANY, 80, ipv4(&end), 8080);
+    host.host.publish(&[port]).unwrap();
+    host.host.reconcile(&[(network.clone(), vec![end.clone()])], &[port]).unwrap();
+    let nft = |line: &str| host.namespace.command("nft", &line.split(' ').collect::<Vec<_>>());
+    let whole = nft("list ruleset");
+    assert!(host.host.is_intact().unwrap() && !host.host.mend().unwrap());
+    for line in [
+        "flush ruleset",
+        "delete table bridge bulkhead",
+        "flush table inet bulkhead",
+        "flush chain inet bulkhead forward",
+        "flush set inet bulkhead sources",
+        "flush map inet bulkhead ports",
+        "flush set bridge bulkhead endpoints",
+    ] {
+        nft(line);
+        assert!(!host.host.is_intact().unwrap(), "{line}");
+        assert!(host.host.mend().unwrap(), "{line}");
+        assert!(host.host.is_intact().unwrap() && !host.host.mend().unwrap(), "{line}");
+        assert_eq!(outside.namespace.fetch(HOST_OUTSIDE, 80).unwrap(), OUTSIDE, "{line}");
+    }
+    // tables are listed in the order in which they were made
+    let sorted = |text: &str| {
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&nft("list ruleset")), sorted(&whole));
+    // another program's own change is none of ours
+    nft("add table ip filter");
+    nft("add rule inet bulkhead user ip saddr 203.0.113.1 drop");
+    assert!(!host.host.is_intact().unwrap());
+    assert!(!host.host.mend().unwrap() && host.host.is_intact().unwrap());
+    assert!(nft("list chain inet bulkhead user").contains("203.0.113.1"));
+    // what was given back meanwhile is not made again
+    host.host.unpublish(&[port]).unwrap();
+    host.host.unplug(&end.host_link).unwrap();
+    nft("flush ruleset");
+    assert!(host.host.mend().unwrap());
+    let rules = nft("list ruleset");
+    assert!(!rules.contains("10.77.1.2") && rules.contains("bulkhead0"), "{rules}");
+    // and nothing after all is torn down
+    host.host.remove_bridge(&network).unwrap();
+    host.host.tear_down().unwrap();
+    assert!(!host.host.mend().unwrap());
+    assert!(!nft("list ruleset").contains("bulkhead"));
+}
+
 #[test]
 fn chains_of_others_that_drop_are_named() {
     if !has("nft") {

@@ -38,6 +38,14 @@ pub(crate) fn base(batch: &mut Batch, loopback: Ipv6Loopback) {
     }
 }
 
+/// How many rules each chain has that [`base`] fills, and what its family is.
+pub(crate) fn counts(loopback: Ipv6Loopback) -> Vec<(Family, &'static str, usize)> {
+    chains(loopback)
+        .into_iter()
+        .map(|(family, name, _, rules)| (family, name, rules.len()))
+        .collect()
+}
+
 /// All chains but the administrator's.
 fn chains(loopback: Ipv6Loopback) -> Vec<Chain> {
     let inet = |name, hook, rules| (Family::Inet, name, hook, rules);

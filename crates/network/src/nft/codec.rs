@@ -7,7 +7,7 @@ use super::attributes::{Attributes, each};
 use super::expression::Rule;
 
 /// The family of a table: `inet` sees IPv4 and IPv6, `ip` IPv4 alone, `bridge` frames between ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub(crate) enum Family {
     Inet = 1,
@@ -265,6 +265,19 @@ pub(super) fn dump_elements(table: &str, set: &str) -> Attributes {
     attributes
 }
 
+/// What to ask for the rules of a table with.
+pub(super) fn dump_rules(table: &str) -> Attributes {
+    let mut attributes = Attributes::default();
+    attributes.text(1, table);
+    attributes
+}
+
+/// The chain of a rule, in the body of an NFT_MSG_NEWRULE.
+pub(super) fn decode_chain_of_rule(body: &[u8]) -> Option<String> {
+    let (_, name) = each(body.get(4..)?).find(|(kind, _)| *kind == 2)?;
+    String::from_utf8(name.strip_suffix(&[0]).unwrap_or(name).to_vec()).ok()
+}
+
 /// A request that stands alone: a dump, or one that is answered with an acknowledgement last.
 pub(super) fn request(
     kind: u16,
@@ -357,6 +370,7 @@ const NEW_ELEMENT: u8 = 12;
 /// With the subsystem, as a request that stands alone has it.
 pub(super) const GET_ELEMENT: u16 = SUBSYSTEM << 8 | 13;
 const DELETE_ELEMENT: u8 = 14;
+pub(super) const GET_RULE: u16 = SUBSYSTEM << 8 | 7;
 pub(super) const GET_CHAIN: u16 = SUBSYSTEM << 8 | 4;
 pub(super) const GET_GENERATION: u16 = SUBSYSTEM << 8 | 16;
 

@@ -1,5 +1,6 @@
 //! The nfnetlink socket: batches, and the two questions that are asked.
 
+use std::collections::HashMap;
 use std::io;
 
 use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
@@ -69,6 +70,21 @@ impl Nfnetlink {
             elements.extend(codec::decode_elements(body));
         })?;
         Ok(elements)
+    }
+
+    /// How many rules each chain of a table has; one without rules is left out.
+    pub(crate) fn rules(
+        &mut self,
+        family: Family,
+        table: &str,
+    ) -> io::Result<HashMap<String, usize>> {
+        let mut chains = HashMap::new();
+        self.ask(family as u8, codec::GET_RULE, true, &codec::dump_rules(table), |body| {
+            if let Some(chain) = codec::decode_chain_of_rule(body) {
+                *chains.entry(chain).or_default() += 1;
+            }
+        })?;
+        Ok(chains)
     }
 
     /// The number of the ruleset's last change, by whomever.
