@@ -151,6 +151,60 @@ fn an_isolated_network_does_not_reach_the_host() {
     }
 }
 
+/// J9 and its like: whatever a container on an internal network does, nothing of it goes further than the host.
+#[test]
+fn no_packet_leaves_an_internal_network() {
+    if !has_ipv6() || !has("ip") || !has("nft") {
+        return bulkhead_sys::testing::skip("no IPv6, iproute2 or nft");
+    }
+    for internal in [true, false] {
+        let host = TestHost::new();
+        let outside = host.outside();
+        let network = Bridge { internal, ..dual("bulkhead0", 1) };
+        let other = dual("bulkhead1", 2);
+        host.host.ensure_bridge(&network).unwrap();
+        host.host.ensure_bridge(&other).unwrap();
+        // counts what comes from the bridge and leaves by any other interface, after all of our rules
+        let nft = |line: &str| host.namespace.command("nft", &line.split(' ').collect::<Vec<_>>());
+        nft("add table inet watch");
+        nft("add chain inet watch leaving { type filter hook postrouting priority 300 ; }");
+        nft("add rule inet watch leaving iifname bulkhead0 oifname != bulkhead0 counter");
+        let (container, _) = host.container(&network, 2);
+        let (elsewhere, there) = host.container(&other, 2);
+        let _serving = [outside.namespace.serve_on(ANY6, 80), elsewhere.serve_on(ANY6, 80)];
+        host.host.publish(&[tcp(ANY, 8080, ipv4(&there), 80)]).unwrap();
+        // what it might set, had it the capability for it
+        container.ip(&format!("route replace default via {}", gateway(&network)));
+        container.ip(&format!("-6 route replace default via {}", gateway6(&network)));
+        container.ip("route add multicast 224.0.0.0/4 dev eth0");
+        let tried: Vec<(IpAddr, u16)> = vec![
+            (OUTSIDE.into(), 80),
+            (OUTSIDE6.into(), 80),
+            (ipv4(&there).into(), 80),
+            (ipv6(&there).into(), 80),
+            // another network's published port
+            (HOST_OUTSIDE.into(), 8080),
+        ];
+        for (address, port) in tried {
+            let comes = !internal && [OUTSIDE.into(), OUTSIDE6.into()].contains(&address);
+            let seen = container.fetch_within(address, port, patience(comes));
+            assert!(!comes || seen.is_ok(), "{address} {seen:?}");
+            assert!(!internal || seen.is_err(), "{address} {seen:?}");
+        }
+        let sending = container.run(|| UdpSocket::bind((ANY, 0)).unwrap());
+        sending.set_broadcast(true).unwrap();
+        let sending6 = container.run(|| UdpSocket::bind((ANY6, 0)).unwrap());
+        for to in ["255.255.255.255", "10.77.1.255", "192.0.2.255", "224.0.0.251", "192.0.2.2"] {
+            let _ = sending.send_to(b"x", (to, 53));
+        }
+        for to in ["ff02::fb%2", "ff05::2%2", "2001:db8::2"] {
+            let _ = sending6.send_to(b"x", (to, 53));
+        }
+        let counted = nft("list chain inet watch leaving");
+        assert_eq!(counted.contains("packets 0 "), internal, "{counted}");
+    }
+}
+
 /// From an interface that the network trusts, what is published is reached by its own address.
 #[test]
 fn a_trusted_interface_reaches_published_ports_directly() {

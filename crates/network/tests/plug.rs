@@ -7,7 +7,7 @@ mod support;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-use bulkhead_network::{Bridge, DefaultRoute, Endpoint, NetworkError};
+use bulkhead_network::{Bridge, DefaultRoute, Endpoint, Gateway, NetworkError};
 use support::{Namespace, TestHost, bridge, dual, endpoint, gateway, has_ipv6, ipv4};
 
 #[test]
@@ -250,4 +250,36 @@ fn links(namespace: &Namespace) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// J15: the kernel's `BR_MAX_PORTS` is 1,024, and it numbers them from 1 (net/bridge/br_private.h).
+#[test]
+fn a_full_bridge_says_so_and_the_last_one_is_reached() {
+    let host = TestHost::new();
+    let wide = Gateway { address: [10, 77, 0, 1].into(), prefix: 16 };
+    let network = Bridge { ipv4: Some(wide), ..bridge("bulkhead0", 0) };
+    host.host.ensure_bridge(&network).unwrap();
+    let container = Namespace::new();
+    let end = |number: u16| {
+        let [high, low] = (number + 1).to_be_bytes();
+        Endpoint {
+            host_link: format!("bh{number}"),
+            interface: format!("eth{number}"),
+            mac: [0x02, 0x42, 10, 77, high, low],
+            ipv4: Some([10, 77, high, low].into()),
+            default_route: DefaultRoute::None,
+            ..endpoint(&network, 2)
+        }
+    };
+    for number in 1..1023 {
+        host.host.plug(container.0.as_fd(), &network, &end(number)).unwrap();
+    }
+    let last = Namespace::new();
+    host.host.plug(last.0.as_fd(), &network, &end(1023)).unwrap();
+    let _serving = last.serve(80);
+    assert!(host.namespace.fetch(ipv4(&end(1023)), 80).is_ok());
+    let more = host.host.plug(last.0.as_fd(), &network, &end(1024));
+    let error = more.unwrap_err().to_string();
+    assert!(error.contains("bridge bulkhead0 is full: the kernel allows 1023"), "{error}");
+    assert!(!host.host.has_link("bh1024").unwrap());
 }
