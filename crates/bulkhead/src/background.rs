@@ -7,7 +7,9 @@ use std::sync::Arc;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
 
+use crate::configuration::Daemon;
 use crate::failure::Failure;
 use crate::log_file::LogFile;
 
@@ -21,11 +23,105 @@ pub struct BackgroundArguments {
     pub in_background: bool,
 }
 
+/// What the log has, and how it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// As `tracing` has it, unless `BULKHEAD_LOG` says another.
+    level: &'static str,
+    format: Format,
+    colours: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Text,
+    Json,
+}
+
+impl Log {
+    /// # Errors
+    /// A sentence that names the key.
+    pub fn of(daemon: &Daemon) -> Result<Self, Failure> {
+        let level = match daemon.log_level.as_deref().unwrap_or_default().to_lowercase().as_str() {
+            "" | "info" => "info",
+            "trace" => "trace",
+            "debug" => "debug",
+            "warn" => "warn",
+            // the two that a program does not outlive, which here are errors like the others
+            "error" | "fatal" | "panic" => "error",
+            other => {
+                return Err(Failure::new(format!("log-level: invalid logging level: {other}")));
+            }
+        };
+        let format = match daemon.log_format.as_deref() {
+            None | Some("" | "text") => Format::Text,
+            Some("json") => Format::Json,
+            Some(other) => {
+                return Err(Failure::new(format!("log-format: invalid log format: {other}")));
+            }
+        };
+        // as in Docker, where trace is more than debug
+        let level = if daemon.debug && level != "trace" { "debug" } else { level };
+        Ok(Self { level, format, colours: !daemon.raw_logs })
+    }
+
+    /// Which records are written. Of other people's crates the level says nothing below `info`: theirs are
+    /// of no use to whoever looks for a fault here.
+    fn filter(&self) -> EnvFilter {
+        let quiet =
+            ["h2", "hyper", "hyper_util", "rustls", "tokio_rustls", "tower", "netlink_proto"];
+        let quiet = quiet.map(|name| format!(",{name}=info")).concat();
+        let level = self.level;
+        let own = match level {
+            "trace" | "debug" => format!("{level}{quiet}"),
+            _ => level.to_owned(),
+        };
+        EnvFilter::try_from_env("BULKHEAD_LOG").unwrap_or_else(|_| own.into())
+    }
+}
+
+/// The level of the log, which may be another later.
+pub struct Level(Box<dyn Fn(EnvFilter) + Send + Sync>);
+
+impl Level {
+    pub fn set(&self, log: &Log) {
+        (self.0)(log.filter());
+    }
+}
+
+impl std::fmt::Debug for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Level").finish_non_exhaustive()
+    }
+}
+
+/// Makes the process's log.
+fn start_log<W>(log: &Log, writer: W, colours: bool) -> Level
+where
+    W: for<'w> tracing_subscriber::fmt::MakeWriter<'w> + Send + Sync + 'static,
+{
+    macro_rules! start {
+        ($builder:expr) => {{
+            let builder = $builder.with_env_filter(log.filter()).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            // It fails only where the log is gone, with the process.
+            Level(Box::new(move |filter| drop(handle.reload(filter))))
+        }};
+    }
+    let builder = tracing_subscriber::fmt().with_writer(writer).with_ansi(colours && log.colours);
+    match log.format {
+        Format::Text => start!(builder),
+        Format::Json => start!(builder.json()),
+    }
+}
+
 /// Runs `serve` here, or has this command start again in the background, with its log in `run`.
 pub fn run(
     arguments: &BackgroundArguments,
     run: &Path,
-    serve: impl Future<Output = Result<(), Failure>>,
+    log: &Log,
+    serve: impl AsyncFnOnce(&Level) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     crate::host::check()?;
     if arguments.detach {
@@ -35,21 +131,15 @@ pub fn run(
         // Not a group leader, being a fresh child: this cannot fail, and nothing depends on it.
         let _ = rustix::process::setsid();
     }
-    let filter = tracing_subscriber::EnvFilter::try_from_env("BULKHEAD_LOG")
-        .unwrap_or_else(|_| "info".into());
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter);
-    if arguments.in_background {
+    let level = if arguments.in_background {
         let path = log_path(run);
-        let log = LogFile::of_process(path.clone());
-        let log = log.map_err(|cause| unwritable(&path, &cause))?;
-        subscriber.with_ansi(false).with_writer(Arc::new(log)).init();
+        let file = LogFile::of_process(path.clone());
+        let file = file.map_err(|cause| unwritable(&path, &cause))?;
+        start_log(log, Arc::new(file), false)
     } else {
-        subscriber
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .init();
-    }
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve)
+        start_log(log, std::io::stderr, std::io::IsTerminal::is_terminal(&std::io::stderr()))
+    };
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(&level))
 }
 
 /// Starts this command again in a session of its own, and waits for the line that says it is ready.
@@ -109,14 +199,21 @@ fn unwritable(path: &Path, cause: &std::io::Error) -> Failure {
 /// What the process in the background says when every socket listens.
 pub const READY: &str = "bulkhead is up";
 
-/// Returns when a signal or a client asks the program to end.
-pub async fn wait_for_end(mut stopped: watch::Receiver<bool>) -> Result<(), Failure> {
+/// Returns when a signal or a client asks the program to end; until then, SIGHUP calls `reload`.
+pub async fn wait_for_end(
+    mut stopped: watch::Receiver<bool>,
+    mut reload: impl FnMut(),
+) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = stopped.wait_for(|stop| *stop) => {}
+    let mut hang_up = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = stopped.wait_for(|stop| *stop) => break,
+            _ = hang_up.recv() => reload(),
+        }
     }
     Ok(())
 }

@@ -1,117 +1,110 @@
 //! `bulkhead engine`: the engine alone, with the sockets of Docker's API.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 
-use bulkhead_docker_api::Role;
+use bulkhead_docker_api::{Listener, Role, Tls, TlsFiles};
 use bulkhead_engine::Engine;
 use clap::Args;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::background::{self, BackgroundArguments, READY};
+use crate::address::{Place, Socket};
+use crate::background::{self, BackgroundArguments, Level, Log, READY};
+use crate::configuration::{Configuration, DAEMON_FILE, Daemon, DockerdFlags, Own, Sources};
 use crate::failure::Failure;
+use crate::inherited::Inherited;
+use crate::leftover;
 
 #[derive(Debug, Clone, Args)]
 pub struct EngineArguments {
     #[command(flatten)]
     pub background: BackgroundArguments,
-    /// Where images, volumes and records are kept
-    #[arg(long, default_value = "/var/lib/bulkhead")]
-    pub data: PathBuf,
-    /// Where sockets are; emptied by a reboot
-    #[arg(long, default_value = "/run/bulkhead")]
-    pub run: PathBuf,
+    /// Docker's daemon.json to read [default: /etc/bulkhead/daemon.json, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// What Docker has no word for, in TOML [default: /etc/bulkhead/bulkhead.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub bulkhead_file: Option<PathBuf>,
+    /// Check the configuration, and do nothing else
+    #[arg(long)]
+    pub validate: bool,
     /// One more socket of Docker's API: PATH, or with less than all of it PATH:role=read-only or
     /// PATH:label=KEY[=VALUE]; `group=NAME` is who may use it (repeatable)
     #[arg(long, value_name = "PATH[:OPTION,…]")]
     pub socket: Vec<Socket>,
-    /// The bridge that containers are plugged into
-    #[arg(long, default_value = "bulkhead0")]
-    pub bridge: String,
-    /// The bridge's address, such as 172.30.0.1/16 (default: the first free one from 172.17.0.1/16)
-    #[arg(long, value_parser = address_and_prefix)]
-    pub bridge_address: Option<(Ipv4Addr, u8)>,
-    /// The name of the cgroups that hold the containers'
-    #[arg(long, default_value = "bulkhead")]
-    pub cgroup_parent: String,
-    /// How many empty compartments are kept ready for the next containers (0: none)
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(..=64))]
-    pub compartments: u8,
-    /// A registry to reach by plain HTTP (repeatable)
-    #[arg(long)]
-    pub insecure_registry: Vec<String>,
-    /// Where images without a registry in their name are looked for first, such as
-    /// https://mirror.example (repeatable)
-    #[arg(long)]
-    pub registry_mirror: Vec<bulkhead_image::Mirror>,
+    /// How many empty compartments are kept ready for the next containers (0: none) [default: 2]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(..=64))]
+    pub compartments: Option<u8>,
     /// Bytes that all containers' logs together may have, such as 10g; then the oldest rotated files of
     /// whoever has most go (default: no limit but each log's own)
-    #[arg(long, value_parser = bulkhead_types::parse_size)]
-    pub log_budget: Option<u64>,
-    /// Who reaches published ports: everywhere; host (this host and its containers alone); or blocks of
-    /// addresses besides these, such as 192.0.2.0/24,2001:db8::/32. What the host's firewall drops
-    /// is dropped all the same
-    #[arg(long, value_name = "POLICY", default_value = "everywhere")]
-    pub publish_policy: bulkhead_network::PublishPolicy,
+    #[arg(long)]
+    pub log_budget: Option<String>,
+    /// Who reaches published ports: everywhere (the default); host (this host and its containers alone);
+    /// or blocks of addresses besides these, such as 192.0.2.0/24,2001:db8::/32. What the host's
+    /// firewall drops is dropped all the same
+    #[arg(long, value_name = "POLICY")]
+    pub publish_policy: Option<bulkhead_network::PublishPolicy>,
+    #[command(flatten)]
+    pub dockerd: DockerdFlags,
 }
 
-fn address_and_prefix(text: &str) -> Result<(Ipv4Addr, u8), String> {
-    let wrong = || format!("{text:?} is not an address with a prefix, such as 172.30.0.1/16");
-    let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
-    let prefix =
-        prefix.parse().ok().filter(|prefix| (8..=30).contains(prefix)).ok_or_else(wrong)?;
-    Ok((address.parse().map_err(|_| wrong())?, prefix))
-}
-
-/// A socket of the API besides the engine's own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Socket {
-    path: PathBuf,
-    role: Role,
-    group: Option<String>,
-}
-
-impl FromStr for Socket {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let options = ["role=", "label=", "group="];
-        let is_option = |at: &usize| options.iter().any(|word| text[at + 1..].starts_with(word));
-        let colon = text.match_indices(':').map(|(at, _)| at).find(is_option);
-        let (path, words) = match colon {
-            Some(at) => (&text[..at], &text[at + 1..]),
-            None => (text, ""),
-        };
-        if !Path::new(path).is_absolute() || path.ends_with('/') {
-            return Err(format!(
-                "{path:?} is no place for a socket: name a file from / on, such as \
-                 /run/proxy/docker.sock:role=read-only"
-            ));
+impl EngineArguments {
+    /// Where configuration comes from; `own` is what flags of other commands say.
+    pub fn sources(&self, own: Own) -> Sources {
+        Sources {
+            flags: self.dockerd.clone(),
+            daemon_file: self.config_file.clone(),
+            own_file: self.bulkhead_file.clone(),
+            own_flags: Own {
+                compartments: self.compartments,
+                log_budget: self.log_budget.clone(),
+                publish_policy: self.publish_policy.as_ref().map(ToString::to_string),
+                ..own
+            },
+            sockets: self.socket.clone(),
+            default_file: DAEMON_FILE,
         }
-        let (groups, role): (Vec<&str>, Vec<&str>) =
-            words.split(',').partition(|word| word.starts_with("group="));
-        let role = role.join(",").parse().map_err(|error| format!("{error}"))?;
-        let group = groups.first().map(|word| word["group=".len()..].to_owned());
-        Ok(Self { path: path.into(), role, group })
     }
 }
 
 /// `bulkhead engine`.
 pub fn run(arguments: EngineArguments) -> Result<(), Failure> {
-    let (background, run) = (arguments.background.clone(), arguments.run.clone());
-    background::run(&background, &run, async move {
+    let sources = arguments.sources(Own::default());
+    serve(&arguments.background, arguments.validate, sources)
+}
+
+/// The engine of a configuration, until it is asked to end.
+pub fn serve(
+    background: &BackgroundArguments,
+    validate: bool,
+    sources: Sources,
+) -> Result<(), Failure> {
+    let configuration = sources.read()?;
+    if validate {
+        eprintln!("configuration OK");
+        return Ok(());
+    }
+    let run = run_directory(&configuration.daemon);
+    background::run(background, &run, &Log::of(&configuration.daemon)?, async |log| {
         let (stop, stopped) = watch::channel(false);
-        let running = Running::start(&arguments, &stop, &stopped).await?;
+        let mut running = Running::start(configuration, &stop, &stopped).await?;
         running.announce()?;
         println!("{READY}");
-        background::wait_for_end(stopped).await?;
+        background::wait_for_end(stopped, || running.reload(&sources, log)).await?;
         stop.send_replace(true);
         running.end().await;
         Ok(())
     })
+}
+
+pub fn run_directory(daemon: &Daemon) -> PathBuf {
+    daemon.exec_root.clone().unwrap_or_else(|| "/run/bulkhead".into())
+}
+
+pub fn data_directory(daemon: &Daemon) -> PathBuf {
+    daemon.data_root.clone().unwrap_or_else(|| "/var/lib/bulkhead".into())
 }
 
 /// An engine with its sockets.
@@ -120,81 +113,191 @@ pub struct Running {
     /// The engine's own.
     pub socket: PathBuf,
     run: PathBuf,
-    others: Vec<PathBuf>,
+    /// The others, as they are announced.
+    others: Vec<String>,
+    paths: Vec<PathBuf>,
+    tls: Option<Arc<Tls>>,
+    configuration: Configuration,
     servers: JoinSet<std::io::Result<()>>,
 }
 
 impl Running {
     pub async fn start(
-        arguments: &EngineArguments,
+        configuration: Configuration,
         stop: &watch::Sender<bool>,
         stopped: &watch::Receiver<bool>,
     ) -> Result<Self, Failure> {
-        let socket = arguments.run.join("docker.sock");
-        for (place, other) in arguments.socket.iter().enumerate() {
-            let before = arguments.socket[..place].iter().map(|before| &before.path);
-            if before.chain([&socket]).any(|path| *path == other.path) {
-                return Err(Failure::new(format!(
-                    "there are two sockets at {}: give each --socket a path of its own",
-                    other.path.display()
-                )));
+        let run = run_directory(&configuration.daemon);
+        let socket = run.join("docker.sock");
+        // The engine's own is there in any case; who names it again asks for nothing more.
+        let is_own = |other: &&Socket| {
+            other.path() == Some(&socket) && !other.role.is_limited() && other.group.is_none()
+        };
+        let sockets: Vec<Socket> =
+            configuration.sockets.iter().filter(|other| !is_own(other)).cloned().collect();
+        for (place, other) in sockets.iter().enumerate() {
+            let before = sockets[..place].iter().map(|before| &before.place);
+            let own = Place::Unix(socket.clone());
+            if before.chain([&own]).any(|place| *place == other.place) {
+                return Err(Failure::new(match other.path() {
+                    Some(path) => format!(
+                        "there are two sockets at {}: give each a path of its own",
+                        path.display()
+                    ),
+                    None => format!("{} is named twice: name it once", other.place),
+                }));
             }
         }
-        let engine = Engine::open(options(arguments)?).await;
+        let has_network = sockets.iter().any(|other| matches!(other.place, Place::Tcp(..)));
+        let tls = tls(&configuration.daemon, has_network)?;
+        let inherited = sockets.iter().any(|other| matches!(other.place, Place::Inherited(_)));
+        let mut inherited = if inherited { Inherited::take()? } else { Inherited::default() };
+        let options = options(&configuration)?;
+        let engine = Engine::open(options).await;
         let engine = engine.map_err(|cause| Failure::new(cause.to_string()))?;
+        for remark in &configuration.remarks {
+            tracing::warn!("configuration: {remark}");
+        }
         bulkhead_docker_api::sweep(&engine);
+        let group = configuration.daemon.group.clone();
         let mut running = Self {
             engine,
-            socket,
-            run: arguments.run.clone(),
+            socket: socket.clone(),
+            run,
             others: Vec::new(),
+            paths: Vec::new(),
+            tls,
+            configuration,
             servers: JoinSet::new(),
         };
-        let own = Socket { path: running.socket.clone(), role: Role::default(), group: None };
-        running.serve(&own, stop, stopped)?;
-        for other in &arguments.socket {
-            running.serve(other, stop, stopped)?;
-            running.others.push(other.path.clone());
+        let paths: Vec<PathBuf> =
+            sockets.iter().filter_map(Socket::path).map(Path::to_owned).collect();
+        leftover::record(&running.run, &paths)?;
+        let own = Socket { place: Place::Unix(socket), role: Role::default(), group };
+        running.serve(&own, &mut inherited, (stop, stopped)).await?;
+        running.others.clear();
+        running.paths.clear();
+        for other in &sockets {
+            running.serve(other, &mut inherited, (stop, stopped)).await?;
         }
         Ok(running)
     }
 
-    fn serve(
+    async fn serve(
         &mut self,
         socket: &Socket,
-        stop: &watch::Sender<bool>,
-        stopped: &watch::Receiver<bool>,
+        inherited: &mut Inherited,
+        (stop, stopped): (&watch::Sender<bool>, &watch::Receiver<bool>),
     ) -> Result<(), Failure> {
-        let listener = bulkhead_docker_api::listen(&socket.path, socket.group.as_deref());
-        let listener = listener.map_err(|cause| {
-            Failure::new(format!("cannot listen on {}: {cause}", socket.path.display()))
-        })?;
-        let engine = Arc::clone(&self.engine);
-        let limited = socket.role.is_limited();
-        let routes = bulkhead_docker_api::router(engine, stop.clone(), socket.role.clone());
-        let most = limited.then_some(LIMITED_CONNECTIONS);
-        self.servers.spawn(bulkhead_docker_api::serve(listener, routes, stopped.clone(), most));
+        let failed = |place: &dyn std::fmt::Display, cause: std::io::Error| {
+            Failure::new(format!("cannot listen on {place}: {cause}"))
+        };
+        let listeners = match &socket.place {
+            Place::Unix(path) => {
+                if let Some(parent) = path.parent() {
+                    std::fs::create_dir_all(parent).map_err(|it| failed(&path.display(), it))?;
+                }
+                let listener = bulkhead_docker_api::listen(path, socket.group.as_deref());
+                let listener = listener.map_err(|cause| failed(&path.display(), cause))?;
+                self.paths.push(path.clone());
+                vec![(socket.place.to_string(), Listener::Unix(listener))]
+            }
+            Place::Tcp(address, port) => {
+                let port = port.unwrap_or(if self.tls.is_some() { 2376 } else { 2375 });
+                let listener = tokio::net::TcpListener::bind((*address, port)).await;
+                let listener = listener.map_err(|cause| failed(&socket.place, cause))?;
+                let place = Place::Tcp(*address, Some(listener.local_addr()?.port()));
+                self.warn_of(*address, &place);
+                vec![(place.to_string(), Listener::Tcp(listener, self.tls.clone()))]
+            }
+            Place::Inherited(number) => inherited.listeners(*number, self.tls.as_ref())?,
+        };
+        for (name, listener) in listeners {
+            let engine = Arc::clone(&self.engine);
+            let most = match listener {
+                _ if socket.role.is_limited() => Some(LIMITED_CONNECTIONS),
+                Listener::Tcp(..) => Some(NETWORK_CONNECTIONS),
+                Listener::Unix(_) => None,
+            };
+            let routes = bulkhead_docker_api::router(engine, stop.clone(), socket.role.clone());
+            self.servers.spawn(bulkhead_docker_api::serve(listener, routes, stopped.clone(), most));
+            self.others.push(name);
+        }
         Ok(())
+    }
+
+    /// Says who is let in that nobody has let in by name.
+    fn warn_of(&self, address: IpAddr, place: &Place) {
+        let checked = self.tls.is_some() && self.configuration.daemon.tlsverify == Some(true);
+        if !checked {
+            let whom = match address.is_loopback() {
+                true => "every user and program of this machine",
+                false => "everybody who reaches this address",
+            };
+            tracing::warn!("{place}: without --tlsverify {whom} is as good as root here");
+        }
     }
 
     /// Writes down which process this is, and says where it listens.
     pub fn announce(&self) -> Result<(), Failure> {
-        let pid = self.run.join("bulkhead.pid");
-        std::fs::write(&pid, format!("{}\n", std::process::id()))
-            .map_err(|cause| Failure::new(format!("cannot write {}: {cause}", pid.display())))?;
-        for socket in [&self.socket].into_iter().chain(&self.others) {
-            println!("Docker API  unix://{}", socket.display());
+        let own = self.run.join("bulkhead.pid");
+        for pid in [Some(&own), self.configuration.daemon.pidfile.as_ref()].into_iter().flatten() {
+            std::fs::write(pid, format!("{}\n", std::process::id())).map_err(|cause| {
+                Failure::new(format!("cannot write {}: {cause}", pid.display()))
+            })?;
+        }
+        println!("Docker API  unix://{}", self.socket.display());
+        for other in &self.others {
+            println!("Docker API  {other}");
+        }
+        for remark in &self.configuration.remarks {
+            println!("Note        {remark}");
         }
         tracing::info!("ready");
+        Ok(())
+    }
+
+    /// Reads the configuration again (SIGHUP). What is wrong changes nothing, and is told in the log.
+    pub fn reload(&mut self, sources: &Sources, log: &Level) {
+        match self.reloaded(sources, log) {
+            Ok(()) => tracing::info!("the configuration was read again"),
+            Err(failure) => {
+                tracing::error!("the configuration stays as it was: {}", failure.message);
+            }
+        }
+    }
+
+    fn reloaded(&mut self, sources: &Sources, log: &Level) -> Result<(), Failure> {
+        let read = sources.read()?;
+        // What needs a restart stays as it is: of TLS whether there is any, and whom it lets in.
+        let new = self.configuration.reloaded(&read).map_err(Failure::new)?;
+        let settings = new.daemon.settings().map_err(Failure::new)?;
+        let level = Log::of(&new.daemon)?;
+        if let (Some(tls), Some(files)) = (&self.tls, tls_files(&new.daemon)?) {
+            tls.reload(&files).map_err(|cause| Failure::new(cause.to_string()))?;
+        }
+        log.set(&level);
+        for name in self.configuration.stays(&read) {
+            tracing::warn!(
+                "configuration: {name} has changed, which takes effect at the next start"
+            );
+        }
+        for remark in new.remarks.iter().filter(|it| !self.configuration.remarks.contains(it)) {
+            tracing::warn!("configuration: {remark}");
+        }
+        let attributes = new.daemon.attributes(&settings);
+        self.engine.reload(settings, attributes);
+        self.configuration = new;
         Ok(())
     }
 
     /// What is under way is finished by the next start; waiting for slow clients helps nobody.
     pub async fn end(mut self) {
         self.servers.shutdown().await;
-        for socket in &self.others {
-            let _ = std::fs::remove_file(socket);
+        for path in self.paths.iter().chain(&self.configuration.daemon.pidfile) {
+            let _ = std::fs::remove_file(path);
         }
+        leftover::forget(&self.run);
     }
 }
 
@@ -202,23 +305,67 @@ impl Running {
 /// kernel. They share the process's descriptors with those of the engine's own.
 const LIMITED_CONNECTIONS: usize = 128;
 
-fn options(arguments: &EngineArguments) -> Result<bulkhead_engine::Options, Failure> {
+/// The same for a listener that strangers can connect to.
+const NETWORK_CONNECTIONS: usize = 512;
+
+/// The TLS of `tcp://`, which is only left out where that is said.
+fn tls(daemon: &Daemon, has_network: bool) -> Result<Option<Arc<Tls>>, Failure> {
+    match tls_files(daemon)? {
+        Some(_) if !has_network && daemon.tlscert.is_none() => Ok(None),
+        Some(files) => {
+            let tls = Tls::new(&files).map_err(|cause| Failure::new(cause.to_string()))?;
+            Ok(Some(Arc::new(tls)))
+        }
+        None if has_network && daemon.tls.is_none() => Err(Failure::new(
+            "whoever reaches tcp:// is as good as root on this machine: say --tlsverify with \
+             --tlscacert, --tlscert and --tlskey, or --tls=false if everybody may",
+        )),
+        None => Ok(None),
+    }
+}
+
+/// The files of TLS, if it is asked for.
+fn tls_files(daemon: &Daemon) -> Result<Option<TlsFiles>, Failure> {
+    let verify = daemon.tlsverify == Some(true);
+    if daemon.tls == Some(false) && verify {
+        return Err(Failure::new("tls is false and tlsverify is true: leave one of them out"));
+    }
+    if !verify && daemon.tls != Some(true) {
+        return Ok(None);
+    }
+    let home = std::env::var_os("DOCKER_CERT_PATH").map(PathBuf::from);
+    let home = home.unwrap_or_else(crate::commands::logins::config_directory);
+    let file =
+        |named: &Option<PathBuf>, name: &str| named.clone().unwrap_or_else(|| home.join(name));
+    Ok(Some(TlsFiles {
+        certificate: file(&daemon.tlscert, "cert.pem"),
+        key: file(&daemon.tlskey, "key.pem"),
+        ca: verify.then(|| file(&daemon.tlscacert, "ca.pem")),
+    }))
+}
+
+fn options(configuration: &Configuration) -> Result<bulkhead_engine::Options, Failure> {
+    let Configuration { daemon, own, .. } = configuration;
+    let said = |text: &Option<String>, usual: &str| match text.as_deref() {
+        None | Some("") => usual.to_owned(),
+        Some(text) => text.to_owned(),
+    };
     Ok(bulkhead_engine::Options {
-        data: arguments.data.clone(),
-        run: arguments.run.clone(),
-        program: std::env::current_exe()?,
-        bridge: arguments.bridge.clone(),
-        bridge_address: arguments.bridge_address,
-        cgroup_parent: arguments.cgroup_parent.clone(),
-        compartments: arguments.compartments,
+        data: data_directory(daemon),
+        run: run_directory(daemon),
+        bridge: said(&daemon.bridge, "bulkhead0"),
+        bridge_address: daemon.bridge_address().map_err(Failure::new)?,
+        default_network: daemon.default_network().map_err(Failure::new)?,
+        address_pools: daemon.address_pools().map_err(Failure::new)?,
+        ip_forward: daemon.ip_forward.unwrap_or(true),
+        cgroup_parent: said(&daemon.cgroup_parent, "bulkhead"),
+        compartments: own.compartments.unwrap_or(2),
         first_id: FIRST_ID,
-        registries: bulkhead_image::RegistryOptions {
-            insecure_registries: arguments.insecure_registry.clone(),
-            registry_mirrors: arguments.registry_mirror.clone(),
-        },
-        log_budget: arguments.log_budget,
-        publish_policy: arguments.publish_policy.clone(),
+        log_budget: own.log_budget().map_err(Failure::new)?,
+        publish_policy: own.publish_policy().map_err(Failure::new)?,
         aws: aws_environment(),
+        settings: daemon.settings().map_err(Failure::new)?,
+        ..bulkhead_engine::Options::new(std::env::current_exe()?)
     })
 }
 
@@ -240,44 +387,18 @@ const FIRST_ID: u32 = 1_000_000_000;
 /// Tears down what an engine that is not running any more has left (`bulkhead down`). Returns how many
 /// containers ran still.
 pub async fn clean_up(data: &Path, run: &Path) -> Result<u64, Failure> {
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Defaults {
-        #[command(flatten)]
-        arguments: EngineArguments,
-    }
-    let defaults = Defaults::parse_from(["engine"]).arguments;
-    let arguments = EngineArguments {
+    let options = bulkhead_engine::Options {
         data: data.to_owned(),
         run: run.to_owned(),
-        // Those that the engine has recorded, whatever flags it was started with.
+        // Those that the engine has recorded, whatever it was started with.
         bridge: String::new(),
         cgroup_parent: String::new(),
-        ..defaults
+        first_id: FIRST_ID,
+        ..bulkhead_engine::Options::new(std::env::current_exe()?)
     };
-    let engine = Engine::open_to_tear_down(options(&arguments)?).await;
+    let engine = Engine::open_to_tear_down(options).await;
     let engine = engine.map_err(|cause| Failure::new(cause.to_string()))?;
     let info = engine.info();
     engine.tear_down().await.map_err(|cause| Failure::new(cause.to_string()))?;
     Ok((info.running + info.paused) as u64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_socket_is_a_path_and_what_it_is_for() {
-        let read = |text: &str| text.parse::<Socket>();
-        let all = read("/run/a.sock").unwrap();
-        assert_eq!((all.path, all.role, all.group), ("/run/a.sock".into(), Role::default(), None));
-        let less = read("/run/a:b.sock:label=a=b:c,group=ops,role=read-only").unwrap();
-        assert_eq!(less.path, Path::new("/run/a:b.sock"));
-        assert_eq!(less.role.to_string(), "role=read-only,label=a=b:c");
-        assert_eq!(less.group.as_deref(), Some("ops"));
-        for wrong in ["a.sock", "/run/", "/run/a.sock:role=admin", ":role=read-only", "/a:label="] {
-            assert!(read(wrong).is_err(), "{wrong}");
-        }
-    }
 }

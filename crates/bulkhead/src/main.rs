@@ -5,14 +5,18 @@
 //! by other programs, often, and have to be small.
 #![forbid(unsafe_code)]
 
+mod address;
 mod background;
 mod cli;
 mod client;
 mod commands;
+mod configuration;
 mod credentials;
 mod engine;
 mod failure;
 mod host;
+mod inherited;
+mod leftover;
 mod listener;
 mod log_file;
 mod rows;

@@ -11,9 +11,10 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::background::{self, READY};
+use crate::background::{self, Level, Log, READY};
+use crate::configuration::{Configuration, Own, Sources, Up};
 use crate::credentials::Credentials;
-use crate::engine::{EngineArguments, Running};
+use crate::engine::{EngineArguments, Running, data_directory, run_directory};
 use crate::failure::Failure;
 use crate::listener;
 
@@ -21,36 +22,53 @@ use crate::listener;
 pub struct UpArguments {
     #[command(flatten)]
     pub engine: EngineArguments,
-    /// Where the ECS API listens
-    #[arg(long, default_value = "127.0.0.1:7400")]
-    pub api: SocketAddr,
-    /// Where the console listens
-    #[arg(long, default_value = "127.0.0.1:7480")]
-    pub console: SocketAddr,
-    /// Where the registry listens
-    #[arg(long, default_value = "127.0.0.1:5000")]
-    pub registry: SocketAddr,
-    /// The ECS cluster that this machine joins
-    #[arg(long, default_value = "default")]
-    pub cluster: String,
+    /// Where the ECS API listens [default: 127.0.0.1:7400]
+    #[arg(long)]
+    pub api: Option<SocketAddr>,
+    /// Where the console listens [default: 127.0.0.1:7480]
+    #[arg(long)]
+    pub console: Option<SocketAddr>,
+    /// Where the registry listens [default: 127.0.0.1:5000]
+    #[arg(long)]
+    pub registry: Option<SocketAddr>,
+    /// The ECS cluster that this machine joins [default: default]
+    #[arg(long)]
+    pub cluster: Option<String>,
     /// The address by which this machine is reached from outside (default: the default route's)
     #[arg(long)]
     pub public_ip: Option<Ipv4Addr>,
 }
 
 pub fn run(arguments: UpArguments) -> Result<(), Failure> {
-    let (background, run) = (arguments.engine.background.clone(), arguments.engine.run.clone());
-    background::run(&background, &run, serve(arguments))
+    let UpArguments { engine, api, console, registry, cluster, public_ip } = arguments;
+    let up = Up { api, console, registry, cluster, public_ip };
+    let sources = engine.sources(Own { up, ..Own::default() });
+    let configuration = sources.read()?;
+    if engine.validate {
+        eprintln!("configuration OK");
+        return Ok(());
+    }
+    let run = run_directory(&configuration.daemon);
+    background::run(&engine.background, &run, &Log::of(&configuration.daemon)?, async |log| {
+        serve(configuration, &sources, log).await
+    })
 }
 
-async fn serve(arguments: UpArguments) -> Result<(), Failure> {
+async fn serve(
+    configuration: Configuration,
+    sources: &Sources,
+    log: &Level,
+) -> Result<(), Failure> {
     let (stop, stopped) = watch::channel(false);
+    let up = configuration.own.up.clone();
+    let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     // Before anything is made: what cannot listen leaves nothing.
-    let registry = listen(arguments.registry, "--registry").await?;
-    let api = listen(arguments.api, "--api").await?;
-    let console = listen(arguments.console, "--console").await?;
-    let running = Running::start(&arguments.engine, &stop, &stopped).await?;
-    let data = &arguments.engine.data;
+    let registry = listen(up.registry.unwrap_or(local(5000)), "--registry").await?;
+    let api = listen(up.api.unwrap_or(local(7400)), "--api").await?;
+    let console = listen(up.console.unwrap_or(local(7480)), "--console").await?;
+    let data = data_directory(&configuration.daemon);
+    let data = data.as_path();
+    let mut running = Running::start(configuration, &stop, &stopped).await?;
     let credentials = Credentials::open(data)?;
 
     let registry_address = registry.local_addr()?;
@@ -71,7 +89,7 @@ async fn serve(arguments: UpArguments) -> Result<(), Failure> {
     spawn_http(console, bulkhead_console::router(control.clone(), users), stopped.clone());
 
     let listeners = [registry_address, api_address, console_address];
-    let agent = agent_options(&arguments, &credentials, &running.socket, &listeners)?;
+    let agent = agent_options(&up, &credentials, (&running.socket, data), &listeners)?;
     let agent = tokio::spawn(bulkhead_agent::run(agent, stopped.clone()));
 
     running.announce()?;
@@ -81,7 +99,9 @@ async fn serve(arguments: UpArguments) -> Result<(), Failure> {
     println!("{READY}");
 
     tokio::select! {
-        ended = background::wait_for_end(stopped.clone()) => ended?,
+        ended = background::wait_for_end(stopped.clone(), || running.reload(sources, log)) => {
+            ended?;
+        }
         ended = agent => {
             // Only a state file that cannot be read ends the agent: nothing that a retry would mend.
             if let Ok(Err(cause)) = ended {
@@ -96,9 +116,9 @@ async fn serve(arguments: UpArguments) -> Result<(), Failure> {
 
 /// The agent of this machine: it knows the engine by its socket and the control plane by its port.
 fn agent_options(
-    arguments: &UpArguments,
+    up: &Up,
     credentials: &Credentials,
-    socket: &Path,
+    (socket, data): (&Path, &Path),
     listeners: &[SocketAddr; 3],
 ) -> Result<bulkhead_agent::Options, Failure> {
     let addresses = bulkhead_network::Host::open()
@@ -115,16 +135,16 @@ fn agent_options(
         password: credentials.password.clone(),
     };
     Ok(bulkhead_agent::Options {
-        cluster: arguments.cluster.clone(),
+        cluster: up.cluster.clone().unwrap_or_else(|| "default".to_owned()),
         private_ip: private.map(Into::into),
-        public_ip: arguments.public_ip.or(private).map(Into::into),
+        public_ip: up.public_ip.or(private).map(Into::into),
         reserved_ports: listeners.iter().map(SocketAddr::port).collect(),
         registries: [(registry.to_string(), login)].into(),
         ..bulkhead_agent::Options::new(
             &format!("http://{api}"),
             keys,
             socket.to_owned(),
-            arguments.engine.data.join("agent"),
+            data.join("agent"),
         )
     })
 }

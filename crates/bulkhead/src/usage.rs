@@ -114,11 +114,16 @@ fn asks_for_help(arguments: &[OsString]) -> Option<&'static str> {
 fn nearest(word: &str) -> Vec<String> {
     let program = Cli::command();
     let names = program.get_subcommands().filter(|command| !command.is_hide_set());
-    let mut near: Vec<(usize, String)> = names
-        .map(|command| (distance(word, command.get_name()), command.get_name().to_owned()))
-        .filter(|(distance, name)| *distance <= name.len().div_ceil(3))
-        .collect();
-    near.sort();
+    let names: Vec<&str> = names.map(clap::Command::get_name).collect();
+    nearest_of(word, names).into_iter().map(str::to_owned).collect()
+}
+
+/// The names that are as near to a word as any, and near enough to be meant.
+pub fn nearest_of<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let names = names.into_iter().map(|name| (distance(word, name), name));
+    let mut near: Vec<(usize, &str)> =
+        names.filter(|(distance, name)| *distance <= name.len().div_ceil(3)).collect();
+    near.sort_unstable();
     let least = near.first().map_or(0, |(distance, _)| *distance);
     near.retain(|(distance, _)| *distance == least);
     near.into_iter().map(|(_, name)| name).collect()

@@ -2,6 +2,7 @@
 
 mod archive;
 pub(crate) mod create;
+mod defaults;
 mod endpoints;
 mod exec;
 mod found;

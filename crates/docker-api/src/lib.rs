@@ -10,6 +10,7 @@
 mod auth;
 mod bodies;
 mod build;
+mod carry;
 mod clock;
 mod container;
 mod decode;
@@ -33,6 +34,7 @@ mod role;
 mod server;
 mod swarm;
 mod system;
+mod tls;
 mod version;
 mod volume;
 
@@ -47,7 +49,8 @@ use tokio::sync::watch;
 use crate::error::ApiError;
 
 pub use role::{InvalidRole, Role};
-pub use server::{listen, serve};
+pub use server::{Listener, listen, serve};
+pub use tls::{Tls, TlsError, TlsFiles};
 
 /// What every handler needs.
 #[derive(Debug, Clone)]

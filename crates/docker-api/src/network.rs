@@ -64,6 +64,14 @@ async fn inspect(
 }
 
 async fn create(State(api): State<Api>, Json(body): Json<NetworkCreate>) -> Answer<Response> {
+    let mut body = body;
+    let driver = match body.driver.as_str() {
+        "" | "default" => "bridge",
+        driver => driver,
+    };
+    for (name, value) in api.engine.settings().network_options.get(driver).into_iter().flatten() {
+        body.options.entry(name.clone()).or_insert_with(|| value.clone());
+    }
     let network = api.engine.create_network(request(body)?).await?;
     let body = json!({ "Id": network.id, "Warning": "" });
     Ok((StatusCode::CREATED, axum::Json(body)).into_response())

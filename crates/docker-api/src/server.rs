@@ -11,16 +11,56 @@ use hyper_util::service::TowerToHyperService;
 use rustix::fs::Mode;
 use rustix::net;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::carry::carry;
 use crate::request_line::{self, Opened};
+use crate::tls::Tls;
 
 /// How long a client may take to send a request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long requests under way may go on once `stop` says so.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where clients come from.
+#[derive(Debug)]
+pub enum Listener {
+    Unix(UnixListener),
+    /// Without TLS for whoever reaches it.
+    Tcp(TcpListener, Option<Arc<Tls>>),
+}
+
+impl Listener {
+    /// The next client. What a network brings is carried to a socket of this process: a connection that is
+    /// taken over for a stream is a Unix socket in any case.
+    async fn accept(&self) -> io::Result<UnixStream> {
+        match self {
+            Self::Unix(listener) => Ok(listener.accept().await?.0),
+            Self::Tcp(listener, tls) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                // a client whose machine has gone never says so (tcp(7)), and streams last for days
+                net::sockopt::set_socket_keepalive(&stream, true)?;
+                let (ours, theirs) = UnixStream::pair()?;
+                match tls.clone() {
+                    None => drop(tokio::spawn(carry(stream, theirs))),
+                    Some(tls) => drop(tokio::spawn(shake_hands(tls, stream, theirs))),
+                }
+                Ok(ours)
+            }
+        }
+    }
+}
+
+async fn shake_hands(tls: Arc<Tls>, stream: TcpStream, theirs: UnixStream) {
+    match tokio::time::timeout(HEADER_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => carry(stream, theirs).await,
+        Ok(Err(error)) => tracing::info!("API connection, TLS: {error}"),
+        Err(_) => tracing::debug!("API connection, TLS: nothing was said"),
+    }
+}
 
 /// Serves `router` on `listener` until `stop` becomes true or its sender is gone, to at most
 /// `connections` clients at once if that is said; the next one waits in the kernel.
@@ -29,7 +69,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// shuts its sending side down after the request (the docker CLI does when stdin is not attached)
 /// keeps its connection.
 pub async fn serve(
-    listener: UnixListener,
+    listener: Listener,
     router: axum::Router,
     mut stop: watch::Receiver<bool>,
     connections: Option<usize>,
@@ -56,7 +96,7 @@ pub async fn serve(
         };
         let (permit, stream) = tokio::select! {
             (permit, accepted) = accept => match accepted {
-                Ok((stream, _)) => (permit, stream),
+                Ok(stream) => (permit, stream),
                 Err(error) => {
                     // Out of descriptors or a client that left already: neither ends the server.
                     tracing::warn!("accept on the API socket: {error}");

@@ -85,15 +85,23 @@ fn registries(mirrors: &[String], insecure: &[String]) -> Value {
 
 async fn info(State(api): State<Api>) -> axum::Json<Value> {
     let info = api.engine.info();
-    let mirrors = &api.engine.options().registries.registry_mirrors;
-    let mirrors: Vec<String> = mirrors.iter().map(ToString::to_string).collect();
+    let settings = api.engine.settings();
+    let mirrors: Vec<String> =
+        settings.registries.registry_mirrors.iter().map(ToString::to_string).collect();
     let has = |controller| info.controllers.contains(&controller);
     let cgroups = if info.cgroup_version == "2" { "2" } else { "1" };
-    let mut security = vec!["name=seccomp,profile=builtin", "name=cgroupns"];
+    let seccomp = format!("name=seccomp,profile={}", settings.containers.seccomp_name);
+    let mut security = vec![seccomp.as_str(), "name=cgroupns"];
     if info.supports_idmapped_layers {
         security.push("name=userns");
     }
-    axum::Json(json!({
+    if settings.containers.no_new_privileges {
+        security.push("name=no-new-privileges");
+    }
+    let pools = api.engine.options().address_pools.given();
+    let pools: Vec<Value> =
+        pools.map(|(base, size)| json!({ "Base": base, "Size": size })).collect();
+    let mut view = json!({
         "ID": info.id,
         "Containers": info.containers,
         "ContainersRunning": info.running,
@@ -115,13 +123,13 @@ async fn info(State(api): State<Api>) -> axum::Json<Value> {
         "CPUShares": has("cpu"),
         "CPUSet": has("cpuset"),
         "PidsLimit": has("pids"),
-        "IPv4Forwarding": true,
-        "Debug": false,
+        "IPv4Forwarding": info.ipv4_forwarding,
+        "Debug": settings.debug,
         "NFd": 0,
         "OomKillDisable": false,
         "NGoroutines": 0,
         "SystemTime": Timestamp::now().to_string(),
-        "LoggingDriver": "json-file",
+        "LoggingDriver": settings.containers.log_driver.to_string(),
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": cgroups,
         "NEventsListener": 0,
@@ -132,7 +140,7 @@ async fn info(State(api): State<Api>) -> axum::Json<Value> {
         "Architecture": std::env::consts::ARCH,
         "IndexServerAddress": "https://index.docker.io/v1/",
         "RegistryConfig": {
-            "IndexConfigs": registries(&mirrors, &api.engine.options().registries.insecure_registries),
+            "IndexConfigs": registries(&mirrors, &settings.registries.insecure_registries),
             "InsecureRegistryCIDRs": ["127.0.0.0/8"],
             "Mirrors": mirrors,
         },
@@ -144,11 +152,15 @@ async fn info(State(api): State<Api>) -> axum::Json<Value> {
         "HttpsProxy": "",
         "NoProxy": "",
         "Name": info.hostname,
-        "Labels": [],
+        "Labels": settings.labels,
         "ExperimentalBuild": false,
         "ServerVersion": env!("CARGO_PKG_VERSION"),
-        "Runtimes": { "bulkhead": { "path": "bulkhead" } },
-        "DefaultRuntime": "bulkhead",
+        "Runtimes": {
+            "bulkhead": { "path": "bulkhead" },
+            "runc": { "path": "bulkhead" },
+            "io.containerd.runc.v2": { "path": "bulkhead" },
+        },
+        "DefaultRuntime": settings.containers.runtime.to_string(),
         "Swarm": {
             "NodeID": "",
             "NodeAddr": "",
@@ -167,7 +179,11 @@ async fn info(State(api): State<Api>) -> axum::Json<Value> {
         "FirewallBackend": { "Driver": "nftables" },
         "CDISpecDirs": [],
         "Warnings": info.warnings,
-    }))
+    });
+    if !pools.is_empty() {
+        view["DefaultAddressPools"] = pools.into();
+    }
+    axum::Json(view)
 }
 
 /// `GET /system/df`; `type` picks what is measured. Layers that images share are counted with each

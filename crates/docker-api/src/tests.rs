@@ -21,6 +21,7 @@ async fn ask(requests: &[(&str, &str)]) -> Vec<Reply> {
     let listener = tokio::net::UnixListener::bind(&path).expect("a socket");
     let (stop, stopped) = watch::channel(false);
     let routes = Router::new().route("/here", axum::routing::post(async || "here"));
+    let listener = Listener::Unix(listener);
     let server = tokio::spawn(serve(listener, with_layers(complete(routes)), stopped, None));
     let stream = UnixStream::connect(&path).await.expect("a connection");
     let (mut sender, connection) =

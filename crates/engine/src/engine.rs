@@ -37,8 +37,9 @@ mod volumes;
 mod wait;
 mod warden_death;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use bulkhead_image::{Content, RegistryClient};
 use bulkhead_store::put;
@@ -65,7 +66,7 @@ use crate::records::Records;
 use crate::shipping::Shipping;
 use crate::user_ids::UserIds;
 use crate::volumes::Volumes;
-use crate::{Container, EngineError, Options};
+use crate::{Container, EngineError, Options, Settings};
 
 pub use build_cache::BuildCache;
 pub use changes::{Change, ChangeKind};
@@ -94,6 +95,8 @@ pub struct Engine {
     /// Where tasks are started by what runs on other threads.
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) options: Options,
+    /// Of the options what may have been replaced since.
+    settings: RwLock<Arc<Settings>>,
     /// This machine's name, for containers that share its UTS namespace.
     pub(crate) hostname: String,
     /// Names this engine in `docker info`.
@@ -208,7 +211,7 @@ impl Engine {
         };
         let cgroups = Cgroups::open(store, &options.cgroup_parent, id)?;
         let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let registry = RegistryClient::new(options.registries.clone());
+        let registry = RegistryClient::new(options.settings.registries.clone());
         let images = Images::new(
             Arc::clone(&records),
             Arc::clone(&content),
@@ -225,6 +228,7 @@ impl Engine {
         let shipping = Shipping::new(runtime.clone(), &options.data, options.aws.clone());
         Ok(Self {
             runtime,
+            settings: RwLock::new(Arc::new(options.settings.clone())),
             options,
             hostname,
             id,
@@ -256,6 +260,19 @@ impl Engine {
 
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// Of the options what may be replaced, as it is now.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Goes on with other settings, and publishes Docker's event `reload` of the daemon. Transfers
+    /// that are under way end as they began.
+    pub fn reload(&self, settings: Settings, attributes: BTreeMap<String, String>) {
+        self.images.use_registries(settings.registries.clone());
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        self.events.reloaded(self.id, &self.hostname, attributes);
     }
 
     pub fn content(&self) -> Arc<Content> {

@@ -40,6 +40,12 @@ impl Events {
         self.publish("image", action, image, name);
     }
 
+    /// The daemon has read its configuration anew.
+    pub(crate) fn reloaded(&self, engine: Id, name: &str, more: BTreeMap<String, String>) {
+        let own = ("name".to_owned(), name.to_owned());
+        self.publish("daemon", "reload", engine, more.into_iter().chain([own]));
+    }
+
     pub(crate) fn volume(&self, name: &str, action: &str) {
         self.publish("volume", action, name, [("driver".to_owned(), "local".to_owned())]);
     }

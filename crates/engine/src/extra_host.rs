@@ -1,7 +1,7 @@
 //! `--add-host`, and the lines of `/etc/hosts`.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use crate::EngineError;
@@ -57,12 +57,21 @@ impl ExtraHost {
         &self.name
     }
 
-    pub(crate) fn line(&self, host_gateway: Ipv4Addr) -> HostLine {
-        let address = match self.address {
-            HostAddress::Gateway => IpAddr::V4(host_gateway),
-            HostAddress::Ip(address) => address,
+    /// One line for each address: this host may have one of each family.
+    pub(crate) fn lines(&self, host_gateways: &[IpAddr]) -> Vec<HostLine> {
+        let own;
+        let addresses = match self.address {
+            HostAddress::Gateway => host_gateways,
+            HostAddress::Ip(address) => {
+                own = [address];
+                &own
+            }
         };
-        HostLine { address: address.to_string(), names: vec![self.name.clone()] }
+        let line = |address: &IpAddr| HostLine {
+            address: address.to_string(),
+            names: vec![self.name.clone()],
+        };
+        addresses.iter().map(line).collect()
     }
 }
 

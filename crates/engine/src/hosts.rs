@@ -93,7 +93,10 @@ mod tests {
     #[test]
     fn own_name_links_and_extra_hosts_are_written() {
         let gateway = Ipv4Addr::new(172, 17, 0, 1);
-        let extra = |text: &str| text.parse::<ExtraHost>().unwrap().line(gateway);
+        let extra = |text: &str| {
+            let read = text.parse::<ExtraHost>().unwrap();
+            read.lines(&[gateway.into()]).remove(0)
+        };
         let lines = [
             extra("db:10.0.0.9"),
             extra("six=::2"),

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use bulkhead_image::{Content, Credentials, Progress, RegistryClient, StoredImage};
+use bulkhead_image::{
+    Content, Credentials, Progress, RegistryClient, RegistryOptions, StoredImage,
+};
 use bulkhead_types::image::{Config, Descriptor, History, ImageConfig, Platform, RootFs};
 use bulkhead_types::{Digest, Reference, Timestamp};
 
@@ -34,7 +36,7 @@ struct Parts {
     records: Arc<Records>,
     known: ImageRecords,
     content: Arc<Content>,
-    registry: RegistryClient,
+    registry: RwLock<Arc<RegistryClient>>,
     events: Arc<Events>,
     allocation: AllocationLock,
     /// Held for reading by whoever stores content that has no name yet; a sweep needs it alone. Never
@@ -52,8 +54,21 @@ impl Images {
     ) -> Self {
         let known = ImageRecords::default();
         let content_lease = Arc::default();
+        let registry = RwLock::new(Arc::new(registry));
         let parts = Parts { records, known, content, registry, events, allocation, content_lease };
         Self { parts: Arc::new(parts) }
+    }
+
+    /// Speaks to registries by other rules from the next transfer on.
+    pub(crate) fn use_registries(&self, options: RegistryOptions) {
+        let mut registry = self.parts.registry.write().unwrap_or_else(PoisonError::into_inner);
+        if *registry.options() != options {
+            *registry = Arc::new(RegistryClient::new(options));
+        }
+    }
+
+    fn registry(&self) -> Arc<RegistryClient> {
+        Arc::clone(&self.parts.registry.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn recover(&self, may_block: &Blocking) -> Result<(), EngineError> {
@@ -84,7 +99,7 @@ impl Images {
         let _unnamed = self.hold_content().await;
         let content = Arc::clone(&self.parts.content);
         let pulled =
-            self.parts.registry.pull(content, reference, credentials.as_ref(), &*progress).await?;
+            self.registry().pull(content, reference, credentials.as_ref(), &*progress).await?;
         let names = vec![reference.clone(), reference.with_digest(pulled.manifest)];
         let images = self.clone();
         let image = blocking(move |may_block| {
@@ -111,7 +126,7 @@ impl Images {
             ))
         })?;
         let (content, stored) = (Arc::clone(&self.parts.content), &record.stored);
-        let registry = &self.parts.registry;
+        let registry = self.registry();
         let (digest, size) =
             registry.push(content, stored, reference, credentials.as_ref(), &*progress).await?;
         self.name(reference.with_digest(digest), stored.id).await?;
@@ -125,7 +140,7 @@ impl Images {
         registry: &str,
         credentials: &Credentials,
     ) -> Result<(), EngineError> {
-        Ok(self.parts.registry.log_in(registry, credentials).await?)
+        Ok(self.registry().log_in(registry, credentials).await?)
     }
 
     /// What a reference names in its registry, and the platforms that it is for.
@@ -134,7 +149,7 @@ impl Images {
         reference: &Reference,
         credentials: Option<Credentials>,
     ) -> Result<(Descriptor, Vec<Platform>), EngineError> {
-        Ok(self.parts.registry.describe(reference, credentials.as_ref()).await?)
+        Ok(self.registry().describe(reference, credentials.as_ref()).await?)
     }
 
     /// Every name that the repository of `reference` has in its registry.
@@ -143,7 +158,7 @@ impl Images {
         reference: &Reference,
         credentials: Option<Credentials>,
     ) -> Result<Vec<Reference>, EngineError> {
-        let tags = self.parts.registry.tags(reference, credentials.as_ref()).await?;
+        let tags = self.registry().tags(reference, credentials.as_ref()).await?;
         // What is no tag can be no image's either.
         Ok(tags.iter().filter_map(|tag| reference.with_tag(tag).ok()).collect())
     }

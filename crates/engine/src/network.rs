@@ -293,6 +293,88 @@ pub(crate) enum HostFamilies {
     Both,
 }
 
+/// Where networks have their subnets from whose users name none (`default-address-pools`). Of a family
+/// that none is of, it is what there is without any: Docker's subnets, or local ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SubnetPools {
+    ipv4: Vec<SubnetPool<Ipv4Addr>>,
+    ipv6: Vec<SubnetPool<Ipv6Addr>>,
+}
+
+/// A block that is cut into subnets of one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SubnetPool<A> {
+    base: Subnet<A>,
+    /// Bits of the prefix of a subnet.
+    size: u8,
+}
+
+impl SubnetPools {
+    /// Adds a block, such as `10.0.0.0/8` in subnets of 24.
+    ///
+    /// # Errors
+    /// A sentence, where there is no such block, none of that size in it, or it overlaps another.
+    pub fn add(&mut self, base: &str, size: u8) -> Result<(), String> {
+        match base.contains(':') {
+            true => SubnetPool::add(&mut self.ipv6, base, size),
+            false => SubnetPool::add(&mut self.ipv4, base, size),
+        }
+    }
+
+    /// Those that were added: the block, and the size of its subnets.
+    pub fn given(&self) -> impl Iterator<Item = (String, u8)> {
+        let ipv4 = self.ipv4.iter().map(|pool| (pool.base.to_string(), pool.size));
+        ipv4.chain(self.ipv6.iter().map(|pool| (pool.base.to_string(), pool.size)))
+    }
+
+    pub(crate) fn ipv4(&self) -> Box<dyn Iterator<Item = Subnet<Ipv4Addr>> + '_> {
+        match self.ipv4.is_empty() {
+            true => Box::new(default_subnets()),
+            false => Box::new(self.ipv4.iter().flat_map(SubnetPool::subnets)),
+        }
+    }
+
+    /// `engine` chooses the local prefix where no pool is given.
+    pub(crate) fn ipv6(&self, engine: Id) -> Box<dyn Iterator<Item = Subnet<Ipv6Addr>> + '_> {
+        match self.ipv6.is_empty() {
+            true => Box::new(default_local_subnets(engine)),
+            false => Box::new(self.ipv6.iter().flat_map(SubnetPool::subnets)),
+        }
+    }
+}
+
+impl<A: Address> SubnetPool<A> {
+    fn add(all: &mut Vec<Self>, base: &str, size: u8) -> Result<(), String> {
+        let wrong = || format!("{base:?} is no block of addresses, such as 10.0.0.0/8");
+        let (address, prefix) = base.split_once('/').ok_or_else(wrong)?;
+        let (address, prefix): (A, u8) = match (address.parse(), prefix.parse()) {
+            (Ok(address), Ok(prefix)) if prefix <= A::BITS => (address, prefix),
+            _ => return Err(wrong()),
+        };
+        let base = Subnet::around(address, prefix);
+        if size < prefix || size > A::BITS - 2 {
+            return Err(format!(
+                "there are no subnets of size {size} in {base}: the size is from {prefix} to {}",
+                A::BITS - 2
+            ));
+        }
+        if let Some(other) = all.iter().find(|other| other.base.overlaps(&base)) {
+            return Err(format!("{base} overlaps {}", other.base));
+        }
+        all.push(Self { base, size });
+        Ok(())
+    }
+
+    fn subnets(&self) -> impl Iterator<Item = Subnet<A>> {
+        let Self { base, size } = *self;
+        let last = 1_u128.checked_shl((size - base.prefix()).into()).map_or(u128::MAX, |it| it - 1);
+        let step = u32::from(A::BITS - size);
+        (0..=last).map(move |number| {
+            Subnet::around(A::of_number(base.first().number() + (number << step)), size)
+        })
+    }
+}
+
 /// IPv4 subnets for networks whose user names none, in their order: Docker's.
 pub(crate) fn default_subnets() -> impl Iterator<Item = Subnet<Ipv4Addr>> {
     let large = (17..32).map(|second| Subnet::around(Ipv4Addr::new(172, second, 0, 0), 16));
@@ -396,6 +478,35 @@ mod tests {
         }
         for name in ["", " ", " a", "a\nb", "container:x", "a/b", "host", "default"] {
             assert!(check_name(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn pools_are_cut_into_subnets() {
+        let mut pools = SubnetPools::default();
+        assert_eq!(pools.ipv4().count(), 31);
+        pools.add("10.7.0.9/23", 24).unwrap();
+        pools.add("10.9.0.0/30", 30).unwrap();
+        let all: Vec<_> = pools.ipv4().map(|it| it.to_string()).collect();
+        assert_eq!(all, ["10.7.0.0/24", "10.7.1.0/24", "10.9.0.0/30"]);
+        let engine = "ab".repeat(32).parse().unwrap();
+        assert_eq!(pools.ipv6(engine).next().unwrap().to_string(), "fdab:abab:abab::/64");
+        pools.add("fd00::/8", 64).unwrap();
+        assert_eq!(pools.ipv6(engine).nth(1).unwrap().to_string(), "fd00:0:0:1::/64");
+        let given: Vec<_> = pools.given().collect();
+        assert_eq!(given.len(), 3);
+        assert_eq!(given[0], ("10.7.0.0/23".to_owned(), 24));
+        for (base, size, why) in [
+            ("10.0.0.0", 24, "no block"),
+            ("10.0.0.0/33", 24, "no block"),
+            ("x/8", 24, "no block"),
+            ("10.0.0.0/16", 8, "no subnets of size 8"),
+            ("10.0.0.0/16", 31, "no subnets of size 31"),
+            ("10.7.0.0/16", 24, "overlaps 10.7.0.0/23"),
+            ("fd00::/64", 64, "overlaps fd00::/8"),
+        ] {
+            let error = pools.add(base, size).unwrap_err();
+            assert!(error.contains(why), "{error}");
         }
     }
 

@@ -7,7 +7,9 @@ mod view;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bulkhead_network::{Bridge, GatewayMode, Host, NetworkError, PublishPolicy, PublishedPort};
+use bulkhead_network::{
+    Bridge, Forwarding, GatewayMode, Host, NetworkError, PublishPolicy, PublishedPort,
+};
 use bulkhead_store::load_all;
 use bulkhead_types::{Id, Timestamp};
 
@@ -18,8 +20,7 @@ use crate::containers::Known;
 use crate::deferred_teardown::{DeferredTeardown, PendingUnplug};
 use crate::events::Events;
 use crate::network::{
-    self, CreateNetwork, HostFamilies, Network, check_name, default_local_subnets, default_subnets,
-    gets_ipv6, read_pools,
+    self, CreateNetwork, HostFamilies, Network, SubnetPools, check_name, gets_ipv6, read_pools,
 };
 use crate::parent_links::{ParentLinks, ParentRequest};
 use crate::records::Records;
@@ -43,6 +44,7 @@ pub(crate) struct Networks {
     records: Arc<Records>,
     events: Arc<Events>,
     allocation: AllocationLock,
+    pools: SubnetPools,
     default: Arc<AttachedNetwork>,
     publish_policy: PublishPolicy,
     /// The user's own. Held for moments: nothing blocks under it.
@@ -60,7 +62,10 @@ impl Networks {
         allocation: AllocationLock,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, EngineError> {
-        let host = Host::open()?;
+        let host = Host::open()?.with_forwarding(match options.ip_forward {
+            true => Forwarding::SwitchOn,
+            false => Forwarding::Leave,
+        });
         let default = default_network::choose(records.store(), &host, options)?;
         let publish_policy = options.publish_policy.clone();
         let bridge = Bridge { publish_policy: publish_policy.clone(), ..default.link() };
@@ -78,6 +83,7 @@ impl Networks {
             records,
             events,
             allocation,
+            pools: options.address_pools.clone(),
             default: Arc::new(AttachedNetwork::new(default)),
             publish_policy,
             known: Mutex::new(known),
@@ -173,10 +179,10 @@ impl Networks {
             )));
         }
         let ipv4 = match with_ipv4 {
-            true => Some(self.choose(chosen.ipv4, default_subnets(), |network| &network.ipv4)?),
+            true => Some(self.choose(chosen.ipv4, self.pools.ipv4(), |network| &network.ipv4)?),
             false => None,
         };
-        let local = default_local_subnets(engine);
+        let local = self.pools.ipv6(engine);
         let ipv6 = match with_ipv6 {
             true => Some(self.choose(chosen.ipv6, local, |network| &network.ipv6)?),
             false => None,

@@ -45,6 +45,12 @@ impl SecurityOptions {
         self.unmasked
     }
 
+    /// Whether one of the options is of this name.
+    pub(crate) fn says(&self, name: &str) -> bool {
+        let is = |option: &String| option.split(['=', ':']).next() == Some(name);
+        self.given.iter().any(is)
+    }
+
     pub fn given(&self) -> &[String] {
         &self.given
     }

@@ -142,6 +142,12 @@ impl<A: Address> Pool<A> {
         Self { subnet, gateway, range: None, auxiliary: BTreeMap::new(), chosen: false }
     }
 
+    /// Where the containers' default route leads: the bridge, unless an address of this name is another
+    /// machine's that is to be it (moby: libnetwork/drivers/bridge, `DefaultGatewayV4AuxKey`).
+    pub(crate) fn route(&self) -> A {
+        self.auxiliary.get(&route_name::<A>()).copied().unwrap_or(self.gateway)
+    }
+
     /// First and last address that may be drawn: neither the subnet's first, which is its own name,
     /// nor IPv4's last, which is everybody's.
     pub(crate) fn bounds(&self) -> (u128, u128) {
@@ -150,6 +156,11 @@ impl<A: Address> Pool<A> {
         let first = range.first().number().max(subnet.first().number() + 1);
         (first, range.last().number().min(last_of_subnet))
     }
+}
+
+/// `DefaultGatewayIPv4`, `DefaultGatewayIPv6`
+pub(crate) fn route_name<A: Address>() -> String {
+    format!("DefaultGateway{}", A::FAMILY)
 }
 
 #[cfg(test)]

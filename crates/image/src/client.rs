@@ -13,6 +13,7 @@ mod session;
 mod tags;
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -64,12 +65,32 @@ impl Progress {
     }
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryOptions {
     /// `host[:port]` reached by plain HTTP or without checking the certificate, besides 127.0.0.0/8.
     pub insecure_registries: Vec<String>,
     /// Tried before the default registry.
     pub registry_mirrors: Vec<Mirror>,
+    /// Layers of one image that are fetched at once.
+    pub max_downloads: NonZeroUsize,
+    /// Layers of one image that are sent at once.
+    pub max_uploads: NonZeroUsize,
+    /// How often a layer is asked for whose connection breaks.
+    pub max_attempts: NonZeroUsize,
+}
+
+impl Default for RegistryOptions {
+    /// Docker's.
+    fn default() -> Self {
+        let number = |number| NonZeroUsize::new(number).expect("the numbers below are not 0");
+        Self {
+            insecure_registries: Vec::new(),
+            registry_mirrors: Vec::new(),
+            max_downloads: number(3),
+            max_uploads: number(5),
+            max_attempts: number(5),
+        }
+    }
 }
 
 /// Where the default registry's images may be had instead: `http://HOST[:PORT]`, or the same by
@@ -115,6 +136,10 @@ impl RegistryClient {
         Self { options, connections }
     }
 
+    pub fn options(&self) -> &RegistryOptions {
+        &self.options
+    }
+
     /// Pulls the image for this machine's platform, layers in parallel, and unpacks it.
     ///
     /// Reports Docker's lines about layers. What arrived before an error stays, verified, for the
@@ -126,14 +151,18 @@ impl RegistryClient {
         credentials: Option<&Credentials>,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<StoredImage, ImageError> {
+        let limits = pull::Limits {
+            parallel: self.options.max_downloads.get(),
+            attempts: self.options.max_attempts.get(),
+        };
         for session in self.mirrors(reference) {
-            match pull::pull(&session, &content, reference, progress).await {
+            match pull::pull(&session, &content, reference, limits, progress).await {
                 Ok(image) => return Ok(image),
                 Err(error) => tracing::info!("mirror {}: {error}", session.registry()),
             }
         }
         let session = self.session(reference, credentials, Access::Pull);
-        pull::pull(&session, &content, reference, progress).await
+        pull::pull(&session, &content, reference, limits, progress).await
     }
 
     /// Pushes the image under `reference`; returns the manifest's digest and size.
@@ -146,7 +175,8 @@ impl RegistryClient {
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<(Digest, u64), ImageError> {
         let session = self.session(reference, credentials, Access::Push);
-        push::push(&session, &content, image, reference, progress).await
+        let parallel = self.options.max_uploads.get();
+        push::push(&session, &content, image, reference, parallel, progress).await
     }
 
     /// Checks that the registry accepts the credentials (`docker login`).

@@ -26,19 +26,33 @@ pub struct Host {
     /// The kernel changes links under one lock (RTNL), so a second socket would gain nothing.
     route: Mutex<Rtnetlink>,
     firewall: Mutex<Firewall>,
+    forwarding: Forwarding,
     /// Beside the firewall's socket, because nobody's start waits for connections to be forgotten.
     connections: Mutex<Nfnetlink>,
+}
+
+/// Whether bridges switch on the host's forwarding between its interfaces.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Forwarding {
+    #[default]
+    SwitchOn,
+    Leave,
 }
 
 impl Host {
     pub fn open() -> Result<Self, NetworkError> {
         let what = "open a netlink socket";
         Ok(Self {
+            forwarding: Forwarding::default(),
             netns: netns::own().map_err(NetworkError::kernel("open the own network namespace"))?,
             route: Mutex::new(Rtnetlink::open().map_err(NetworkError::kernel(what))?),
             firewall: Mutex::new(Firewall::open().map_err(NetworkError::kernel(what))?),
             connections: Mutex::new(Nfnetlink::open().map_err(NetworkError::kernel(what))?),
         })
+    }
+
+    pub fn with_forwarding(self, forwarding: Forwarding) -> Self {
+        Self { forwarding, ..self }
     }
 
     /// Whether the host has an interface of this name.
@@ -56,7 +70,7 @@ impl Host {
     /// Makes the bridge, its address, forwarding and the base nftables rules; changes nothing the
     /// second time.
     ///
-    /// As Docker does, this sets `net.ipv4.ip_forward` for the whole network namespace, and with an
+    /// As Docker does, and unless [`Forwarding::Leave`] is said, this sets `net.ipv4.ip_forward` for the whole network namespace, and with an
     /// IPv6 address `net.ipv6.conf.all.forwarding`. The kernel then hears no router advertisements on
     /// interfaces that accept them as a host does (`accept_ra` 1), and forgets the default routes that it has
     /// learnt there; so those get `accept_ra` 2 first, and nothing is lost.
@@ -375,9 +389,9 @@ impl Host {
     /// Sets what only files in /proc/sys can set. They are those of the network namespace of the
     /// thread that opens them, and this may be any thread.
     fn write_settings(&self, bridge: &Bridge) -> Result<(), NetworkError> {
-        netns::inside(self.netns.as_fd(), || settings::of_bridge(bridge)).map_err(
-            NetworkError::kernel(format!("write settings for {} below /proc/sys/net", bridge.name)),
-        )
+        let what = format!("write settings for {} below /proc/sys/net", bridge.name);
+        netns::inside(self.netns.as_fd(), || settings::of_bridge(bridge, self.forwarding))
+            .map_err(NetworkError::kernel(what))
     }
 
     fn loopback(&self) -> Result<Ipv6Loopback, NetworkError> {

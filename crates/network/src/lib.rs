@@ -30,7 +30,7 @@ pub use access::{Access, FamilyAccess, GatewayHolder, GatewayMode, ReachedBy};
 pub use bulkhead_types::Protocol;
 pub use device::move_link;
 pub use error::NetworkError;
-pub use host::{Host, MIN_MTU_IPV6};
+pub use host::{Forwarding, Host, MIN_MTU_IPV6};
 pub use interface_sysctl::InterfaceSysctl;
 pub use parent::{
     Assigned, IpvlanFlag, IpvlanMode, MacvlanMode, Parent, ParentDriver, ParentEndpoint,

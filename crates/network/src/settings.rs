@@ -4,6 +4,7 @@
 use std::io;
 
 use crate::Bridge;
+use crate::host::Forwarding;
 use crate::nft::ruleset::Ipv6Loopback;
 
 /// Whether this kernel has IPv6, which it may be built or booted (`ipv6.disable=1`) without.
@@ -19,8 +20,9 @@ pub(crate) fn uses_ipv6() -> bool {
 }
 
 /// Sets what a bridge needs, before it is up.
-pub(crate) fn of_bridge(bridge: &Bridge) -> io::Result<()> {
-    if bridge.ipv4.is_some() {
+pub(crate) fn of_bridge(bridge: &Bridge, forwarding: Forwarding) -> io::Result<()> {
+    let forwards = forwarding == Forwarding::SwitchOn;
+    if bridge.ipv4.is_some() && forwards {
         set("/proc/sys/net/ipv4/ip_forward", "1")?;
     }
     match set(&of_link(&bridge.name, "accept_ra"), "0") {
@@ -29,7 +31,9 @@ pub(crate) fn of_bridge(bridge: &Bridge) -> io::Result<()> {
     }
     if bridge.ipv6.is_some() {
         enable_ipv6(&bridge.name)?;
-        forward_ipv6()?;
+        if forwards {
+            forward_ipv6()?;
+        }
     }
     Ok(())
 }

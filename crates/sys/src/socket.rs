@@ -1,6 +1,7 @@
 //! What rustix does not ask of sockets.
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, socketpair};
@@ -9,6 +10,31 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, socketpai
 pub fn control_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
+
+/// The descriptors that a service manager has left to this program, from 3 on, with close-on-exec set
+/// (sd_listen_fds(3)). `count` is what it says that they are.
+///
+/// # Errors
+/// EBADF, where one of them is not open.
+///
+/// # Panics
+/// When it is called a second time: each descriptor has one owner.
+pub fn take_inherited(count: u32) -> Result<Vec<OwnedFd>, Errno> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    assert!(!TAKEN.swap(true, Ordering::Relaxed), "inherited descriptors are taken once");
+    let mut all = Vec::new();
+    for number in (FIRST_INHERITED..).take(count as usize) {
+        // SAFETY: fcntl reads the number and no memory; that it is open is what is asked.
+        crate::check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+        // SAFETY: it is open, as fcntl has just said; who started this program gave it away, and it is
+        // taken here alone, once.
+        all.push(unsafe { OwnedFd::from_raw_fd(number) });
+    }
+    Ok(all)
+}
+
+/// `SD_LISTEN_FDS_START`
+const FIRST_INHERITED: RawFd = 3;
 
 /// Memory, in bytes, that holds what was sent on a Unix stream socket and not read by the peer yet;
 /// 0 once all is read (unix(7), `SIOCOUTQ`).

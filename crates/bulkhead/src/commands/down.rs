@@ -47,6 +47,7 @@ pub async fn down(client: &Client, purge: Purge, data: &Path, run: &Path) -> Res
         Err(failure) if failure.status.is_none() => println!("Nothing was running."),
         Err(failure) => return Err(failure),
     }
+    crate::leftover::remove(run);
     if purge == Purge::No {
         if data.exists() {
             println!("Images, volumes and records stay in {} (--purge).", data.display());

@@ -8,6 +8,7 @@ use bulkhead_types::{Port, image};
 use http::StatusCode;
 use serde_json::json;
 
+use super::defaults;
 use super::endpoints::{read_all, read_mac_address};
 use super::host_config;
 use crate::Api;
@@ -33,6 +34,11 @@ pub(crate) async fn make(
 ) -> Answer<(Container, Vec<String>)> {
     check_platform(query.text("platform"))?;
     let name = query.text("name");
+    let mut body = body;
+    if body.host_config.runtime.is_empty() {
+        body.host_config.runtime = std::mem::take(&mut body.runtime);
+    }
+    defaults::fill(&mut body.host_config, &api.engine.settings().containers);
     let (request, mut warnings) = request(body, name.strip_prefix('/').unwrap_or(name))?;
     let (rows, columns) = request.host.console_size;
     warnings.extend(api.engine.warnings(&request.host)?);

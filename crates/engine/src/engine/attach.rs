@@ -185,6 +185,7 @@ impl Engine {
             });
             Some(ours)
         };
+        let container = &self.with_defaults(container);
         let (config, host) = (&container.config, &container.host);
         let security = &host.security_opt;
         let mut environment = image_defaults::environment(config, Vec::new());

@@ -21,6 +21,7 @@ impl Engine {
             return Ok(());
         }
         write_file(directory, "hosts", &self.hosts_text(container)?)?;
+        let container = &self.with_defaults(container);
         let host_file = match container.network.stack {
             // The host's servers are reached from the host's network, its loopback ones too.
             NetworkStack::Host if container.host.dns.is_empty() => {
@@ -49,8 +50,12 @@ impl Engine {
                 lines.push(links::host_line(&alias, &target, address));
             }
         }
+        let gateways = match self.settings().containers.host_gateways.as_slice() {
+            [] => vec![self.gateway_of(container).into()],
+            told => told.to_vec(),
+        };
         for extra in &container.host.extra_hosts {
-            lines.push(extra.line(self.gateway_of(container)));
+            lines.extend(extra.lines(&gateways));
         }
         lines.extend(self.host_line(container));
         if container.network.stack == NetworkStack::Host {
@@ -80,7 +85,8 @@ impl Engine {
         }
         let gateway = container.network.gateway()?;
         (gateway.driver == NetworkDriver::Bridge).then_some(())?;
-        let address = gateway.ipv4?.gateway?.to_string();
+        gateway.ipv4?.gateway?;
+        let address = self.gateway_of(container).to_string();
         Some(HostLine { address, names: vec![HOST_NAME.to_owned()] })
     }
 

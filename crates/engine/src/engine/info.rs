@@ -35,6 +35,8 @@ impl Engine {
                 .into_iter()
                 .filter(|controller| self.cgroups.hierarchies.has(controller))
                 .collect(),
+            ipv4_forwarding: std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
+                .is_ok_and(|text| text.trim_end() == "1"),
             supports_idmapped_layers: self.user_ids.idmapped_layers,
             data: self.options.data.display().to_string(),
             warnings: self

@@ -68,7 +68,8 @@ impl Engine {
     pub(crate) fn gateway_of(&self, container: &Container) -> Ipv4Addr {
         // That of an interface of the host's leads to another machine.
         let own = container.network.gateway().filter(|it| it.driver == NetworkDriver::Bridge);
-        let own = own.and_then(|gateway| gateway.ipv4?.gateway);
+        let own = own.and_then(|gateway| self.networks.get(gateway.network));
+        let own = own.and_then(|attached| Some(attached.network.ipv4.as_ref()?.gateway));
         let default = self.networks.default_network().ipv4.as_ref();
         own.or_else(|| default.map(|pool| pool.gateway)).unwrap_or(Ipv4Addr::LOCALHOST)
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bulkhead_types::{Id, Timestamp};
 use bulkhead_warden::{Exit, Known, State as Found, WardenError};
@@ -294,10 +295,13 @@ impl Engine {
     pub async fn tear_down(self: &Arc<Self>) -> Result<(), EngineError> {
         self.ending.store(true, Ordering::Release);
         let ids = self.containers.ids();
+        let patience = self.settings().shutdown_timeout.unwrap_or(PATIENCE);
+        let seconds = i64::try_from(patience.as_secs()).unwrap_or(i64::MAX);
         let stops = ids.into_iter().map(|id| async move {
-            let stop = self.stop(id, Some(2), None);
+            let stop = self.stop(id, Some(seconds), None);
             tokio::pin!(stop);
-            if let Ok(stopped) = tokio::time::timeout(TIMEOUT, &mut stop).await {
+            let timeout = patience.saturating_add(TIMEOUT);
+            if let Ok(stopped) = tokio::time::timeout(timeout, &mut stop).await {
                 return stopped;
             }
             // Somebody else's stop, with a longer patience, is under way: a task's agent has 30 s.
@@ -356,8 +360,12 @@ fn network_namespace(pid: u32, pidfd: &OwnedFd) -> Option<OwnedFd> {
     (!has_ended(pidfd)).then_some(namespace)
 }
 
-/// How long a container's own end is waited for when everything is torn down.
-const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
+/// How long containers have between stop signal and death when everything is torn down, unless the
+/// daemon's configuration says so.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a container's end is waited for beyond that.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is recorded of an end that nobody saw: Docker's code for it.
 fn lost() -> Exit {

@@ -21,7 +21,7 @@ impl Engine {
     pub(crate) fn name_servers(&self, container: &Container) -> NameServers {
         // also with systemd-resolved's own address in it, which the resolver can ask
         let host_file = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        name_servers(&host_file, &container.host)
+        name_servers(&host_file, &self.with_defaults(container).host)
     }
 
     fn presence(&self, container: &Container) -> bulkhead_resolver::Container {

@@ -115,7 +115,7 @@ impl Engine {
     ) -> Result<(CreateContainer, Vec<OwnedFd>), EngineError> {
         let Clients { waiting, terminal_size } = clients;
         let Parts { rootfs, mut descriptors, mounts, devices } = parts;
-        let container = &record.container;
+        let container = &self.with_defaults(&record.container);
         let (config, host) = (&container.config, &container.host);
         let security = &host.security_opt;
         let (capabilities, seccomp) = confinement(container, Privilege::Usual)?;
@@ -210,6 +210,13 @@ impl Engine {
             answer_early: true,
         };
         Ok((message, descriptors.into_inner()))
+    }
+
+    /// The container as it starts: with what the daemon's configuration says where nobody else does.
+    pub(crate) fn with_defaults(&self, container: &Container) -> Container {
+        let mut container = container.clone();
+        self.settings().containers.fill(&mut container.host);
+        container
     }
 
     /// The container whose network it is that `id` is in: the one that it joined may itself have

@@ -251,12 +251,12 @@ impl Networks {
             ipv4: lease.ipv4.zip(network.ipv4.as_ref()).map(|(address, pool)| Addresses {
                 address,
                 prefix: pool.subnet.prefix(),
-                gateway: (!network.internal).then_some(pool.gateway),
+                gateway: (!network.internal).then_some(pool.route()),
             }),
             ipv6: lease.ipv6.zip(network.ipv6.as_ref()).map(|(address, pool)| Addresses {
                 address,
                 prefix: pool.subnet.prefix(),
-                gateway: (!network.internal).then_some(pool.gateway),
+                gateway: (!network.internal).then_some(pool.route()),
             }),
             aliases: config.aliases.clone(),
             gateway_priority: config.gateway_priority,

@@ -1,6 +1,6 @@
 //! A container's links, and the ports that lead to it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -53,7 +53,13 @@ impl Networks {
         match &attached.network.parent {
             None => {
                 let endpoint = endpoint(networking, attachment);
-                Ok(self.host.plug(netns, &self.bridge(&attached.network), &endpoint)?)
+                let bridge = self.bridge(&attached.network);
+                self.host.plug(netns, &bridge, &endpoint)?;
+                let (ipv4, ipv6) = other_routes(&bridge, attachment, endpoint.default_route);
+                if ipv4.is_some() || ipv6.is_some() {
+                    self.host.set_default_route(netns, &endpoint.interface, ipv4, ipv6)?;
+                }
+                Ok(())
             }
             Some(links) => {
                 let endpoint = parent_endpoint(links, networking, attachment);
@@ -177,6 +183,25 @@ pub(crate) fn endpoint(networking: &Networking, attachment: &Attachment) -> Endp
         link_local: attachment.link_local.clone(),
         sysctls: attachment.sysctls.clone(),
     }
+}
+
+/// Default routes by another machine than the bridge, of the families whose route leads through it.
+fn other_routes(
+    bridge: &Bridge,
+    attachment: &Attachment,
+    leads: DefaultRoute,
+) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    fn other<A: PartialEq>(route: Option<A>, bridge: Option<A>, leads: bool) -> Option<A> {
+        route.filter(|route| leads && bridge.as_ref() != Some(route))
+    }
+    let of_bridge = (bridge.ipv4.map(|it| it.address), bridge.ipv6.map(|it| it.address));
+    let route4 = attachment.ipv4.and_then(|it| it.gateway);
+    let route6 = attachment.ipv6.and_then(|it| it.gateway);
+    let both = leads == DefaultRoute::Both;
+    (
+        other(route4, of_bridge.0, both || leads == DefaultRoute::Ipv4),
+        other(route6, of_bridge.1, both || leads == DefaultRoute::Ipv6),
+    )
 }
 
 /// The same on an interface of the host.

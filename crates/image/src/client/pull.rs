@@ -22,8 +22,28 @@ type Report<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 #[derive(Debug, Default)]
 struct Work(TaskTracker);
 
-/// Layers that are fetched at once, as many as Docker.
-const PARALLEL: usize = 3;
+/// How layers are fetched.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// At once.
+    pub parallel: usize,
+    /// How often one is asked for whose connection breaks.
+    pub attempts: usize,
+}
+
+/// Why a blob has not arrived.
+enum Fault {
+    /// The connection has broken: another one may not.
+    Broke(ImageError),
+    Final(ImageError),
+}
+
+impl From<ImageError> for Fault {
+    fn from(error: ImageError) -> Self {
+        Self::Final(error)
+    }
+}
+
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 /// How often progress is reported.
 const TICK: Duration = Duration::from_millis(100);
@@ -33,10 +53,11 @@ pub(super) async fn pull(
     session: &Session,
     content: &Arc<Content>,
     reference: &Reference,
+    limits: Limits,
     report: Report<'_>,
 ) -> Result<StoredImage, ImageError> {
     let work = Work::default();
-    let pulled = pull_by(&work, session, content, reference, report).await;
+    let pulled = pull_by(&work, session, content, reference, limits, report).await;
     work.0.close();
     work.0.wait().await;
     pulled
@@ -47,17 +68,18 @@ async fn pull_by(
     session: &Session,
     content: &Arc<Content>,
     reference: &Reference,
+    limits: Limits,
     report: Report<'_>,
 ) -> Result<StoredImage, ImageError> {
     let top = documents::fetch(session, reference, &reference.version()).await?;
     let (bytes, manifest) = documents::manifest(session, reference, &top).await?;
-    let config = config(work, session, content, &manifest.config).await?;
+    let config = config(work, session, content, &manifest.config, limits.attempts).await?;
     let layers = layers(&manifest, &config)?;
     let id = manifest.config.digest;
     for (layer, _) in &layers {
         report(Progress::line(layer.digest.short(), "Pulling fs layer"));
     }
-    fetch_layers(work, session, content, &layers, report).await?;
+    fetch_layers(work, session, content, &layers, limits, report).await?;
     let content = Arc::clone(content);
     work.run(move || {
         let manifest = content.write(&bytes)?;
@@ -72,12 +94,14 @@ async fn config(
     session: &Session,
     content: &Arc<Content>,
     descriptor: &Descriptor,
+    attempts: usize,
 ) -> Result<ImageConfig, ImageError> {
     if descriptor.size > SMALL {
         return Err(ImageError::BadImage("its configuration is larger than 4 MiB".to_owned()));
     }
     if !content.contains(descriptor.digest) {
-        fetch_blob(work, session, content, descriptor, &|_| {}).await?;
+        let silent: Heard<'_> = (&|_| {}, &|_| {});
+        fetch_blob(work, session, content, descriptor, attempts, silent).await?;
     }
     parse(&content.read(descriptor.digest)?, "configuration", descriptor.digest)
 }
@@ -115,15 +139,17 @@ async fn fetch_layers(
     session: &Session,
     content: &Arc<Content>,
     layers: &[(Descriptor, Digest)],
+    limits: Limits,
     report: Report<'_>,
 ) -> Result<(), ImageError> {
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
     let downloads = async {
         // Moved in, so that the channel closes with the last download.
         let sender = sender;
-        let downloads =
-            (0..layers.len()).map(|index| download(work, session, content, layers, index, report));
-        let mut downloads = futures_util::stream::iter(downloads).buffered(PARALLEL);
+        let one =
+            |index| download(work, session, content, layers, (index, limits.attempts), report);
+        let downloads = (0..layers.len()).map(one);
+        let mut downloads = futures_util::stream::iter(downloads).buffered(limits.parallel);
         while let Some(index) = downloads.try_next().await? {
             // Nobody listens any more if unpacking failed, and that error is the one returned.
             let _ = sender.send(index);
@@ -159,7 +185,7 @@ async fn download(
     session: &Session,
     content: &Arc<Content>,
     layers: &[(Descriptor, Digest)],
-    index: usize,
+    (index, attempts): (usize, usize),
     report: Report<'_>,
 ) -> Result<usize, ImageError> {
     let (descriptor, diff_id) = &layers[index];
@@ -176,37 +202,67 @@ async fn download(
     }
     let last = std::sync::Mutex::new(None::<Instant>);
     let total = Some(descriptor.size);
-    fetch_blob(work, session, content, descriptor, &|current| {
+    let arrived = |current| {
         let mut last = last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if last.is_none_or(|last| last.elapsed() >= TICK) || Some(current) == total {
             *last = Some(Instant::now());
             let status = "Downloading".to_owned();
             report(Progress { id: id.clone(), status, current: Some(current), total });
         }
-    })
-    .await?;
+    };
+    let retrying = |status: &str| report(Progress::line(id.clone(), status));
+    fetch_blob(work, session, content, descriptor, attempts, (&arrived, &retrying)).await?;
     report(Progress::line(id.clone(), "Verifying Checksum"));
     report(Progress::line(id, "Download complete"));
     Ok(index)
 }
 
-/// Fetches a blob into the store; it appears there only if size and digest are right.
+/// Who hears how many bytes have arrived, and what a retry is called.
+type Heard<'a> = (&'a (dyn Fn(u64) + Send + Sync), &'a (dyn Fn(&str) + Send + Sync));
+
+/// Fetches a blob into the store; it appears there only if size and digest are right. One whose
+/// connection breaks is asked for again, each time a second later than the time before.
 async fn fetch_blob(
     work: &Work,
     session: &Session,
     content: &Arc<Content>,
     descriptor: &Descriptor,
-    arrived: &(dyn Fn(u64) + Send + Sync),
+    attempts: usize,
+    (arrived, retrying): Heard<'_>,
 ) -> Result<(), ImageError> {
+    let mut attempt = 1;
+    loop {
+        match try_blob(work, session, content, descriptor, arrived).await {
+            Ok(()) => return Ok(()),
+            Err(Fault::Broke(error)) if attempt < attempts => {
+                tracing::info!("{}: {error}; attempt {attempt} of {attempts}", descriptor.digest);
+                let unit = if attempt == 1 { "second" } else { "seconds" };
+                retrying(&format!("Retrying in {attempt} {unit}"));
+                tokio::time::sleep(Duration::from_secs(attempt as u64)).await;
+                attempt += 1;
+            }
+            Err(Fault::Broke(error) | Fault::Final(error)) => return Err(error),
+        }
+    }
+}
+
+async fn try_blob(
+    work: &Work,
+    session: &Session,
+    content: &Arc<Content>,
+    descriptor: &Descriptor,
+    arrived: &(dyn Fn(u64) + Send + Sync),
+) -> Result<(), Fault> {
     let url = session.url(&format!("blobs/{}", descriptor.digest));
-    let response = session.get(url, &HeaderMap::new()).await?;
+    let response = session.get(url, &HeaderMap::new()).await.map_err(Fault::Broke)?;
     match response.status() {
         StatusCode::OK => {}
         StatusCode::NOT_FOUND => {
             let digest = descriptor.digest;
-            return Err(ImageError::NotFound(format!("blob unknown to registry: {digest}")));
+            let message = format!("blob unknown to registry: {digest}");
+            return Err(ImageError::NotFound(message).into());
         }
-        _ => return Err(session.refused("fetch a layer", response).await),
+        _ => return Err(session.refused("fetch a layer", response).await.into()),
     }
     let wrong_size = |found: u64| {
         ImageError::BadImage(format!(
@@ -218,19 +274,19 @@ async fn fetch_blob(
     };
     let mut body = response.into_body();
     let mut writer = content.writer()?;
-    while let Some(piece) = session.piece(&mut body).await? {
+    while let Some(piece) = session.piece(&mut body).await.map_err(Fault::Broke)? {
         let size = writer.size() + piece.len() as u64;
         if size > descriptor.size {
-            return Err(wrong_size(size));
+            return Err(wrong_size(size).into());
         }
         writer.write_all(&piece).doing(|| format!("write {}", descriptor.digest))?;
         arrived(size);
     }
     if writer.size() != descriptor.size {
-        return Err(wrong_size(writer.size()));
+        return Err(wrong_size(writer.size()).into());
     }
     let expected = descriptor.digest;
-    work.run(move || writer.commit(Some(expected))).await.map(drop)
+    Ok(work.run(move || writer.commit(Some(expected))).await.map(drop)?)
 }
 
 impl Work {

@@ -16,14 +16,13 @@ use crate::{Content, ImageError, StoredImage};
 
 type Report<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
-/// Layers that are sent at once, as many as Docker.
-const PARALLEL: usize = 5;
-
+/// `parallel` layers are sent at once.
 pub(super) async fn push(
     session: &Session,
     content: &Arc<Content>,
     image: &StoredImage,
     reference: &Reference,
+    parallel: usize,
     report: Report<'_>,
 ) -> Result<(Digest, u64), ImageError> {
     let manifest = content.manifest(image.id)?;
@@ -34,7 +33,7 @@ pub(super) async fn push(
             layers.push(layer.clone());
         }
     }
-    for layer in layers.iter().skip(PARALLEL) {
+    for layer in layers.iter().skip(parallel) {
         report(Progress::line(layer.digest.short(), "Waiting"));
     }
     let uploads = layers.into_iter().map(|layer| async move {
@@ -48,7 +47,7 @@ pub(super) async fn push(
         report(Progress::line(id, status));
         Ok::<_, ImageError>(())
     });
-    futures_util::stream::iter(uploads).buffer_unordered(PARALLEL).try_collect::<()>().await?;
+    futures_util::stream::iter(uploads).buffer_unordered(parallel).try_collect::<()>().await?;
     upload(session, content, &manifest.config, &|_| {}).await?;
 
     let bytes = Bytes::from(content.read(image.manifest)?);
