@@ -458,9 +458,9 @@ pub struct Info {
     pub cgroup_version: String,
     /// Which of cpu, cpuset, memory and pids can be limited here.
     pub controllers: Vec<&'static str>,
-    /// Whether containers have user namespaces unless told otherwise.
     /// Whether the host passes packets on between its interfaces.
     pub ipv4_forwarding: bool,
+    /// Whether containers have user namespaces unless told otherwise.
     pub supports_idmapped_layers: bool,
     pub data: String,
     /// What the machine's keeper should look at, a sentence each.
