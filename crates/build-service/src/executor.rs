@@ -1,21 +1,21 @@
 //! What the builder needs of the engine: images, and containers for RUN.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
 use bulkhead_builder::{BuildError, Event, Events, Executor, Fetched, Pull};
 use bulkhead_engine::{Class, Engine, EngineError, HostConfig, Image};
-use bulkhead_image::{Credentials, DownloadError, Downloader, Layer, Progress, StoredImage};
+use bulkhead_image::{DownloadError, Downloader, Layer, Progress, StoredImage};
 use bulkhead_types::{BuildStep, Digest, Reference};
 use tokio::sync::mpsc;
+
+use crate::credentials::CredentialSource;
 
 /// One build's view of the engine.
 #[derive(Debug)]
 pub(crate) struct EngineExecutor {
     pub(crate) engine: Arc<Engine>,
-    /// By registry.
-    pub(crate) credentials: BTreeMap<String, Credentials>,
+    pub(crate) credentials: CredentialSource,
     /// What holds for all steps.
     pub(crate) host: HostConfig,
 }
@@ -41,7 +41,7 @@ impl Executor for EngineExecutor {
         let progress = Arc::new(move |progress| {
             let _ = sender.send(progress);
         });
-        let credentials = self.credentials.get(reference.domain()).cloned();
+        let credentials = self.credentials.of(reference.domain()).await;
         let pulling = self.engine.images().pull(reference, credentials, progress);
         let telling = async {
             while let Some(progress) = receiver.recv().await {

@@ -4,21 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bulkhead_builder::{BuildError, BuildRequest, Events};
-use bulkhead_engine::{Engine, EngineError, HostConfig, ImageAction, PrunedCache};
-use bulkhead_image::{Credentials, StoredImage};
+use bulkhead_builder::{BuildError, BuildRequest, DockerfileSource, Events};
+use bulkhead_engine::{
+    CacheEntry, ContentHold, Engine, EngineError, HostConfig, ImageAction, PrunedCache,
+};
+use bulkhead_image::StoredImage;
 use bulkhead_types::{Digest, Reference};
 
 use crate::cache::EngineCache;
 use crate::context::{self, ContextDirectory, ContextError};
+use crate::credentials::CredentialSource;
 use crate::executor::EngineExecutor;
 use crate::prune::{self, PruneOptions};
 
 /// What a front end was asked to build.
 #[derive(Debug, Default)]
 pub struct Build {
-    /// The Dockerfile's path in the context; empty for `Dockerfile`.
-    pub dockerfile: String,
+    pub dockerfile: DockerfileSource,
     /// `--build-arg`; `None` is a name without a value, which is as if it were not given.
     pub arguments: BTreeMap<String, Option<String>>,
     pub labels: BTreeMap<String, String>,
@@ -28,12 +30,16 @@ pub struct Build {
     pub pull: bool,
     /// Names of images instead of those in FROM and COPY --from, as `docker-image://REFERENCE`.
     pub contexts: BTreeMap<String, String>,
-    /// The image's names.
-    pub references: Vec<Reference>,
-    /// By registry.
-    pub credentials: BTreeMap<String, Credentials>,
+    pub credentials: CredentialSource,
     /// What holds for the containers of all RUN steps: network, hosts, limits.
     pub host: HostConfig,
+}
+
+/// An image that has no name yet. As long as this is held, what it consists of stays.
+#[derive(Debug)]
+pub struct Built {
+    pub image: StoredImage,
+    _content: ContentHold,
 }
 
 /// Builds on one engine.
@@ -81,13 +87,13 @@ impl BuildService {
         ContextDirectory::make(&self.directory())
     }
 
-    /// Builds, and gives the image its names. The context is removed in the background afterwards.
-    pub async fn run(
+    /// Builds. The context is removed in the background afterwards.
+    pub async fn build(
         &self,
         build: Build,
         context: ContextDirectory,
         events: &Events,
-    ) -> Result<StoredImage, ServiceError> {
+    ) -> Result<Built, ServiceError> {
         self.engine.check_steps(&build.host).map_err(ServiceError::Engine)?;
         let network = Some(build.host.network_mode.to_string());
         let request = BuildRequest {
@@ -109,18 +115,47 @@ impl BuildService {
         };
         let cache = EngineCache(self.engine.build_cache());
         // Until the image has its names, a removal of another must not sweep its layers.
-        let _unnamed = self.engine.images().hold_content().await;
+        let held = self.engine.images().hold_content().await;
         let content = self.engine.content();
         let built = bulkhead_builder::build(request, content, &cache, &executor, events).await?;
         // Removing the context is work for a thread that may block.
         tokio::task::spawn_blocking(move || drop(context));
-        let names: Vec<String> = build.references.iter().map(Reference::familiar).collect();
-        let named = self.engine.add_image(built.clone(), build.references).await;
+        Ok(Built { image: built, _content: held })
+    }
+
+    /// Gives an image its names, or none, and makes it one of the engine's.
+    pub async fn publish(
+        &self,
+        built: Built,
+        references: Vec<Reference>,
+    ) -> Result<StoredImage, ServiceError> {
+        let names: Vec<String> = references.iter().map(Reference::familiar).collect();
+        let named = self.engine.add_image(built.image.clone(), references).await;
         named.map_err(ServiceError::Engine)?;
         for name in names {
-            self.engine.image_event(built.id, ImageAction::Tag, &name);
+            self.engine.image_event(built.image.id, ImageAction::Tag, &name);
         }
-        Ok(built)
+        Ok(built.image)
+    }
+
+    /// An image's configuration, as its bytes are.
+    pub async fn configuration(&self, image: &StoredImage) -> Result<Vec<u8>, ServiceError> {
+        let (content, id) = (self.engine.content(), image.id);
+        let read = tokio::task::spawn_blocking(move || content.read(id)).await;
+        read.map_err(|panic| panic.to_string())
+            .and_then(|read| read.map_err(|error| error.to_string()))
+            .map_err(|why| ServiceError::Engine(EngineError::internal(why)))
+    }
+
+    /// The address by which containers of RUN reach this host, where there is one.
+    pub fn host_gateway(&self) -> Option<std::net::Ipv4Addr> {
+        let bridge = self.engine.network("bridge").ok()?.network?;
+        Some(bridge.ipv4?.gateway)
+    }
+
+    /// The steps of the build cache.
+    pub async fn cached(&self) -> Result<Vec<CacheEntry>, EngineError> {
+        self.engine.build_cache().list().await
     }
 
     /// Removes steps from the build cache, and the layers that nothing else stands on.

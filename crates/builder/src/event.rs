@@ -13,6 +13,17 @@ pub struct Vertex {
     pub name: String,
     /// Digests of the operations whose results it needs.
     pub inputs: Vec<Digest>,
+    /// Of what only sets something, such as ENV, there is none.
+    pub place: Option<Place>,
+}
+
+/// Where an operation stands among those of its stage that work on files, FROM being the first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The stage's name, or `stage-N` where there are several; empty for the only one.
+    pub stage: String,
+    pub number: usize,
+    pub of: usize,
 }
 
 /// Events of operations that do not need each other come in any order between each other; work that

@@ -7,7 +7,7 @@ use bulkhead_types::Digest;
 
 use crate::BuildError;
 use crate::cache;
-use crate::event::Vertex;
+use crate::event::{Place, Vertex};
 use crate::instruction::{Instruction, Kind};
 use crate::plan::{Base, Origin, Plan, Stage};
 
@@ -69,6 +69,8 @@ impl<'a> Graph<'a> {
             };
             let mut begin = vertex(&what, given, graph.digests(&needs));
             begin.name = stage.text.clone();
+            let mut places = places(plan, *index);
+            begin.place = places.next();
             let mut end = graph.add(&mut known, begin, needs, Action::From(*index, stage));
             for instruction in &stage.instructions {
                 let mut needs = vec![end];
@@ -78,7 +80,10 @@ impl<'a> Graph<'a> {
                         needs.push(ends[&from]);
                     }
                 }
-                let vertex = step(instruction, graph.digests(&needs));
+                let mut vertex = step(instruction, graph.digests(&needs));
+                if works_on_files(instruction) {
+                    vertex.place = places.next();
+                }
                 end = graph.add(&mut known, vertex, needs, Action::Step(*index, instruction));
             }
             ends.insert(*index, end);
@@ -115,6 +120,23 @@ impl<'a> Graph<'a> {
     }
 }
 
+/// Whether it is more than a setting of the image.
+fn works_on_files(instruction: &Instruction) -> bool {
+    matches!(instruction.kind, Kind::Run(_) | Kind::Copy(_) | Kind::Workdir(_))
+}
+
+/// The places of a stage's FROM and of what works on files after it.
+fn places(plan: &Plan, index: usize) -> impl Iterator<Item = Place> + use<> {
+    let stage = &plan.stages[index];
+    let name = match (&stage.name, plan.stages.len()) {
+        (Some(name), _) => name.clone(),
+        (None, 1) => String::new(),
+        (None, _) => format!("stage-{index}"),
+    };
+    let of = 1 + stage.instructions.iter().filter(|it| works_on_files(it)).count();
+    (1..=of).map(move |number| Place { stage: name.clone(), number, of })
+}
+
 /// An instruction on top of its inputs.
 pub(crate) fn step(instruction: &Instruction, inputs: Vec<Digest>) -> Vertex {
     let documents = match &instruction.kind {
@@ -125,12 +147,13 @@ pub(crate) fn step(instruction: &Instruction, inputs: Vec<Digest>) -> Vertex {
     let documents: Vec<String> = documents.iter().map(|document| document.file()).collect();
     let parts = [instruction.text.as_str()];
     let what = cache::key(parts.into_iter().chain(documents.iter().map(String::as_str)));
-    Vertex { digest: digest("step", what, &inputs), name: instruction.text.clone(), inputs }
+    let digest = digest("step", what, &inputs);
+    Vertex { digest, name: instruction.text.clone(), inputs, place: None }
 }
 
 fn vertex(text: &str, given: Digest, inputs: Vec<Digest>) -> Vertex {
     let what = cache::key([text, &given.hex()]);
-    Vertex { digest: digest("from", what, &inputs), name: text.to_owned(), inputs }
+    Vertex { digest: digest("from", what, &inputs), name: text.to_owned(), inputs, place: None }
 }
 
 fn digest(kind: &str, what: Digest, inputs: &[Digest]) -> Digest {

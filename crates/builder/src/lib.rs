@@ -32,5 +32,5 @@ pub use build::build;
 pub use cache::{Cache, CachedStep};
 pub use change::change;
 pub use error::BuildError;
-pub use event::{Event, Events, Vertex, Warning};
-pub use request::{BuildRequest, Executor, Fetched, Pull};
+pub use event::{Event, Events, Place, Vertex, Warning};
+pub use request::{BuildRequest, DockerfileSource, Executor, Fetched, Pull};

@@ -17,8 +17,7 @@ pub struct BuildRequest {
     pub context: OwnedFd,
     /// An empty directory for what the build fetches, removed by the caller.
     pub scratch: OwnedFd,
-    /// The Dockerfile's path in the context.
-    pub dockerfile: String,
+    pub dockerfile: DockerfileSource,
     /// `--build-arg`; `None` is a name without a value, which is as if it were not given.
     pub arguments: BTreeMap<String, Option<String>>,
     pub labels: BTreeMap<String, String>,
@@ -31,6 +30,22 @@ pub struct BuildRequest {
     /// `--build-context NAME=VALUE`: `docker-image://REFERENCE` is what `FROM NAME` and
     /// `COPY --from=NAME` mean instead.
     pub contexts: BTreeMap<String, String>,
+}
+
+/// Where a Dockerfile is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DockerfileSource {
+    /// Its path in the context; empty for `Dockerfile`. What of the context does not count, a file of
+    /// patterns says: `PATH.dockerignore`, else `.dockerignore` at the top.
+    InContext(String),
+    /// Its text, beside a context that holds just what counts.
+    Text(String),
+}
+
+impl Default for DockerfileSource {
+    fn default() -> Self {
+        Self::InContext(String::new())
+    }
 }
 
 /// How the engine runs what a build needs. `vertex` is the operation that the events are about.

@@ -13,7 +13,9 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
 use bulkhead_archive::{Limits, Owners, Unpack, UnpackError};
-use bulkhead_build_service::{BuildError, BuildService, ContextError, Events, ServiceError};
+use bulkhead_build_service::{
+    BuildError, BuildService, ContextError, CredentialSource, Events, ServiceError,
+};
 use http::StatusCode;
 use serde_json::json;
 
@@ -40,12 +42,12 @@ pub(crate) fn check_query(query: &Query) -> Result<(), ApiError> {
 }
 
 async fn build(State(api): State<Api>, query: Query, request: Request) -> Answer<Response> {
-    let BuildQuery { mut build, quiet, cache_from } = BuildQuery::try_from(&query)?;
+    let BuildQuery { mut build, references, quiet, cache_from } = BuildQuery::try_from(&query)?;
     let (found, missing) =
         cache_from.into_iter().partition(|name: &String| api.engine.images().find(name).is_ok());
     let cache_from = CacheFrom { found, missing };
     build.no_cache |= !cache_from.allows_cache();
-    build.credentials = auth::registry_config(request.headers())?;
+    build.credentials = CredentialSource::Given(auth::registry_config(request.headers())?);
     let body = request.into_body().into_data_stream();
     lines::answer(|lines| async move {
         let builds = BuildService::new(api.engine);
@@ -71,15 +73,14 @@ async fn build(State(api): State<Api>, query: Query, request: Request) -> Answer
         let output = ClassicOutput::new((!quiet).then(|| lines.clone()));
         output.cache_from(&cache_from).await;
         let (events, receiver) = Events::channel();
-        let references = build.references.clone();
         let building = async {
-            let built = builds.run(build, context, &events).await;
+            let built = builds.build(build, context, &events).await;
             // The last of the events, for whoever waits for them.
             drop(events);
             built
         };
         let (built, ()) = tokio::join!(building, output.show(receiver));
-        let built = built?;
+        let built = builds.publish(built?, references.clone()).await?;
         if quiet {
             lines.send(json!({ "stream": format!("{}\n", built.id) }));
             return Ok(());

@@ -7,13 +7,14 @@ use rustix::fs::{FileType, Mode, OFlags};
 
 use crate::BuildError;
 use crate::ignore::Ignore;
-use crate::request::BuildRequest;
+use crate::request::{BuildRequest, DockerfileSource};
 
 /// Reads the Dockerfile out of the context. A `dockerfile` does where `Dockerfile` is asked for.
 pub(super) fn dockerfile(request: &BuildRequest) -> Result<String, BuildError> {
-    let name = match request.dockerfile.as_str() {
-        "" => "Dockerfile",
-        name => name,
+    let name = match &request.dockerfile {
+        DockerfileSource::Text(text) => return Ok(text.clone()),
+        DockerfileSource::InContext(name) if name.is_empty() => "Dockerfile",
+        DockerfileSource::InContext(name) => name,
     };
     let mut text = read(request, name)?;
     if text.is_none() && name == "Dockerfile" {
@@ -24,7 +25,10 @@ pub(super) fn dockerfile(request: &BuildRequest) -> Result<String, BuildError> {
 
 /// `NAME.dockerignore` beside the Dockerfile, else `.dockerignore` at the top of the context.
 pub(super) fn ignore(request: &BuildRequest) -> Result<Ignore, BuildError> {
-    let own = format!("{}.dockerignore", request.dockerfile);
+    let DockerfileSource::InContext(name) = &request.dockerfile else {
+        return Ok(Ignore::default());
+    };
+    let own = format!("{name}.dockerignore");
     for name in [own.as_str(), ".dockerignore"] {
         if let Some(text) = read(request, name)? {
             return Ignore::parse(&text).map_err(|pattern| BuildError::Io {

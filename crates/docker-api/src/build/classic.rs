@@ -186,6 +186,7 @@ mod tests {
             digest: Digest::of(name.as_bytes()),
             name: name.to_owned(),
             inputs: Vec::new(),
+            place: None,
         };
         let digest = |name: &str| Digest::of(name.as_bytes());
         let log = |stream, text: &str| Event::Log {

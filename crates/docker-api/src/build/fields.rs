@@ -1,7 +1,8 @@
 //! The parameters of `POST /build`; what becomes of each is in the table (`crate::fields`).
 
-use bulkhead_build_service::Build;
+use bulkhead_build_service::{Build, DockerfileSource};
 use bulkhead_engine::{HostConfig, SecurityOptions, Ulimit};
+use bulkhead_types::Reference;
 
 use crate::error::ApiError;
 use crate::image::transfer::check_platform;
@@ -13,6 +14,8 @@ use crate::version::MAXIMUM;
 pub(super) struct BuildQuery {
     /// All but the credentials, which come with the headers.
     pub(super) build: Build,
+    /// The image's names.
+    pub(super) references: Vec<Reference>,
     pub(super) quiet: bool,
     /// Images of which the client hopes that they save steps.
     pub(super) cache_from: Vec<String>,
@@ -36,8 +39,9 @@ impl TryFrom<&Query> for BuildQuery {
         let tags = query.all("t").iter().filter(|text| !text.is_empty());
         Ok(Self {
             build: Build {
-                dockerfile: some("dockerfile").unwrap_or_else(|| "Dockerfile".to_owned()),
-                references: tags.map(tag).collect::<Result<_, _>>()?,
+                dockerfile: DockerfileSource::InContext(
+                    some("dockerfile").unwrap_or_else(|| "Dockerfile".to_owned()),
+                ),
                 arguments: query.json("buildargs")?.unwrap_or_default(),
                 labels: query.json("labels")?.unwrap_or_default(),
                 target: some("target"),
@@ -47,6 +51,7 @@ impl TryFrom<&Query> for BuildQuery {
                 host: host_config(query)?,
                 ..Build::default()
             },
+            references: tags.map(tag).collect::<Result<_, _>>()?,
             quiet: query.flag("q"),
             cache_from: cache_from(query)?,
         })
@@ -115,7 +120,7 @@ mod tests {
         )
         .expect("valid");
         let build = query.build;
-        assert_eq!(build.references[1].to_string(), "127.0.0.1:5000/web:1");
+        assert_eq!(query.references[1].to_string(), "127.0.0.1:5000/web:1");
         assert_eq!(build.arguments["A"].as_deref(), Some("1"));
         assert_eq!(build.arguments["B"], None);
         assert_eq!(build.contexts["ubuntu"], "docker-image://debian:bookworm");

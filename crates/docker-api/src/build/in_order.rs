@@ -151,6 +151,7 @@ mod tests {
             digest: digest(name),
             name: (*name).to_owned(),
             inputs: Vec::new(),
+            place: None,
         };
         names.iter().map(vertex).collect()
     }

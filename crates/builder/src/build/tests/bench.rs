@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use crate::state::State;
 use crate::view::View;
 use crate::{
-    BuildError, BuildRequest, Cache, CachedStep, Event, Events, Executor, Fetched, Pull, Warning,
-    build,
+    BuildError, BuildRequest, Cache, CachedStep, DockerfileSource, Event, Events, Executor,
+    Fetched, Pull, Warning, build,
 };
 
 /// A context, a store of images, and an executor that writes files instead of running programs.
@@ -106,7 +106,7 @@ impl Bench {
             context: bulkhead_sys::path::open_host(&self.context(""), flags).expect("opens"),
             scratch: bulkhead_sys::path::open_host(&self.directory.path().join("scratch"), flags)
                 .expect("opens"),
-            dockerfile: self.dockerfile.clone(),
+            dockerfile: DockerfileSource::InContext(self.dockerfile.clone()),
             arguments: self.arguments.iter().map(own).map(|(n, v)| (n, Some(v))).collect(),
             labels: BTreeMap::new(),
             target: self.target.map(str::to_owned),
