@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["warden", "resolver", "oci", "builder", "ecs", "registry"],
     &["engine"],
     &["build-service"],
+    &["buildkit"],
     &["docker-api", "aws-api"],
     &["agent", "console"],
     &["bulkhead"],

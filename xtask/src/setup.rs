@@ -112,6 +112,29 @@ pub fn docker_cli() -> Result<PathBuf> {
     Ok(docker)
 }
 
+/// The buildx plugin of Debian's unstable branch, unpacked beside the build: it is one static program.
+pub fn docker_buildx() -> Result<PathBuf> {
+    let directory = target().join("docker-buildx");
+    let plugin = directory.join("usr/libexec/docker/cli-plugins/docker-buildx");
+    if !plugin.exists() {
+        packages(&[("/usr/bin/mmdebstrap", "mmdebstrap")])?;
+        let partial = target().join("docker-buildx.partial");
+        for old in [&partial, &directory] {
+            let _ = std::fs::remove_dir_all(old);
+        }
+        // A mirror may be a snapshot whose Release file is past its date.
+        Shell::default().run(&format!(
+            "mmdebstrap --variant=extract --aptopt='Acquire::Check-Valid-Until \"false\"' \
+             --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr --include=docker-buildx \
+             sid {} 'deb {} sid main'",
+            partial.display(),
+            debian_archive()?,
+        ))?;
+        std::fs::rename(&partial, &directory)?;
+    }
+    Ok(plugin)
+}
+
 /// A Debian base system as a tar file, made with this machine's own apt sources.
 pub fn debian_base() -> Result<PathBuf> {
     let file = target().join("debian-bookworm.tar");

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use bulkhead_sys::path as below;
 use bulkhead_types::Id;
@@ -22,10 +23,10 @@ pub struct ContextError {
     cause: io::Error,
 }
 
-/// A directory below the engine's own that is removed when this is dropped.
+/// A directory below the engine's own that is removed when this is dropped, on a thread that may block.
 #[derive(Debug)]
 pub struct ContextDirectory {
-    holder: OwnedFd,
+    holder: Arc<OwnedFd>,
     name: OsString,
 }
 
@@ -41,7 +42,7 @@ impl ContextDirectory {
         let path = Path::new(&name);
         let made = make(&path.join(CONTEXT)).and_then(|()| make(&path.join(SCRATCH)));
         // From here on its drop removes it.
-        let directory = Self { holder, name: name.clone() };
+        let directory = Self { holder: Arc::new(holder), name: name.clone() };
         made.map(|()| directory)
     }
 
@@ -68,8 +69,15 @@ const SCRATCH: &str = "scratch";
 
 impl Drop for ContextDirectory {
     fn drop(&mut self) {
-        if let Err(error) = below::remove_tree(self.holder.as_fd(), &self.name) {
-            tracing::warn!("a build context is left over until the next start: {error}");
+        let (holder, name) = (Arc::clone(&self.holder), std::mem::take(&mut self.name));
+        let remove = move || {
+            if let Err(error) = below::remove_tree(holder.as_fd(), &name) {
+                tracing::warn!("a build context is left over until the next start: {error}");
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
         }
     }
 }

@@ -87,6 +87,13 @@ impl BuildService {
         ContextDirectory::make(&self.directory())
     }
 
+    /// Says what is wrong with a build that can be told without its context.
+    pub fn check(build: &Build) -> Result<(), ServiceError> {
+        let DockerfileSource::Text(text) = &build.dockerfile else { return Ok(()) };
+        let target = build.target.as_deref();
+        Ok(bulkhead_builder::check(text, &build.arguments, target, &build.contexts)?)
+    }
+
     /// Builds. The context is removed in the background afterwards.
     pub async fn build(
         &self,
@@ -118,8 +125,7 @@ impl BuildService {
         let held = self.engine.images().hold_content().await;
         let content = self.engine.content();
         let built = bulkhead_builder::build(request, content, &cache, &executor, events).await?;
-        // Removing the context is work for a thread that may block.
-        tokio::task::spawn_blocking(move || drop(context));
+        drop(context);
         Ok(Built { image: built, _content: held })
     }
 

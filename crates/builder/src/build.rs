@@ -71,6 +71,17 @@ pub async fn build<E: Executor>(
     build.run_all(&graph).await
 }
 
+/// Says what is wrong with a Dockerfile that can be told without its context.
+pub fn check(
+    text: &str,
+    arguments: &BTreeMap<String, Option<String>>,
+    target: Option<&str>,
+    contexts: &BTreeMap<String, String>,
+) -> Result<(), BuildError> {
+    let plan = plan::plan(parse::parse(text)?, Choices { arguments, target, contexts })?;
+    Graph::new(&plan, arguments).map(drop)
+}
+
 /// The request without its descriptors: that of the context is shared with the threads that read
 /// it.
 fn split(mut request: BuildRequest) -> (Arc<OwnedFd>, OwnedFd, Options) {

@@ -28,7 +28,7 @@ mod request;
 mod state;
 mod view;
 
-pub use build::build;
+pub use build::{build, check};
 pub use cache::{Cache, CachedStep};
 pub use change::change;
 pub use error::BuildError;

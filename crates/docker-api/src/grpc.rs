@@ -1,62 +1,68 @@
-//! `POST /grpc`: BuildKit's protocol, which is refused in its own terms.
+//! `POST /grpc` and `POST /session`: connections that become BuildKit's, in both directions.
 //!
-//! buildx takes an engine that does not hand this connection over for one without a builder, and boots
-//! BuildKit in a privileged container, whose images the engine never sees (buildx:
-//! driver/docker/factory.go). One that answers is asked to build, and its sentence is shown.
-
-use std::convert::Infallible;
+//! buildx takes an engine that does not hand these over for one without a builder, and boots BuildKit in a
+//! privileged container, whose images the engine never sees (buildx: driver/docker/factory.go).
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
-use http::{HeaderName, HeaderValue, StatusCode};
-use http_body_util::Empty;
-use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioExecutor;
+use bulkhead_buildkit::SessionOffer;
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderMap, StatusCode};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 
 use crate::Api;
-use crate::error::ApiError;
-
-const WHY: &str = "Bulkhead does not speak BuildKit's protocol yet: build with DOCKER_BUILDKIT=0 \
-                   docker build, or with bulkhead build";
-
-/// FAILED_PRECONDITION, which buildx shows; UNIMPLEMENTED it takes for an older BuildKit's.
-const STATUS: HeaderValue = HeaderValue::from_static("9");
+use crate::error::{Answer, ApiError};
 
 pub(crate) fn routes() -> Router<Api> {
-    Router::new().route("/grpc", post(refuse))
+    Router::new().route("/grpc", post(serve)).route("/session", post(attach))
 }
 
-async fn refuse(mut request: Request) -> Response {
-    let asked = request.headers().get(UPGRADE).is_some_and(|upgrade| upgrade == "h2c");
-    if !asked {
-        return ApiError::unsupported(WHY).into_response();
-    }
-    let upgrade = hyper::upgrade::on(&mut request);
+async fn serve(State(api): State<Api>, mut request: Request) -> Answer<Response> {
+    let upgrade = upgrade(&mut request)?;
     tokio::spawn(async move {
-        let Ok(connection) = upgrade.await else { return };
-        let service = service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(refusal()));
-        let served =
-            http2::Builder::new(TokioExecutor::new()).serve_connection(connection, service);
-        if let Err(error) = served.await {
-            tracing::debug!("a client of BuildKit's left: {error}");
+        if let Ok(connection) = upgrade.await {
+            api.buildkit.serve(TokioIo::new(connection)).await;
         }
     });
+    Ok(switching())
+}
+
+async fn attach(State(api): State<Api>, mut request: Request) -> Answer<Response> {
+    let offer = offer(request.headers())?;
+    let upgrade = upgrade(&mut request)?;
+    tokio::spawn(async move {
+        if let Ok(connection) = upgrade.await {
+            api.buildkit.attach(offer, TokioIo::new(connection)).await;
+        }
+    });
+    Ok(switching())
+}
+
+fn upgrade(request: &mut Request) -> Result<OnUpgrade, ApiError> {
+    let asked = request.headers().get(UPGRADE).is_some_and(|upgrade| upgrade == "h2c");
+    match asked {
+        true => Ok(hyper::upgrade::on(request)),
+        false => Err(ApiError::invalid("this request needs the header Upgrade: h2c")),
+    }
+}
+
+fn switching() -> Response {
     let headers = [(CONNECTION, "Upgrade"), (UPGRADE, "h2c")];
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
-/// An answer without a message: its status is among its headers (gRPC over HTTP2, "Trailers-Only").
-fn refusal() -> http::Response<Empty<Bytes>> {
-    let mut response = http::Response::new(Empty::new());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(HeaderName::from_static("grpc-status"), STATUS);
-    headers.insert(HeaderName::from_static("grpc-message"), HeaderValue::from_static(WHY));
-    response
+fn offer(headers: &HeaderMap) -> Result<SessionOffer, ApiError> {
+    let all = |name: &str| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let id = all("x-docker-expose-session-uuid").pop().filter(|id| !id.is_empty());
+    let id = id.ok_or_else(|| {
+        ApiError::invalid("a session needs the header X-Docker-Expose-Session-Uuid")
+    })?;
+    let methods = all("x-docker-expose-session-grpc-method").into_iter().collect();
+    Ok(SessionOffer { id, methods })
 }

@@ -43,6 +43,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::get;
 use bulkhead_build_service::BuildService;
+use bulkhead_buildkit::BuildKit;
 use bulkhead_engine::Engine;
 use tokio::sync::watch;
 
@@ -56,6 +57,7 @@ pub use tls::{Tls, TlsError, TlsFiles};
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     engine: Arc<Engine>,
+    buildkit: BuildKit,
     shutdown: watch::Sender<bool>,
 }
 
@@ -79,6 +81,7 @@ pub fn router(engine: Arc<Engine>, shutdown: watch::Sender<bool>, role: Role) ->
 }
 
 fn routes(engine: Arc<Engine>, shutdown: watch::Sender<bool>) -> Router {
+    let buildkit = BuildKit::new(BuildService::new(Arc::clone(&engine)));
     Router::new()
         .merge(system::routes())
         .merge(container::routes())
@@ -90,7 +93,7 @@ fn routes(engine: Arc<Engine>, shutdown: watch::Sender<bool>) -> Router {
         .merge(swarm::routes())
         .merge(extension::routes())
         .route("/auth", axum::routing::post(auth::log_in))
-        .with_state(Api { engine, shutdown })
+        .with_state(Api { engine, buildkit, shutdown })
 }
 
 /// Adds what needs no engine.

@@ -62,6 +62,7 @@ pub fn try_some(flags: &[&str]) -> Result<()> {
 fn with_tools(shell: Shell) -> Result<Shell> {
     Ok(shell
         .with("BULKHEAD_DOCKER", &setup::docker_cli()?.to_string_lossy())
+        .with("BULKHEAD_BUILDX", &setup::docker_buildx()?.to_string_lossy())
         .with("BULKHEAD_WEAKENED", &crate::isolation::weakened()?.to_string_lossy())
         .with("BULKHEAD_OLD_RUNTIMES", &crate::isolation::old_runtimes()?.to_string_lossy()))
 }

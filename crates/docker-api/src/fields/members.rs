@@ -333,11 +333,11 @@ pub(super) const BUILD: Fields = &[
     ("remote", Refused("fetch the context from its address and send it")),
     ("rm", Ignored("containers of steps are never kept")),
     ("securityopt", Done),
-    ("session", Refused("sessions are BuildKit's; build with DOCKER_BUILDKIT=0")),
+    ("session", Refused("sessions are of BuildKit's clients, which build by /grpc")),
     ("shmsize", Done),
     ("squash", Refused("squashing layers is not done; leave it out")),
     ("t", Done),
     ("target", Done),
     ("ulimits", Done),
-    ("version", Only("1", "BuildKit's protocol is not spoken; build with DOCKER_BUILDKIT=0")),
+    ("version", Only("1", "BuildKit's clients build by /grpc; build with DOCKER_BUILDKIT=0 here")),
 ];

@@ -349,7 +349,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     lacking("POST /plugins/create", NO_PLUGINS),
     lacking("POST /plugins/{}/push", NO_PLUGINS),
     lacking("POST /plugins/{}/set", NO_PLUGINS),
-    lacking("POST /session", "it is BuildKit's; builds are sent to /build"),
+    operation("POST /session", NONE),
     lacking("GET /swarm", SWARM),
     lacking("GET /swarm/unlockkey", SWARM),
     lacking("POST /swarm/init", SWARM),
