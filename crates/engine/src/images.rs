@@ -138,7 +138,7 @@ impl Images {
     pub async fn log_in(
         &self,
         registry: &str,
-        credentials: &Credentials,
+        credentials: Option<&Credentials>,
     ) -> Result<(), EngineError> {
         Ok(self.registry().log_in(registry, credentials).await?)
     }

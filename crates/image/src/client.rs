@@ -179,11 +179,11 @@ impl RegistryClient {
         push::push(&session, &content, image, reference, parallel, progress).await
     }
 
-    /// Checks that the registry accepts the credentials (`docker login`).
+    /// Checks that the registry accepts the credentials (`docker login`), or lets in whoever has none.
     pub async fn log_in(
         &self,
         registry: &str,
-        credentials: &Credentials,
+        credentials: Option<&Credentials>,
     ) -> Result<(), ImageError> {
         let host = registry
             .trim_start_matches("https://")
@@ -201,7 +201,7 @@ impl RegistryClient {
             Origin::of_registry(domain),
             domain,
             String::new(),
-            Some(credentials.clone()),
+            credentials.cloned(),
             Access::LogIn,
         );
         session.log_in().await

@@ -1,5 +1,6 @@
 //! The classic builder's lines, made from a build's events: `Step 1/6 : FROM ubuntu`,
-//! ` ---> Using cache`, ` ---> Running in …`, ` ---> …`. docker-py finds the image's id in them.
+//! ` ---> Using cache`, ` ---> Running in …`, ` ---> Removed intermediate container …`, ` ---> …`. docker-py finds the
+//! image's id in them.
 
 use std::collections::BTreeMap;
 
@@ -94,6 +95,8 @@ struct Words {
     steps: usize,
     /// Of the FROM whose line comes next.
     triggers: usize,
+    /// Of the RUN that goes on.
+    container: Option<Digest>,
 }
 
 /// How an operation is announced.
@@ -132,12 +135,24 @@ impl Words {
                 }
                 Name::Trigger(name) => format!("{name}\n"),
             },
-            Event::Running { container, .. } => format!(" ---> Running in {}\n", container.short()),
+            Event::Running { container, .. } => {
+                self.container = Some(container);
+                format!(" ---> Running in {}\n", container.short())
+            }
             Event::CacheHit(_) => " ---> Using cache\n".to_owned(),
             Event::Log { stream: Stream::Stdout, text, .. } => text,
             Event::Log { stream: Stream::Stderr, text, .. } => red(&text),
             Event::Completed { image, .. } => {
-                let mut text = format!(" ---> {}\n", image?.short());
+                let mut text = String::new();
+                // A step's container is never kept. Docker names one that it removes after a step that
+                // succeeded (moby: builder/dockerfile/containerbackend.go, `RemoveAll`).
+                if let Some(container) = self.container.take() {
+                    text.push_str(&format!(
+                        " ---> Removed intermediate container {}\n",
+                        container.short()
+                    ));
+                }
+                text.push_str(&format!(" ---> {}\n", image?.short()));
                 match std::mem::take(&mut self.triggers) {
                     0 => {}
                     1 => text.push_str("# Executing 1 build trigger\n"),
@@ -221,11 +236,12 @@ mod tests {
             "[WARNING]: an empty line\n\
              Step 1/3 : FROM a\n ---> {}\n# Executing 1 build trigger\nUSER d\n ---> {}\n\
              Step 2/3 : RUN b\n ---> Running in {}\nhalf a line\n\
-             \x1b[91ma warning\n\x1b[0m ---> {}\n\
+             \x1b[91ma warning\n\x1b[0m ---> Removed intermediate container {}\n ---> {}\n\
              Step 3/3 : COPY c /\n ---> Using cache\n ---> {}\n\
              [Warning] One or more build-args [X Y] were not consumed\n",
             short("image"),
             short("1"),
+            short("key"),
             short("key"),
             short("2"),
             short("3"),

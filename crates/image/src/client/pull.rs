@@ -76,10 +76,17 @@ async fn pull_by(
     let config = config(work, session, content, &manifest.config, limits.attempts).await?;
     let layers = layers(&manifest, &config)?;
     let id = manifest.config.digest;
-    for (layer, _) in &layers {
-        report(Progress::line(layer.digest.short(), "Pulling fs layer"));
+    // Of an image that is here Docker says nothing about layers, and of a layer that is here only
+    // that (moby: distribution/pull_v2.go, `pullSchema2Layers`; xfer/download.go).
+    let here = |(layer, diff_id): &(Descriptor, Digest)| {
+        content.contains(layer.digest) && content.has_layer(*diff_id)
+    };
+    if !layers.iter().all(here) {
+        for (layer, _) in layers.iter().filter(|layer| !here(layer)) {
+            report(Progress::line(layer.digest.short(), "Pulling fs layer"));
+        }
+        fetch_layers(work, session, content, &layers, limits, report).await?;
     }
-    fetch_layers(work, session, content, &layers, limits, report).await?;
     let content = Arc::clone(content);
     work.run(move || {
         let manifest = content.write(&bytes)?;
