@@ -149,7 +149,7 @@ fn check_subpath(volume: &str, subpath: &str) -> Result<(), String> {
     }
     if subpath.starts_with('/') || subpath.split('/').any(|part| part == "..") {
         return Err(format!(
-            "Subpath '{subpath}' must be a relative path that stays in the volume"
+            "subpath must be a relative path within the volume, and is {subpath:?}"
         ));
     }
     Ok(())
@@ -206,8 +206,8 @@ mod tests {
             ("/a", "", bind(), "field Target must not be empty"),
             ("/a", "/x", tmpfs(), "field Source must not be specified"),
             ("a/b", "/x", volume(""), "invalid characters for a local volume name"),
-            ("vol", "/x", volume("/a"), "must be a relative path that stays in the volume"),
-            ("vol", "/x", volume("a/../../b"), "must be a relative path that stays in the volume"),
+            ("vol", "/x", volume("/a"), "must be a relative path within the volume"),
+            ("vol", "/x", volume("a/../../b"), "must be a relative path within the volume"),
             ("", "/x", volume("a"), "a volume that has a name"),
         ] {
             let error = MountRequest::new(source, target, false, options).unwrap_err().message;

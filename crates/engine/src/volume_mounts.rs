@@ -176,10 +176,13 @@ pub(crate) fn open_subpath(
     if subpath.is_empty() {
         return Ok(root);
     }
+    // Docker's words: its command line looks for "no such file or directory" to end with 127.
     open_below(root.as_fd(), subpath).map_err(|error| {
-        EngineError::invalid(format!(
-            "cannot access subpath {subpath:?} of volume {volume}: {error}"
-        ))
+        let cause = match error.kind() {
+            std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+            _ => error.to_string(),
+        };
+        EngineError::invalid(format!("cannot access path {subpath:?} of volume {volume}: {cause}"))
     })
 }
 
@@ -262,7 +265,7 @@ mod tests {
         assert!(open("").is_ok() && open("a/b").is_ok() && open("in/b").is_ok());
         for wrong in ["nope", "out", "a/../../outside", "/a"] {
             let error = open(wrong).unwrap_err().message;
-            assert!(error.contains("cannot access subpath"), "{error}");
+            assert!(error.contains("cannot access path"), "{error}");
         }
     }
 }

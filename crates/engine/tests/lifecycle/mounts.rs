@@ -93,7 +93,7 @@ pub async fn only_the_part_that_was_asked_for_is_seen(rig: &mut Rig) {
         create.host.mounts = vec![volume("parts", "/x", part(subpath))];
         rig.engine.create(create).await.unwrap();
         let error = rig.engine.start(rig.id(&name)).await.unwrap_err();
-        assert!(error.message.contains(&format!("cannot access subpath \"{subpath}\"")), "{error}");
+        assert!(error.message.contains(&format!("cannot access path \"{subpath}\"")), "{error}");
     }
 
     let labels = [("who".to_owned(), "me".to_owned())].into();
