@@ -121,7 +121,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
     with_body(
         "POST /exec/{}/start",
         NONE,
-        &[("ConsoleSize", Done), ("Detach", Done), ("Tty", Done)],
+        &[
+            ("ConsoleSize", Done),
+            ("Detach", Done),
+            ("OutputCapacity", Ignored("it is the size of a buffer in bollard, which sends it")),
+            ("Tty", Done),
+        ],
     ),
     operation("POST /exec/{}/resize", &[("h", Done), ("w", Done)]),
     operation("GET /exec/{}/json", NONE),

@@ -425,7 +425,8 @@ impl Warden {
     fn resize(&mut self, id: Id, rows: u16, columns: u16) -> Result<(), Fault> {
         let process = self.processes.get(&id).ok_or(Fault::Unknown(id))?;
         match process.io.resize(rows, columns) {
-            None => Err(Fault::Refused("the process has no terminal".to_owned())),
+            // As containerd's shim: clients ask without having looked, bollard for one.
+            None => Ok(()),
             Some(Err(errno)) => Err(Fault::Refused(format!("resize: {errno}"))),
             Some(Ok(())) => Ok(()),
         }
