@@ -2,6 +2,7 @@ mod attach;
 mod build_cache;
 mod build_step;
 mod changes;
+mod compress_logs;
 mod connect;
 mod content;
 mod create;
@@ -165,6 +166,7 @@ impl Engine {
         engine.watch_log_budget();
         if purpose == Purpose::Serve {
             engine.watch_firewall();
+            engine.watch_rotations();
         }
         Ok(engine)
     }

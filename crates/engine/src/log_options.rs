@@ -19,7 +19,7 @@ use crate::{Class, EngineError};
 pub enum LogDriver {
     #[default]
     JsonFile,
-    /// As `json-file`, with Docker's limits for it.
+    /// As `json-file`, with Docker's limits for it, and compressed.
     Local,
     /// It is not kept.
     None,
@@ -81,7 +81,16 @@ pub struct LocalLog {
     /// Bytes after which a new file is begun.
     pub max_size: u64,
     pub max_files: u32,
+    pub rotated: Rotated,
     pub reading: Reading,
+}
+
+/// What becomes of a file once the next is begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotated {
+    Plain,
+    /// It is compressed, by gzip.
+    Compressed,
 }
 
 /// Whether `docker logs` may read the log.
@@ -175,25 +184,26 @@ impl LogOptions {
         let value = |name: &str| self.given.get(name).map(String::as_str);
         let max_size = value(names.max_size).map(|text| file_size(names.max_size, text));
         let max_files = value(names.max_files).map(|text| files(names.max_files, text));
-        if let Some(text) = value(names.compress)
-            && flag(names.compress, text)?
-        {
-            let name = names.compress;
-            return Err(EngineError::new(
-                Class::Unsupported,
-                format!(
-                    "log opt '{name}={text}' is not supported by Bulkhead: rotated files stay as \
-                     they are; leave it out"
-                ),
-            ));
+        let max_files = max_files.transpose()?.unwrap_or(5);
+        let compress = value(names.compress).map(|text| flag(names.compress, text)).transpose()?;
+        // Docker's words for both (moby: daemon/logger/jsonfilelog, daemon/logger/local).
+        if compress == Some(true) && (max_files == 1 || matches!(max_size, Some(Ok(u64::MAX)))) {
+            return Err(EngineError::invalid(match driver {
+                LogDriver::JsonFile => {
+                    "compress cannot be true when max-file is less than 2 or max-size is not set"
+                }
+                _ => "compression cannot be enabled when max file count is 1",
+            }));
         }
+        let is_compressed = compress.unwrap_or(driver != LogDriver::JsonFile);
         let disabled = match (driver, value("cache-disabled")) {
             (LogDriver::Remote(_), Some(text)) => flag("cache-disabled", text)?,
             _ => false,
         };
         Ok(Some(LocalLog {
             max_size: max_size.transpose()?.unwrap_or(size),
-            max_files: max_files.transpose()?.unwrap_or(5),
+            max_files,
+            rotated: if is_compressed { Rotated::Compressed } else { Rotated::Plain },
             reading: if disabled { Reading::Disabled } else { Reading::Allowed },
         }))
     }
@@ -297,6 +307,20 @@ mod tests {
         assert_eq!(local(Local, &[]).max_size, 20 << 20);
         let log = local(syslog, &[("cache-disabled", "true"), ("cache-max-size", "1k")]);
         assert_eq!((log.max_size, log.reading), (1 << 10, Reading::Disabled));
+        let compressed = |driver, options: &[(&str, &str)]| local(driver, options).rotated;
+        assert_eq!(compressed(JsonFile, &[]), Rotated::Plain);
+        assert_eq!(compressed(JsonFile, &[("compress", "true")]), Rotated::Compressed);
+        assert_eq!(compressed(Local, &[]), Rotated::Compressed);
+        assert_eq!(compressed(Local, &[("compress", "0"), ("max-file", "1")]), Rotated::Plain);
+        assert_eq!(compressed(syslog, &[]), Rotated::Compressed);
+        for (driver, option, why) in [
+            (JsonFile, ("max-file", "1"), "max-file is less than 2"),
+            (JsonFile, ("max-size", "-1"), "max-size is not set"),
+            (Local, ("max-file", "1"), "when max file count is 1"),
+        ] {
+            let error = parse(driver, &[("compress", "true"), option]).unwrap_err().message;
+            assert!(error.contains(why), "{error}");
+        }
         assert!(
             parse(JsonFile, &[("labels", "a"), ("env-regex", "^A"), ("tag", "{{.ID}}")]).is_ok()
         );
@@ -310,8 +334,7 @@ mod tests {
             (JsonFile, "mode", "maybe", "logging mode not supported: maybe"),
             (JsonFile, "max-buffer-size", "1m", "only supported with 'mode=non-blocking'"),
             (JsonFile, "compress", "x", "'compress'"),
-            (Local, "compress", "true", "'compress=true' is not supported"),
-            (syslog, "cache-compress", "true", "'cache-compress=true' is not supported"),
+            (syslog, "cache-compress", "x", "'cache-compress'"),
             (JsonFile, "labels-regex", "(", "labels-regex"),
             (JsonFile, "max-file", "0", "less than 1"),
             (JsonFile, "max-file", "101", "more than 100"),

@@ -1,12 +1,13 @@
-//! Reads a container's json-file log, rotated files included, and follows it, a piece at a time.
+//! Reads a container's json-file log, rotated and compressed files included, and follows it, a piece at a time.
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use bulkhead_logs::Segment;
 use bulkhead_types::Timestamp;
+use jiff::SignedDuration;
 use serde::Deserialize;
 
 use crate::{LogLine, LogQuery, Stream};
@@ -20,7 +21,7 @@ pub(crate) struct LogReader {
     path: PathBuf,
     query: LogQuery,
     /// What is still to be read, oldest first; the last is written to, unless it was rotated since.
-    files: VecDeque<BufReader<File>>,
+    files: VecDeque<BufReader<Cursor>>,
     /// The first of `files` was read to its end after it was known to have been rotated.
     first_is_final: bool,
     /// The part of a record that was read before its writer had finished the line.
@@ -32,26 +33,21 @@ impl LogReader {
     pub(crate) fn open(path: PathBuf, query: LogQuery) -> io::Result<Self> {
         let mut files = list(&path)?;
         if let Some(since) = query.since {
-            while files.len() > 1 && last_written(&files[0])? < since {
+            while files.len() > 1 && since.duration_since(files[0].last_written()?) > TICK {
                 files.pop_front();
             }
         }
-        let mut reader = Self {
-            path,
-            query,
-            files: VecDeque::new(),
-            first_is_final: false,
-            partial: Vec::new(),
-        };
-        if let Some(count) = reader.query.tail {
-            let start = reader.tail(&files, count)?;
-            files.drain(..start.file);
-            if let Some(first) = files.front_mut() {
-                first.seek(SeekFrom::Start(start.offset))?;
-            }
+        let mut start = Position { file: 0, offset: 0 };
+        if let Some(count) = query.tail {
+            start = tail(&query, &mut files, count)?;
+        } else if let (Some(since), Some(first)) = (query.since, files.front_mut()) {
+            start.offset = first.since(since)?;
         }
-        reader.files = files.into_iter().map(BufReader::new).collect();
-        Ok(reader)
+        files.drain(..start.file);
+        let mut offset = start.offset;
+        let cursor = |segment| Cursor { segment, offset: std::mem::take(&mut offset) };
+        let files = files.into_iter().map(cursor).map(BufReader::new).collect();
+        Ok(Self { path, query, files, first_is_final: false, partial: Vec::new() })
     }
 
     /// The next records, some `size` bytes of them; none when all that is there was read.
@@ -90,7 +86,7 @@ impl LogReader {
                 return Ok(None);
             }
             self.first_is_final = false;
-            self.files.extend(newer.into_iter().map(BufReader::new));
+            self.files.extend(newer.into_iter().map(Cursor::new).map(BufReader::new));
             if gap {
                 return Ok(Some(self.query.gap()));
             }
@@ -99,12 +95,12 @@ impl LogReader {
 
     /// The files that were begun after the one that is read, and whether others may have come
     /// between and gone.
-    fn newer(&self) -> io::Result<(VecDeque<File>, bool)> {
+    fn newer(&self) -> io::Result<(VecDeque<Segment>, bool)> {
         let mut files = list(&self.path)?;
         let Some(own) = self.files.front() else { return Ok((files, false)) };
-        let own = identity(own.get_ref())?;
+        let own = own.get_ref().segment.identity();
         for index in (0..files.len()).rev() {
-            if identity(&files[index])? == own {
+            if files[index].identity() == own {
                 files.drain(..=index);
                 return Ok((files, false));
             }
@@ -112,36 +108,61 @@ impl LogReader {
         let gap = !files.is_empty();
         Ok((files, gap))
     }
+}
 
-    /// Where the last `count` records that are wanted start, looked for from the end.
-    fn tail(&self, files: &VecDeque<File>, count: usize) -> io::Result<Position> {
-        // Every record is a line: nothing has to be understood of them unless some are unwanted.
-        let filtered = !(self.query.stdout && self.query.stderr)
-            || self.query.since.is_some()
-            || self.query.until.is_some();
-        let mut found = 0;
-        for (index, file) in files.iter().enumerate().rev() {
-            let mut lines = LinesFromEnd::new(file)?;
-            let mut offset = lines.end()?;
-            while found < count {
-                let Some((start, line)) = lines.previous()? else { break };
-                match filtered.then(|| parse(line)) {
-                    None => found += 1,
-                    // damaged
-                    Some(None) => {}
-                    Some(Some(line)) if self.query.wants(&line) => found += 1,
-                    Some(Some(line)) if self.query.is_before(&line) => {
-                        return Ok(Position { file: index, offset });
-                    }
-                    Some(Some(_)) => {}
-                }
-                offset = start;
-            }
-            if found == count {
-                return Ok(Position { file: index, offset });
-            }
+/// Where the last `count` records that are wanted start, looked for from the end.
+fn tail(query: &LogQuery, files: &mut VecDeque<Segment>, count: usize) -> io::Result<Position> {
+    // Every record is a line: nothing has to be understood of them unless some are unwanted.
+    let filtered =
+        !(query.stdout && query.stderr) || query.since.is_some() || query.until.is_some();
+    let mut found = 0;
+    for (index, file) in files.iter_mut().enumerate().rev() {
+        let mut end = file.length()?;
+        if !filtered {
+            let (lines, start) = file.lines_from_end(count - found)?;
+            (found, end) = (found + lines, start);
         }
-        Ok(Position { file: 0, offset: 0 })
+        let mut lines = LinesFromEnd::before(file, end);
+        let mut offset = lines.end()?;
+        while found < count {
+            let Some((start, line)) = lines.previous()? else { break };
+            match filtered.then(|| parse(line)) {
+                None => found += 1,
+                // damaged
+                Some(None) => {}
+                Some(Some(line)) if query.wants(&line) => found += 1,
+                Some(Some(line)) if query.is_before(&line) => {
+                    return Ok(Position { file: index, offset });
+                }
+                Some(Some(_)) => {}
+            }
+            offset = start;
+        }
+        if found == count {
+            return Ok(Position { file: index, offset });
+        }
+    }
+    Ok(Position { file: 0, offset: 0 })
+}
+
+/// A place in a file of the log.
+#[derive(Debug)]
+struct Cursor {
+    segment: Segment,
+    offset: u64,
+}
+
+impl Cursor {
+    fn new(segment: Segment) -> Self {
+        Self { segment, offset: 0 }
+    }
+}
+
+impl Read for Cursor {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.segment.read_at(buffer, self.offset)?;
+        self.offset += count as u64;
+        Ok(count)
     }
 }
 
@@ -150,23 +171,29 @@ impl LogReader {
 pub(crate) struct PastRecords {
     query: LogQuery,
     /// Oldest first.
-    files: VecDeque<io::Take<BufReader<File>>>,
+    files: VecDeque<io::Take<BufReader<Cursor>>>,
     partial: Vec<u8>,
 }
 
 impl PastRecords {
     /// Of these files, oldest first, and of the last one only so many bytes.
-    pub(crate) fn of_files(files: Vec<File>, size: u64, query: LogQuery) -> Self {
+    pub(crate) fn of_files(files: Vec<File>, size: u64, query: LogQuery) -> io::Result<Self> {
+        let files: io::Result<VecDeque<_>> = files.into_iter().map(Segment::new).collect();
+        Ok(Self::of_segments(files?, size, query))
+    }
+
+    fn of_segments(files: VecDeque<Segment>, size: u64, query: LogQuery) -> Self {
         let last = files.len().saturating_sub(1);
-        let limited =
-            |(index, file)| BufReader::new(file).take(if index == last { size } else { u64::MAX });
+        let limited = |(index, file)| {
+            BufReader::new(Cursor::new(file)).take(if index == last { size } else { u64::MAX })
+        };
         let files = files.into_iter().enumerate().map(limited).collect();
         Self { query, files, partial: Vec::new() }
     }
 
     /// Of a log that nobody writes to.
     pub(crate) fn open(path: &Path, query: LogQuery) -> io::Result<Self> {
-        Ok(Self::of_files(list(path)?.into(), u64::MAX, query))
+        Ok(Self::of_segments(list(path)?, u64::MAX, query))
     }
 
     /// As [`LogReader::more`].
@@ -192,6 +219,9 @@ impl PastRecords {
 
 /// Bytes that are read of a log at once, and so what a reader costs.
 pub(crate) const BATCH: usize = 64 << 10;
+
+/// A file's times go by a clock that stands still between two ticks of the kernel, 10 ms at most.
+const TICK: SignedDuration = SignedDuration::from_millis(100);
 
 /// A record's own bytes beside its text, roughly.
 const RECORD: usize = 64;
@@ -229,14 +259,14 @@ pub(crate) const GAP: &str =
     "[lines may be missing here: the log was rotated faster than it was read]\n";
 
 /// The log's files, oldest first, held open: `NAME.2`, `NAME.1`, `NAME`.
-fn list(path: &Path) -> io::Result<VecDeque<File>> {
+fn list(path: &Path) -> io::Result<VecDeque<Segment>> {
     let mut files = VecDeque::new();
     // A rotation meanwhile moves each file to the next number, and may show one twice or a newer
     // one after an older. Rotations are far rarer than looks, so another look sees none.
     for _ in 0..100 {
         files = list_once(path)?;
-        let newest = files.back().map(identity).transpose()?;
-        let now = open(path)?.as_ref().map(identity).transpose()?;
+        let newest = files.back().map(Segment::identity);
+        let now = Segment::open(path)?.as_ref().map(Segment::identity);
         if newest == now {
             break;
         }
@@ -244,8 +274,8 @@ fn list(path: &Path) -> io::Result<VecDeque<File>> {
     Ok(files)
 }
 
-fn list_once(path: &Path) -> io::Result<VecDeque<File>> {
-    let mut files: VecDeque<File> = VecDeque::new();
+fn list_once(path: &Path) -> io::Result<VecDeque<Segment>> {
+    let mut files: VecDeque<Segment> = VecDeque::new();
     let mut missing = 0;
     for number in 0.. {
         let name = match number {
@@ -253,9 +283,9 @@ fn list_once(path: &Path) -> io::Result<VecDeque<File>> {
             _ => numbered(path, number),
         };
         // While files are being renamed, one number is free.
-        match open(&name)? {
+        match Segment::open(&name)? {
             Some(file) => {
-                let same = files.front().map(identity).transpose()? == Some(identity(&file)?);
+                let same = files.front().map(Segment::identity) == Some(file.identity());
                 if !same {
                     files.push_front(file);
                 }
@@ -266,25 +296,6 @@ fn list_once(path: &Path) -> io::Result<VecDeque<File>> {
         }
     }
     Ok(files)
-}
-
-fn open(path: &Path) -> io::Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn identity(file: &File) -> io::Result<(u64, u64)> {
-    let metadata = file.metadata()?;
-    Ok((metadata.dev(), metadata.ino()))
-}
-
-fn last_written(file: &File) -> io::Result<Timestamp> {
-    let metadata = file.metadata()?;
-    let nanoseconds = i32::try_from(metadata.mtime_nsec()).unwrap_or(0);
-    Ok(Timestamp::new(metadata.mtime(), nanoseconds).unwrap_or(Timestamp::MAX))
 }
 
 fn numbered(path: &Path, number: u32) -> PathBuf {
@@ -330,7 +341,7 @@ fn next_record(reader: &mut impl BufRead, partial: &mut Vec<u8>) -> io::Result<O
 
 /// The complete lines of a file, the last one first.
 struct LinesFromEnd<'a> {
-    file: &'a File,
+    file: &'a mut Segment,
     /// What was read and not given out: the bytes from `start` on.
     buffer: Vec<u8>,
     start: u64,
@@ -339,8 +350,9 @@ struct LinesFromEnd<'a> {
 }
 
 impl<'a> LinesFromEnd<'a> {
-    fn new(file: &'a File) -> io::Result<Self> {
-        Ok(Self { file, buffer: Vec::new(), start: file.metadata()?.len(), given: Vec::new() })
+    /// Those that end at an offset or before.
+    fn before(file: &'a mut Segment, start: u64) -> Self {
+        Self { file, buffer: Vec::new(), start, given: Vec::new() }
     }
 
     /// Where the last complete line ends; what is behind is still being written.
@@ -457,20 +469,33 @@ mod tests {
             range.for_each(|number| record(&mut file, number));
         }
         let read = |query| numbers(&read_all(&mut LogReader::open(path.clone(), query).unwrap()));
-        assert_eq!(read(all()), (0..12).collect::<Vec<_>>());
-        for tail in 0..14 {
-            let from = 12_u32.saturating_sub(tail);
-            let query = LogQuery { tail: Some(tail as usize), ..all() };
-            assert_eq!(read(query), (from..12).collect::<Vec<_>>(), "tail {tail}");
+        for compressed in [None, Some(2), Some(1)] {
+            if let Some(number) = compressed {
+                compress(&path, number);
+            }
+            let past = PastRecords::open(&path, all()).unwrap().more(usize::MAX).unwrap();
+            assert_eq!(numbers(&past), (0..12).collect::<Vec<_>>());
+            assert_eq!(read(all()), (0..12).collect::<Vec<_>>());
+            for tail in 0..14 {
+                let from = 12_u32.saturating_sub(tail);
+                let query = LogQuery { tail: Some(tail as usize), ..all() };
+                assert_eq!(read(query), (from..12).collect::<Vec<_>>(), "tail {tail}");
+            }
+            let query = LogQuery { stdout: false, tail: Some(3), ..all() };
+            assert_eq!(read(query), [7, 9, 11]);
+            let query = LogQuery {
+                since: Some("2026-01-01T00:00:03Z".parse().unwrap()),
+                until: Some("2026-01-01T00:00:06Z".parse().unwrap()),
+                ..all()
+            };
+            assert_eq!(read(query), [3, 4, 5]);
         }
-        let query = LogQuery { stdout: false, tail: Some(3), ..all() };
-        assert_eq!(read(query), [7, 9, 11]);
-        let query = LogQuery {
-            since: Some("2026-01-01T00:00:03Z".parse().unwrap()),
-            until: Some("2026-01-01T00:00:06Z".parse().unwrap()),
-            ..all()
-        };
-        assert_eq!(read(query), [3, 4, 5]);
+    }
+
+    fn compress(path: &Path, number: u32) {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let done = bulkhead_logs::compress(path.parent().unwrap(), name, number).unwrap();
+        assert!(matches!(done, bulkhead_logs::Compressed::Now(_)), "{done:?}");
     }
 
     #[test]
@@ -507,6 +532,9 @@ mod tests {
             let mut file = File::create(&path).unwrap();
             (first..first + 3).for_each(|number| record(&mut file, number));
         }
+        // Those that it does not hold open are compressed meanwhile.
+        compress(&path, 1);
+        compress(&path, 2);
         assert_eq!(numbers(&read_all(&mut reader)), (1..9).collect::<Vec<_>>());
         // Faster than it reads: what is gone is marked once, and what is there is read.
         for first in [9, 12, 15, 18, 21] {
@@ -533,7 +561,12 @@ mod tests {
             )
             .unwrap();
         }
-        for tail in [0, 1, 2, 99, 5_000, 9_999, 10_000, 10_001] {
+        std::fs::rename(&path, numbered(&path, 1)).unwrap();
+        File::create(&path).unwrap();
+        for tail in [0, 1, 2, 99, 5_000, 9_999, 10_000, 10_001, 1, 4_000, 8_000, 10_000] {
+            if tail == 10_001 {
+                compress(&path, 1);
+            }
             let query = LogQuery { tail: Some(tail), ..all() };
             let mut reader = LogReader::open(path.clone(), query).unwrap();
             let from = 10_000_u32.saturating_sub(tail as u32);

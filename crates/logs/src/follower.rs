@@ -1,15 +1,14 @@
 //! Reads a json-file log from where it was read to, over rotations and restarts.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use bulkhead_types::{Stream, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::record::Record;
+use crate::segment::{Identity, Segment};
 
 /// How far a log was read, by whoever needs every record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,24 +19,6 @@ pub struct Position {
     pub offset: u64,
     /// When the last record was written.
     pub last: Timestamp,
-}
-
-/// Which file it is: a number is given to another file once its own is gone, and then it was made at
-/// another time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Identity {
-    inode: u64,
-    /// Nanoseconds since the epoch (statx(2), `stx_btime`); `None` where the file system does not know.
-    born: Option<u64>,
-}
-
-impl Identity {
-    fn of(file: &File) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        let born = born.and_then(|since| u64::try_from(since.as_nanos()).ok());
-        Ok(Self { inode: metadata.ino(), born })
-    }
 }
 
 /// Some records, and where each ends.
@@ -89,26 +70,26 @@ impl Follower {
     /// The records behind the position; none when there are none yet. Where some are gone for good, a
     /// record stands that says so.
     pub fn batch(&mut self) -> io::Result<Batch> {
-        let files = self.files()?;
+        let mut files = self.files()?;
         let mut batch = Batch::default();
         let mut at = match self.position {
             None => 0,
-            Some(position) => match files.iter().position(|file| file.has(&position)) {
+            Some(position) => match files.iter_mut().position(|file| has(file, &position)) {
                 Some(at) => at,
                 None => {
                     let Some(first) = files.first() else { return Ok(batch) };
-                    batch.push(gap(position.last), first.identity, 0);
+                    batch.push(gap(position.last), first.identity(), 0);
                     0
                 }
             },
         };
-        while let Some(file) = files.get(at) {
+        while let Some(file) = files.get_mut(at) {
             let from = match (batch.positions.last(), self.position) {
-                (Some(last), _) if last.file == file.identity => last.offset,
-                (None, Some(own)) if own.file == file.identity => own.offset,
+                (Some(last), _) if last.file == file.identity() => last.offset,
+                (None, Some(own)) if own.file == file.identity() => own.offset,
                 _ => 0,
             };
-            file.read(from, &mut batch)?;
+            read(file, from, &mut batch)?;
             if !batch.records.is_empty() {
                 break;
             }
@@ -128,7 +109,7 @@ impl Follower {
         std::fs::rename(new, place.join(POSITION))
     }
 
-    fn files(&self) -> io::Result<Vec<Part>> {
+    fn files(&self) -> io::Result<Vec<Segment>> {
         loop {
             let place = self.place();
             let files = list(&place.join(&self.name))?;
@@ -187,76 +168,82 @@ fn gap(last: Timestamp) -> Record {
     }
 }
 
-struct Part {
-    file: File,
-    identity: Identity,
+/// Whether it is the file of a position: a number that was given again may have been so within one
+/// tick of the clock, and then another record ends there, if any.
+fn has(segment: &mut Segment, position: &Position) -> bool {
+    if segment.identity() != position.file {
+        return false;
+    }
+    let end = format!("\"time\":\"{}\"}}\n", position.last);
+    let Some(start) = position.offset.checked_sub(end.len() as u64) else {
+        return position.offset == 0;
+    };
+    let mut found = vec![0; end.len()];
+    match segment.read_exact_at(&mut found, start) {
+        Ok(()) => found == end.as_bytes(),
+        // Somebody has emptied it (`truncate -s 0`).
+        Err(_) => true,
+    }
 }
 
-impl Part {
-    /// Whether it is the file of a position: a number that was given again may have been so within one
-    /// tick of the clock, and then another record ends there, if any.
-    fn has(&self, position: &Position) -> bool {
-        if self.identity != position.file {
-            return false;
-        }
-        let end = format!("\"time\":\"{}\"}}\n", position.last);
-        let Some(start) = position.offset.checked_sub(end.len() as u64) else {
-            return position.offset == 0;
+/// Reads the whole records from an offset on; what is no record (the machine lost power) is passed
+/// over.
+fn read(segment: &mut Segment, from: u64, batch: &mut Batch) -> io::Result<()> {
+    let length = segment.length()?;
+    // Somebody has emptied it (`truncate -s 0`).
+    let mut offset = if from > length { 0 } else { from };
+    let mut buffer = vec![0; CHUNK.min(usize::try_from(length - offset).unwrap_or(CHUNK))];
+    while batch.records.is_empty() && offset < length {
+        let read = fill(segment, &mut buffer, offset)?;
+        let bytes = &buffer[..read];
+        let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else {
+            if read < CHUNK {
+                return Ok(());
+            }
+            offset += read as u64;
+            continue;
         };
-        let mut found = vec![0; end.len()];
-        match self.file.read_exact_at(&mut found, start) {
-            Ok(()) => found == end.as_bytes(),
-            // Somebody has emptied it (`truncate -s 0`).
-            Err(_) => true,
-        }
-    }
-
-    /// Reads the whole records from an offset on; what is no record (the machine lost power) is passed
-    /// over.
-    fn read(&self, from: u64, batch: &mut Batch) -> io::Result<()> {
-        let length = self.file.metadata()?.len();
-        // Somebody has emptied it (`truncate -s 0`).
-        let mut offset = if from > length { 0 } else { from };
-        let mut buffer = vec![0; CHUNK.min(usize::try_from(length - offset).unwrap_or(CHUNK))];
-        while batch.records.is_empty() && offset < length {
-            let read = self.file.read_at(&mut buffer, offset)?;
-            let bytes = &buffer[..read];
-            let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else {
-                if read < CHUNK {
-                    return Ok(());
-                }
-                offset += read as u64;
-                continue;
-            };
-            for line in bytes[..=end].split_inclusive(|byte| *byte == b'\n') {
-                offset += line.len() as u64;
-                if let Some(record) = Record::parse(line) {
-                    batch.push(record, self.identity, offset);
-                }
+        for line in bytes[..=end].split_inclusive(|byte| *byte == b'\n') {
+            offset += line.len() as u64;
+            if let Some(record) = Record::parse(line) {
+                batch.push(record, segment.identity(), offset);
             }
         }
-        Ok(())
     }
+    Ok(())
+}
+
+/// Reads as much as there is and has room: a compressed file gives a block at a time.
+fn fill(segment: &mut Segment, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while read < buffer.len() {
+        match segment.read_at(&mut buffer[read..], offset + read as u64)? {
+            0 => break,
+            count => read += count,
+        }
+    }
+    Ok(read)
 }
 
 /// The log's files, oldest first.
-fn list(path: &Path) -> io::Result<Vec<Part>> {
+fn list(path: &Path) -> io::Result<Vec<Segment>> {
     // A rotation meanwhile moves each file on by a number: another look sees none.
     for _ in 0..100 {
-        let mut files: Vec<Part> = Vec::new();
+        let mut files: Vec<Segment> = Vec::new();
         for path in list_paths(path)? {
-            match File::open(&path) {
-                Ok(file) => {
-                    let identity = Identity::of(&file)?;
-                    files.retain(|known| known.identity != identity);
-                    files.push(Part { file, identity });
+            match Segment::open(&path) {
+                Ok(Some(segment)) => {
+                    files.retain(|known| known.identity() != segment.identity());
+                    files.push(segment);
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Ok(None) => {}
+                // What is damaged is as what was rotated away: it is told where its records are missed.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
                 Err(error) => return Err(error),
             }
         }
         let newest = std::fs::metadata(path).ok().map(|metadata| metadata.ino());
-        if files.last().map(|file| file.identity.inode) == newest {
+        if files.last().map(Segment::inode) == newest {
             return Ok(files);
         }
     }
@@ -289,9 +276,11 @@ fn list_paths(path: &Path) -> io::Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Write;
 
     use super::*;
+    use crate::compress::{Compressed, compress};
 
     fn write(path: &Path, numbers: std::ops::Range<u32>) {
         let mut file = File::options().create(true).append(true).open(path).unwrap();
@@ -330,6 +319,12 @@ mod tests {
         let batch = follower.batch().unwrap();
         assert_eq!(texts(&batch), ["3"]);
         follower.commit(batch.position(1).unwrap()).unwrap();
+        // What was read is found again in the file that it was compressed into.
+        assert!(matches!(compress(directory.path(), "log", 1).unwrap(), Compressed::Now(_)));
+        assert!(open().batch().unwrap().records.is_empty());
+        let begin = Follower::open(vec![directory.path().to_owned()], "log".to_owned()).unwrap();
+        let batch = Follower { position: None, ..begin }.batch().unwrap();
+        assert_eq!(texts(&batch), ["0", "1", "2"]);
         // A record that is still being written is no record.
         std::fs::OpenOptions::new().append(true).open(at("log")).unwrap().write_all(b"{").unwrap();
         assert!(follower.batch().unwrap().records.is_empty());

@@ -4,6 +4,7 @@
 //! Nothing here knows a container but by [`Origin`], and nobody waits but who sends.
 
 mod awslogs;
+mod compress;
 mod connection;
 mod container;
 mod destination;
@@ -16,16 +17,19 @@ mod msgpack;
 mod options;
 mod origin;
 mod record;
+mod segment;
 mod sender;
 mod signature;
 mod syslog;
 mod tag;
 
 pub use awslogs::AwsEnvironment;
+pub use compress::{Compressed, clear, compress};
 pub use container::Container;
 pub use destination::Destination;
 pub use follower::{Batch, Follower, Position, link_log};
 pub use options::{OptionError, Remote};
 pub use origin::{Origin, Selection};
 pub use record::Record;
+pub use segment::{Identity, Segment};
 pub use sender::Sender;

@@ -327,7 +327,7 @@ impl Engine {
             {
                 // Nothing writes to it any more, or there is none.
                 Ok(files) if files.is_empty() => PastRecords::open(path.as_str().as_ref(), query),
-                Ok(files) => Ok(PastRecords::of_files(files, past.size, query)),
+                Ok(files) => PastRecords::of_files(files, past.size, query),
                 Err(error) => Err(error),
             };
             Ok((past, log.map_err(io_error("read the log"))?))

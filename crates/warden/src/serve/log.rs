@@ -7,7 +7,7 @@
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::backlog::Backlog;
@@ -350,8 +350,16 @@ impl LogFile {
     }
 
     /// `name.1` becomes `name.2`, `name` becomes `name.1`; the oldest is overwritten.
+    ///
+    /// The engine puts a compressed file in the place of one that was rotated, under the same lock
+    /// (flock(2)): nobody waits for it here, the file grows on for that moment. It is taken on a
+    /// descriptor of its own, since the engine has copies of the other, with which a lock would outlive
+    /// this process.
     fn rotate(&mut self) -> Result<(), Errno> {
         let directory = &self.directory;
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let lock = rustix::fs::openat(directory, ".", flags, Mode::empty())?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         if self.max_files < 2 {
             rustix::fs::unlinkat(directory, &self.name, AtFlags::empty())?;
             self.file = None;
@@ -577,5 +585,14 @@ mod tests {
             |name: &str| lines(&fs::read_to_string(directory.path().join(name)).unwrap()).len();
         assert!((1..=3).contains(&read("c-json.log")));
         assert_eq!(read("c-json.log.1"), 3, "each is full by the line that passes the limit");
+        // While the engine replaces a file the log grows on.
+        let lock = fs::File::open(directory.path()).unwrap();
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
+        (0..9).for_each(|_| log.take(0, b"more\n"));
+        assert!(read("c-json.log") >= 9);
+        assert_eq!(read("c-json.log.1"), 3);
+        drop(lock);
+        log.take(0, b"last\n");
+        assert!(read("c-json.log") == 1 && read("c-json.log.1") >= 9);
     }
 }
