@@ -28,4 +28,5 @@ pub use content::{Content, SMALL};
 pub use error::ImageError;
 pub use images::StoredImage;
 pub use layers::Layer;
+pub use metadata::is_opaque;
 pub use overlay::{can_map_owners, mount_overlay};

@@ -91,7 +91,7 @@ pub(crate) fn read(file: BorrowedFd<'_>, stat: &Stat) -> io::Result<Metadata> {
 }
 
 /// Whether a directory carries overlayfs's mark.
-pub(crate) fn is_opaque(directory: BorrowedFd<'_>) -> io::Result<bool> {
+pub fn is_opaque(directory: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(attribute(directory, OPAQUE.as_bytes())?.is_some_and(|value| value == b"y"))
 }
 
