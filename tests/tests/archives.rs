@@ -232,3 +232,18 @@ impl Drop for Small {
         gone.expect("it was mounted by this test");
     }
 }
+
+#[test]
+fn a_full_disk_leaves_no_part_of_a_copied_file() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    let line = "head -c 3000000 /dev/urandom >$HERE/big; echo new >$HERE/small
+        for CLI in $DOCKER $BULKHEAD; do
+            $CLI run -d --name full --tmpfs /t:size=1m box sleep 1000 >/dev/null; $CLI exec full sh -c 'echo old >/t/big; echo old >/t/small'
+            for name in big new; do $CLI cp $HERE/big full:/t/$name 2>&1 | grep -c 'No space left on device'; done
+            $CLI cp $HERE/small full:/t/; $CLI exec full sh -c 'ls -A /t; cat /t/big /t/small'; $CLI rm -f full
+        done";
+    let expected = "1\n1\nbig\nsmall\nold\nnew\nfull";
+    assert_eq!(daemon.shell(line)?.ok()?, format!("{expected}\n{expected}"));
+    Ok(())
+}

@@ -97,12 +97,13 @@ impl Unpack<'_> {
                     times.push((path, entry.mtime));
                 }
                 Kind::File { .. } => {
-                    let mut file = self.file(&path).map_err(failed)?;
-                    copy(&mut archive, &mut file).map_err(|error| match error {
+                    let mut begun = self.begin(&path).map_err(failed)?;
+                    copy(&mut archive, &mut begun.file).map_err(|error| match error {
                         CopyError::Read(cause) => UnpackError::Damaged(cause),
                         CopyError::Write(cause) => failed(cause),
                     })?;
-                    self.traits(file.as_fd(), &entry).map_err(failed)?;
+                    self.traits(begun.file.as_fd(), &entry).map_err(failed)?;
+                    begun.finish().map_err(failed)?;
                 }
                 _ => self.other(&path, &entry).map_err(failed)?,
             }
@@ -145,12 +146,24 @@ impl Unpack<'_> {
         self.traits(made.as_fd(), entry)
     }
 
-    fn file(&self, path: &Path) -> io::Result<File> {
+    /// Makes a file, beside what has its name: that stays until the file is whole.
+    fn begin(&self, path: &Path) -> io::Result<Begun> {
         let (parent, name) = self.parent(path)?;
-        make_room(&parent, &name)?;
+        let is_taken = rustix::fs::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        let own = match is_taken {
+            true => {
+                OsString::from(format!(".unpacking-{}", rustix::thread::gettid().as_raw_nonzero()))
+            }
+            false => name.clone(),
+        };
+        if is_taken {
+            // what one that was killed has left
+            make_room(&parent, &own)?;
+        }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let mode = Mode::from_raw_mode(0o600);
-        below::open(parent.as_fd(), Path::new(&name), flags, mode).map(File::from)
+        let file = below::open(parent.as_fd(), Path::new(&own), flags, mode).map(File::from)?;
+        Ok(Begun { file, parent, own, name, is_whole: false })
     }
 
     fn other(&self, path: &Path, entry: &Entry) -> io::Result<()> {
@@ -256,6 +269,42 @@ impl Unpack<'_> {
         }
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         below::create_dir_all(self.root, path, Mode::from_raw_mode(0o755))
+    }
+}
+
+/// A file that is being written. Where that fails (the disk is full, the archive ends) it is removed, and what had
+/// its name before is still there.
+struct Begun {
+    file: File,
+    parent: OwnedFd,
+    /// The name that it has now.
+    own: OsString,
+    name: OsString,
+    is_whole: bool,
+}
+
+impl Begun {
+    fn finish(mut self) -> io::Result<()> {
+        if self.own != self.name {
+            let renamed = rustix::fs::renameat(&self.parent, &self.own, &self.parent, &self.name);
+            if let Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) = renamed {
+                make_room(&self.parent, &self.name)?;
+                rustix::fs::renameat(&self.parent, &self.own, &self.parent, &self.name)?;
+            } else {
+                renamed?;
+            }
+        }
+        self.is_whole = true;
+        Ok(())
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            // The error that is on its way is the one to tell.
+            let _ = rustix::fs::unlinkat(&self.parent, &self.own, AtFlags::empty());
+        }
     }
 }
 

@@ -67,6 +67,33 @@ fn files_links_and_directories_are_unpacked() {
     }
 }
 
+/// As on a full disk, where the writing fails and not the reading.
+#[test]
+fn what_is_not_whole_is_not_there_and_what_was_there_stays() {
+    let place = tempfile::tempdir().expect("a directory");
+    unpack(place.path(), &archive(&[(file("sub/old"), "old"), (file("sub/two"), "two")]))
+        .expect("room");
+    let long = "x".repeat(10_000);
+    for name in ["sub/old", "sub/new", "other/new"] {
+        let whole = archive(&[(file("sub/two"), "whole"), (file(name), &long)]);
+        assert!(unpack(place.path(), &whole[..whole.len() - 4_000]).is_err(), "{name}");
+        let mut names: Vec<_> = std::fs::read_dir(place.path().join("sub"))
+            .expect("a directory")
+            .map(|entry| entry.expect("an entry").file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["old", "two"], "{name}");
+    }
+    let read = |name: &str| std::fs::read_to_string(place.path().join(name)).expect(name);
+    assert_eq!((read("sub/old"), read("sub/two")), ("old".to_owned(), "whole".to_owned()));
+    // a directory gives way once the file is there
+    let whole = archive(&[(file("sub"), "a file")]);
+    assert!(unpack(place.path(), &whole[..512]).is_err());
+    assert_eq!(read("sub/old"), "old");
+    unpack(place.path(), &whole).expect("room");
+    assert_eq!(read("sub"), "a file");
+}
+
 #[test]
 fn what_is_of_another_kind_is_replaced_or_refused() {
     let place = tempfile::tempdir().expect("a directory");
