@@ -297,3 +297,25 @@ fn an_image_of_one_program_runs() -> Result<()> {
     assert_eq!(said.lines().collect::<Vec<_>>(), ["one", "/proc/mounts", path, "0"]);
     Ok(())
 }
+
+/// As Docker's classic builder: the image is what the step before has made.
+#[test]
+fn the_events_of_steps_name_the_image_below() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    let line = "mkdir $HERE/steps; printf 'FROM box\\nRUN echo a >/a\\nRUN false\\n' >$HERE/steps/Dockerfile
+        $DOCKER events --filter type=container --format '{{.Action}} {{.From}} {{.Actor.Attributes.image}} {{.Actor.Attributes.exitCode}} {{.Actor.Attributes.execDuration}}' >$HERE/events & E=$!
+        until [ -s $HERE/events ]; do $DOCKER create --name told box >/dev/null; $DOCKER rm told >/dev/null; done
+        $DOCKER build --no-cache $HERE/steps | sed -n 's/^ ---> \\([0-9a-f]*\\)$/\\1/p' | head -n 2 >$HERE/made
+        until [ $(grep -c '^destroy sha256' $HERE/events) = 2 ]; do :; done; kill $E
+        sed 's/sha256:\\([0-9a-f]\\{12\\}\\)[0-9a-f]*/\\1/g' $HERE/events | grep -v ' box ' | sed \"s/$(sed -n 1p $HERE/made)/FIRST/g; s/$(sed -n 2p $HERE/made)/SECOND/g\" | sort -s -k 2,2";
+    let step = |image: &str, code: u8| {
+        let without = "<no value> <no value>";
+        ["create", "attach", "start"]
+            .map(|action| format!("{action} {image} {image} {without}\n"))
+            .concat()
+            + &format!("die {image} {image} {code} 0\ndestroy {image} {image} {without}\n")
+    };
+    assert_eq!(daemon.shell(line)?.ok()? + "\n", step("FIRST", 0) + &step("SECOND", 1));
+    Ok(())
+}

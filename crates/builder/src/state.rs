@@ -69,6 +69,12 @@ impl State {
         Self { image, layers, chain, base: Some(id), ..Self::scratch() }
     }
 
+    /// What the last step has made, as it is shown: an image's id as long as there is nothing more.
+    pub(crate) fn made(&self) -> Digest {
+        let is_image = |id: &Digest| self.chain == cache::key(["image", &id.hex()]);
+        self.base.filter(is_image).unwrap_or(self.chain)
+    }
+
     /// `FROM stage`: arguments end with their stage.
     pub(crate) fn next_stage(&self) -> Self {
         Self { arguments: BTreeMap::new(), has_own_command: false, ..self.clone() }

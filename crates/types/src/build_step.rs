@@ -15,6 +15,8 @@ pub struct BuildStep {
     pub network: StepNetwork,
     /// Diff ids of the layers below, lowest first.
     pub layers: Vec<Digest>,
+    /// What the step before has made, as builds name it: events of the step's container show it.
+    pub base: Digest,
 }
 
 /// Which of a program's outputs something came from.

@@ -74,6 +74,7 @@ impl<E: Executor> Build<'_, E> {
             user: config.user.clone(),
             network,
             layers,
+            base: state.made(),
         };
         let ran = self.executor.run(step, vertex.digest, self.events).await;
         let layer = ran.map_err(|error| match error {

@@ -128,7 +128,7 @@ impl Engine {
             id,
             name: format!("build-{}", id.short()).parse().expect("hexadecimal digits are a name"),
             created: Timestamp::now(),
-            image: String::new(),
+            image: step.base.to_string(),
             image_id: step.layers.last().copied().unwrap_or_else(|| Digest::of(b"")),
             config,
             host,
@@ -149,8 +149,10 @@ impl Engine {
             ended_unhealthy: false,
         };
         let mut transaction = Transaction::default();
+        let container = record.container.clone();
         self.containers.insert(&mut transaction, Entry::new(record));
         transaction.commit(&self.records, may_block)?;
+        self.events.container(&container, "create", &[]);
         Ok(id)
     }
 }

@@ -115,7 +115,10 @@ impl Engine {
                 container.restart_count += 1;
             }
         };
-        let code = exit.code.to_string();
+        // moby: daemon/monitor.go
+        let lasted = before.state.started_at.map_or(0, |start| at.duration_since(start).as_secs());
+        let died =
+            [("exitCode", exit.code.to_string()), ("execDuration", lasted.max(0).to_string())];
         let (restarting, removal) = match self.containers.lock().entry(id) {
             Ok(entry) => (entry.runtime.restarting > 0, entry.runtime.removal),
             Err(_) => (false, None),
@@ -125,7 +128,7 @@ impl Engine {
         if wait.is_none()
             && let Some(removal) = removal
         {
-            self.events.container(&before, "die", &[("exitCode", code)]);
+            self.events.container(&before, "die", &died);
             self.events.volumes_of(&before, "unmount");
             self.events.networks_of(&before, "disconnect");
             self.finish(id, exit.code, false);
@@ -136,14 +139,14 @@ impl Engine {
             }
         } else if let Err(error) = self.containers.change(may_block, id, ended) {
             tracing::error!(container = %before.name, %error, "record the end");
-            self.events.container(&before, "die", &[("exitCode", code)]);
+            self.events.container(&before, "die", &died);
             self.events.volumes_of(&before, "unmount");
             self.events.networks_of(&before, "disconnect");
             self.finish(id, exit.code, wait.is_some());
             faults.extend(self.end_unrecorded(id, &before, ended));
         } else {
             bulkhead_failpoint::pass("exit.recorded");
-            self.events.container(&before, "die", &[("exitCode", code)]);
+            self.events.container(&before, "die", &died);
             self.events.volumes_of(&before, "unmount");
             self.events.networks_of(&before, "disconnect");
             self.finish(id, exit.code, wait.is_some());

@@ -410,6 +410,7 @@ pub async fn build_steps_become_layers(rig: &mut Rig) {
         working_directory: "/work/dir".into(),
         user: String::new(),
         network: StepNetwork::OfBuild,
+        base: layers[0],
         layers: layers.clone(),
     };
     let (code, layer, output) = rig.step(step("echo building; echo $V > made; id -u")).await;

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use bulkhead_types::{BuildStep, StepNetwork};
+use bulkhead_types::{BuildStep, Digest, StepNetwork};
 
 use crate::containers::exec;
 use crate::rig::{Rig, read_output};
@@ -79,6 +79,7 @@ pub async fn large_ids_are_a_containers_own(rig: &mut Rig) {
         working_directory: "/".into(),
         user: user.into(),
         network: StepNetwork::None,
+        base: Digest::of(b""),
         layers,
     };
     let mut layers = rig.engine.images().find("busybox").unwrap().config.rootfs.diff_ids;

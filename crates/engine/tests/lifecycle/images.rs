@@ -57,6 +57,7 @@ pub async fn a_pruned_build_cache_frees_its_layers(rig: &mut Rig) {
         user: String::new(),
         network: StepNetwork::OfBuild,
         layers: base.clone(),
+        base: base[0],
     };
     let key = |text: &str| bulkhead_types::Digest::of(text.as_bytes());
     let step_of = |layer: Option<(_, _)>| CachedStep {
