@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bulkhead_types::image::Healthcheck;
-use bulkhead_types::{Timestamp, go_duration_text};
+use bulkhead_types::{Id, Timestamp, go_duration_text};
 use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
@@ -225,6 +225,20 @@ impl HealthCheck {
         }
     }
 
+    /// How much of a pause of `wait` is left to an engine that finds the container running, `since_last` after the end
+    /// of its last probe. Where it is over, the probes of a thousand containers shall not all come at once: each has
+    /// its own place in one pause, by the container's id.
+    pub(crate) fn rest(wait: Duration, since_last: Duration, id: Id) -> Duration {
+        match wait.checked_sub(since_last) {
+            Some(rest) if !rest.is_zero() => rest,
+            _ => {
+                let digits = id.to_string();
+                let place = digits.get(..4).and_then(|text| u16::from_str_radix(text, 16).ok());
+                wait * u32::from(place.unwrap_or_default()) / (1 << 16)
+            }
+        }
+    }
+
     /// What is known after a probe that began `ran` after the container's start.
     pub(crate) fn judge(&self, before: &Health, ran: Duration, result: HealthResult) -> Health {
         let (mut status, mut failing_streak) = (before.status, before.failing_streak);
@@ -345,6 +359,21 @@ mod tests {
 
     fn health(status: HealthStatus, failing_streak: u32) -> Health {
         Health { status, failing_streak, log: Vec::new() }
+    }
+
+    #[test]
+    fn the_probes_of_many_are_spread_after_a_restart() {
+        let (wait, seconds) = (Duration::from_secs(30), Duration::from_secs);
+        let id = Id::random();
+        assert_eq!(HealthCheck::rest(wait, seconds(0), id), wait);
+        assert_eq!(HealthCheck::rest(wait, seconds(29), id), seconds(1));
+        let mut places = [0; 10];
+        for _ in 0..1000 {
+            let rest = HealthCheck::rest(wait, seconds(3600), Id::random());
+            assert!(rest < wait);
+            places[(rest.as_secs() / 3) as usize] += 1;
+        }
+        assert!(places.iter().all(|count| (40..180).contains(count)), "{places:?}");
     }
 
     #[test]

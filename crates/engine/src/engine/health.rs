@@ -209,8 +209,16 @@ struct Watch {
 
 impl Watch {
     async fn run(self: &Arc<Self>) {
+        let mut is_first = true;
         while let Some(health) = self.health() {
-            let wait = self.check.wait(health.status, since(self.started, Timestamp::now()));
+            let now = Timestamp::now();
+            let mut wait = self.check.wait(health.status, since(self.started, now));
+            // Another engine has probed it before: its pauses go on.
+            let last = health.log.last().filter(|last| last.start >= self.started);
+            if let Some(last) = last.filter(|_| std::mem::take(&mut is_first)) {
+                wait = HealthCheck::rest(wait, since(last.end, now), self.id);
+            }
+            is_first = false;
             tokio::time::sleep(wait).await;
             // One that nobody can judge says nothing: the next one will.
             let Some(result) = self.probe().await else { continue };
