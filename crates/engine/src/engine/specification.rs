@@ -20,7 +20,7 @@ use crate::error::io_error;
 use crate::mount_sources::file_mount;
 use crate::namespaces::{NamespaceMode, NamespaceModes};
 use crate::{
-    Container, Engine, EngineError, HostConfig, NetworkMode, image_defaults, shared_memory,
+    Container, Engine, EngineError, HostConfig, IpcMode, NetworkMode, image_defaults, shared_memory,
 };
 
 /// What was made for a start and goes into the message.
@@ -77,6 +77,9 @@ impl Engine {
             let netns = named::open_for_container(name)?;
             let fd = descriptors.add(named::sysfs(netns.as_fd())?);
             sys.kind = MountKind::Detached { fd, is_directory: true };
+        }
+        if host.ipc_mode == IpcMode::None {
+            mounts.retain(|mount| mount.target != "/dev/shm");
         }
         mounts.retain(|mount| !wanted.iter().any(|other| other.target == mount.target));
         let mut own = Vec::new();
