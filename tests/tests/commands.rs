@@ -393,3 +393,63 @@ X
         .ok()?;
     Ok(())
 }
+
+/// As Docker 28.5 lists them on its overlay2; `/etc/mtab` and what else the engine makes is left out.
+#[test]
+fn what_a_container_changed_is_what_differs_from_its_image() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    for (line, expected) in [
+        ("rm -r /root; mkdir /root; touch /tmp; chown 0 /etc", ""),
+        ("chmod 700 /tmp; chmod 600 /etc/group; chmod 644 /etc/group", "C /tmp"),
+        (
+            "rm -r /etc 2>/dev/null; echo x >/etc/new; echo x >/etc/hosts",
+            "A /etc/new\nC /etc\nD /etc/group\nD /etc/passwd",
+        ),
+        ("mv /root /home; mkdir /root; touch /root/x", "A /home\nA /root/x\nC /root"),
+        (
+            "rm /bin/sync; ln -s x /bin/sync; rm /bin/arp; mkdir /bin/arp; touch /bin/arp/x; rm /bin/nc",
+            "A /bin/arp/x\nC /bin\nC /bin/arp\nC /bin/sync\nD /bin/nc",
+        ),
+        (
+            "mkdir -p /a/b; mkfifo /a/pipe; ln -s gone /a/link; echo x >/etc/passwd; rm -r /tmp",
+            "A /a\nA /a/b\nA /a/link\nA /a/pipe\nC /etc\nC /etc/passwd\nD /tmp",
+        ),
+    ] {
+        let line = format!(
+            "$CLI run --name changed box sh -c '{line}'; $CLI diff changed | sort; $CLI rm changed >/dev/null"
+        );
+        assert_eq!(same(&daemon, &line)?.trim_end(), expected, "{line}");
+    }
+    // What the image has only in a layer below, behind a directory that was made anew.
+    let line = "$CLI run --name changed box sh -c 'mkdir -p /srv/old; touch /srv/a /srv/b' && $CLI commit changed two >/dev/null; $CLI rm changed >/dev/null
+        $CLI run --name changed two sh -c 'rm -r /srv; mkdir /srv; touch /srv/b'; $CLI diff changed | sort; $CLI rm changed >/dev/null; $CLI rmi two >/dev/null";
+    assert_eq!(same(&daemon, line)?, "C /srv\nC /srv/b\nD /srv/a\nD /srv/old\n");
+    Ok(())
+}
+
+#[test]
+fn what_follows_the_image_is_the_programs() -> Result<()> {
+    let daemon = Daemon::start()?;
+    daemon.busybox("box")?;
+    let line = "$CLI run --rm --entrypoint echo box -e --name -v /x; $CLI create --name later --entrypoint sh box -c 'echo started' >/dev/null
+        $CLI start -a later; $CLI rm later; $CLI run --rm --entrypoint sh box -c 'exit 4'; echo $?";
+    let said = same(&daemon, line)?;
+    assert_eq!(said, "--name -v /x\nstarted\nlater\n4\n");
+    Ok(())
+}
+
+#[test]
+fn a_prune_asks_in_dockers_words() -> Result<()> {
+    let daemon = Daemon::start()?;
+    for line in [
+        "echo n | $CLI container prune; echo $?; echo no | $CLI network prune; echo $?",
+        "echo n | $CLI system prune; echo $?; echo n | $CLI system prune -a --volumes; echo $?",
+        "echo n | $CLI image prune; echo n | $CLI image prune -a; echo n | $CLI volume prune; echo n | $CLI volume prune -a",
+        "echo y | $CLI container prune; $CLI volume prune -f --filter bogus=1; echo $?",
+    ] {
+        let said = same(&daemon, line)?;
+        ensure!(said.contains("WARNING! This will remove"), "{said}");
+    }
+    Ok(())
+}

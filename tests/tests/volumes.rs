@@ -137,3 +137,29 @@ fn prune_takes_what_the_version_and_filters_say() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn a_volume_is_exported_and_imported_by_commands() -> Result<()> {
+    let daemon = daemon()?;
+    let line = "set -e; $BULKHEAD volume create one; $BULKHEAD volume create two; $BULKHEAD volume create three >/dev/null
+        $DOCKER run --rm -v one:/v box sh -c 'mkdir /v/sub; echo text >/v/sub/file; ln /v/sub/file /v/hard; ln -s sub/file /v/link; chown web /v/hard; chmod 4711 /v/hard'
+        $BULKHEAD volume export one | $BULKHEAD volume import two -
+        SAID=$($BULKHEAD volume export -o $HERE/one.tar --format '{{.Name}} {{.Size}}' one); [ \"$SAID\" = \"one $(stat -c %s $HERE/one.tar)\" ] && echo told
+        gzip $HERE/one.tar; $BULKHEAD volume import --format json three $HERE/one.tar.gz | grep -o '\"Name\":\"three\"'
+        for volume in two three; do $DOCKER run --rm -v $volume:/v box sh -c 'cd /v; stat -c \"%n %h %a %U %s\" hard; cat link; ls -A'; done";
+    let files = "hard 2 4711 web 5\ntext\nhard\nlink\nsub\n";
+    let expected = format!("one\ntwo\ntwo\ntold\n\"Name\":\"three\"\n{files}{files}");
+    assert_eq!(daemon.shell(line)?.ok()? + "\n", expected);
+    for (line, text) in [
+        ("volume export none", "none"),
+        ("volume import none $HERE/one.tar.gz", "none"),
+        ("volume import one $HERE/nothing", "cannot read"),
+        ("volume import one $HERE", "it is a directory"),
+        ("volume export -o $HERE one", "it names a directory"),
+        ("volume import --format '{{.Nope}}' one $HERE/one.tar.gz", "Nope"),
+    ] {
+        daemon.shell(&format!("$BULKHEAD {line}"))?.expect(1, text)?;
+    }
+    daemon.shell("echo junk | $BULKHEAD volume import one -")?.expect(1, "damaged")?;
+    Ok(())
+}

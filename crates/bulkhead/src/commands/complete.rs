@@ -116,6 +116,9 @@ fn wanted(program: &clap::Command, before: &[String], last: &str) -> (Vec<Wanted
         });
         return (flags.collect(), String::new());
     }
+    if behind {
+        return (Vec::new(), String::new());
+    }
     let mut wanted = Vec::new();
     if positions == 0 {
         let inner = command.get_subcommands().filter(|inner| !inner.is_hide_set());
@@ -186,6 +189,7 @@ fn values(argument: &clap::Arg, path: &[&str]) -> Vec<Wanted> {
         }
         "network" if !netns => vec![Wanted::Names(Names::Networks)],
         "networks" => vec![Wanted::Names(Names::Networks)],
+        "volume" if path.first() == Some(&"volume") => vec![Wanted::Names(Names::Volumes)],
         "volumes" => vec![Wanted::Names(Names::Volumes)],
         "name" | "names" | "to" if netns => vec![Wanted::Names(Names::Namespaces)],
         "names" => vec![Wanted::Names(Names::Containers), Wanted::Names(Names::Images)],

@@ -195,7 +195,7 @@ fn verbose(usage: &Value, format: Option<&str>) -> Result<(), Failure> {
 fn cached(part: &Value, no_trunc: bool) -> Value {
     let now = bulkhead_types::Timestamp::now();
     let since = |moment: &Value| match text(moment).parse::<bulkhead_types::Timestamp>() {
-        Ok(at) => show::since(at.as_second(), now),
+        Ok(at) => format!("{} ago", table::ago(now.duration_since(at).as_secs())),
         Err(_) => String::new(),
     };
     let in_use = part["InUse"] == true;

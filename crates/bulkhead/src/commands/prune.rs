@@ -82,13 +82,13 @@ impl Gone {
 }
 
 pub async fn containers(client: &Client, arguments: PruneArguments) -> Result<(), Failure> {
-    ask(arguments.force, "all stopped containers", &arguments.filter)?;
+    ask(arguments.force, &["all stopped containers"], &arguments.filter)?;
     alone(stopped(client, &arguments.filter).await?)
 }
 
 pub async fn images(client: &Client, arguments: ImagePruneArguments) -> Result<(), Failure> {
     let ImagePruneArguments { all, prune } = arguments;
-    ask(prune.force, of_images(all), &prune.filter)?;
+    ask(prune.force, &[of_images(all)], &prune.filter)?;
     alone(unused_images(client, all, &prune.filter).await?)
 }
 
@@ -98,7 +98,7 @@ pub async fn volumes(client: &Client, arguments: VolumePruneArguments) -> Result
         true => "all local volumes not used by at least one container",
         false => "anonymous local volumes not used by at least one container",
     };
-    ask(prune.force, what, &prune.filter)?;
+    ask(prune.force, &[what], &prune.filter)?;
     if all {
         if prune.filter.iter().any(|filter| filter.starts_with("all=")) {
             return Err(Failure::new(
@@ -113,7 +113,7 @@ pub async fn volumes(client: &Client, arguments: VolumePruneArguments) -> Result
 pub async fn networks(client: &Client, arguments: PruneArguments) -> Result<(), Failure> {
     ask(
         arguments.force,
-        "all custom networks not used by at least one container",
+        &["all custom networks not used by at least one container"],
         &arguments.filter,
     )?;
     unused_networks(client, &arguments.filter).await?.tell();
@@ -123,7 +123,7 @@ pub async fn networks(client: &Client, arguments: PruneArguments) -> Result<(), 
 pub async fn builder(client: &Client, arguments: BuilderPruneArguments) -> Result<(), Failure> {
     let BuilderPruneArguments { all, keep_storage, prune } = arguments;
     let what = if all { "all build cache" } else { "all dangling build cache" };
-    ask(prune.force, what, &prune.filter)?;
+    ask(prune.force, &[what], &prune.filter)?;
     let keep = keep_storage.as_deref().map(parse_size).transpose();
     let keep = keep.map_err(|cause| Failure::new(cause.to_string()))?;
     alone(build_cache(client, all, keep, &prune.filter).await?)
@@ -143,7 +143,7 @@ pub async fn system(client: &Client, arguments: SystemPruneArguments) -> Result<
     }
     goes.push(of_images(all));
     goes.push(if all { "all build cache" } else { "unused build cache" });
-    ask(prune.force, &goes.join(",\n  "), &prune.filter)?;
+    ask(prune.force, &goes, &prune.filter)?;
     let mut bytes = 0;
     let mut told = |gone: Gone| {
         gone.tell();
@@ -231,17 +231,13 @@ fn total(bytes: u64) {
     println!("Total reclaimed space: {}", show::size(bytes));
 }
 
-/// Asks before something goes. Where nobody answers, nothing goes, and that is an error; a no is none, as in
-/// docker.
-fn ask(force: bool, what: &str, filters: &[String]) -> Result<(), Failure> {
+/// Asks before something goes, in docker's words. Where nobody answers, nothing goes, and that is an error; a no is
+/// none, as in docker.
+fn ask(force: bool, goes: &[&str], filters: &[String]) -> Result<(), Failure> {
     if force {
         return Ok(());
     }
-    let only = match filters.is_empty() {
-        true => String::new(),
-        false => format!("Only what matches {} goes.\n", filters.join(", ")),
-    };
-    print!("WARNING! This will remove {what}.\n{only}Are you sure you want to continue? [y/N] ");
+    print!("{}", question(goes, filters));
     std::io::stdout().flush()?;
     let mut answer = String::new();
     if std::io::stdin().read_line(&mut answer)? == 0 {
@@ -250,6 +246,20 @@ fn ask(force: bool, what: &str, filters: &[String]) -> Result<(), Failure> {
     }
     match answer.trim().to_lowercase().as_str() {
         "y" => Ok(()),
-        _ => Err(Failure::new("nothing was removed").with_code(0)),
+        _ => Err(Failure::silent(0)),
     }
+}
+
+fn question(goes: &[&str], filters: &[String]) -> String {
+    let what = match goes {
+        [one] => format!(" {one}."),
+        several => {
+            several.iter().fold(":".to_owned(), |text, one| format!("{text}\n  - {one}")) + "\n"
+        }
+    };
+    let only = match filters.is_empty() {
+        true => String::new(),
+        false => format!("Only what matches {} goes.\n", filters.join(", ")),
+    };
+    format!("WARNING! This will remove{what}\n{only}Are you sure you want to continue? [y/N] ")
 }

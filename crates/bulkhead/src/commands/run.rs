@@ -203,7 +203,7 @@ fn query(arguments: &RunArguments) -> String {
 
 async fn pull(client: &Client, arguments: &RunArguments) -> Result<(), Failure> {
     let platform = arguments.platform.as_deref();
-    let wanted = Wanted { image: &arguments.image, platform, all_tags: false };
+    let wanted = Wanted { image: arguments.image(), platform, all_tags: false };
     let show = if arguments.quiet { Show::Nothing } else { Show::OnStderr };
     registry::pull_to(client, wanted, show).await
 }
@@ -217,7 +217,7 @@ async fn with_image<T>(
     match asked().await {
         Err(failure) if failure.lacks("image", "No such image") && arguments.pull == "missing" => {
             if !arguments.quiet {
-                eprintln!("Unable to find image '{}' locally", arguments.image);
+                eprintln!("Unable to find image '{}' locally", arguments.image());
             }
             pull(client, arguments).await?;
             asked().await

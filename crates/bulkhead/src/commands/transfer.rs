@@ -14,6 +14,7 @@ use hyper::Response;
 use hyper::body::Incoming;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio_util::io::ReaderStream;
 
 use crate::failure::Failure;
 
@@ -103,6 +104,32 @@ impl<T: Write> Write for Metered<T> {
     fn flush(&mut self) -> std::io::Result<()> {
         self.inner.flush()
     }
+}
+
+pub type Body = ReaderStream<Metered<Box<dyn AsyncRead + Send + Unpin>>>;
+
+/// A file, or standard input where its name is `-`, with how much of it has been read.
+pub async fn open(path: &Path, what: &str, quiet: bool) -> Result<(Body, Meter), Failure> {
+    let (inner, size): (Box<dyn AsyncRead + Send + Unpin>, _) = match path.to_str() {
+        Some("-") => (Box::new(tokio::io::stdin()), None),
+        _ => {
+            let cannot = |cause: std::io::Error| {
+                Failure::new(format!("cannot read {}: {cause}", path.display()))
+            };
+            let file = tokio::fs::File::open(path).await.map_err(cannot)?;
+            let found = file.metadata().await.map_err(cannot)?;
+            if found.is_dir() {
+                return Err(Failure::new(format!(
+                    "cannot read {}: it is a directory, and no archive",
+                    path.display()
+                )));
+            }
+            (Box::new(file), Some(found.len()).filter(|_| found.is_file()))
+        }
+    };
+    let meter = if quiet { Meter::quiet() } else { Meter::new(what, size) };
+    let body = Metered { inner, meter: meter.clone() };
+    Ok((ReaderStream::with_capacity(body, 256 * 1024), meter))
 }
 
 /// Writes an answer to standard output or to a file, which is there when it is whole and not before.

@@ -38,6 +38,8 @@ fn what_follows_comes_from_the_definitions() {
         ("run --network=web ", names(Names::Images)),
         ("run --name x ", names(Names::Images)),
         ("volume rm ", names(Names::Volumes)),
+        ("volume export -o x ", names(Names::Volumes)),
+        ("volume import ", names(Names::Volumes)),
         ("network inspect ", names(Names::Networks)),
         ("rmi ", names(Names::Images)),
         ("netns exec ", names(Names::Namespaces)),

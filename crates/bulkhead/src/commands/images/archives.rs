@@ -5,12 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use hyper::Method;
-use tokio::io::AsyncRead;
-use tokio_util::io::ReaderStream;
 
 use super::progress::{self, Show};
 use crate::client::{Client, encode};
-use crate::commands::transfer::{self, Meter, Metered};
+use crate::commands::transfer;
 use crate::failure::Failure;
 
 #[derive(Debug, Args)]
@@ -61,8 +59,8 @@ pub async fn load(client: &Client, arguments: LoadArguments) -> Result<(), Failu
     if let Some(platform) = &arguments.platform {
         path.push_str(&format!("&platform={}", super::platform(platform)?));
     }
-    let source = arguments.input.as_deref().filter(|input| *input != Path::new("-"));
-    let (body, meter) = open(source, "Loading", arguments.quiet).await?;
+    let input = arguments.input.as_deref().unwrap_or(Path::new("-"));
+    let (body, meter) = transfer::open(input, "Loading", arguments.quiet).await?;
     let answer = client.upload(Method::POST, &path, None, body).await;
     meter.finish();
     progress::follow(answer?, Show::OnStdout).await
@@ -103,35 +101,8 @@ pub async fn import(client: &Client, arguments: ImportArguments) -> Result<(), F
     for change in &change {
         path.push_str(&format!("&changes={}", encode(change)));
     }
-    let source = Some(Path::new(&file)).filter(|file| *file != Path::new("-"));
-    let (body, meter) = open(source, "Importing", false).await?;
+    let (body, meter) = transfer::open(Path::new(&file), "Importing", false).await?;
     let answer = client.upload(Method::POST, &path, None, body).await;
     meter.finish();
     progress::follow(answer?, Show::OnStdout).await
-}
-
-type Body = ReaderStream<Metered<Box<dyn AsyncRead + Send + Unpin>>>;
-
-/// A file, or standard input, with how much of it has been read.
-async fn open(source: Option<&Path>, what: &str, quiet: bool) -> Result<(Body, Meter), Failure> {
-    let (inner, size): (Box<dyn AsyncRead + Send + Unpin>, _) = match source {
-        None => (Box::new(tokio::io::stdin()), None),
-        Some(path) => {
-            let cannot = |cause: std::io::Error| {
-                Failure::new(format!("cannot read {}: {cause}", path.display()))
-            };
-            let file = tokio::fs::File::open(path).await.map_err(cannot)?;
-            let found = file.metadata().await.map_err(cannot)?;
-            if found.is_dir() {
-                return Err(Failure::new(format!(
-                    "cannot read {}: it is a directory, and no archive",
-                    path.display()
-                )));
-            }
-            (Box::new(file), Some(found.len()).filter(|_| found.is_file()))
-        }
-    };
-    let meter = if quiet { Meter::quiet() } else { Meter::new(what, size) };
-    let body = Metered { inner, meter: meter.clone() };
-    Ok((ReaderStream::with_capacity(body, 256 * 1024), meter))
 }

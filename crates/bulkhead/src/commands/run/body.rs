@@ -40,10 +40,10 @@ fn read(arguments: &RunArguments) -> Result<ContainerCreate, Failure> {
         open_stdin: arguments.interactive,
         stdin_once: attached.stdin,
         env: environment(&arguments.env, &arguments.env_file)?,
-        cmd: Some(Words(arguments.command.clone())).filter(|words| !words.0.is_empty()),
+        cmd: Some(Words(arguments.command().to_vec())).filter(|words| !words.0.is_empty()),
         // `--entrypoint ""` clears the image's.
         entrypoint: arguments.entrypoint.clone().map(|program| Words(vec![program])),
-        image: arguments.image.clone(),
+        image: arguments.image().to_owned(),
         working_dir: arguments.workdir.clone().unwrap_or_default(),
         labels,
         healthcheck: arguments.health.check()?,

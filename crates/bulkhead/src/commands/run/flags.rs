@@ -262,9 +262,19 @@ pub struct RunArguments {
     pub cidfile: Option<std::path::PathBuf>,
     #[command(flatten)]
     pub attached: AttachedArguments,
-    pub image: String,
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub command: Vec<String>,
+    /// The image, then what is run in it: from the image on nothing is a flag of ours, as with docker
+    #[arg(required = true, trailing_var_arg = true, value_name = "IMAGE [COMMAND]")]
+    pub image: Vec<String>,
+}
+
+impl RunArguments {
+    pub fn image(&self) -> &str {
+        self.image.first().map_or("", String::as_str)
+    }
+
+    pub fn command(&self) -> &[String] {
+        self.image.get(1..).unwrap_or_default()
+    }
 }
 
 /// How one is attached.
