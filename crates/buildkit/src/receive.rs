@@ -89,7 +89,7 @@ pub(crate) async fn receive(
             let now = *count.borrow_and_update();
             if told.elapsed() >= TOLD_EVERY {
                 told = Instant::now();
-                step.transferred(now, false).await;
+                step.transferred(now.bytes, false).await;
             }
         }
     };
@@ -97,7 +97,7 @@ pub(crate) async fn receive(
     let written = written.map_err(|panic| Status::internal(format!("{what}: {panic}")))?;
     match (written, read) {
         (Ok(received), _) => {
-            step.transferred(received, true).await;
+            step.transferred(received.bytes, true).await;
             Ok(())
         }
         // The client's own words say more than that nothing came any more.

@@ -6,7 +6,6 @@ use bulkhead_types::{Digest, Id};
 use tonic::Status;
 
 use crate::job::Job;
-use crate::receive::Received;
 use crate::status::{now, status_of, vertex_of};
 
 /// Work of the builder's own, as a vertex.
@@ -47,11 +46,11 @@ impl<'a> Step<'a> {
     }
 
     /// Tells how much has come.
-    pub(crate) async fn transferred(&self, received: Received, is_all: bool) {
+    pub(crate) async fn transferred(&self, bytes: u64, is_all: bool) {
         let what =
             format!("transferring {}:", self.vertex.name.rsplit(' ').next().unwrap_or_default());
         let completed = is_all.then(now);
-        self.tell(&what, received.bytes, completed).await;
+        self.tell(&what, bytes, completed).await;
     }
 
     async fn tell(&self, what: &str, current: u64, completed: Option<Timestamp>) {

@@ -238,7 +238,7 @@ fn keys_of_text(text: &str) -> Result<Keys, String> {
 }
 
 fn unknown(name: &str) -> String {
-    let near = crate::usage::nearest_of(name, table::KEYS.iter().map(|key| key.name));
+    let near = crate::nearest::nearest_of(name, table::KEYS.iter().map(|key| key.name));
     let meant = match near.is_empty() {
         true => String::new(),
         false => format!(" (did you mean {}?)", near.join(" or ")),

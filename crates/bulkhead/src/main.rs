@@ -19,6 +19,7 @@ mod inherited;
 mod leftover;
 mod listener;
 mod log_file;
+mod nearest;
 mod rows;
 mod table;
 mod template;

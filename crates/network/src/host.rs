@@ -14,6 +14,7 @@ use crate::interface::Interface;
 use crate::nft::ruleset::Ipv6Loopback;
 use crate::nft::{Nfnetlink, conntrack};
 use crate::rtnetlink::Rtnetlink;
+use crate::settings::Forwarding;
 use crate::survey::{Survey, UsedSubnets};
 use crate::{Bridge, Endpoint, NetworkError, PublishedPort, interface, link, netns, settings};
 
@@ -29,14 +30,6 @@ pub struct Host {
     forwarding: Forwarding,
     /// Beside the firewall's socket, because nobody's start waits for connections to be forgotten.
     connections: Mutex<Nfnetlink>,
-}
-
-/// Whether bridges switch on the host's forwarding between its interfaces.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Forwarding {
-    #[default]
-    SwitchOn,
-    Leave,
 }
 
 impl Host {

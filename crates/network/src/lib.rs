@@ -30,12 +30,13 @@ pub use access::{Access, FamilyAccess, GatewayHolder, GatewayMode, ReachedBy};
 pub use bulkhead_types::Protocol;
 pub use device::move_link;
 pub use error::NetworkError;
-pub use host::{Forwarding, Host, MIN_MTU_IPV6};
+pub use host::{Host, MIN_MTU_IPV6};
 pub use interface_sysctl::InterfaceSysctl;
 pub use parent::{
     Assigned, IpvlanFlag, IpvlanMode, MacvlanMode, Parent, ParentDriver, ParentEndpoint,
 };
 pub use publish_policy::{AddressBlock, PublishPolicy};
 pub use resolver_sockets::{RESOLVER_ADDRESS, ResolverSockets, UpstreamSockets};
+pub use settings::Forwarding;
 pub use survey::UsedSubnets;
 pub use types::{Bridge, DefaultRoute, Endpoint, Gateway, PublishedPort};

@@ -7,10 +7,8 @@
 use rustix::io::Errno;
 
 use crate::host::index_of;
+use crate::survey::RETIRED;
 use crate::{Bridge, Host, NetworkError, link};
-
-/// What the name of a retired bridge begins with; the rest is its index.
-pub(crate) const RETIRED: &str = "bh-gone";
 
 impl Host {
     /// Takes a bridge out of use, with the endpoints and published ports in its subnet: no packet passes

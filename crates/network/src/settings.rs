@@ -4,8 +4,15 @@
 use std::io;
 
 use crate::Bridge;
-use crate::host::Forwarding;
 use crate::nft::ruleset::Ipv6Loopback;
+
+/// Whether bridges switch on the host's forwarding between its interfaces.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Forwarding {
+    #[default]
+    SwitchOn,
+    Leave,
+}
 
 /// Whether this kernel has IPv6, which it may be built or booted (`ipv6.disable=1`) without.
 pub(crate) fn has_ipv6() -> bool {

@@ -11,8 +11,10 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::link;
-use crate::retired::RETIRED;
 use crate::rtnetlink::Rtnetlink;
+
+/// What the name of a retired bridge begins with; the rest is its index.
+pub(crate) const RETIRED: &str = "bh-gone";
 
 /// The subnets that a host uses already, of both families: to choose one that is free from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use bulkhead_network::PublishPolicy;
 use serde::Deserialize;
 
 use crate::address::Socket;
-use crate::usage::nearest_of;
+use crate::nearest::nearest_of;
 
 /// The file. A key that is not there is refused by name, before serde sees it.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
