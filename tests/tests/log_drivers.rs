@@ -389,23 +389,23 @@ fn rotated_files_are_compressed_and_read_as_before() -> Result<()> {
                 sh -c \"say() { $SAY; }; say 0 6000; until [ -e /go ]; do sleep 0.1; done; say 6000 9000\" >/dev/null
         done
         $DOCKER run -d --name plain --log-opt max-size=100k --log-opt max-file=20 box sh -c \"say() { $SAY; }; say 0 3000\" >/dev/null
-        packed() { head -c 2 $DATA/containers/$1/*-json.log.$2 | od -An -tx1 | grep -q '1f 8b'; }
+        packed() { head -c 2 $1 | od -An -tx1 | grep -q '1f 8b'; }
         all_packed() {
             ID=$($DOCKER inspect --format '{{.Id}}' $1)
-            [ -e $DATA/containers/$ID/$ID-json.log.$2 ] || return 1
-            for n in $(seq 1 $2); do packed $ID $n || return 1; done
+            LOG=$DATA/containers/$ID/$ID-json.log; [ -e $LOG.4 ] || return 1
+            for file in $LOG.?; do packed $file || return 1; done
         }
         looks() { (set +e; $DOCKER logs $1 | wc -l; $DOCKER logs --tail 1 $1; $DOCKER logs --tail 4321 $1 | head -n 1; $DOCKER logs --tail 4321 $1 | wc -l
             AT=$($DOCKER logs -t $1 | sed -n 2000p | cut -d ' ' -f 1); $DOCKER logs -t --since $AT $1 | head -n 1 | cut -d ' ' -f 1 | grep -cx $AT
             $DOCKER logs -t --until $AT $1 | tail -n 1 | cut -d ' ' -f 1 | grep -cx $AT); }
         for name in local json-file; do
-            until all_packed $name 4; do :; done; looks $name
+            until $DOCKER logs --tail 1 $name | grep -qx 'line 5999'; do :; done; until all_packed $name; do :; done; looks $name
             $DOCKER logs -f $name >$HERE/followed-$name & F=$!; until [ -s $HERE/followed-$name ]; do :; done
             $DOCKER exec $name touch /go; wait $F; wc -l <$HERE/followed-$name
-            until all_packed $name 7; do :; done; $DOCKER logs $name | cmp - $HERE/followed-$name
-            [ $(cat $DATA/containers/$ID/*-json.log.? | wc -c) -lt 200000 ] && echo small
+            until all_packed $name; do :; done; $DOCKER logs $name | cmp - $HERE/followed-$name
+            [ $(cat $LOG.? | wc -c) -lt 200000 ] && echo small
         done
-        ID=$($DOCKER inspect --format '{{.Id}}' plain); packed $ID 1 || echo plain";
+        ID=$($DOCKER inspect --format '{{.Id}}' plain); packed $DATA/containers/$ID/$ID-json.log.1 || echo plain";
     let looks = "6000\nline 5999\nline 1679\n4321\n1\n1\n9000\nsmall\n";
     assert_eq!(daemon.shell(line)?.ok()?, format!("{looks}{looks}plain"));
     // Whatever a killed engine was doing, the next one has all of it.
