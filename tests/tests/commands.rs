@@ -93,8 +93,11 @@ fn what_is_shown_is_what_docker_shows() -> Result<()> {
         }
     }
     // what the engine says is the same; the client's own part is its own
-    let line = "$CLI info | sed -n '/^Server:/,$p'";
+    // (docker has the runtimes in no order)
+    let line = "$CLI info | sed -n '/^Server:/,$p' | sed '/^ Runtimes:/d'";
     ensure!(same(&daemon, line)?.contains(" Server Version: "), "info says nothing of the engine");
+    let line = "$CLI info | grep '^ Runtimes:' | tr ' ' '\\n' | sort | paste -sd ' '";
+    ensure!(same(&daemon, line)?.contains("bulkhead"), "info says nothing of runtimes");
     daemon.shell("$BULKHEAD system info")?.expect(0, "Live Restore Enabled: true")?;
     daemon.shell("$BULKHEAD version")?.expect(0, "minimum version 1.24")?;
     Ok(())

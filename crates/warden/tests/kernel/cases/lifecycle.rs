@@ -191,7 +191,8 @@ fn bad_requests_are_refused() {
     let (container, _created) = sleeper(&ship);
     assert!(matches!(ship.client.forget(container), Err(WardenError::Refused(_))));
     assert!(matches!(ship.client.shut_down(), Err(WardenError::Refused(_))));
-    assert!(matches!(ship.client.resize(container, 1, 1), Err(WardenError::Refused(_))));
+    // as containerd's shim: clients ask without having looked
+    ship.client.resize(container, 1, 1).unwrap();
 }
 
 fn signals_do_not_end_the_warden() {
