@@ -87,7 +87,7 @@ const COMMANDS: &[(&str, &str)] = &[
     ),
     ("plugin", "there are no plugins"),
     ("trust", "images are not signed here: use cosign"),
-    ("buildx", "BuildKit is not spoken here: `bulkhead build` reads the same Dockerfiles"),
+    ("buildx", "it is a plugin of docker's: `bulkhead build` reads the same Dockerfiles"),
     ("compose", "use Docker's: `docker compose`, with DOCKER_HOST naming this engine"),
     (
         "context.export context.import",
